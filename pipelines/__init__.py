@@ -1,0 +1,1 @@
+"""Recipes that chain the stages end to end, and the runner that orders, skips and resumes them."""

@@ -1,0 +1,176 @@
+"""Charts as inline SVG text: deterministic, coloured by the page's stylesheet, each with a title and a description.
+
+matplotlib draws with stand-in colours; `inline` turns every style into attributes and classes (`fill-kept`), so that
+the page can forbid inline styles, follow the reader's light or dark theme, and set the text in its own font.
+"""
+
+from __future__ import annotations
+
+import io
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rmo_curate.audit.findings import GROUPS, Band, Histogram, LengthTrend
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SVG = "http://www.w3.org/2000/svg"
+XLINK = "{http://www.w3.org/1999/xlink}href"
+INKS = ("ink", "soft", "grid", *GROUPS)  # style.css has .fill-<ink> and .stroke-<ink> for each
+COLOURS = {ink: f"#00000{i + 1}" for i, ink in enumerate(INKS)}
+PANEL = (4.7, 2.9)  # inches; the page shows panels side by side where there is room, so text keeps its size on a phone
+
+
+def figure() -> tuple[Any, Axes]:
+    """A figure with one quiet panel. No pyplot: its global state would outlive the audit."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=PANEL, layout="constrained")
+    FigureCanvasSVG(fig)
+    axes = fig.add_subplot()
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(COLOURS["grid"])
+    axes.tick_params(colors=COLOURS["soft"], length=0, labelsize=10.5)
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=COLOURS["grid"], linewidth=0.7)
+    return fig, axes
+
+
+def label(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x, color=COLOURS["soft"], fontsize=10.5)
+    axes.set_ylabel(y, color=COLOURS["soft"], fontsize=10.5)
+
+
+def histogram_chart(name: str, hist: Histogram, unit: str, title: str, text: str) -> str:
+    """Stacked bars of kept and dropped pairs over a margin (nats)."""
+    from matplotlib.ticker import MaxNLocator
+
+    salt = f"histogram-{name}-{unit}"
+    fig, axes = figure()
+    width = hist.edges[1] - hist.edges[0]
+    bottom = [0] * (len(hist.edges) - 1)
+    for group in GROUPS:
+        counts = hist.counts[group]
+        if any(counts):
+            axes.bar(hist.edges[:-1], counts, width * 0.9, bottom, align="edge", color=COLOURS[group], linewidth=0)
+            bottom = [b + c for b, c in zip(bottom, counts, strict=True)]
+    axes.axvline(0, color=COLOURS["ink"], linewidth=1, dashes=(3, 2))
+    axes.set_xlim(hist.edges[0], hist.edges[-1])
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    label(axes, f"{unit} margin, nats", "pairs")
+    return inline(fig, salt, title, text)
+
+
+def band_chart(band: Band, names: Sequence[str], limits: tuple[float, float], title: str, text: str) -> str:
+    """Reward margins (nats) of one group over the checkpoints: thin lines, the quartiles as a band, the median."""
+    salt = f"trajectory-{band.group}"
+    fig, axes = figure()
+    x = list(range(len(names)))
+    colour = COLOURS[band.group]
+    for line in band.lines:
+        axes.plot(x, line, color=colour, linewidth=0.7, alpha=0.4)
+    axes.fill_between(x, band.lower, band.upper, color=colour, alpha=0.22, linewidth=0)
+    axes.plot(x, band.median, color=colour, linewidth=2.6, marker="o", markersize=4.5)
+    axes.axhline(0, color=COLOURS["ink"], linewidth=1, dashes=(3, 2))
+    axes.set_ylim(*limits)
+    axes.set_xlim(-0.08, len(names) - 1 + 0.08)
+    shown = x if len(x) <= 6 else sorted({0, len(x) - 1, *x[:: -(-len(x) // 5)]})
+    axes.set_xticks(shown, [names[i].replace("$", r"\$") for i in shown])  # no formula in a name
+    for tick, place in zip(axes.get_xticklabels(), shown, strict=True):  # outer names stay inside the panel
+        tick.set_horizontalalignment("left" if place == 0 else "right" if place == x[-1] else "center")
+    label(axes, "", "reward margin, nats")
+    return inline(fig, salt, title, text)
+
+
+def length_chart(trend: LengthTrend, title: str, text: str) -> str:
+    """A margin (nats) over the difference in length (tokens): a sample of pairs, quartiles and median by bin."""
+    salt = f"length-{trend.margin}"
+    fig, axes = figure()
+    x, y = zip(*trend.points, strict=True)
+    axes.scatter(x, y, s=7, color=COLOURS["soft"], alpha=0.4, linewidths=0)
+    axes.fill_between(trend.centres, trend.lower, trend.upper, color=COLOURS["kept"], alpha=0.22, linewidth=0)
+    axes.plot(trend.centres, trend.median, color=COLOURS["kept"], linewidth=2.4)
+    axes.axhline(0, color=COLOURS["ink"], linewidth=1, dashes=(3, 2))
+    axes.axvline(0, color=COLOURS["ink"], linewidth=1, dashes=(3, 2))
+    label(axes, "chosen − rejected, tokens", f"{trend.margin} margin, nats")
+    return inline(fig, salt, title, text)
+
+
+def inline(fig: Any, salt: str, title: str, text: str) -> str:
+    """The figure's SVG with classes in place of colours, no inline style, and a text alternative."""
+    import matplotlib
+
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):  # text stays text, ids repeat
+        fig.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    ET.register_namespace("", SVG)
+    root = ET.fromstring(out.getvalue())
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag.endswith(("metadata", "style")):  # matplotlib's <style> would apply to the whole page
+                parent.remove(child)
+    referenced = {"url(#" + e.get("id", "") + ")" for e in root.iter(f"{{{SVG}}}clipPath")}
+    targets = {e.get(XLINK, "")[1:] for e in root.iter() if e.get(XLINK)}
+    for element in root.iter():
+        if element.get("id") and element.get("id") not in targets and f"url(#{element.get('id')})" not in referenced:
+            del element.attrib["id"]  # figure_1, axes_1 …: the same in every chart
+        if (href := element.attrib.pop(XLINK, None)) is not None:
+            element.set("href", href)
+        restyle(element)
+    for attribute in ("width", "height", "version"):
+        root.attrib.pop(attribute, None)
+    identity = "".join(c if c.isalnum() else "-" for c in salt)
+    root.attrib.update(
+        {
+            "class": "chart",
+            "role": "img",
+            "aria-labelledby": f"{identity}-title",
+            "aria-describedby": f"{identity}-text",
+        }
+    )
+    for position, (tag, suffix, content) in enumerate((("title", "title", title), ("desc", "text", text))):
+        element = ET.Element(f"{{{SVG}}}{tag}", {"id": f"{identity}-{suffix}"})
+        element.text = content
+        root.insert(position, element)
+    return ET.tostring(root, encoding="unicode")
+
+
+def restyle(element: ET.Element) -> None:
+    """Turn a style attribute into presentation attributes, and the stand-in colours into classes."""
+    inks = {colour: ink for ink, colour in COLOURS.items()}
+    classes = []
+    for declaration in element.attrib.pop("style", "").split(";"):
+        key, _, value = (part.strip() for part in declaration.partition(":"))
+        if key in ("fill", "stroke") and value in inks:
+            classes.append(f"{key}-{inks[value]}")
+        elif key and key != "font-family":
+            element.set(key, value)
+    if classes:
+        element.set("class", " ".join(classes))
+
+
+@dataclass(frozen=True)
+class Sparkline:
+    """One pair's margins over the checkpoints: SVG path data, and the height of zero, in its box."""
+
+    path: str
+    zero: float
+    width: int = 120
+    height: int = 32
+
+
+def sparkline(values: Sequence[float]) -> Sparkline:
+    """The path of `values` (nats), scaled so that zero is always in sight."""
+    width, height, edge = Sparkline.width, Sparkline.height, 4
+    low, high = min(0.0, *values), max(0.0, *values)
+    step = (width - 2 * edge) / max(1, len(values) - 1)
+
+    def y(value: float) -> float:
+        return edge + (high - value) / ((high - low) or 1.0) * (height - 2 * edge)
+
+    path = "M" + " L".join(f"{edge + i * step:.1f},{y(v):.1f}" for i, v in enumerate(values))
+    return Sparkline(path, round(y(0.0), 1))

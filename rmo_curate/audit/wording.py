@@ -1,0 +1,200 @@
+"""The sentences of an audit: the headline, what the filter does, what "held out" means here, what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from rmo_curate.audit.findings import Counts, LengthBias
+from rmo_curate.audit.numerals import percent
+from rmo_curate.filter_settings import FilterSettings
+from rmo_curate.runs import Checkpoint
+
+HELD_OUT = (
+    "Held out means: the model that scored a pair was trained on other prompts only, so it cannot have memorised "
+    "a wrong label."
+)
+
+
+SUSPECTS = "A suspect is a pair to look at: some are wrong labels, some are hard, some are matters of taste."
+BASE_MARGIN, END_MARGIN = "base log-prob", "end reward"  # the margins set against length
+
+
+@dataclass(frozen=True)
+class Step:
+    text: str
+    command: str | None = None
+
+
+@dataclass(frozen=True)
+class Wording:
+    """Everything the page says in sentences; empty where there is nothing to say."""
+
+    lead: str
+    sentences: tuple[str, ...]
+    warning: str
+    missing: str  # which command adds what a run without a proxy lacks
+    filter_text: str
+    length_text: str
+    suspects_text: str
+    held_out_text: str
+    next_steps: tuple[Step, ...]
+
+
+def wording(
+    folder: Path,
+    counts: Counts,
+    end: Checkpoint | None,
+    share_against: float,
+    length: LengthBias | None,
+    settings: FilterSettings,
+) -> Wording:
+    """`share_against` is the share of scored pairs whose reward margin at `end` is below zero."""
+    return Wording(
+        lead=lead(counts, end, share_against),
+        sentences=sentences(counts, end, share_against, settings),
+        warning=warning(folder, end),
+        missing="" if end else missing(folder),
+        filter_text=filter_text(end, settings),
+        length_text=length_text(length),
+        suspects_text=SUSPECTS if end else "",
+        held_out_text=held_out_text(end),
+        next_steps=next_steps(folder, end, settings),
+    )
+
+
+def moved_by(end: Checkpoint | None) -> str:
+    """What moved the model between the base and the end, as the subject of a sentence."""
+    if end is not None and end.held_out:
+        return "Training on other prompts"
+    if end is not None and end.held_out is False:
+        return "Training on this data, this pair included,"
+    return f"Training up to {end.name if end else 'the end'}"
+
+
+def lead(counts: Counts, end: Checkpoint | None, share_against: float) -> str:
+    have = f"{counts.records:,} records, {counts.pairs:,} usable pairs"
+    if end is None:
+        return f"{have}. Only the reference has scored them, so noise cannot be told yet."
+    taught = "the other prompts" if end.held_out else "this data" if end.held_out is False else f"the way to {end.name}"
+    return f"{have}. For {percent(share_against)} of the pairs, training on {taught} points against the label."
+
+
+def sentences(
+    counts: Counts, end: Checkpoint | None, share_against: float, settings: FilterSettings
+) -> tuple[str, ...]:
+    if end is None:
+        return ()
+    dropped = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in counts.dropped.items()) or "none"
+    said = [
+        "That is the share that looks like noise. It counts hard pairs along with wrong labels and misses some wrong "
+        "ones: an indication, not an error rate.",
+        f"The filter keeps {counts.kept:,} pairs and drops {counts.pairs - counts.kept:,} ({dropped}).",
+    ]
+    if settings.preset is None and settings.rule != "none" and 1 - settings.high_q < share_against:
+        said.append(
+            f"At --high-q {settings.high_q:g} at most {100 * (1 - settings.high_q):.3g}% of the pairs can go as noisy; "
+            "lower it to drop more of them."
+        )
+    return tuple(said)
+
+
+def warning(folder: Path, end: Checkpoint | None) -> str:
+    if end is None or end.held_out:
+        return ""
+    remedy = f"For scores that were, run `rmo-curate proxy {quoted(folder)} --folds 2` and audit again."
+    if end.held_out is False:
+        return (
+            f"These scores were not held out: {end.name} was trained on the very pairs that it judges. It can memorise "
+            f"wrong labels, and those then look clean. {remedy}"
+        )
+    return (
+        f"Whether these scores are held out is unknown: they come from the checkpoint {end.name}, which may have been "
+        f"trained on these pairs. {remedy}"
+    )
+
+
+def missing(folder: Path) -> str:
+    return (
+        "This needs a model to compare the reference with, and the run has none yet: "
+        f"`rmo-curate proxy {quoted(folder)}` trains and scores cross-fitted proxies, then audit again."
+    )
+
+
+def filter_text(end: Checkpoint | None, settings: FilterSettings) -> str:
+    if end is None:
+        return "Without a proxy no pair can be called noisy; what is dropped here would be dropped under any rule."
+    chosen = (
+        f"preset {settings.preset}"
+        if settings.preset
+        else (
+            f"rule {settings.rule}, margin {settings.margin}, low-q {settings.low_q:g}, high-q {settings.high_q:g}, "
+            f"{'hard' if settings.hard else 'soft'} cut of the ambiguous"
+        )
+    )
+    return f"What the filter would do with {chosen}. Shares are of the bold line above them."
+
+
+def length_text(length: LengthBias | None) -> str:
+    if length is None:
+        return ""
+    said = (
+        f"The chosen answer is the longer one in {percent(length.chosen_longer)} of the pairs, the shorter one in "
+        f"{percent(length.rejected_longer)}, equally long in {percent(length.equal)}. "
+    )
+    rewards = [t for t in length.trends if t.margin != BASE_MARGIN]
+    if not rewards:
+        return (
+            said + "A sum of log-probs falls with length, so the base's margin is expected to fall from left to right."
+        )
+    strength = abs(rewards[-1].spearman)
+    if strength < 0.2:
+        return said + "The reward margin hardly follows the difference in length."
+    if strength < 0.5:
+        return said + "The reward margin follows the difference in length to some degree."
+    return said + (
+        "The reward margin follows the difference in length closely: what the model learned from these labels is "
+        "largely length, so look for pairs where the longer answer is not the better one, and compare with "
+        "--rule irm-ln."
+    )
+
+
+def held_out_text(end: Checkpoint | None) -> str:
+    if end is None:
+        return f"Only the reference has scored these pairs. {HELD_OUT}"
+    if end.held_out:
+        return f"{HELD_OUT} These scores are: of {end.folds} proxies, a pair is judged by one that left its prompt out."
+    if end.held_out is False:
+        return f"{HELD_OUT} These scores are not: the proxy was trained on all the pairs."
+    return f"{HELD_OUT} Whether that holds for {end.name} is not known to this program."
+
+
+def next_steps(folder: Path, end: Checkpoint | None, settings: FilterSettings) -> tuple[Step, ...]:
+    if end is None:
+        return (Step("Train and score cross-fitted proxies, then audit again:", f"rmo-curate proxy {quoted(folder)}"),)
+    return (
+        Step(
+            "Read the worst suspects below. Where most of them are labelled the wrong way round, filter:",
+            filter_command(folder, settings),
+        ),
+        Step("Where most of them look right, raise --high-q towards 1 so that fewer are dropped."),
+    )
+
+
+def filter_command(folder: Path, settings: FilterSettings) -> str:
+    """The command that makes shards with the settings this page used."""
+    given = {k: v for k, v in settings.model_dump().items() if v != type(settings).model_fields[k].default}
+    if settings.preset is None:
+        given = {"low_q": settings.low_q, "high_q": settings.high_q, **given}
+    else:  # a preset excludes the flags that it sets
+        given = {k: v for k, v in given.items() if k in ("preset", "proxy", "seed")}
+    flags = [
+        f"--{key.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(str(value))}")
+        for key, value in given.items()
+    ]
+    return " ".join(["rmo-curate filter", quoted(folder), "--out SHARDS", *flags])
+
+
+def quoted(folder: Path) -> str:
+    return shlex.quote(str(folder))

@@ -1,0 +1,130 @@
+"""`rmo-curate`: score, proxy, filter, audit, status. Each command parses, builds its settings and calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rmo_curate.audit.collect import AuditSettings
+from rmo_curate.filter_settings import FilterSettings
+from rmo_curate.job import ScoreSettings
+from rmo_curate.proxies import ProxySettings
+from rmo_train.settings import RecipeOption, build, flags, place, read_recipe, run_app, without_places
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done and stop")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start the output folder afresh")]
+
+
+@app.callback()
+def rmo_curate() -> None:
+    """Find the noise in preference data: score pairs, filter them, audit them."""
+
+
+@app.command()
+@flags(ScoreSettings)
+def score(
+    data: Annotated[list[str] | None, typer.Argument(help="Files or folders: jsonl, json, parquet, gzip")] = None,
+    model: Annotated[str | None, typer.Option(help="Reference model: a folder, a hub name or smollm2-135m")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder")] = None,
+    checkpoint: Annotated[list[str] | None, typer.Option(help="A trained checkpoint to score too; repeatable")] = None,
+    recipe: RecipeOption = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    **given: Any,
+) -> None:
+    """Record every pair's log-probs under the reference and a chain of checkpoints (your own, or proxies)."""
+    from rmo_curate.job import run_score
+
+    found = read_recipe(recipe)
+    sources = place(data or None, found, "DATA", "data.train")
+    lines = run_score(
+        [sources] if isinstance(sources, str) else sources,
+        place(model, found, "--model", "score.model"),
+        Path(place(out, found, "--out", "score.out")),
+        build(ScoreSettings, "score", without_places("score", found), given),
+        build(ProxySettings, "proxy", found.get("proxy", {}), {}),
+        checkpoints=checkpoint or found.get("score", {}).get("checkpoint", []),
+        overwrite=overwrite,
+        dry_run=dry_run,
+    )
+    typer.echo("\n".join(lines))
+
+
+@app.command()
+@flags(ProxySettings)
+def proxy(
+    run: Annotated[Path | None, typer.Argument(help="Run folder made by `rmo-curate score`")] = None,
+    recipe: RecipeOption = None,
+    dry_run: DryRun = False,
+    **given: Any,
+) -> None:
+    """Train and score one family of proxies on a scored run."""
+    from rmo_curate.job import run_proxy
+
+    found = read_recipe(recipe)
+    settings = build(ProxySettings, "proxy", found.get("proxy", {}), given)
+    typer.echo("\n".join(run_proxy(Path(place(run, found, "RUN", "score.out")), settings, dry_run=dry_run)))
+
+
+@app.command("filter")
+@flags(FilterSettings)
+def filter_(
+    run: Annotated[Path | None, typer.Argument(help="Run folder made by `rmo-curate score`")] = None,
+    out: Annotated[Path | None, typer.Option(help="Shard folder")] = None,
+    recipe: RecipeOption = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    **given: Any,
+) -> None:
+    """Drop noisy and ambiguous pairs (Dual Denoising Filtering) and write the rest as shards."""
+    from rmo_curate.filtering import run_filter
+
+    found = read_recipe(recipe)
+    settings = build(FilterSettings, "filter", without_places("filter", found), given)
+    folder = Path(place(run, found, "RUN", "score.out"))
+    if dry_run and run is None and not folder.exists():
+        typer.echo(f"{folder} is not there yet: known after `rmo-curate score`")
+        return
+    shards = Path(place(out, found, "--out", "filter.out"))
+    typer.echo("\n".join(run_filter(folder, shards, settings, overwrite=overwrite, dry_run=dry_run)))
+
+
+@app.command()
+@flags(AuditSettings)
+def audit(
+    run: Annotated[Path | None, typer.Argument(help="Run folder made by `rmo-curate score`")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for report.html and audit.json")] = None,
+    recipe: RecipeOption = None,
+    **given: Any,
+) -> None:
+    """Write an offline HTML report about a run's data, and its numbers as JSON."""
+    from rmo_curate.audit.report import write_audit
+
+    found = read_recipe(recipe)
+    summary = write_audit(
+        Path(place(run, found, "RUN", "score.out")),
+        Path(place(out, found, "--out", "audit.out")),
+        build(AuditSettings, "audit", without_places("audit", found), given),
+        build(FilterSettings, "filter", without_places("filter", found), {}),
+    )
+    typer.echo("\n".join(summary.lines))
+
+
+@app.command()
+def status(run: Annotated[Path | None, typer.Argument(help="Run folder")] = None, recipe: RecipeOption = None) -> None:
+    """Say what is done in a run folder and what is left."""
+    from rmo_curate.job import run_status
+
+    typer.echo("\n".join(run_status(Path(place(run, read_recipe(recipe), "RUN", "score.out")))))
+
+
+def main() -> None:
+    run_app(app)
+
+
+if __name__ == "__main__":
+    main()

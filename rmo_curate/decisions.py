@@ -1,0 +1,218 @@
+"""Dual Denoising Filtering: which pairs go, and why. No file is written here.
+
+Both thresholds are computed over all N scorable pairs before anything is dropped, so the order of the checks changes
+only the reason that a dropped pair carries: too_long, then duplicate, then noisy, then ambiguous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rmo_curate import margins, thresholds
+from rmo_curate.filter_settings import FilterSettings
+from rmo_curate.rules import check_proxy, get_rule, is_constant, suspicion
+from rmo_curate.runs import Run, Scores, Trajectory, flagged
+from rmo_train.errors import UserError
+
+REASONS = ("noisy", "ambiguous", "too_long", "duplicate", "decision")
+AUTHORS_RANGE = 10.0  # nats; the constant of the authors' script
+FLIP_RATE = 0.2  # of the remark on recall
+HEAVY_REMOVAL = 0.3  # share of the pairs beyond which removal is reported to cost more than it brings
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What happens to every pair; the arrays are aligned with `run.pairs()`."""
+
+    trajectory: Trajectory
+    scores: Scores
+    ids: np.ndarray  # [pairs] of str
+    reason: np.ndarray  # [pairs] of None (kept) or one of REASONS
+    suspicion: np.ndarray  # [pairs], NaN where there is none
+    ambiguity: np.ndarray  # [pairs] |margin|, NaN where there is none
+    keep_probability: np.ndarray  # [pairs] of the ambiguity step, NaN where a pair is not scorable
+    draw: np.ndarray  # [pairs] in [0, 1), NaN where nothing is drawn (--hard, --low-q 0)
+    thresholds: dict[str, float | None]
+    counts: dict[str, int]
+    said: list[str]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The ambiguity step's result."""
+
+    ambiguity: np.ndarray  # [pairs]
+    keep_probability: np.ndarray
+    draw: np.ndarray
+    dropped: np.ndarray  # bool
+    tau: float | None
+    gamma: float | None
+
+
+def decide(run: Run, settings: FilterSettings) -> Decisions:
+    """Decide on every pair of a run."""
+    rule = get_rule(settings.rule)
+    trajectory = run.trajectory(settings.proxy)
+    check_proxy(rule, run, trajectory)
+    check_margin(run, trajectory, settings)
+    pairs = run.pairs(["id", "tokens_sha", "flags"])
+    too_long = flagged(pairs, "too_long")
+    if too_long.all():
+        raise UserError(
+            f"{run.folder}: none of its {len(too_long)} pairs is scorable ({too_long.sum()} are longer than "
+            f"{run.manifest['max_length']} tokens); score data with pairs that fit, or with a larger --max-length"
+        )
+    return decide_scored(
+        pairs["id"].to_pylist(), too_long, repeats(pairs["tokens_sha"]), run.scores(trajectory), trajectory, settings
+    )
+
+
+def decide_scored(
+    ids: Sequence[str],
+    too_long: np.ndarray,
+    duplicate: np.ndarray,
+    scores: Scores,
+    trajectory: Trajectory,
+    settings: FilterSettings,
+) -> Decisions:
+    """`decide` on what it read: ids, too_long, duplicate [pairs] and their scores. No input or output."""
+    scorable = ~too_long
+    n = int(scorable.sum())
+    rule = get_rule(settings.rule)
+    s = suspicion(rule, scores)
+    budget = thresholds.noisy_budget(n, settings.high_q) if rule.ranks else 0
+    noisy = thresholds.most_suspect(s, ids, budget)
+    cut = (
+        authors_range(scores) if settings.preset == "authors-code" else low_quantile(ids, scores, trajectory, settings)
+    )
+
+    by_reason = {"ambiguous": cut.dropped, "noisy": noisy, "duplicate": duplicate, "too_long": too_long}
+    code = np.zeros(len(ids), dtype=np.int8)  # 0 = kept, else 1 + the reason's place in REASONS
+    for name, dropped in by_reason.items():  # the last one that holds is the one that is told
+        code[dropped] = 1 + REASONS.index(name)
+    tally = np.bincount(code, minlength=1 + len(REASONS)).tolist()
+    counts = {"pairs": len(ids), **dict(zip(("kept", *REASONS), tally, strict=True))}
+    limits = {
+        "noisy_budget": budget,
+        "suspicion": float(s[noisy].min()) if noisy.any() else None,
+        "tau": cut.tau,
+        "gamma": cut.gamma,
+    }
+    said = remarks(counts, limits, n, trajectory, settings)
+    return Decisions(
+        trajectory,
+        scores,
+        np.array(ids, dtype=object),
+        np.array([None, *REASONS], dtype=object)[code],
+        s,
+        cut.ambiguity,
+        cut.keep_probability,
+        cut.draw,
+        limits,
+        counts,
+        said,
+    )
+
+
+def repeats(tokens_sha: pa.ChunkedArray) -> np.ndarray:
+    """Which pairs have the same tokens as an earlier one: bool [pairs]."""
+    codes = pc.dictionary_encode(tokens_sha.combine_chunks()).indices.fill_null(-1).to_numpy()
+    # Codes are given out in order of first appearance, so a first appearance exceeds every code before it.
+    seen = np.maximum.accumulate(np.concatenate([[-1], codes]))[:-1]
+    return (codes >= 0) & (codes <= seen)
+
+
+def check_margin(run: Run, trajectory: Trajectory, settings: FilterSettings) -> None:
+    """Without a T the reward margin is 0 everywhere, so nothing can be told ambiguous by it."""
+    if trajectory.end is None and settings.low_q > 0 and settings.margin == "reward":
+        raise UserError(
+            f"--low-q {settings.low_q:g} with --margin reward needs a proxy, since the reward margin of the base is 0, "
+            f"and {run.folder} has scores of the base only; take --margin logp or mean_logp (the base's own margin), "
+            f"--low-q 0, or run `rmo-curate proxy {run.folder}` first"
+        )
+
+
+def low_quantile(ids: Sequence[str], scores: Scores, trajectory: Trajectory, settings: FilterSettings) -> Cut:
+    """tau = the low_q quantile of |margin_T|; soft: drop where the pair's draw < P(drop); hard: drop below tau.
+
+    A pair exactly at tau stays in a hard cut.
+    """
+    a = np.abs(margins.MARGINS[settings.margin](scores))
+    if trajectory.end is None and settings.margin == "reward":
+        a = np.full_like(a, np.nan)  # 0 by definition, which tells nothing
+    scorable = np.isfinite(scores.chosen_logp[:, -1])
+    nothing = np.full(len(a), np.nan)
+    if settings.low_q == 0:
+        return Cut(a, np.where(scorable, 1.0, np.nan), nothing, np.zeros(len(a), dtype=bool), None, None)
+    if is_constant(a):
+        raise UserError(
+            f"--low-q {settings.low_q:g}: every pair has the same {settings.margin} margin under {scores.names[-1]!r} "
+            f"({np.nanmax(a):.6g}), so none is more ambiguous than another; take another --margin or --proxy, "
+            "or --low-q 0"
+        )
+    tau = float(np.quantile(a[scorable], settings.low_q))
+    if settings.hard:
+        dropped = a < tau
+        return Cut(a, np.where(scorable, 1.0 - dropped, np.nan), nothing, dropped, tau, None)
+    p_drop = thresholds.drop_probability(a, tau)
+    draw = thresholds.draws(settings.seed, ids)
+    return Cut(a, 1 - p_drop, draw, draw < p_drop, tau, tau / thresholds.STEEPNESS)
+
+
+def authors_range(scores: Scores) -> Cut:
+    """The authors' script: drop where |D_0| <= 10 and |D_T| <= 10 nats, whatever the data's scale."""
+    a = np.maximum(np.abs(margins.logp(scores, 0)), np.abs(margins.logp(scores)))
+    dropped = a <= AUTHORS_RANGE
+    keep = np.where(np.isfinite(a), 1.0 - dropped, np.nan)
+    return Cut(a, keep, np.full(len(a), np.nan), dropped, AUTHORS_RANGE, None)
+
+
+def remarks(
+    counts: dict[str, int], limits: dict[str, Any], n: int, trajectory: Trajectory, settings: FilterSettings
+) -> list[str]:
+    """What a user should know of these decisions, a line each."""
+    shown = ", ".join(f"{counts[name]:,} {name.replace('_', ' ')}" for name in REASONS if name != "decision")
+    said = [f"{counts['pairs']:,} pairs = {counts['kept']:,} kept + {shown}"]
+    end = trajectory.end
+    if end is not None:
+        held_out = {
+            True: "held out",
+            False: "NOT held out: it was trained on these pairs, so flips that it memorised look clean",
+            None: "whether it was held out is unknown",
+        }[end.held_out]
+        folds = f" ({end.folds} folds)" if end.cross_fitted else ""
+        said.append(f"T = {end.name}{folds}, {held_out}")
+    if settings.rule == "none":
+        said.append("noisy: --rule none, so none is dropped")
+    else:
+        least = "" if limits["suspicion"] is None else f"; the least suspect of them has {limits['suspicion']:.4g}"
+        said.append(
+            f"noisy: --rule {settings.rule}, at most {limits['noisy_budget']:,} of {n:,} scorable pairs "
+            f"(--high-q {settings.high_q:g}), and only with suspicion > 0{least}"
+        )
+        most = min(1.0, (1 - settings.high_q) / FLIP_RATE)
+        said.append(
+            f"if {FLIP_RATE:.0%} of pairs are flipped, --high-q {settings.high_q:g} finds at most {most:.0%} of them"
+        )
+    if settings.preset == "authors-code":
+        said.append(f"ambiguous: |D_0| and |D_T| both at most {AUTHORS_RANGE:g} nats, the authors' constant")
+    elif limits["tau"] is not None:
+        unit = "nats per token" if settings.margin == "mean_logp" else "nats"
+        how = "hard cut" if settings.hard else f"soft cut of width gamma = {limits['gamma']:.4g}"
+        said.append(
+            f"ambiguous: |{settings.margin} margin| of {trajectory.names[-1]} around tau = {limits['tau']:.4g} {unit} "
+            f"(--low-q {settings.low_q:g}), {how}"
+        )
+    removed = 1 - counts["kept"] / counts["pairs"]
+    if removed > HEAVY_REMOVAL:
+        said.append(
+            f"warning: {removed:.0%} of the pairs are removed; beyond {HEAVY_REMOVAL:.0%} the loss of data is reported "
+            "to cost more than the noise did: compare with a random drop of the same size"
+        )
+    return said

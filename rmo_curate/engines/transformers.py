@@ -1,0 +1,88 @@
+"""The transformers engine: log-probs by the trainer's own packed forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rmo_train.pairs import PairData
+
+NOISE_PAIRS = 16
+
+
+@dataclass
+class Work:
+    """What a scoring stage was asked for and what it computed."""
+
+    sequences: int = 0  # prompt + response, two a pair
+    distinct: int = 0
+    tokens_asked: int = 0  # as one padded-free sequence each
+    tokens_computed: int = 0
+
+    def add(self, sequences: int, distinct: int, asked: int) -> None:
+        self.sequences += sequences
+        self.distinct += distinct
+        self.tokens_asked += asked
+
+    @property
+    def saved(self) -> float:
+        """Share of the tokens asked for that sharing prompts and responses did not compute."""
+        return 1 - self.tokens_computed / self.tokens_asked if self.tokens_asked else 0.0
+
+
+@dataclass
+class TransformersEngine:
+    """One loaded checkpoint; `score` is deterministic for the same rows."""
+
+    checkpoint: str
+    dtype: str  # float32 or bfloat16
+    longest: int  # tokens of the longest prompt + response
+    tokens_per_batch: int | None = None
+    name: str = "transformers"
+    work: Work = field(default_factory=Work)
+
+    def __post_init__(self) -> None:
+        from rmo_train.logps import choose_layout, default_tokens_per_batch
+        from rmo_train.policy import load_model, resolve_dtype
+
+        self.model = load_model(self.checkpoint, resolve_dtype(self.dtype))
+        self.layout = choose_layout(self.model, self.longest)
+        device = next(self.model.parameters()).device
+        self.budget = self.tokens_per_batch or default_tokens_per_batch(device)
+
+    def score(
+        self, data: PairData, rows: np.ndarray, advance: Callable[[int], None] = lambda pairs: None
+    ) -> np.ndarray:
+        """Log-probs of the pairs `rows`, float64 nats [len(rows), 2] (chosen, rejected)."""
+        from rmo_train.logps import response_logps
+        from rmo_train.packing import distinct_trees
+
+        trees, slots = distinct_trees(data, rows)
+        prompts, chosen, rejected = (r.lengths[rows] for r in (data.prompt, data.chosen, data.rejected))
+        asked = int((2 * prompts + chosen + rejected).sum())
+        self.work.add(2 * len(rows), int(slots.max()) + 1, asked)
+        computed = 0
+
+        def count(tokens: int) -> None:
+            nonlocal computed
+            computed += tokens
+
+        logps = response_logps(self.model, trees, int(slots.max()) + 1, self.layout, self.budget, count)
+        self.work.tokens_computed += computed
+        advance(len(rows))
+        return logps[slots]
+
+    def noise_sd(self, data: PairData) -> float:
+        """sd of D between two packings (trees in shared rows, and every response in a row of its own), in nats."""
+        from rmo_train.logps import Layout, response_logps
+        from rmo_train.packing import pair_trees
+
+        rows = np.linspace(0, len(data) - 1, min(NOISE_PAIRS, len(data))).astype(int)
+        trees = pair_trees(data, rows)
+        margins = []
+        for layout in (self.layout, Layout(False, "plain rows")):
+            logps = response_logps(self.model, trees, 2 * len(rows), layout, self.budget).reshape(-1, 2)
+            margins.append(logps[:, 0] - logps[:, 1])
+        return float(np.std(margins[0] - margins[1]))

@@ -1,0 +1,46 @@
+"""Margins: how much more likely a checkpoint finds the chosen response than the rejected one.
+
+Pure functions of a run's `Scores`. Notation: l_m(y) is the summed log-prob (nats) of response y under checkpoint m;
+checkpoint 0 is the base. A pair without scores has NaN in every column, and so a NaN margin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from rmo_curate.runs import Scores
+
+
+def logp(scores: Scores, m: int = -1) -> np.ndarray:
+    """D_m = l_m(chosen) - l_m(rejected): [pairs], nats. Grows with the responses' lengths."""
+    return scores.chosen_logp[:, m] - scores.rejected_logp[:, m]
+
+
+def mean_logp(scores: Scores, m: int = -1) -> np.ndarray:
+    """l_m(chosen)/|chosen| - l_m(rejected)/|rejected|: [pairs], nats per token."""
+    return scores.chosen_logp[:, m] / scores.chosen_tokens - scores.rejected_logp[:, m] / scores.rejected_tokens
+
+
+def reward(scores: Scores, m: int = -1) -> np.ndarray:
+    """D_m - D_0: [pairs], nats; 0 at the base.
+
+    DPO's implicit reward margin without its beta (Rafailov et al. 2023, eq. 5).
+    """
+    return logp(scores, m) - logp(scores, 0)
+
+
+MARGINS: dict[str, Callable[..., np.ndarray]] = {"reward": reward, "logp": logp, "mean_logp": mean_logp}
+
+
+def swapped(scores: Scores) -> Scores:
+    """The same pairs with chosen and rejected exchanged: every margin changes its sign, exactly."""
+    return replace(
+        scores,
+        chosen_logp=scores.rejected_logp,
+        rejected_logp=scores.chosen_logp,
+        chosen_tokens=scores.rejected_tokens,
+        rejected_tokens=scores.chosen_tokens,
+    )

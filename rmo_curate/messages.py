@@ -1,0 +1,154 @@
+"""Messages of a conversation: read, split into prompt and responses, checked; `Unfit` says why a record has none.
+
+Where a record holds whole conversations and no prompt, the prompt is found on message boundaries, never by characters:
+of two answers that begin alike, a split by characters moves the shared beginning into the prompt.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+Message = dict[str, str]
+Triple = tuple[list[Message], list[Message], list[Message]]  # prompt, chosen, rejected
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+# Parts of a message that a model reads and that the pair tables have no place for: dropping them would change the data.
+NOT_KEPT = ("tool_calls", "function_call", "reasoning_content", "thinking")
+
+
+class RejectReason(StrEnum):
+    """Why an input record is not a pair."""
+
+    BROKEN_LINE = "broken_line"
+    NOT_AN_OBJECT = "not_an_object"
+    MISSING_FIELD = "missing_field"
+    EMPTY_PROMPT = "empty_prompt"
+    EMPTY_RESPONSE = "empty_response"
+    IDENTICAL_RESPONSES = "identical_responses"
+    NOT_TEXT = "not_text"
+    BAD_MESSAGES = "bad_messages"
+    OTHER_FORM = "other_form"
+    DUPLICATE = "duplicate"
+
+
+class Unfit(Exception):
+    """A record that cannot become a pair."""
+
+    def __init__(self, reason: RejectReason, detail: str):
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+# ---------------------------------------------------------------------------------------------------- values
+
+
+def describe(value: Any) -> str:
+    """The kind of a value, in words."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, dict):
+        return f"an object (keys: {', '.join(map(repr, value)) or 'none'})"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return f"a list of objects (keys: {', '.join(map(repr, value[0])) or 'none'})"
+    return "a list"
+
+
+def is_messages(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(m, dict) and "role" in m and "content" in m for m in value)
+
+
+def check_text(value: Any, where: str) -> str:
+    """`value` as it is; Unfit unless it is text that UTF-8 can hold."""
+    if not isinstance(value, str):
+        raise Unfit(RejectReason.NOT_TEXT, f"{where} is {describe(value)}, expected text")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as e:
+        raise Unfit(RejectReason.NOT_TEXT, f"{where} has a lone surrogate at character {e.start + 1}") from e
+    return value
+
+
+def messages(value: Any, column: str) -> list[Message]:
+    """The messages in `value`, with role and content only."""
+    if not isinstance(value, list):
+        raise Unfit(RejectReason.NOT_TEXT, f"{column} is {describe(value)}, expected a list of messages")
+    found = []
+    for i, message in enumerate(value, start=1):
+        where = f"message {i} of {column}"
+        if not isinstance(message, dict) or "role" not in message or "content" not in message:
+            kind = describe(message)
+            raise Unfit(RejectReason.BAD_MESSAGES, f"{where} is {kind}, expected an object with role and content")
+        if message["role"] not in ROLES:
+            raise Unfit(
+                RejectReason.BAD_MESSAGES, f"{where} has the role {message['role']!r}, expected {', '.join(ROLES)}"
+            )
+        if lost := [key for key in NOT_KEPT if message.get(key)]:
+            raise Unfit(RejectReason.BAD_MESSAGES, f"{where} has {', '.join(lost)}, which a pair cannot hold")
+        content = check_text(message["content"], f"the content of {where}")
+        found.append({"role": message["role"], "content": content})
+    return found
+
+
+def user(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> Message:
+    return {"role": "assistant", "content": text}
+
+
+def split_conversations(chosen: list[Message], rejected: list[Message]) -> Triple:
+    """Two whole conversations as prompt and responses: the prompt is the longest common beginning that an assistant's
+    message follows in both. What was said after that belongs to the responses, which may have several turns."""
+    if chosen == rejected:
+        raise Unfit(RejectReason.IDENTICAL_RESPONSES, "chosen and rejected are the same conversation")
+    common = 0
+    while common < min(len(chosen), len(rejected)) and chosen[common] == rejected[common]:
+        common += 1
+
+    def is_boundary(n: int) -> bool:
+        following = [c[n]["role"] if n < len(c) else None for c in (chosen, rejected)]
+        return chosen[n - 1]["role"] != "assistant" and following == ["assistant", "assistant"]
+
+    while common and not is_boundary(common):
+        common -= 1
+    return chosen[:common], chosen[common:], rejected[common:]
+
+
+def check_triple(triple: Triple) -> Triple:
+    """`triple` as it is; Unfit unless it can be scored: something asked, two different answers, turns in order."""
+    prompt, chosen, rejected = triple
+    if not prompt:
+        raise Unfit(RejectReason.EMPTY_PROMPT, "no prompt: chosen and rejected share no message before an answer")
+    if prompt[-1]["role"] == "assistant":
+        raise Unfit(RejectReason.BAD_MESSAGES, "the prompt ends with an assistant message, expected a user's")
+    if not prompt[-1]["content"].strip() and prompt[-1]["role"] != "tool":
+        raise Unfit(RejectReason.EMPTY_PROMPT, "the prompt's last message is empty")
+    for column, response in (("chosen", chosen), ("rejected", rejected)):
+        if not response:
+            raise Unfit(RejectReason.EMPTY_RESPONSE, f"{column} has no message")
+        if response[-1]["role"] != "assistant":
+            role = response[-1]["role"]
+            raise Unfit(
+                RejectReason.BAD_MESSAGES, f"{column} ends with a message of role {role!r}, expected 'assistant'"
+            )
+        if response[0]["role"] != "assistant":
+            role = response[0]["role"]
+            raise Unfit(RejectReason.BAD_MESSAGES, f"{column} starts with a message of role {role!r} after the prompt")
+        if not response[-1]["content"].strip():
+            raise Unfit(RejectReason.EMPTY_RESPONSE, f"{column} is empty")
+    for column, turns in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
+        for i, message in enumerate(turns, start=1):
+            # An empty system prompt or tool result says something; an empty turn is a gap in the conversation.
+            if message["role"] in ("user", "assistant") and not message["content"].strip():
+                raise Unfit(RejectReason.BAD_MESSAGES, f"message {i} of {column} ({message['role']}) is empty")
+    if chosen == rejected:
+        raise Unfit(RejectReason.IDENTICAL_RESPONSES, "chosen and rejected are the same")
+    return triple

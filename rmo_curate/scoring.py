@@ -1,0 +1,128 @@
+"""The scoring job: log-probs of every scorable pair under one checkpoint, part by part, resumable after a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rmo_curate.engines.transformers import TransformersEngine, Work
+from rmo_train.pairs import PairData
+from rmo_train.progress import progress, say
+from rmo_train.tables import SCORE_SCHEMA, PartWriter
+
+EngineFactory = Callable[[str], TransformersEngine]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which model scores which pairs: one entry for a plain checkpoint, one a fold for cross-fitted proxies."""
+
+    model: str
+    rows: np.ndarray  # int64, in the order of the score parts
+    fold: int = -1
+
+
+@dataclass(frozen=True)
+class ScoreStage:
+    """One folder RUN/scores/<name>: its identity, and what its manifest says for the readers of the run."""
+
+    name: str
+    key: dict[str, Any]  # exactly what changes its bytes
+    kind: str  # base, user or proxy
+    order: int  # among stages of the kind
+    assignments: Sequence[Assignment]
+    held_out: bool | None = None
+    family: str | None = None
+    step: int | None = None
+    folds: int | None = None
+
+
+def in_group_order(groups: np.ndarray) -> np.ndarray:
+    """Rows ordered so that pairs of one prompt are neighbours, prompts in order of first appearance."""
+    first: dict[str, int] = {}
+    for group in groups:
+        first.setdefault(group, len(first))
+    return np.argsort([first[g] for g in groups], kind="stable")
+
+
+def part_bounds(groups: np.ndarray, part_size: int) -> list[tuple[int, int]]:
+    """(start, end) of parts of at least `part_size` rows that end where a prompt group ends; groups are contiguous."""
+    bounds, start = [], 0
+    for i in range(1, len(groups) + 1):
+        ends_here = i == len(groups) or groups[i] != groups[i - 1]
+        if ends_here and (i - start >= part_size or i == len(groups)):
+            bounds.append((start, i))
+            start = i
+    return bounds
+
+
+def score_stage(
+    run: Path, data: PairData, stage: ScoreStage, engine_for: EngineFactory, part_size: int, *, overwrite: bool = False
+) -> dict[str, Any]:
+    """Score what is not finished yet and write the stage's manifest; returns it. A finished stage loads no model."""
+    folder = run / "scores" / stage.name
+    writer = PartWriter(folder, "scores", stage.key, SCORE_SCHEMA, overwrite=overwrite)
+    if writer.complete:
+        assert writer.manifest is not None
+        say(f"{stage.name}: already scored")
+        return writer.manifest
+    for name in writer.repaired:
+        say(f"{folder}: {name} was damaged and is scored again")
+    if writer.finished:
+        say(f"{stage.name}: going on after {len(writer.finished)} finished parts")
+    total = sum(len(a.rows) for a in stage.assignments)
+    work, layout = Work(), ""
+    noise: list[float] = []
+    part = 0
+    with progress(f"score {stage.name}", total, "pairs") as bar:
+        for assignment in stage.assignments:
+            engine: TransformersEngine | None = None
+            for start, end in part_bounds(data.groups[assignment.rows], part_size):
+                rows = assignment.rows[start:end]
+                file = f"part-{part:05d}.parquet"
+                part += 1
+                if file in writer.finished:
+                    bar.advance(len(rows))
+                    continue
+                if engine is None:
+                    engine = engine_for(assignment.model)
+                    engine.work = work
+                logps = engine.score(data, rows, bar.advance)
+                writer.write(file, _score_table(data, rows, logps, assignment.fold, stage.held_out))
+            if engine is not None or not noise:
+                engine = engine or engine_for(assignment.model)
+                noise.append(engine.noise_sd(data))
+                layout = engine.layout.reason
+    return writer.finish(
+        {"pairs": total},
+        name=stage.name,
+        kind=stage.kind,
+        order=stage.order,
+        family=stage.family,
+        step=stage.step,
+        folds=stage.folds,
+        held_out=stage.held_out,
+        noise_sd=float(np.mean(noise)),
+        layout=layout,
+        work={"sequences": work.sequences, "distinct": work.distinct, "tokens_asked": work.tokens_asked,
+              "tokens_computed": work.tokens_computed, "saved": round(work.saved, 4)},
+    )  # fmt: skip
+
+
+def _score_table(data: PairData, rows: np.ndarray, logps: np.ndarray, fold: int, held_out: bool | None) -> pa.Table:
+    n = len(rows)
+    return pa.table(
+        {
+            "id": [str(i) for i in data.ids[rows]],
+            "chosen_logp": logps[:, 0],
+            "rejected_logp": logps[:, 1],
+            "fold": np.full(n, fold, dtype=np.int16),
+            "held_out": [held_out] * n,
+        },
+        schema=SCORE_SCHEMA,
+    )

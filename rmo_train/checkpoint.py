@@ -1,0 +1,118 @@
+"""Training checkpoints: weights, optimizer, position, random state and identity, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rmo_train.errors import ProcessingError, UserError
+from rmo_train.optimizer import MasterAdamW
+from rmo_train.policy import save_model
+from rmo_train.progress import say
+from rmo_train.tables import check_key, read_json, sha256_file, sync_folder, write_bytes, write_json
+
+METRICS = "metrics.jsonl"
+STATE = "trainer_state.json"
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """What resuming needs besides the model: optimizer (with the master weights), random state, finished steps."""
+
+    step: int
+    optimizer: dict[str, Any]
+    rng: torch.Tensor
+
+
+def save_checkpoint(
+    out: Path, model: Any, tokenizer: Any, optimizer: MasterAdamW, step: int, key: Mapping[str, Any], keep: int | None
+) -> Path:
+    """Write `out/checkpoint-<step>` under a temporary name, then rename it; `keep`: newest ones that stay."""
+    final, partial = out / f"checkpoint-{step}", out / f".checkpoint-{step}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        save_model(model, tokenizer, partial)
+        torch.save({"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}, partial / "training.pt")
+        write_json(partial / STATE, {"global_step": step, "key": dict(key), "log_history": read_metrics(out)})
+        files = {p.name: sha256_file(p) for p in sorted(partial.iterdir()) if p.is_file()}
+        write_json(partial / "checkpoint.json", {"step": step, "sha256": files})
+    except (OSError, RuntimeError) as e:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise ProcessingError(f"cannot write {final}: {e}; checkpoints before it are untouched") from e
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    sync_folder(out)
+    if keep is not None:
+        for old in checkpoints(out)[:-keep]:
+            shutil.rmtree(old)
+    return final
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """The checkpoint folders of `out`, oldest first."""
+    found = [(int(m[1]), p) for p in out.glob("checkpoint-*") if (m := re.fullmatch(r"checkpoint-(\d+)", p.name))]
+    return [p for _, p in sorted(found)]
+
+
+def newest_checkpoint(out: Path) -> Path | None:
+    """The newest checkpoint whose files match their hashes; damaged ones are named and passed over."""
+    for folder in reversed(checkpoints(out)):
+        damage = damaged_file(folder)
+        if damage is None:
+            return folder
+        say(f"{folder}: {damage}; using the checkpoint before it")
+    return None
+
+
+def damaged_file(folder: Path) -> str | None:
+    """What is wrong with a checkpoint's files, or None."""
+    record = folder / "checkpoint.json"
+    if not record.is_file():
+        return "incomplete (no checkpoint.json)"
+    for name, expected in read_json(record)["sha256"].items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if sha256_file(path) != expected:
+            return f"{name} is damaged"
+    return None
+
+
+def load_state(folder: Path, key: Mapping[str, Any]) -> TrainState:
+    """The state of a checkpoint; raises UserError naming each field in which it is another run's."""
+    if damage := damaged_file(folder):
+        raise UserError(f"{folder}: {damage}; choose another checkpoint")
+    state = read_json(folder / STATE)
+    check_key(state["key"], key, folder)
+    saved = torch.load(folder / "training.pt", weights_only=True, map_location="cpu")
+    return TrainState(step=state["global_step"], optimizer=saved["optimizer"], rng=saved["rng"])
+
+
+def append_metrics(out: Path, line: Mapping[str, Any]) -> None:
+    with (out / METRICS).open("a", encoding="utf-8") as f:
+        f.write(json.dumps(line) + "\n")
+
+
+def read_metrics(out: Path) -> list[dict[str, Any]]:
+    """The logged lines, without one that a kill cut short."""
+    path = out / METRICS
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines
+
+
+def rewind_metrics(out: Path, step: int) -> None:
+    """Forget lines after `step`, so that no step is ever logged twice."""
+    kept = [line for line in read_metrics(out) if line["step"] <= step]
+    write_bytes(out / METRICS, "".join(json.dumps(line) + "\n" for line in kept).encode())

@@ -1,0 +1,97 @@
+"""`rmo-train`: train on a shard folder, evaluate a model. Each command parses, builds its settings and calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rmo_train.config import TrainSettings
+from rmo_train.settings import RecipeOption, build, flags, place, read_recipe, run_app, without_places
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def rmo_train() -> None:
+    """Train on curated preference shards, and measure the result."""
+
+
+@app.command()
+@flags(TrainSettings)
+def run(
+    shards: Annotated[Path | None, typer.Argument(help="Shard folder made by `rmo-curate filter`")] = None,
+    model: Annotated[str | None, typer.Option(help="Model to train: a folder, a hub name or smollm2-135m")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the trained model")] = None,
+    eval_data: Annotated[Path | None, typer.Option(help="Run or shard folder with held-out pairs")] = None,
+    recipe: RecipeOption = None,
+    resume_from_checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint to go on from (default: the newest in --out)")
+    ] = None,
+    ignore_identity: Annotated[
+        bool, typer.Option("--ignore-identity", help="Train though the model is not the scored one")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start --out afresh")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop")] = False,
+    **given: Any,
+) -> None:
+    """Train a model on preference shards: DPO or another loss, diversified batches, amplified margins."""
+    from rmo_train.run import run_training
+
+    found = read_recipe(recipe)
+    settings = build(TrainSettings, "train", without_places("train", found), given)
+    folder = Path(place(shards, found, "SHARDS", "train.shards", "filter.out"))
+    if dry_run and shards is None and not folder.exists():
+        typer.echo(f"{folder} is not there yet: known after `rmo-curate filter`")
+        return
+    held_out = eval_data or found.get("train", {}).get("eval_data")
+    lines = run_training(
+        folder,
+        place(model, found, "--model", "train.model", "score.model"),
+        Path(place(out, found, "--out", "train.out")),
+        settings,
+        eval_data=Path(held_out) if held_out else None,
+        resume_from_checkpoint=resume_from_checkpoint,
+        ignore_identity=ignore_identity,
+        overwrite=overwrite,
+        dry_run=dry_run,
+    )
+    typer.echo("\n".join(lines))
+
+
+@app.command("eval")
+def evaluate(
+    data: Annotated[Path | None, typer.Argument(help="Run or shard folder with scored pairs")] = None,
+    model: Annotated[str | None, typer.Option(help="Model to measure")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the numbers")] = None,
+    recipe: RecipeOption = None,
+    dtype: Annotated[str, typer.Option(help="auto (as the references were scored), float32 or bfloat16")] = "auto",
+    tokens_per_batch: Annotated[int | None, typer.Option(help="Tokens of one packed row")] = None,
+    ignore_identity: Annotated[
+        bool, typer.Option("--ignore-identity", help="Accept another tokenizer or template")
+    ] = False,
+) -> None:
+    """Held-out accuracy of a model, plain and length-matched, with intervals."""
+    from rmo_train.run import run_eval
+    from rmo_train.tables import write_json
+
+    found = read_recipe(recipe)
+    result = run_eval(
+        Path(place(data, found, "DATA", "eval.run")),
+        place(model, found, "--model", "train.out"),
+        dtype=dtype,
+        tokens_per_batch=tokens_per_batch,
+        ignore_identity=ignore_identity,
+    )
+    if out:
+        write_json(out, result.as_json())
+    typer.echo("\n".join(result.lines()))
+
+
+def main() -> None:
+    run_app(app)
+
+
+if __name__ == "__main__":
+    main()

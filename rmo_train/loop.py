@@ -1,0 +1,225 @@
+"""The training loop: next batch, forward, loss, backward, clip, finite check, step, log, evaluate, save."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rmo_train.amplify import Amplifier
+from rmo_train.checkpoint import TrainState, append_metrics, rewind_metrics, save_checkpoint
+from rmo_train.config import TrainSettings
+from rmo_train.errors import ProcessingError, UserError
+from rmo_train.evaluate import Evaluation, evaluate
+from rmo_train.logps import Layout, pack_logps, response_logps
+from rmo_train.losses import Loss, LossParameters, PairLogps, loss_named, mixed
+from rmo_train.optimizer import MasterAdamW, learning_rate_at
+from rmo_train.packing import Pack, first_fit, make_pack, pair_trees, plain_trees
+from rmo_train.pairs import PairData
+from rmo_train.plan import Plan
+from rmo_train.policy import save_model
+from rmo_train.progress import progress
+
+STEP_ZERO_PAIRS = 16
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything the loop needs, built and checked before it starts."""
+
+    model: Any
+    tokenizer: Any
+    data: PairData
+    settings: TrainSettings
+    plan: Plan
+    layout: Layout
+    budget: int  # tokens of a packed row
+    out: Path
+    key: Mapping[str, Any]  # identity of the run: checkpoints of another are refused
+    eval_data: PairData | None = None
+    models_at: Mapping[int, Path] | None = None  # steps whose model is kept, and where
+
+
+def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
+    """Train to the end, from `state` when resuming, writing files to `job.out`; returns the last metrics."""
+    settings, plan = job.settings, job.plan
+    loss = loss_named(settings.loss)
+    optimizer = MasterAdamW(job.model.parameters(), settings.peak_learning_rate, settings.weight_decay)
+    start = 0
+    if state is not None:
+        optimizer.load_state_dict(state.optimizer)
+        torch.set_rng_state(state.rng)
+        start = state.step
+    rewind_metrics(job.out, start)
+    job.model.train()
+    tokens_seen, pairs_seen, metrics, began = 0, 0, {}, time.monotonic()
+    with progress("train", plan.steps, "steps") as bar:
+        bar.advance(start)
+        for step in range(start, plan.steps):
+            epoch, at = divmod(step, plan.batches_per_epoch)
+            if at == 0 or step == start:
+                batches = plan.batches(settings.seed, epoch)
+            rows = batches[at]
+            parts = [forward_backward(job, loss, rows, pack, members) for pack, members in packed_batch(job, rows)]
+            grad_norm = optimizer.clip(settings.max_grad_norm)
+            metrics = batch_metrics(parts, loss, plan.parameters, plan.amplifier)
+            if not (np.isfinite(grad_norm) and np.isfinite(metrics["loss"])):
+                raise ProcessingError(
+                    f"step {step + 1}: loss {metrics['loss']}, gradient norm {grad_norm}: not finite, weights not "
+                    "updated; lower --learning-rate, or train without --bf16"
+                )
+            lr = learning_rate_at(
+                step, plan.steps, settings.peak_learning_rate, settings.lr_scheduler_type, plan.warmup_steps
+            )
+            optimizer.step(lr)
+            done = step + 1
+            tokens_seen += sum(p.tokens for p in parts)
+            pairs_seen += len(rows)
+            metrics |= {"grad_norm": grad_norm, "learning_rate": lr, "epoch": round(done / plan.batches_per_epoch, 4)}
+            if settings.eval_steps and done % settings.eval_steps == 0 and job.eval_data is not None:
+                metrics |= run_evaluation(job).as_metrics()
+            metrics |= {"num_tokens": tokens_seen, "pairs_per_second": pairs_seen / (time.monotonic() - began)}
+            if done % settings.logging_steps == 0 or done == plan.steps:
+                append_metrics(job.out, {"step": done, **metrics})
+            if job.models_at and done in job.models_at:
+                save_model(job.model, job.tokenizer, job.models_at[done])
+            if settings.save_steps and done % settings.save_steps == 0 and done < plan.steps:
+                save_checkpoint(job.out, job.model, job.tokenizer, optimizer, done, job.key, settings.save_total_limit)
+            bar.advance(1, f"loss {metrics['loss']:.4f}")
+    optimizer.close()
+    return metrics
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one pack contributed: log-probs without gradient, the mean-scaled loss, tokens computed."""
+
+    logps: PairLogps
+    loss: float
+    tokens: int
+
+
+def packed_batch(job: Job, rows: np.ndarray) -> list[tuple[list[Pack], np.ndarray]]:
+    """The batch's pairs in groups that fill a packed row: (packs, positions in `rows`) of each group.
+
+    A pair is never split over groups: its loss needs both of its log-probs. Without shared prompts a group is one
+    pair in plain rows.
+    """
+    trees = pair_trees(job.data, rows)
+    if not job.layout.shared:
+        return [
+            ([make_pack([t]) for t in plain_trees([_renumbered(tree, 0)])], np.array([k]))
+            for k, tree in enumerate(trees)
+        ]
+    groups = first_fit([t.tokens for t in trees], job.budget)
+    return [
+        ([make_pack([_renumbered(trees[k], slot) for slot, k in enumerate(group)])], np.array(group))
+        for group in groups
+    ]
+
+
+def _renumbered(tree: Any, pair: int) -> Any:
+    return type(tree)(tree.prompt, tree.responses, (2 * pair, 2 * pair + 1))
+
+
+def forward_backward(job: Job, loss: Loss, rows: np.ndarray, packs: list[Pack], members: np.ndarray) -> Part:
+    """Forward and backward of one group of pairs; gradients add up to those of the mean over the batch's pairs."""
+    data, chosen_rows = job.data, rows[members]
+    device = next(job.model.parameters()).device
+    summed = sum(pack_logps(job.model, pack, 2 * len(members)) for pack in packs)
+    logps = select_pairs(data, chosen_rows, summed.view(-1, 2), device)  # type: ignore[union-attr]
+    confidence = torch.from_numpy(data.label_confidence[chosen_rows]).float().to(device)
+    value = mixed(loss, logps, job.plan.parameters, confidence)
+    if job.plan.amplifier is not None:
+        value = value + job.plan.amplifier.value(job.plan.amplifier.margin(loss, logps, job.plan.parameters))
+    weight = data.weight[chosen_rows] / data.weight[rows].sum()
+    total = (value * torch.from_numpy(weight).float().to(device)).sum()
+    total.backward()
+    detached = each_column(lambda column: column.detach(), logps)
+    return Part(detached, float(total.detach()), sum(len(p.tokens) for p in packs))
+
+
+def select_pairs(data: PairData, rows: np.ndarray, summed: torch.Tensor, device: torch.device) -> PairLogps:
+    """Log-probs of the pairs `rows`: the policy's from `summed` [n, 2], the reference's from the data's columns."""
+
+    def column(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values[rows]).float().to(device)
+
+    return PairLogps(
+        chosen=summed[:, 0],
+        rejected=summed[:, 1],
+        ref_chosen=None if data.ref_chosen is None else column(data.ref_chosen),
+        ref_rejected=None if data.ref_rejected is None else column(data.ref_rejected),
+        chosen_tokens=column(data.chosen.lengths),
+        rejected_tokens=column(data.rejected.lengths),
+    )
+
+
+def each_column(change: Callable[..., torch.Tensor], *logps: PairLogps) -> PairLogps:
+    """`change` applied to every column of one or several PairLogps; a column that is not there stays None."""
+    columns: Any = {
+        field.name: None if getattr(logps[0], field.name) is None else change(*(getattr(x, field.name) for x in logps))
+        for field in fields(PairLogps)
+    }
+    return PairLogps(**columns)
+
+
+def batch_metrics(
+    parts: list[Part], loss: Loss, parameters: LossParameters, amplifier: Amplifier | None
+) -> dict[str, Any]:
+    """The batch's metrics under TRL's names; rewards are beta x log-ratio to the reference (or beta x log-prob)."""
+
+    logps = each_column(lambda *columns: torch.cat(columns), *(p.logps for p in parts))
+    base_chosen = 0 if logps.ref_chosen is None else logps.ref_chosen
+    base_rejected = 0 if logps.ref_rejected is None else logps.ref_rejected
+    chosen = parameters.beta * (logps.chosen - base_chosen)
+    rejected = parameters.beta * (logps.rejected - base_rejected)
+    metrics = {
+        "loss": sum(p.loss for p in parts),
+        "rewards/chosen": float(chosen.mean()),
+        "rewards/rejected": float(rejected.mean()),
+        "rewards/margins": float((chosen - rejected).mean()),
+        "rewards/accuracies": float((chosen > rejected).float().mean()),
+        "logps/chosen": float(logps.chosen.mean()),
+        "logps/rejected": float(logps.rejected.mean()),
+    }
+    if amplifier is not None:
+        metrics["amplify/reach"] = float(amplifier.reach(amplifier.margin(loss, logps, parameters)))
+    return metrics
+
+
+def run_evaluation(job: Job) -> Evaluation:
+    assert job.eval_data is not None
+    job.model.eval()
+    result = evaluate(job.model, job.eval_data, job.layout, job.budget)
+    job.model.train()
+    return result
+
+
+def check_step_zero(job: Job, noise_sd: float) -> str:
+    """The untrained policy must reproduce the reference columns: |mean margin| within the noise of scoring.
+
+    Raises UserError with the likely reasons otherwise. `noise_sd` is the sd of D between two packings, in nats.
+    """
+    data = job.data
+    if data.ref_chosen is None or data.ref_rejected is None:
+        return "no reference columns to compare the policy with"
+    rows = np.linspace(0, len(data) - 1, min(STEP_ZERO_PAIRS, len(data))).astype(int)
+    job.model.eval()
+    logps = response_logps(job.model, pair_trees(data, rows), 2 * len(rows), job.layout, job.budget).reshape(-1, 2)
+    margins = (logps[:, 0] - logps[:, 1]) - (data.ref_chosen - data.ref_rejected)[rows]
+    tolerance = max(1e-3, 4 * noise_sd)
+    mean = float(margins.mean())
+    if abs(mean) > tolerance:
+        raise UserError(
+            f"step 0: the policy's margins differ from the reference columns by {mean:+.4f} nats on average over "
+            f"{len(rows)} pairs (tolerance {tolerance:.4f}). Likely reasons: --model is not the model that was scored, "
+            "another chat template or tokenizer, other precision (--bf16/--no-bf16), or another engine. "
+            "Score again with this model."
+        )
+    return f"step 0: policy reproduces the reference columns (mean margin {mean:+.1e} nats, tolerance {tolerance:.1e})"

@@ -1,0 +1,75 @@
+"""Accuracy of margins, plain and length-matched, with bootstrap intervals over prompts: pure functions of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+
+def accuracy(margins: np.ndarray) -> float:
+    """Share of pairs with a margin above 0; a tie counts 0.5, so a model that cannot tell has 0.5."""
+    return float(np.mean((margins > 0) + 0.5 * (margins == 0))) if len(margins) else float("nan")
+
+
+def length_strata(chosen_tokens: np.ndarray, rejected_tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Stratum of each pair by |difference in tokens| (terciles, 0-2), and whether the chosen response is longer.
+
+    Pairs of equal length get stratum -1: length cannot decide them.
+    """
+    difference = chosen_tokens.astype(np.int64) - rejected_tokens.astype(np.int64)
+    size = np.abs(difference)
+    unequal = size > 0
+    stratum = np.full(len(size), -1)
+    if unequal.any():
+        cuts = np.quantile(size[unequal], [1 / 3, 2 / 3])
+        stratum[unequal] = np.searchsorted(cuts, size[unequal], side="left")
+    return stratum, difference > 0
+
+
+def length_matched_accuracy(margins: np.ndarray, chosen_tokens: np.ndarray, rejected_tokens: np.ndarray) -> float:
+    """Accuracy with length's help taken out: the mean over strata of |difference in tokens| of the plain average of
+    accuracy where the chosen response is longer and where it is shorter, weighted by n_longer x n_shorter.
+
+    "The longer wins" has exactly 0.5. NaN when no stratum has both kinds.
+    """
+    stratum, longer = length_strata(chosen_tokens, rejected_tokens)
+    total, weight = 0.0, 0.0
+    for s in range(3):
+        a, b = margins[(stratum == s) & longer], margins[(stratum == s) & ~longer]
+        w = float(len(a) * len(b))
+        if w:
+            total += w * (accuracy(a) + accuracy(b)) / 2
+            weight += w
+    return total / weight if weight else float("nan")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 95% bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], float], groups: np.ndarray, *, draws: int = 1000, seed: int = 0
+) -> Interval:
+    """95% percentile interval of `statistic(rows)` by resampling whole groups (prompts); `groups` has length n."""
+    _, group_of = np.unique(groups.astype(str), return_inverse=True)
+    order = np.argsort(group_of, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(group_of))])
+    members = [order[a:b] for a, b in pairwise(starts)]
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(draws):
+        drawn = rng.integers(0, len(members), len(members))
+        values.append(statistic(np.concatenate([members[g] for g in drawn])))
+    low, high = np.nanquantile(values, [0.025, 0.975]) if np.isfinite(values).any() else (np.nan, np.nan)
+    return Interval(statistic(np.arange(len(groups))), float(low), float(high))

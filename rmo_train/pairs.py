@@ -1,0 +1,201 @@
+"""Pairs as the trainer sees them: token ids, reference log-probs and a shard's columns, from a run or shard folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rmo_train.errors import UserError
+from rmo_train.tables import (
+    MANIFEST,
+    PAIR_SCHEMA,
+    SCORE_SCHEMA,
+    SHARD_COLUMNS,
+    canonical_json,
+    prompt_group,
+    read_manifest,
+    read_table,
+    sha256_text,
+    with_columns,
+)
+
+TOKEN_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """n token sequences of different lengths in one flat array; `ragged[i]` is a view."""
+
+    values: np.ndarray  # int32 [total tokens]
+    offsets: np.ndarray  # int64 [n + 1]
+
+    @classmethod
+    def from_arrow(cls, column: pa.ChunkedArray) -> Ragged:
+        chunks = column.chunks
+        lengths = [np.diff(c.offsets.to_numpy()) for c in chunks]
+        values = [c.flatten().to_numpy() for c in chunks]
+        joined = np.concatenate(lengths) if lengths else np.zeros(0, dtype=np.int64)
+        return cls(
+            np.concatenate(values).astype(np.int32) if values else np.zeros(0, dtype=np.int32),
+            np.concatenate([[0], np.cumsum(joined)]).astype(np.int64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self.values[self.offsets[i] : self.offsets[i + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each sequence, int64 [n]."""
+        return np.diff(self.offsets)
+
+    def take(self, rows: np.ndarray) -> Ragged:
+        parts = [self[i] for i in rows]
+        return Ragged(
+            np.concatenate(parts) if parts else self.values[:0],
+            np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(np.int64),
+        )
+
+
+@dataclass(frozen=True)
+class PairData:
+    """n pairs; every array has length n and is aligned with `ids`. Log-probs: float64 nats, summed over a response."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    ids: np.ndarray  # str
+    groups: np.ndarray  # str: hash of the prompt
+    prompt: Ragged
+    chosen: Ragged
+    rejected: Ragged
+    weight: np.ndarray
+    label_confidence: np.ndarray
+    ref_chosen: np.ndarray | None = None
+    ref_rejected: np.ndarray | None = None
+    end_chosen: np.ndarray | None = None  # under T, the trajectory's end
+    end_rejected: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def reference(self) -> dict[str, Any]:
+        """Identity of the reference model: name, weights, tokenizer and template hashes, dtype, engine."""
+        return self.manifest["reference"]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the ids, tokens and reference log-probs: what a resumed training must find unchanged."""
+        digest = [sha256_text(canonical_json([str(i) for i in self.ids]))]
+        for array in (self.prompt, self.chosen, self.rejected):
+            digest.append(sha256_text(array.values.tobytes().hex()))
+        for column in (self.ref_chosen, self.ref_rejected, self.weight, self.label_confidence):
+            digest.append("" if column is None else sha256_text(column.tobytes().hex()))
+        return sha256_text(canonical_json(digest))
+
+    def subset(self, rows: np.ndarray) -> PairData:
+        """The pairs at `rows`, in that order."""
+        changed: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Ragged):
+                changed[field.name] = value.take(rows)
+            elif isinstance(value, np.ndarray):
+                changed[field.name] = value[rows]
+        return replace(self, **changed)
+
+    def longest(self) -> int:
+        """Tokens of the longest prompt + response."""
+        if not len(self):
+            return 0
+        return int((self.prompt.lengths + np.maximum(self.chosen.lengths, self.rejected.lengths)).max())
+
+
+def open_pairs(folder: Path) -> PairData:
+    """The scorable pairs of a run folder, or the kept pairs of a shard folder.
+
+    Raises UserError when the folder is neither, is unfinished or damaged, or when a reference log-prob is not a number.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: no such folder; expected a run folder (rmo-curate score) or a shard folder (filter)"
+        )
+    manifest = read_manifest(folder)
+    stage = manifest.get("stage") if manifest else None
+    if manifest is None or stage not in ("run", "shards"):
+        raise UserError(
+            f"{folder}: not a finished run or shard folder (no {MANIFEST} of one); "
+            "make one with `rmo-curate score` or `rmo-curate filter`"
+        )
+    data = _from_run(folder, manifest) if stage == "run" else _from_shards(folder, manifest)
+    if not len(data):
+        raise UserError(f"{folder}: no pairs to use in it (0 rows)")
+    for name in ("ref_chosen", "ref_rejected"):
+        column = getattr(data, name)
+        if column is not None and not np.isfinite(column).all():
+            row = int(np.flatnonzero(~np.isfinite(column))[0])
+            raise UserError(f"{folder}: pair {data.ids[row]} has {name}_logps = {column[row]}; score the data again")
+    return data
+
+
+def _common(folder: Path, manifest: dict[str, Any], table: pa.Table) -> dict[str, Any]:
+    tools = table["tools"].to_pylist()
+    n = table.num_rows
+    return {
+        "folder": folder,
+        "manifest": manifest,
+        "ids": np.array(table["id"].to_pylist(), dtype=object),
+        "groups": np.array(
+            [prompt_group(p, t) for p, t in zip(table["prompt"].to_pylist(), tools, strict=True)], dtype=object
+        ),
+        **{c.removesuffix("_ids"): Ragged.from_arrow(table[c]) for c in TOKEN_COLUMNS},
+        "weight": table["weight"].to_numpy() if "weight" in table.column_names else np.ones(n),
+        "label_confidence": (
+            table["label_confidence"].to_numpy() if "label_confidence" in table.column_names else np.ones(n)
+        ),
+    }
+
+
+def _from_run(folder: Path, manifest: dict[str, Any]) -> PairData:
+    stage = folder / "pairs"
+    columns = ["id", "prompt", "tools", "flags", *TOKEN_COLUMNS]
+    table = read_table(stage, read_manifest(stage) or {"parts": []}, PAIR_SCHEMA, columns)
+    keep = np.array(["too_long" not in (f or []) for f in table["flags"].to_pylist()], dtype=bool)
+    data = PairData(**_common(folder, manifest, table.filter(pa.array(keep))))
+    scores_folder = folder / "scores" / "base"
+    scores_manifest = read_manifest(scores_folder)
+    if scores_manifest is None:
+        return data
+    scores = read_table(scores_folder, scores_manifest, SCORE_SCHEMA)
+    row_of = {i: k for k, i in enumerate(scores["id"].to_pylist())}
+    missing = [i for i in data.ids if i not in row_of]
+    if missing:
+        raise UserError(f"{scores_folder}: no score for pair {missing[0]} ({len(missing)} missing); score again")
+    rows = np.array([row_of[i] for i in data.ids], dtype=np.int64)
+    return replace(
+        data,
+        ref_chosen=scores["chosen_logp"].to_numpy()[rows],
+        ref_rejected=scores["rejected_logp"].to_numpy()[rows],
+    )
+
+
+def _from_shards(folder: Path, manifest: dict[str, Any]) -> PairData:
+    columns = ["id", "prompt", "tools", *TOKEN_COLUMNS, *[f.name for f in SHARD_COLUMNS]]
+    table = read_table(folder, manifest, with_columns(PAIR_SCHEMA, SHARD_COLUMNS), columns)
+    data = PairData(**_common(folder, manifest, table))
+    references = {
+        "ref_chosen": table["ref_chosen_logps"].to_numpy(),
+        "ref_rejected": table["ref_rejected_logps"].to_numpy(),
+    }
+    end = manifest.get("end")
+    if end is not None and len(data):
+        at = manifest["checkpoints"].index(end)
+        for name, column in (("end_chosen", "chosen_logps"), ("end_rejected", "rejected_logps")):
+            references[name] = np.array([row[at] for row in table[column].to_pylist()], dtype=np.float64)
+    return replace(data, **references)

@@ -1,0 +1,64 @@
+"""Progress of long work: a bar on a terminal, a plain log line now and then elsewhere (both on standard error)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+LINE_EVERY = 20.0  # seconds between two log lines where there is no terminal
+
+
+class Progress(Protocol):
+    def advance(self, amount: float = 1, note: str = "") -> None: ...
+
+
+class _Lines:
+    def __init__(self, label: str, total: float, unit: str):
+        self.label, self.total, self.unit = label, total, unit
+        self.done, self.start = 0.0, time.monotonic()
+        self.printed = self.start
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        self.done += amount
+        now = time.monotonic()
+        if now - self.printed >= LINE_EVERY:
+            self.printed = now
+            rate = self.done / (now - self.start)
+            left = (self.total - self.done) / rate if rate else 0
+            say(f"{self.label}: {self.done:,.0f}/{self.total:,.0f} {self.unit}, {left:,.0f} s left {note}".rstrip())
+
+
+class _Bar:
+    def __init__(self, bar: object, task: object):
+        self.bar, self.task = bar, task
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        self.bar.update(self.task, advance=amount, note=note)  # type: ignore[attr-defined]
+
+
+def say(line: str) -> None:
+    """One line for the person who runs the command, on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(label: str, total: float, unit: str) -> Iterator[Progress]:
+    """Follow `total` units of work."""
+    if not sys.stderr.isatty():
+        lines = _Lines(label, total, unit)
+        yield lines
+        say(f"{label}: {lines.done:,.0f} {unit} in {time.monotonic() - lines.start:,.1f} s")
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with RichProgress(*columns, console=Console(stderr=True)) as bar:
+        yield _Bar(bar, bar.add_task(label, total=total, note=""))

@@ -1,0 +1,189 @@
+"""A chat to token ids: where the prompt ends, where a response ends, and what is flagged.
+
+The model's chat template renders a conversation as a whole, and the text is tokenised without the tokenizer's own
+special tokens (the template writes a BOS where the model wants one). The prompt ends where the tokens of "prompt",
+"prompt + chosen" and "prompt + rejected" stop agreeing, so both responses are scored after the same tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rmo_train.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Message = Mapping[str, str]
+
+# The template's text or tokens of the prompt change once a response follows; the response carries what differs.
+BOUNDARY_MISMATCH = "boundary_mismatch"
+TEMPLATE_REWRITES_HISTORY = "template_rewrites_history"
+
+PROBE_QUESTION, PROBE_ANSWER = "probequestion", "probeanswer"
+
+
+class TemplateRefused(UserError):
+    """The chat template cannot render this conversation (roles out of order, a role that it does not know)."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What is rendered for one pair; a response may hold several messages (assistant, user, assistant)."""
+
+    prompt: Sequence[Message]
+    chosen: Sequence[Message]
+    rejected: Sequence[Message]
+    tools: str | None = None  # JSON, a list of function schemas
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Token ids of one pair; `prompt_ids` is never empty, each response ends with exactly one end-of-turn token."""
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TurnEnd:
+    """How the template closes an assistant's turn."""
+
+    token: int  # the end-of-turn token
+    tail: tuple[int, ...]  # what the template writes after it, cut from a response (SmolLM2: a newline)
+    written: bool  # False: the template closes a turn with plain text only, and `token` (the eos) is appended
+
+
+def common_prefix(*sequences: Sequence[int]) -> int:
+    """Length of the longest prefix that all `sequences` share."""
+    shortest = min(len(s) for s in sequences)
+    first = sequences[0][:shortest]
+    if all(s[:shortest] == first for s in sequences[1:]):  # the usual case, at the speed of a list comparison
+        return shortest
+    return next(i for i in range(shortest) if any(s[i] != first[i] for s in sequences[1:]))
+
+
+class Renderer:
+    """Renders pairs with one tokenizer and its chat template."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.tokenizer = tokenizer
+        self.turn_end = self._find_turn_end()
+
+    def render(
+        self,
+        prompt: Sequence[Message],
+        chosen: Sequence[Message],
+        rejected: Sequence[Message],
+        tools: str | None = None,
+    ) -> Rendered:
+        """One pair; raises TemplateRefused when the template cannot render it."""
+        rendered = self.render_many([Conversation(prompt, chosen, rejected, tools)])[0]
+        if isinstance(rendered, TemplateRefused):
+            raise rendered
+        return rendered
+
+    def render_many(self, pairs: Sequence[Conversation]) -> list[Rendered | TemplateRefused]:
+        """Render `pairs` with one tokenizer call; a pair that the template refuses gets its error in place of ids.
+
+        Equal texts (the prompt of neighbouring pairs, a response ranked several times) are tokenised once.
+        """
+        texts: list[tuple[str, str, str] | TemplateRefused] = []
+        prompts: dict[str, str] = {}  # by content: preference sets repeat a prompt in several pairs
+        for pair in pairs:
+            try:
+                texts.append(self._texts(pair, prompts))
+            except TemplateRefused as e:
+                texts.append(e)
+        distinct = list(dict.fromkeys(t for triple in texts if isinstance(triple, tuple) for t in triple))
+        ids = dict(zip(distinct, self._tokenize(distinct), strict=True))
+        return [self._split(t, *(ids[x] for x in t)) if isinstance(t, tuple) else t for t in texts]
+
+    def render_prompt(self, prompt: Sequence[Message], tools: str | None = None) -> list[int]:
+        """Token ids of a prompt to generate from."""
+        return self._tokenize([self._text(prompt, _parse_tools(tools), generation=True)])[0]
+
+    def _texts(self, pair: Conversation, prompts: dict[str, str]) -> tuple[str, str, str]:
+        """Text of the prompt, of prompt + chosen and of prompt + rejected."""
+        tools = _parse_tools(pair.tools)
+        prompt = [dict(m) for m in pair.prompt]
+        key = json.dumps([prompt, pair.tools])
+        if key not in prompts:
+            prompts[key] = self._text(prompt, tools, generation=True)
+        chosen = self._text([*prompt, *pair.chosen], tools)
+        rejected = self._text([*prompt, *pair.rejected], tools)
+        return prompts[key], chosen, rejected
+
+    def _text(self, messages: Sequence[Message], tools: list[Any] | None, *, generation: bool = False) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return self.tokenizer.apply_chat_template(  # type: ignore[return-value]
+                [dict(m) for m in messages], tools=tools, add_generation_prompt=generation, tokenize=False
+            )
+        except (TemplateError, TypeError, ValueError, KeyError, IndexError) as e:  # what a template's code can raise
+            roles = ", ".join(str(m.get("role")) for m in messages)
+            raise TemplateRefused(f"the chat template cannot render the roles {roles}: {e}") from e
+
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:  # a tokenizer in Python
+            return [self.tokenizer(t, add_special_tokens=False, verbose=False)["input_ids"] for t in texts]
+        backend.no_truncation()  # what an earlier call asked for would cut or pad ours
+        backend.no_padding()
+        return [e.ids for e in backend.encode_batch_fast(texts, add_special_tokens=False)]  # fast: without offsets
+
+    def _split(
+        self, texts: tuple[str, str, str], prompt: list[int], chosen: list[int], rejected: list[int]
+    ) -> Rendered | TemplateRefused:
+        """Cut the tokens of the three texts into prompt and responses."""
+        flags = []
+        if not (texts[1].startswith(texts[0]) and texts[2].startswith(texts[0])):
+            flags.append(TEMPLATE_REWRITES_HISTORY)
+        boundary = common_prefix(prompt, chosen, rejected)
+        if boundary < len(prompt):
+            flags.append(BOUNDARY_MISMATCH)
+        if boundary == 0:
+            return TemplateRefused("the rendered prompt and responses share no token, so nothing precedes a response")
+        return Rendered(
+            prompt[:boundary], self._close(chosen[boundary:]), self._close(rejected[boundary:]), tuple(flags)
+        )
+
+    def _close(self, ids: list[int]) -> list[int]:
+        """`ids` of a response, ended by exactly one end-of-turn token."""
+        end = self.turn_end
+        if end.written and ids[len(ids) - len(end.tail) :] == list(end.tail):
+            ids = ids[: len(ids) - len(end.tail)]
+        last = len(ids)
+        while last and ids[last - 1] == end.token:  # the content itself may end with the token's text
+            last -= 1
+        return [*ids[:last], end.token]
+
+    def _find_turn_end(self) -> TurnEnd:
+        """The first special token after the assistant's content in a probe conversation, else the eos token."""
+        tokenizer = self.tokenizer
+        text = self._text(
+            [{"role": "user", "content": PROBE_QUESTION}, {"role": "assistant", "content": PROBE_ANSWER}], None
+        )
+        if PROBE_ANSWER not in text:
+            raise UserError("the chat template does not write an assistant's content; give a model with a working one")
+        after = self._tokenize([text[text.rindex(PROBE_ANSWER) + len(PROBE_ANSWER) :]])[0]
+        special = {i for i, t in tokenizer.added_tokens_decoder.items() if t.special} | set(tokenizer.all_special_ids)
+        for i, token in enumerate(after):
+            if token in special:
+                return TurnEnd(token, tuple(after[i + 1 :]), written=True)
+        if tokenizer.eos_token_id is None:
+            raise UserError(
+                "neither the chat template nor the tokenizer has an end-of-turn token, so a response has no end; "
+                "set eos_token in the model's tokenizer_config.json"
+            )
+        return TurnEnd(int(tokenizer.eos_token_id), (), written=False)
+
+
+def _parse_tools(tools: str | None) -> list[Any] | None:
+    return json.loads(tools) if tools else None

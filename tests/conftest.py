@@ -1,0 +1,42 @@
+"""Fixtures that every test package shares. No test uses the network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from rmo_train.embedded import gguf_file
+from rmo_train.errors import UserError
+from tests.tiny import make_tokenizer, write_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder: random Llama (hidden 32, 2 layers, 4 heads, float32) with a chat tokenizer. Read only."""
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> str:
+    """The name of the embedded model; the test is skipped where its package is not installed."""
+    try:
+        gguf_file("smollm2-135m")
+    except UserError as e:
+        pytest.skip(str(e))
+    return "smollm2-135m"
+
+
+@pytest.fixture(scope="session")
+def smollm2_tokenizer(smollm2: str):
+    from rmo_train.models import load_tokenizer
+
+    return load_tokenizer(smollm2)

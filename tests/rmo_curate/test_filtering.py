@@ -1,0 +1,236 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rmo_curate.decisions import REASONS, decide_scored
+from rmo_curate.filter_settings import PRESETS
+from rmo_curate.filtering import FilterSettings, decide
+from rmo_curate.runs import Checkpoint, Scores, Trajectory, open_run
+from rmo_train.errors import UserError
+from rmo_train.settings import build
+from rmo_train.tables import fraction_of_hash
+
+BASE = Checkpoint("base", "base", None, None, None, None, 0.01)
+OOF = Checkpoint("oof-16", "proxy", "oof", 16, 2, True, 0.01)
+
+#        p0   p1   p2    p3   p4    p5   p6   p7    p8   p9   p10
+D_0 = [1.0, 2.0, -1.0, 3.0, -2.0, 0.0, 1.0, -4.0, 2.0, 1.0, 0.0]
+D_T = [9.0, 8.0, -5.0, 1.0, -3.0, 0.5, 6.0, -1.0, 9.0, 5.0, 0.0]
+# D_T-D_0  8    6   -4   -2    -1   0.5    5     3    7    4   p8 has p0's tokens; p10 is too long
+
+
+@pytest.fixture
+def hand(make_run):
+    """Ten scorable pairs of eleven."""
+    rows = [{"tokens_sha": "the same"} if i in (0, 8) else {} for i in range(len(D_0))]
+    return open_run(make_run({"base": D_0, "oof-16": D_T}, rows=rows, too_long=[10]))
+
+
+def reasons(decisions) -> dict[str, str]:
+    return {i: r for i, r in zip(decisions.ids, decisions.reason, strict=True) if r is not None}
+
+
+def scores_of(base, end) -> tuple[Scores, Trajectory]:
+    margins = np.stack([base, end], axis=1).astype(float)
+    n = len(margins)
+    ones = np.ones(n, dtype=int)
+    scores = Scores(("base", "oof-16"), margins, np.zeros_like(margins), ones, ones, np.full(n, True, dtype=object))
+    return scores, Trajectory((BASE, OOF), OOF)
+
+
+def decide_margins(base, end, **given):
+    no = np.zeros(len(base), dtype=bool)
+    ids = [f"p{i}" for i in range(len(base))]
+    return decide_scored(ids, no, no, *scores_of(base, end), FilterSettings(**given))
+
+
+def test_a_filter_by_hand(hand):
+    decisions = decide(hand, FilterSettings(low_q=0.25, high_q=0.8, hard=True))
+    # irm suspicion: p2 4, p3 2, p4 1, the rest below 0; floor(0.2 * 10) = 2 of them go.
+    # |reward|: 0.5 1 2 3 4 4 5 6 7 8; its 0.25 quantile is 2.25, so p5, p4 and p3 are below; p3 is noisy already.
+    assert reasons(decisions) == {
+        "p2": "noisy",
+        "p3": "noisy",
+        "p4": "ambiguous",
+        "p5": "ambiguous",
+        "p8": "duplicate",
+        "p10": "too_long",
+    }
+    assert decisions.thresholds == {"noisy_budget": 2, "suspicion": 2.0, "tau": 2.25, "gamma": None}
+    assert decisions.counts == {
+        "pairs": 11,
+        "kept": 5,
+        "noisy": 2,
+        "ambiguous": 2,
+        "too_long": 1,
+        "duplicate": 1,
+        "decision": 0,
+    }
+    assert decisions.suspicion[:4].tolist() == [-8, -6, 4, 2] and np.isnan(decisions.suspicion[10])
+    assert decisions.keep_probability[:6].tolist() == [1, 1, 1, 0, 0, 0] and np.isnan(decisions.draw).all()
+
+
+def test_a_dropped_pair_tells_the_first_reason_that_holds():
+    # p0 is too long and a duplicate; p1 a duplicate, noisy and ambiguous; p2 noisy and ambiguous; p3 ambiguous.
+    base, end = np.zeros(5), np.array([np.nan, -4.0, -3.0, -1.0, 9.0])
+    too_long, duplicate = np.arange(5) < 1, np.arange(5) < 2
+    cuts = FilterSettings(low_q=1, high_q=0.5, hard=True)  # floor(0.5 * 4) = 2 noisy; all but the clearest ambiguous
+    decisions = decide_scored(["p0", "p1", "p2", "p3", "p4"], too_long, duplicate, *scores_of(base, end), cuts)
+    assert decisions.reason.tolist() == ["too_long", "duplicate", "noisy", "ambiguous", None]
+
+
+def test_a_soft_cut_drops_where_the_draw_is_below_its_probability(hand):
+    decisions = decide(hand, FilterSettings(low_q=0.25, high_q=1, seed=7))
+    a = np.abs(np.subtract(D_T, D_0))[:10]
+    p_drop = 0.5 * (1 - np.tanh((a - 2.25) / 1.125))
+    draw = np.array([fraction_of_hash("ambiguous", 7, f"p{i}") for i in range(10)])
+    np.testing.assert_allclose(decisions.keep_probability[:10], 1 - p_drop)
+    np.testing.assert_array_equal(decisions.draw[:10], draw)
+    expected = {f"p{i}" for i in range(10) if draw[i] < p_drop[i]} - {"p8"}
+    assert {i for i, r in reasons(decisions).items() if r == "ambiguous"} == expected
+    assert decisions.thresholds["tau"] == 2.25 and decisions.thresholds["gamma"] == 1.125
+
+
+def test_high_q_1_drops_no_noisy_pair_and_high_q_0_every_suspect_one(hand):
+    assert decide(hand, FilterSettings(high_q=1, low_q=0)).counts["noisy"] == 0
+    every = decide(hand, FilterSettings(high_q=0, low_q=0))
+    assert {i for i, r in reasons(every).items() if r == "noisy"} == {"p2", "p3", "p4"}
+
+
+def test_the_paper_preset_is_its_rule_and_a_soft_cut_of_log_prob_margins(hand):
+    decisions = decide(hand, FilterSettings(preset="paper"))
+    # D_0 < 0 and D_T < D_0: p2 (-1, -5) and p4 (-2, -3), whatever their number
+    assert {i for i, r in reasons(decisions).items() if r == "noisy"} == {"p2", "p4"}
+    # |D_T|: 0.5 1 1 3 5 5 6 8 9 9; 0.1 quantile at index 0.9
+    assert decisions.thresholds["tau"] == pytest.approx(0.95)
+    np.testing.assert_array_equal(decisions.ambiguity[:10], np.abs(D_T[:10]))
+
+
+def test_the_authors_preset_is_their_scripts_two_sets():
+    #           both small, at the bound, D_0 too large, D_T too large, the paper's rule, its rule and small
+    base = np.array([0.0, 10.0, 12.0, 4.0, -12.0, -4.0])
+    end = np.array([2.0, -10.0, 4.0, 36.0, -20.0, -5.0])
+    decisions = decide_margins(base, end, preset="authors-code")
+    assert decisions.reason.tolist() == ["ambiguous", "ambiguous", None, None, "noisy", "noisy"]
+    assert decisions.thresholds["tau"] == 10
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize(
+    "given", [{"rule": "rmo"}, {"low_q": 0.1}, {"high_q": 0.5}, {"margin": "logp"}, {"hard": True}], ids=str
+)
+def test_a_preset_excludes_the_flags_that_it_sets(preset, given):
+    flag = "--" + next(iter(given)).replace("_", "-")
+    with pytest.raises(UserError, match=rf"--preset {preset} sets .* together, and {flag} is given as well"):
+        build(FilterSettings, "filter", {"preset": preset}, given)
+
+
+def test_low_q_is_0_with_rule_none_unless_given():
+    assert FilterSettings().low_q == 0.1
+    assert FilterSettings(rule="none").low_q == 0
+    assert FilterSettings(rule="none", low_q=0.2).low_q == 0.2
+    assert build(FilterSettings, "filter", {"low_q": 0.3}, {"rule": "none"}).low_q == 0.3
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"low_q": 1.5}, r"--low-q .*less than or equal to 1, got 1.5"),
+        ({"high_q": -0.1}, r"--high-q .*greater than or equal to 0, got -0.1"),
+        ({"low_q": float("nan")}, "--low-q .*finite"),
+        ({"rule": "rom"}, "--rule rom.*did you mean 'rmo'"),
+        ({"margin": "logits"}, r"--margin .*'reward', 'logp' or 'mean_logp'"),
+        ({"preset": "papers"}, "--preset .*'paper' or 'authors-code'"),
+        ({"preset": ["paper"]}, "--preset "),
+    ],
+    ids=str,
+)
+def test_a_bad_setting_names_its_flag(given, message):
+    with pytest.raises(UserError, match=message):
+        build(FilterSettings, "filter", {}, given)
+
+
+def test_rule_none_needs_no_proxy_and_drops_only_what_cannot_be_trained_on(make_run):
+    rows = [{"tokens_sha": "same"}, {"tokens_sha": "same"}, {}, {}]
+    run = open_run(make_run({"base": [1.0, 2.0, -3.0, 4.0]}, rows=rows, too_long=[3]))
+    decisions = decide(run, FilterSettings(rule="none"))
+    assert reasons(decisions) == {"p1": "duplicate", "p3": "too_long"}
+    assert np.isnan(decisions.suspicion).all() and decisions.thresholds["tau"] is None
+
+
+def test_without_a_proxy_an_ambiguity_cut_needs_the_bases_own_margin(make_run):
+    run = open_run(make_run({"base": [0.5, 2.0, -3.0, 4.0]}))
+    with pytest.raises(
+        UserError, match=rf"--low-q 0.25 with --margin reward.*--margin logp.*rmo-curate proxy {run.folder}"
+    ):
+        decide(run, FilterSettings(rule="none", low_q=0.25))
+    cut = decide(run, FilterSettings(rule="none", low_q=0.25, margin="logp", hard=True))
+    assert reasons(cut) == {"p0": "ambiguous"}
+
+
+@pytest.mark.parametrize("given", [{}, {"rule": "rmo-ln"}, {"preset": "paper"}, {"preset": "authors-code"}], ids=str)
+def test_a_rule_on_a_run_without_a_proxy_names_the_command(make_run, given):
+    run = open_run(make_run({"base": [1.0, 2.0]}))
+    with pytest.raises(UserError, match=r"rmo-curate proxy"):
+        decide(run, FilterSettings(**given))
+
+
+def test_data_that_say_nothing_are_refused(make_run):
+    same = open_run(make_run({"base": [1.0, 2.0, 3.0], "oof-16": [1.0, 2.0, 3.0]}))
+    with pytest.raises(UserError, match="--rule irm: all 3 pairs get the same suspicion"):
+        decide(same, FilterSettings())
+    with pytest.raises(UserError, match="every pair has the same reward margin"):
+        decide(same, FilterSettings(rule="none", low_q=0.1))
+    assert decide(same, FilterSettings(rule="none")).counts["kept"] == 3
+    long = open_run(make_run({"base": [1.0, 2.0]}, too_long=[0, 1], name="long"))
+    with pytest.raises(UserError, match="none of its 2 pairs is scorable"):
+        decide(long, FilterSettings(rule="none"))
+
+
+def test_a_soft_cut_drops_about_low_q():
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=20_000)
+    decisions = decide_margins(base, base + rng.normal(size=20_000), low_q=0.1, high_q=1)
+    # sd of the count is below sqrt(20000 * 0.1) = 45; four of them are 0.9%
+    assert decisions.counts["ambiguous"] / 20_000 == pytest.approx(0.1, abs=0.009)
+
+
+values = st.lists(st.tuples(st.integers(-8, 8), st.integers(-8, 8)), min_size=3, max_size=25)
+
+
+@settings(deadline=None)
+@given(values, st.floats(0, 1), st.floats(0, 1), st.booleans(), st.randoms())
+def test_decisions_do_not_depend_on_the_order_and_add_up(pairs, low_q, high_q, hard, random):
+    base, end = np.array(pairs, dtype=float).T
+    end[0], end[1] = base[0] + 50, base[1] - 49  # never constant
+    ids = [f"id-{i}" for i in range(len(base))]
+    too_long = np.zeros(len(base), dtype=bool)
+    order = list(range(len(base)))
+    random.shuffle(order)
+    settings = FilterSettings(low_q=low_q, high_q=high_q, hard=hard)
+
+    def run(picked):
+        scores, trajectory = scores_of(base[picked], end[picked])
+        return decide_scored([ids[i] for i in picked], too_long, too_long, scores, trajectory, settings)
+
+    first, second = run(range(len(base))), run(order)
+    assert reasons(first) == reasons(second)
+    assert first.counts["kept"] + sum(first.counts[r] for r in REASONS) == first.counts["pairs"]
+    assert first.counts["noisy"] <= first.thresholds["noisy_budget"]
+
+
+def test_what_is_said_adds_up_and_warns(hand):
+    said = "\n".join(decide(hand, FilterSettings(low_q=0.25, high_q=0.8, hard=True)).said)
+    assert "11 pairs = 5 kept + 2 noisy, 2 ambiguous, 1 too long, 1 duplicate" in said
+    assert "T = oof-16 (2 folds), held out" in said
+    assert "--high-q 0.8 finds at most 100%" in said and "tau = 2.25 nats" in said
+    assert "warning: 55% of the pairs are removed" in said
+    assert "finds at most 25%" in "\n".join(decide(hand, FilterSettings()).said)
+
+
+def test_an_in_sample_proxy_is_said_to_be_one(make_run):
+    run = open_run(make_run({"base": [1.0, 2.0, 3.0], "insample-16": [2.0, 1.0, 9.0]}))
+    assert any("NOT held out" in line for line in decide(run, FilterSettings()).said)
+    run = open_run(make_run({"base": [1.0, 2.0, 3.0], "mine-ab": [2.0, 1.0, 9.0]}, name="users"))
+    assert any("whether it was held out is unknown" in line for line in decide(run, FilterSettings()).said)
