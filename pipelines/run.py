@@ -81,8 +81,10 @@ class Recipe:
         return [(name, model, file) for (name, model), file in zip(models, files, strict=True)]
 
 
-def load_recipe(path: Path, data: str | None = None, eval_data: str | None = None) -> Recipe:
-    """Read and validate a recipe; `data` and `eval_data` take the place of its data section."""
+def load_recipe(
+    path: Path, data: str | None = None, eval_data: str | None = None, limit: int | None = None
+) -> Recipe:
+    """Read and validate a recipe; `data`, `eval_data` and `limit` take the place of its data section and score.limit."""
     found = read_recipe(path)
     data_section = {**found.get("data", {}), **({"train": data} if data else {})}
     if eval_data:
@@ -104,7 +106,7 @@ def load_recipe(path: Path, data: str | None = None, eval_data: str | None = Non
         evaluation = build(EvalSettings, "eval", found.get("eval", {}), {})
     return Recipe(
         data=build(DataSettings, "data", data_section, {}),
-        score=build(ScoreSettings, "score", without_places("score", found), {}),
+        score=build(ScoreSettings, "score", without_places("score", found), {"limit": limit}),
         proxy=build(ProxySettings, "proxy", found.get("proxy", {}), {}),
         filter=build(FilterSettings, "filter", without_places("filter", found), {}),
         train=build(TrainSettings, "train", without_places("train", found), {}),
@@ -166,10 +168,11 @@ def main(
     recipe: Annotated[Path, typer.Argument(help="Recipe file, as pipelines/quickstart.yaml")],
     data: Annotated[str | None, typer.Option(help="Training pairs: file or folder")] = None,
     eval_data: Annotated[str | None, typer.Option(help="Held-out pairs of other prompts")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use the first N training records")] = None,
     summary: Annotated[bool, typer.Option(help="Print the closing table")] = True,
 ) -> None:
     """Run a recipe end to end; run it again to resume."""
-    loaded = load_recipe(recipe, data, eval_data)
+    loaded = load_recipe(recipe, data, eval_data, limit)
     run_recipe(loaded)
     if summary:
         summary_table(loaded)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +21,7 @@ from rmo_train.progress import say
 from rmo_train.settings import Settings
 from rmo_train.tables import (
     SPLIT_SCHEMA,
+    PartFile,
     canonical_json,
     fraction_of_hash,
     make_manifest,
@@ -28,6 +31,9 @@ from rmo_train.tables import (
     write_json,
     write_table,
 )
+
+FAMILY = "family.json"  # a family's key, written before its training
+TRAINED = "trained.json"  # in a proxy's model folder: its training ran to the end
 
 LORA_RANK = 16
 PAIRS_PER_DEVICE = 4
@@ -111,86 +117,150 @@ def steps_of(settings: ProxySettings, total: int) -> tuple[int, ...]:
     return tuple(sorted({*settings.steps, total}))
 
 
-def family_of(run: Path, key: Mapping[str, Any], folds: int) -> tuple[str, int]:
-    """Name and number of the proxy family with this key: the existing one, or the next to be made."""
-    kind = "oof" if folds >= 2 else "insample"
-    known = {f.parent.name: read_json(f) for f in sorted((run / "proxies").glob("*/family.json"))}
+@dataclass(frozen=True)
+class Family:
+    """Proxies trained alike on the folds of one split: what is decided before anything is trained."""
+
+    name: str
+    order: int  # among the run's families
+    key: dict[str, Any]
+    settings: ProxySettings
+    folds_of: np.ndarray  # int16 [pairs]
+    total: int  # optimizer steps of every proxy
+    steps: tuple[int, ...]  # those saved and scored
+
+    @property
+    def cross_fitted(self) -> bool:
+        return self.settings.folds > 1
+
+    def model(self, run: Path, fold: int, step: int) -> Path:
+        return run / "proxies" / self.name / f"fold-{fold}" / f"step-{step}"
+
+    def training_rows(self, fold: int) -> np.ndarray:
+        """The pairs that the proxy of `fold` is trained on: all but the fold's own; in-sample, all."""
+        return np.flatnonzero(self.folds_of != fold) if self.cross_fitted else np.arange(len(self.folds_of))
+
+
+def plan_family(run: Path, data: PairData, settings: ProxySettings, pairs_sha: str) -> Family:
+    """Everything about a family that is known before training; writes nothing. UserError where it cannot be trained."""
+    folds_of = assign_folds(data.groups, settings.folds, settings.seed)
+    least = len(data) - (int(np.bincount(folds_of).max()) if settings.folds > 1 else 0)
+    if least < settings.batch_size:  # data of a few pairs: steps of all that a proxy may see
+        settings = settings.model_copy(update={"batch_size": least})
+    total = total_steps(folds_of, settings)
+    steps = steps_of(settings, total)
+    training = settings.training(total)
+    key = {
+        **settings.model_dump(mode="json"),
+        "lora": training.lora,
+        "learning_rate": training.learning_rate,
+        "steps": list(steps),
+        "pairs": pairs_sha,
+        "reference": {k: v for k, v in data.reference.items() if k != "name"},  # the same model wherever it lies
+    }
+    name, order = family_of(run, key)
+    return Family(name, order, key, settings, folds_of, total, steps)
+
+
+def family_of(run: Path, key: Mapping[str, Any]) -> tuple[str, int]:
+    """Name and number of the proxy family with this key: the existing one, or the next to be made.
+
+    A family of which nothing was trained yet (another command was stopped before) does not count.
+    """
+    kind = "oof" if key["folds"] >= 2 else "insample"
+    known = {f.parent.name: read_json(f) for f in sorted((run / "proxies").glob(f"*/{FAMILY}"))}
     for name, family in known.items():
         if family["key"] == key:
             return name, family["order"]
-    taken = [name for name in known if name == kind]
-    name = f"{kind}-{sha256_text(canonical_json(key))[:8]}" if taken else kind
-    return name, len(known)
+    begun = {name: f["order"] for name, f in known.items() if any((run / "proxies" / name).glob("fold-*"))}
+    name = f"{kind}-{sha256_text(canonical_json(key))[:8]}" if kind in begun else kind
+    return name, max(begun.values(), default=-1) + 1
 
 
-def train_family(
-    run: Path, data: PairData, reference: str, settings: ProxySettings, pairs_sha: str
-) -> tuple[str, list[ScoreStage]]:
-    """Train the family's proxies where they are not there yet; returns its name and the score stages of its steps."""
-    folds_of = assign_folds(data.groups, settings.folds, settings.seed)
-    total = total_steps(folds_of, settings)
-    steps = steps_of(settings, total)
-    key = {**settings.model_dump(mode="json"), "steps": list(steps), "pairs": pairs_sha, "reference": data.reference}
-    family, order = family_of(run, key, settings.folds)
-    folder = run / "proxies" / family
-    write_json(folder / "family.json", {"key": key, "order": order})
+def begin_family(run: Path, data: PairData, family: Family) -> None:
+    """Write the family's key and its split, before anything is trained; what another stopped command began is gone."""
+    folder = run / "proxies" / family.name
+    for other in (run / "proxies").glob("*"):
+        if other != folder and other.is_dir() and not any(other.glob("fold-*")):
+            shutil.rmtree(other)
+    if read_manifest(folder) is None:
+        write_split(folder, data, family)
+        write_json(folder / FAMILY, {"key": family.key, "order": family.order})
+
+
+def write_split(folder: Path, data: PairData, family: Family) -> PartFile:
     split = pa.table(
-        {"id": [str(i) for i in data.ids], "group": [str(g) for g in data.groups], "fold": folds_of},
+        {"id": [str(i) for i in data.ids], "group": [str(g) for g in data.groups], "fold": family.folds_of},
         schema=SPLIT_SCHEMA,
     )
-    part = write_table(folder / "split.parquet", split, SPLIT_SCHEMA, folder)
-    if read_manifest(folder) is None:
-        for fold in range(settings.folds):
-            rows = np.flatnonzero(folds_of != fold) if settings.folds > 1 else np.arange(len(data))
-            train_proxy(folder / f"fold-{fold}", data.subset(rows), reference, settings, total, steps)
-        write_json(
-            folder / "manifest.json", make_manifest("proxies", key, {"folds": settings.folds, "steps": total}, [part])
-        )
-    else:
-        say(f"{family}: proxies already trained")
-    order_rows = in_group_order(data.groups)
+    return write_table(folder / "split.parquet", split, SPLIT_SCHEMA, folder)
+
+
+def train_family(run: Path, data: PairData, reference: str, family: Family) -> None:
+    """Train the family's proxies; those that are there already are not trained again."""
+    folder = run / "proxies" / family.name
+    if read_manifest(folder) is not None:
+        say(f"{family.name}: proxies already trained")
+        return
+    for fold in range(family.settings.folds):
+        train_proxy(run, data.subset(family.training_rows(fold)), reference, family, fold)
+    counts = {"folds": family.settings.folds, "steps": family.total}
+    split = write_split(folder, data, family)
+    write_json(folder / "manifest.json", make_manifest("proxies", family.key, counts, [split]))
+
+
+def family_stages(run: Path, data: PairData, family: Family) -> list[ScoreStage]:
+    """The score stages of the family's steps: every pair by the proxy that did not see its prompt; in-sample, by all's."""
+    rows = in_group_order(data.groups)
+    folds_of = family.folds_of[rows]
     stages = []
-    for step in steps:
-        models = [str(folder / f"fold-{k}" / f"step-{step}") for k in range(settings.folds)]
-        cross_fitted = settings.folds > 1
-        assignments = [
-            Assignment(models[k], order_rows[folds_of[order_rows] == k], k) for k in range(settings.folds)
-        ] if cross_fitted else [Assignment(models[0], order_rows)]  # fmt: skip
+    for step in family.steps:
+        if family.cross_fitted:
+            assignments = [
+                Assignment(str(family.model(run, k, step)), rows[folds_of == k], k)
+                for k in range(family.settings.folds)
+            ]
+        else:
+            assignments = [Assignment(str(family.model(run, 0, step)), rows)]
         stages.append(
             ScoreStage(
-                name=f"{family}-{step}",
-                key={"family": key, "step": step, "dtype": data.reference["dtype"], "engine": data.reference["engine"]},
+                name=f"{family.name}-{step}",
+                key={
+                    "family": family.key,
+                    "step": step,
+                    "dtype": data.reference["dtype"],
+                    "engine": data.reference["engine"],
+                },
                 kind="proxy",
-                order=order,
+                order=family.order,
                 assignments=assignments,
-                held_out=cross_fitted,
-                family=family,
+                held_out=family.cross_fitted,
+                family=family.name,
                 step=step,
-                folds=settings.folds,
+                folds=family.settings.folds,
             )
         )
-    return family, stages
+    return stages
 
 
-def train_proxy(
-    folder: Path, data: PairData, reference: str, settings: ProxySettings, total: int, steps: tuple[int, ...]
-) -> None:
-    """Train one proxy with DPO and keep its model at `steps` as `folder/step-<n>`; what is there is not trained again.
+def train_proxy(run: Path, data: PairData, reference: str, family: Family, fold: int) -> None:
+    """Train one proxy with DPO on `data` and keep its model at the family's steps.
 
-    The models are written to a folder of the run's own first: a proxy is there with all of its steps or not at all.
+    A model counts as there when all steps are: what a killed training left is trained again and written over.
     """
-    wanted = {step: folder / f"step-{step}" for step in steps}
-    if all((path / "trained.json").is_file() for path in wanted.values()):
+    wanted = {step: family.model(run, fold, step) for step in family.steps}
+    if all((path / TRAINED).is_file() for path in wanted.values()):
         return
     from rmo_train.loop import check_step_zero, train
     from rmo_train.plan import make_plan
     from rmo_train.run import build_job, step_zero_noise
 
-    training = settings.training(total)
-    say(f"proxy {folder.parent.name}/{folder.name}: {len(data)} pairs, {total} steps")
+    folder = run / "proxies" / family.name / f"fold-{fold}"
+    training = family.settings.training(family.total)
+    say(f"proxy {family.name}/{folder.name}: {len(data)} pairs, {family.total} steps")
     folder.mkdir(parents=True, exist_ok=True)
     job = build_job(data, make_plan(data, training), reference, folder, training, {}, models_at=wanted)
     say(check_step_zero(job, step_zero_noise(job, reference)))
     train(job)
     for path in wanted.values():
-        write_json(path / "trained.json", {"pairs": len(data), "steps": total})
+        write_json(path / TRAINED, {"pairs": len(data), "steps": family.total})

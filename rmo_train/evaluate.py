@@ -73,21 +73,28 @@ def pair_logps(
 
 def evaluate(model: Any, data: PairData, layout: Layout, budget: int, overlap: tuple[int, int] = (0, 0)) -> Evaluation:
     """Measure `model` on `data`, whose reference columns give the reward margins."""
-    if data.ref_chosen is None or data.ref_rejected is None:
-        raise UserError(
-            f"{data.folder}: no reference log-probs to evaluate against; run `rmo-curate score` on the data first"
-        )
+    reference_logps(data)  # refused before the forward passes, not after
     total = int((data.prompt.lengths + data.chosen.lengths + data.rejected.lengths).sum())
     with progress("evaluate", total, "tokens") as bar:
         logps = pair_logps(model, data, layout, budget, bar.advance)
     return summarise(data, logps, overlap)
 
 
+def reference_logps(data: PairData) -> np.ndarray:
+    """The reference's log-probs [n, 2] from the data's columns; a UserError where there are none."""
+    if data.ref_chosen is None or data.ref_rejected is None:
+        raise UserError(
+            f"{data.folder}: no reference log-probs to evaluate against; run `rmo-curate score` on the data first"
+        )
+    return np.stack([data.ref_chosen, data.ref_rejected], axis=1)
+
+
 def summarise(data: PairData, logps: np.ndarray, overlap: tuple[int, int] = (0, 0)) -> Evaluation:
     """The Evaluation of policy log-probs [n, 2] on `data`."""
     chosen_n, rejected_n = data.chosen.lengths, data.rejected.lengths
     margin = logps[:, 0] - logps[:, 1]
-    reward = margin - (data.ref_chosen - data.ref_rejected)  # type: ignore[operator]
+    reference = reference_logps(data)
+    reward = margin - (reference[:, 0] - reference[:, 1])
     mean = logps[:, 0] / chosen_n - logps[:, 1] / rejected_n
     longer = (chosen_n - rejected_n).astype(float)
 

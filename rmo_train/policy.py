@@ -191,7 +191,7 @@ def load_for_training(
 ) -> torch.nn.Module:
     """The model `name` in train mode, every dropout off; with `lora` (a rank), only a new adapter is trainable.
 
-    `dtype` is that of the weights; a new adapter's are float32 whatever it is. An adapter given as `name` is merged
+    `dtype` is that of the weights; a new adapter has it too (MasterAdamW keeps float32 masters). An adapter given as `name` is merged
     first. Without dropout the policy equals the reference at step 0.
     """
     import torch
@@ -226,7 +226,7 @@ def _add_lora(model: PreTrainedModel, rank: int, seed: int) -> torch.nn.Module:
     )
     with torch.random.fork_rng(devices=[]):  # on the CPU, before any move: the same on every device
         torch.manual_seed(seed)
-        return get_peft_model(model, config)
+        return get_peft_model(model, config, autocast_adapter_dtype=False)
 
 
 # ---------------------------------------------------------------------------------------------------- saving

@@ -228,7 +228,7 @@ def run_eval(
     folder: Path, model: str, *, dtype: str = "auto", tokens_per_batch: int | None = None, ignore_identity: bool = False
 ) -> Any:
     """The Evaluation of `model` on a run or shard folder, with how far that overlaps what the model was trained on."""
-    from rmo_train.evaluate import evaluate, overlap_of
+    from rmo_train.evaluate import evaluate, overlap_of, reference_logps, summarise
     from rmo_train.logps import choose_layout, default_tokens_per_batch
     from rmo_train.policy import identity, load_model, resolve, resolve_dtype
     from rmo_train.tables import read_table
@@ -245,7 +245,11 @@ def run_eval(
         overlap = overlap_of(set(seen["id"].to_pylist()), set(seen["group"].to_pylist()), data)
         if any(overlap):
             say(f"warning: {overlap[0]} pairs and {overlap[1]} prompts of {folder} were in this model's training data")
-    policy = load_model(model, resolve_dtype(data.reference.get("dtype", "auto") if dtype == "auto" else dtype))
+    precision = data.reference.get("dtype", "auto") if dtype == "auto" else dtype
+    if found.weights_sha256 == data.reference.get("weights_sha256") and precision == data.reference.get("dtype"):
+        say(f"{model} is the reference itself: its log-probs are read from the data, nothing is computed")
+        return summarise(data, reference_logps(data), overlap)
+    policy = load_model(model, resolve_dtype(precision))
     layout = choose_layout(policy, data.longest())
     budget = tokens_per_batch or default_tokens_per_batch(next(policy.parameters()).device)
     return evaluate(policy, data, layout, budget, overlap)

@@ -1,0 +1,171 @@
+"""The run folder as `score` fills it: whose it is, its manifest, and what is done and left in it.
+
+Commands that read a finished run come in through `runs.open_run`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rmo_curate.pairs_stage import TOO_LONG
+from rmo_curate.runs import MADE_BY, Checkpoint
+from rmo_train.errors import ProcessingError, UserError
+from rmo_train.tables import (
+    JOURNAL,
+    MANIFEST,
+    SCHEMA_VERSION,
+    check_key,
+    read_json,
+    read_manifest,
+    versions,
+    write_json,
+)
+
+STAGES = ("pairs", "rejects", "scores", "proxies")
+KINDS = ("base", "user", "proxy")
+IDENTITY = ("weights_sha256", "tokenizer_sha256", "template_sha256")
+
+
+def is_run(run: Path) -> bool:
+    """Whether `score` made the folder `run` or began to."""
+    if (run / MANIFEST).is_file():
+        found = read_json(run / MANIFEST)
+        return isinstance(found, dict) and found.get("stage") == "run"
+    return any((run / "pairs" / name).is_file() for name in (MANIFEST, JOURNAL))
+
+
+def check_run_folder(run: Path) -> None:
+    """Refuse an --out that holds something else than a run: what is written there would mix with it."""
+    if run.exists() and not run.is_dir():
+        raise UserError(f"--out {run}: a file; expected a folder")
+    if not run.exists() or is_run(run):
+        return
+    files = (p for p in run.rglob("*") if p.is_file() and not p.name.startswith("."))
+    if (first := next(files, None)) is not None:
+        raise UserError(
+            f"--out {run}: the folder has files that are no run ({first.relative_to(run)}); choose another folder"
+        )
+
+
+def make_run_folder(run: Path, *, afresh: bool) -> None:
+    """Make the folder; `afresh` removes every stage in it: pairs, rejects, scores and proxies."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        if afresh:
+            (run / MANIFEST).unlink(missing_ok=True)  # first: without it, no reader takes what is left for a run
+            for stage in reversed(STAGES):  # pairs last: they mark the folder as a run
+                if (run / stage).exists():
+                    shutil.rmtree(run / stage)
+    except OSError as e:
+        raise UserError(f"--out {run}: cannot be made there ({e.strerror}); choose another folder") from e
+
+
+def recorded_reference(run: Path) -> dict[str, Any] | None:
+    """The reference that a run was begun with, or None."""
+    manifest = read_manifest(run)
+    return manifest["reference"] if manifest else None
+
+
+def check_reference(recorded: dict[str, Any], wanted: dict[str, Any], run: Path) -> None:
+    """Refuse another reference model, precision or engine than the run's, naming the field.
+
+    The model's name is no part of it: the same weights under another path are the same model.
+    """
+
+    def described(reference: dict[str, Any]) -> dict[str, Any]:
+        hashes = {f: f"{reference[f]:.12} of --model {reference['name']}" for f in differing}
+        return {**hashes, "dtype": reference["dtype"], "engine": reference["engine"]}
+
+    differing = [f for f in IDENTITY if recorded[f] != wanted[f]]
+    check_key(described(recorded), described(wanted), run)
+
+
+def write_run_manifest(run: Path, reference: dict[str, Any]) -> None:
+    """Derive RUN/manifest.json from the manifests of the stages that are finished."""
+    pairs = read_manifest(run / "pairs")
+    assert pairs is not None
+    counts = {k: pairs["counts"][k] for k in ("records", "pairs", "rejects", TOO_LONG)}
+    stages = [m for f in (run / "scores").glob("*") if f.is_dir() and (m := read_manifest(f))]
+    stages.sort(key=lambda m: (KINDS.index(m["kind"]), m["order"], m["step"] or 0))
+    checkpoints = [
+        Checkpoint(m["name"], m["kind"], m["family"], m["step"], m["folds"], m["held_out"], m["noise_sd"])
+        for m in stages
+    ]
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "stage": "run",
+        "inputs": pairs["inputs"],
+        "form": pairs["form"],
+        "max_length": pairs["key"]["max_length"],
+        "counts": {**counts, "scorable": counts["pairs"] - counts[TOO_LONG]},
+        "rejects": {k.removeprefix("rejects/"): v for k, v in pairs["counts"].items() if k.startswith("rejects/")},
+        "reference": reference,
+        "checkpoints": [asdict(c) for c in checkpoints],
+        "noise_sd": {c.name: c.noise_sd for c in checkpoints},
+        "versions": versions(),
+    }
+    if not (run / MANIFEST).is_file() or read_json(run / MANIFEST) != manifest:
+        write_json(run / MANIFEST, manifest)
+
+
+def next_order(run: Path, kind: str, name: str) -> int:
+    """The place of the score stage `name` among those of its kind: the one it has, else after all others."""
+    manifests = [m for f in (run / "scores").glob("*") if f.is_dir() and (m := read_manifest(f))]
+    taken = {m["name"]: m["order"] for m in manifests if m["kind"] == kind}
+    return taken.get(name, max(taken.values(), default=-1) + 1)
+
+
+def summary(run: Path) -> list[str]:
+    """What a finished `score` or `proxy` prints."""
+    manifest = read_manifest(run)
+    if manifest is None:
+        raise ProcessingError(f"{run}: the run's manifest is gone")
+    counts = manifest["counts"]
+    names = ", ".join(c["name"] for c in manifest["checkpoints"])
+    return [
+        f"{counts['records']} records = {counts['pairs']} pairs + {counts['rejects']} rejects; "
+        f"{counts[TOO_LONG]} pairs too long; scored: {names}",
+        f"next: rmo-curate filter {run} --out SHARDS",
+    ]
+
+
+def run_status(run: Path) -> list[str]:
+    """What is done in a run folder and what is left."""
+    if not run.is_dir():
+        raise UserError(f"{run}: no such folder; expected a run folder, made by `{MADE_BY}`")
+    if not is_run(run):
+        raise UserError(f"{run}: not a run folder; expected one made by `{MADE_BY}`")
+    done, left = [], []
+    for stage in ("pairs", "rejects"):
+        manifest = read_manifest(run / stage)
+        if manifest:
+            done.append(f"{stage}: done, {manifest['counts'][stage]} rows")
+        else:
+            left.append(f"{stage}: not finished ({len(list((run / stage).glob('part-*.parquet')))} parts)")
+    expected = ["base"]
+    for folder in sorted(p.parent for p in (run / "proxies").glob("*/family.json")):
+        key = read_json(folder / "family.json")["key"]
+        expected += [f"{folder.name}-{step}" for step in key["steps"]]
+        models = len(list(folder.glob("fold-*/step-*/trained.json")))
+        total = key["folds"] * len(key["steps"])
+        line = f"proxies/{folder.name}: "
+        if read_manifest(folder):
+            done.append(line + "done")
+        else:
+            left.append(line + f"not finished ({models} of {total} models)")
+    scored = sorted(p.name for p in (run / "scores").glob("*") if p.is_dir())
+    for name in [*scored, *(n for n in expected if n not in scored)]:
+        manifest = read_manifest(run / "scores" / name)
+        if manifest:
+            done.append(f"scores/{name}: done, {manifest['counts']['pairs']} pairs")
+        else:
+            parts = len(list((run / "scores" / name).glob("part-*.parquet")))
+            left.append(f"scores/{name}: not finished ({parts} parts)")
+    if left:
+        left.append("to go on, run the same command again")
+    else:
+        done.append("nothing is left")
+    return [*done, *left]

@@ -1,0 +1,45 @@
+"""Accuracies by hand, length matching, and bootstrap intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rmo_train.metrics import accuracy, bootstrap, length_matched_accuracy
+
+
+def test_a_tie_counts_half():
+    assert accuracy(np.array([1.0, -1.0, 0.0, 2.0])) == 0.625
+    assert accuracy(np.zeros(7)) == 0.5
+
+
+@given(st.lists(st.tuples(st.integers(1, 200), st.integers(1, 200)), min_size=1, max_size=60))
+def test_the_longer_wins_has_no_length_matched_skill(lengths):
+    chosen, rejected = (np.array(x) for x in zip(*lengths, strict=True))
+    matched = length_matched_accuracy((chosen - rejected).astype(float), chosen, rejected)
+    assert np.isnan(matched) or matched == pytest.approx(0.5)
+
+
+def test_length_matched_accuracy_by_hand():
+    chosen = np.array([5, 5, 1, 1, 30, 30, 1])
+    rejected = np.array([4, 4, 2, 2, 10, 10, 21])
+    margins = np.array([1.0, -1.0, 1.0, 1.0, 1.0, 1.0, -1.0])
+    # differences of 1: longer right in 1 of 2, shorter in 2 of 2, weight 4; of 20: longer 2 of 2, shorter 0 of 1, weight 2
+    assert length_matched_accuracy(margins, chosen, rejected) == pytest.approx((4 * 0.75 + 2 * 0.5) / 6)
+
+
+def test_bootstrap_resamples_whole_prompts():
+    groups = np.repeat(["a", "b", "c", "d"], 25)
+    values = np.repeat([1.0, 1.0, -1.0, -1.0], 25)
+    interval = bootstrap(lambda rows: accuracy(values[rows]), groups)
+    assert interval.value == 0.5
+    assert (interval.low, interval.high) == (0.0, 1.0)  # four prompts decide, not a hundred pairs
+    again = bootstrap(lambda rows: accuracy(values[rows]), groups)
+    assert again == interval
+
+
+def test_a_constant_has_no_spread():
+    interval = bootstrap(lambda rows: 0.5, np.arange(10))
+    assert (interval.low, interval.value, interval.high) == (0.5, 0.5, 0.5)
