@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pipelines.recipe import Recipe
 from rmo_train.tables import read_json, read_manifest
-
-if TYPE_CHECKING:
-    from pipelines.run import Recipe
 
 Row = tuple[str, str]
 

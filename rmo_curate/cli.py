@@ -11,12 +11,12 @@ from rmo_curate.audit.collect import AuditSettings
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.job import ScoreSettings
 from rmo_curate.proxies import ProxySettings
-from rmo_train.settings import RecipeOption, build, flags, place, read_recipe, run_app, without_places
+from rmo_train.settings import RecipeOption, build, flags, place, places, read_recipe, run_app, without_places
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done and stop")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start the output folder afresh")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make everything in the output folder again")]
 
 
 @app.callback()
@@ -40,14 +40,13 @@ def score(
     from rmo_curate.job import run_score
 
     found = read_recipe(recipe)
-    sources = place(data or None, found, "DATA", "data.train")
     lines = run_score(
-        [sources] if isinstance(sources, str) else sources,
+        places(data, found, "data.train") or [place(None, found, "DATA", "data.train")],
         place(model, found, "--model", "score.model"),
         Path(place(out, found, "--out", "score.out")),
         build(ScoreSettings, "score", without_places("score", found), given),
         build(ProxySettings, "proxy", found.get("proxy", {}), {}),
-        checkpoints=checkpoint or found.get("score", {}).get("checkpoint", []),
+        checkpoints=places(checkpoint, found, "score.checkpoint"),
         overwrite=overwrite,
         dry_run=dry_run,
     )
@@ -109,7 +108,7 @@ def audit(
         Path(place(run, found, "RUN", "score.out")),
         Path(place(out, found, "--out", "audit.out")),
         build(AuditSettings, "audit", without_places("audit", found), given),
-        build(FilterSettings, "filter", without_places("filter", found), {}),
+        build(FilterSettings, "filter", without_places("filter", found), {}) if "filter" in found else None,
     )
     typer.echo("\n".join(summary.lines))
 
@@ -117,7 +116,7 @@ def audit(
 @app.command()
 def status(run: Annotated[Path | None, typer.Argument(help="Run folder")] = None, recipe: RecipeOption = None) -> None:
     """Say what is done in a run folder and what is left."""
-    from rmo_curate.job import run_status
+    from rmo_curate.run_folder import run_status
 
     typer.echo("\n".join(run_status(Path(place(run, read_recipe(recipe), "RUN", "score.out")))))
 

@@ -1,39 +1,47 @@
-"""`rmo-curate score` and `rmo-curate proxy`: the stages of a run in order, each done once, and the run's manifest."""
+"""`rmo-curate score` and `rmo-curate proxy`: the stages of a run in order, each done once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from rmo_curate.engines.transformers import TransformersEngine
+from rmo_curate.estimate import cost_line, dry_run_lines
 from rmo_curate.pairs_stage import TOO_LONG, write_pairs
-from rmo_curate.proxies import ProxySettings, assign_folds, steps_of, total_steps, train_family
-from rmo_curate.runs import Checkpoint
+from rmo_curate.proxies import Family, ProxySettings, begin_family, family_stages, plan_family, train_family
+from rmo_curate.run_folder import (
+    check_reference,
+    check_run_folder,
+    make_run_folder,
+    next_order,
+    recorded_reference,
+    summary,
+    write_run_manifest,
+)
+from rmo_curate.runs import MADE_BY
 from rmo_curate.scoring import Assignment, ScoreStage, in_group_order, score_stage
-from rmo_curate.sources import Source, open_source
-from rmo_train.errors import ProcessingError, UserError
+from rmo_curate.sources import Pair, Source, open_source
+from rmo_train.errors import UserError
 from rmo_train.pairs import PairData, open_pairs
 from rmo_train.progress import say
 from rmo_train.settings import Settings
 from rmo_train.tables import (
     MANIFEST,
-    SCHEMA_VERSION,
     canonical_json,
     check_key,
+    prompt_group,
     read_json,
     read_manifest,
+    reopen_if_damaged,
     require_manifest,
     sha256_text,
-    versions,
-    write_json,
 )
 
 DEFAULT_MAX_LENGTH = 1024
-KINDS = ("base", "user", "proxy")
 
 
 class ScoreSettings(Settings):
@@ -68,30 +76,27 @@ def run_score(
 ) -> list[str]:
     """Read, render and score `data` under the reference, the checkpoints and proxies; returns the lines to print.
 
-    The same call again goes on where a killed one stopped, and computes nothing after a finished one.
+    The same call again goes on where a killed one stopped, and computes nothing after a finished one. `overwrite`
+    starts afresh: pairs, scores and proxies.
     """
     from rmo_train.policy import context_length, identity, load_config, load_tokenizer
     from rmo_train.rendering import Renderer
 
-    if run.exists() and not run.is_dir():
-        raise UserError(f"--out {run}: a file; expected a folder")
+    check_run_folder(run)
     reference = identity(model)
     others = [identity(c) for c in checkpoints]
     for other in others:
         _check_checkpoint(other, reference)
+    max_length = _max_length(settings, model, context_length(load_config(model)))
     source = open_source(data, limit=settings.limit)
     for line in (source.said, *source.notes):
         say(line)
-    _check_rejects(source, settings)
+    _check_rejects(source.counts, settings)
     folds = settings.proxy_folds if settings.proxy_folds is not None else (0 if checkpoints else proxy.folds)
-    context = context_length(load_config(model))
-    max_length = min(settings.max_length or DEFAULT_MAX_LENGTH, context)
-    if settings.max_length and settings.max_length > context:
-        raise UserError(f"--max-length {settings.max_length}: the context of {model} is {context} tokens")
-    recorded = _recorded_reference(run) if not overwrite else None
+    proxy = proxy.model_copy(update={"folds": folds})
+    _check_prompts(source, folds)
+    recorded = None if overwrite else recorded_reference(run)
     resolved = {**asdict(reference), "dtype": _dtype(settings, recorded), "engine": "transformers"}
-    if dry_run:
-        return _dry_run(source, resolved, max_length, folds, len(checkpoints))
     key = {
         "inputs": [i["sha256"] for i in source.inputs],  # by content: moving a file changes nothing
         "form": source.form.name,
@@ -102,75 +107,77 @@ def run_score(
         "template_sha256": reference.template_sha256,
     }
     if recorded is not None:
-        check_key(recorded, resolved, run)
+        check_reference(recorded, resolved, run)
+        check_key((read_manifest(run / "pairs") or {}).get("key", key), key, run)
     renderer = Renderer(load_tokenizer(model))
-    write_pairs(source, renderer, run, key, part_size=settings.part_size, max_length=max_length, overwrite=overwrite)
+    if dry_run:
+        return dry_run_lines(source, renderer, resolved, max_length, proxy, len(checkpoints))
+    _check_not_inside(run, [*data, model, *checkpoints], overwrite)
+    make_run_folder(run, afresh=overwrite)
+    counts = write_pairs(source, renderer, run, key, part_size=settings.part_size, max_length=max_length)["counts"]
+    _check_rendered(run, source, counts, max_length, settings)
     write_run_manifest(run, resolved)
+    reopen_if_damaged(run / "scores" / "base")  # which `open_pairs` would refuse to read
     pairs = open_pairs(run)
-    say(_cost(pairs, folds, len(checkpoints), proxy))
-    stages = [_plain_stage(pairs, "base", "base", reference, resolved, 0)]
-    stages += [
-        _plain_stage(pairs, f"{_slug(name)}-{other.weights_sha256[:8]}", "user", other, resolved, order)
-        for order, (name, other) in enumerate(zip(checkpoints, others, strict=True))
-    ]
-    for stage in stages:
-        _score(run, pairs, stage, settings, overwrite)
+    family = plan_family(run, pairs, proxy, _pairs_sha(run)) if folds else None
+    if family is not None:
+        begin_family(run, pairs, family)
+    say(cost_line(pairs, len(checkpoints), family))
+    _score(run, pairs, _plain_stage(run, pairs, "base", "base", reference, resolved), settings)
+    write_run_manifest(run, resolved)
+    for name, other in zip(checkpoints, others, strict=True):
+        stage = f"{_slug(name)}-{other.weights_sha256[:8]}"
+        _score(run, pairs, _plain_stage(run, pairs, stage, "user", other, resolved), settings)
         write_run_manifest(run, resolved)
-    if folds:
-        _proxy_stage(run, model, resolved, settings, proxy.model_copy(update={"folds": folds}))
-    return _summary(run)
+    if family is not None:
+        _proxy_stage(run, model, family, settings)
+    return summary(run)
 
 
 def run_proxy(run: Path, settings: ProxySettings, *, dry_run: bool = False) -> list[str]:
     """Train and score one proxy family on a scored run; returns the lines to print."""
-    manifest = require_manifest(run, "run", "rmo-curate score DATA --model REF --out RUN")
+    manifest = require_manifest(run, "run", MADE_BY)
     if "base" not in [c["name"] for c in manifest["checkpoints"]]:
         raise UserError(f"{run}: the reference is not scored yet; run `rmo-curate score` to the end first")
-    reference = manifest["reference"]
-    if dry_run:
-        pairs = open_pairs(run)
-        folds_of = assign_folds(pairs.groups, settings.folds, settings.seed)
-        total = total_steps(folds_of, settings)
-        return [
-            f"would train {settings.folds} proxies of {total} steps and score steps {list(steps_of(settings, total))}"
-        ]
-    score = ScoreSettings(part_size=read_json(run / "pairs" / MANIFEST)["key"]["part_size"])
-    _proxy_stage(run, reference["name"], reference, score, settings)
-    return _summary(run)
-
-
-def _proxy_stage(
-    run: Path, model: str, reference: dict[str, Any], settings: ScoreSettings, proxy: ProxySettings
-) -> None:
     pairs = open_pairs(run)
-    _, stages = train_family(run, pairs, model, proxy, _pairs_sha(run))
-    for stage in stages:
-        _score(run, pairs, stage, settings, overwrite=False)
-        write_run_manifest(run, reference)
+    family = plan_family(run, pairs, settings, _pairs_sha(run))
+    if dry_run:
+        return [
+            f"would train {settings.folds} proxies of {family.total} steps of {family.settings.batch_size} pairs "
+            f"and score steps {list(family.steps)} as {family.name}"
+        ]
+    begin_family(run, pairs, family)
+    score = ScoreSettings(part_size=read_json(run / "pairs" / MANIFEST)["key"]["part_size"])
+    _proxy_stage(run, manifest["reference"]["name"], family, score)
+    return summary(run)
 
 
-def _score(run: Path, pairs: PairData, stage: ScoreStage, settings: ScoreSettings, overwrite: bool) -> None:
+# ---------------------------------------------------------------------------------------------------- stages
+
+
+def _proxy_stage(run: Path, model: str, family: Family, settings: ScoreSettings) -> None:
+    """Train the family with the reference log-probs of the run, and score its steps."""
+    pairs = open_pairs(run)
+    train_family(run, pairs, model, family)
+    for stage in family_stages(run, pairs, family):
+        _score(run, pairs, stage, settings)
+        write_run_manifest(run, pairs.reference)
+
+
+def _score(run: Path, pairs: PairData, stage: ScoreStage, settings: ScoreSettings) -> None:
     def engine(model: str) -> TransformersEngine:
         return TransformersEngine(model, stage.key["dtype"], pairs.longest(), settings.tokens_per_batch)
 
     key = {**stage.key, "pairs": _pairs_sha(run), "part_size": settings.part_size}
-    keyed = ScoreStage(**{**vars(stage), "key": key})
-    manifest = score_stage(run, pairs, keyed, engine, settings.part_size, overwrite=overwrite)
-    work = manifest["work"]
-    if work["sequences"]:
-        say(
-            f"{stage.name}: {work['sequences']:,} sequences asked, {work['distinct']:,} distinct; "
-            f"{work['tokens_computed']:,} of {work['tokens_asked']:,} tokens computed ({work['saved']:.0%} saved); "
-            f"{manifest['layout']}"
-        )
+    score_stage(run, pairs, replace(stage, key=key), engine, settings.part_size)
 
 
 def _plain_stage(
-    pairs: PairData, name: str, kind: str, identity: Any, reference: dict[str, Any], order: int
+    run: Path, pairs: PairData, name: str, kind: str, identity: Any, reference: dict[str, Any]
 ) -> ScoreStage:
     key = {"weights_sha256": identity.weights_sha256, "dtype": reference["dtype"], "engine": reference["engine"]}
-    rows = in_group_order(pairs.groups)
-    return ScoreStage(name, key, kind, order, [Assignment(identity.name, rows)])
+    assignments = [Assignment(identity.name, in_group_order(pairs.groups))]
+    return ScoreStage(name, key, kind, next_order(run, kind, name), assignments)
 
 
 def _slug(name: str) -> str:
@@ -182,6 +189,26 @@ def _pairs_sha(run: Path) -> str:
     manifest = read_manifest(run / "pairs")
     assert manifest is not None
     return sha256_text(canonical_json([p["sha256"] for p in manifest["parts"]]))
+
+
+def _dtype(settings: ScoreSettings, recorded: dict[str, Any] | None) -> str:
+    """`auto` is resolved once per run folder: later calls take what its manifest records."""
+    from rmo_train.policy import resolve_dtype
+
+    if settings.dtype == "auto" and recorded is not None:
+        return recorded["dtype"]
+    return str(resolve_dtype(settings.dtype)).removeprefix("torch.")
+
+
+# ---------------------------------------------------------------------------------------------------- checks
+
+
+def _max_length(settings: ScoreSettings, model: str, context: int) -> int:
+    if settings.max_length and settings.max_length > context:
+        raise UserError(
+            f"--max-length {settings.max_length}: the context of {model} is {context} tokens; give at most that"
+        )
+    return settings.max_length or min(DEFAULT_MAX_LENGTH, context)
 
 
 def _check_checkpoint(other: Any, reference: Any) -> None:
@@ -199,52 +226,57 @@ def _check_checkpoint(other: Any, reference: Any) -> None:
         )
 
 
-def _check_rejects(source: Source, settings: ScoreSettings) -> None:
-    total = sum(source.counts.values())
-    rejects = total - source.counts.get("pairs", 0)
+def _check_rejects(counts: Mapping[str, int], settings: ScoreSettings) -> None:
+    """Say what is rejected; `counts` has "pairs" and the number of rejects by reason."""
+    total = sum(counts.values())
+    rejects = total - counts.get("pairs", 0)
     if not rejects:
         return
-    reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(source.counts.items()) if reason != "pairs")
-    say(f"warning: {rejects} of {total} records are no pairs ({reasons}); they are kept in rejects/ with their reasons")
+    reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(counts.items()) if reason != "pairs")
     if settings.max_rejects is not None and rejects > settings.max_rejects * total:
         raise UserError(
-            f"{rejects} of {total} records rejected, more than --max-rejects {settings.max_rejects} allows ({reasons})"
+            f"{rejects} of {total} records rejected ({reasons}), more than --max-rejects {settings.max_rejects:g} "
+            "allows; correct the data, or allow more"
         )
+    say(f"warning: {rejects} of {total} records are no pairs ({reasons}); they are kept in rejects/ with their reasons")
 
 
-def _recorded_reference(run: Path) -> dict[str, Any] | None:
-    manifest = read_manifest(run)
-    return manifest["reference"] if manifest else None
+def _check_prompts(source: Source, folds: int) -> None:
+    """More folds than prompts: found before anything is computed."""
+    if folds < 2:
+        return
+    prompts: set[str] = set()
+    for record in source.records():
+        if isinstance(record, Pair):
+            prompts.add(prompt_group(record.prompt, record.tools))
+        if len(prompts) == folds:
+            return
+    raise UserError(
+        f"--proxy-folds {folds}: that many folds need as many distinct prompts, the data has {len(prompts)}; use "
+        "fewer, --proxy-folds 1 (in-sample) or 0 (no proxy)"
+    )
 
 
-def _dtype(settings: ScoreSettings, recorded: dict[str, Any] | None) -> str:
-    """`auto` is resolved once per run folder: later calls take what its manifest records."""
-    from rmo_train.policy import resolve_dtype
-
-    if settings.dtype == "auto" and recorded is not None:
-        return recorded["dtype"]
-    return str(resolve_dtype(settings.dtype)).removeprefix("torch.")
+def _check_not_inside(run: Path, places: Sequence[str], overwrite: bool) -> None:
+    """--overwrite removes the stages of the run: nothing that this command reads may lie there."""
+    inside = [p for p in places if Path(p).exists() and Path(p).resolve().is_relative_to(run.resolve())]
+    if overwrite and inside:
+        raise UserError(f"--overwrite would remove {inside[0]}, which this command reads; copy it out of {run} first")
 
 
-def _tokens(pairs: PairData) -> int:
-    return int((pairs.prompt.lengths + pairs.chosen.lengths + pairs.rejected.lengths).sum())
-
-
-def _cost(pairs: PairData, folds: int, checkpoints: int, proxy: ProxySettings) -> str:
-    """What is about to be computed, in tokens and in forward passes over the data (a training pass counts three)."""
-    seen = 0.0 if not folds else (1.0 if folds == 1 else folds - 1.0) * proxy.epochs
-    line = f"{len(pairs):,} pairs, at most {_tokens(pairs):,} tokens a pass; passes: 1 reference"
-    if checkpoints:
-        line += f" + {checkpoints} checkpoints"
-    if folds:
-        line += f" + 1 proxies + about {3 * seen:.0f} to train {folds} of them"
-    return line
-
-
-def _dry_run(source: Source, reference: dict[str, Any], max_length: int, folds: int, checkpoints: int) -> list[str]:
-    pairs = source.counts.get("pairs", 0)
-    return [
-        f"{sum(source.counts.values())} records, {pairs} pairs; max length {max_length}",
-        f"reference {reference['name']}, {reference['engine']} engine, {reference['dtype']}",
-        f"{1 + checkpoints + bool(folds)} scoring passes over {pairs} pairs; {folds} proxies to train",
-    ]
+def _check_rendered(
+    run: Path, source: Source, counts: Mapping[str, int], max_length: int, settings: ScoreSettings
+) -> None:
+    """What only rendering shows: pairs that the chat template refuses, and pairs that are too long."""
+    if counts["pairs"] < source.counts["pairs"]:
+        reasons = {k.removeprefix("rejects/"): n for k, n in counts.items() if k.startswith("rejects/")}
+        _check_rejects({"pairs": counts["pairs"], **reasons}, settings)
+    if not counts["pairs"]:
+        raise UserError(
+            f"{run}: the model's chat template renders none of the pairs; {run / 'rejects'} has the reason of each"
+        )
+    if counts[TOO_LONG] == counts["pairs"]:
+        raise UserError(
+            f"all {counts['pairs']} pairs are longer than {max_length} tokens (prompt + the longer response); give a "
+            "larger --max-length, with --overwrite for this folder"
+        )

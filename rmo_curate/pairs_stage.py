@@ -52,20 +52,20 @@ def write_pairs(
     *,
     part_size: int,
     max_length: int,
-    overwrite: bool,
 ) -> dict[str, Any]:
     """Read, render and write every record; returns the pairs manifest. What is finished already is not written again.
 
     pairs + rejects == records, checked here.
     """
     schema = with_columns(PAIR_SCHEMA, source.extra_fields())
-    pairs = PartWriter(run / "pairs", "pairs", key, schema, overwrite=overwrite)
-    rejects = PartWriter(run / "rejects", "rejects", key, REJECT_SCHEMA, overwrite=overwrite)
+    pairs = PartWriter(run / "pairs", "pairs", key, schema)
+    rejects = PartWriter(run / "rejects", "rejects", key, REJECT_SCHEMA)
     if pairs.complete and rejects.complete:
         assert pairs.manifest is not None
         return pairs.manifest
-    for name in [*pairs.repaired, *rejects.repaired]:
-        say(f"{run}: {name} was damaged and is made again")
+    for writer in (pairs, rejects):
+        for name in writer.repaired:
+            say(f"{writer.folder}: {name} was damaged and is made again")
     counts: Counter[str] = Counter()
     rows, refused = _Rows(pairs, part_size), _Rows(rejects, part_size)
     waiting: list[Pair] = []

@@ -210,7 +210,7 @@ def train_family(run: Path, data: PairData, reference: str, family: Family) -> N
 
 
 def family_stages(run: Path, data: PairData, family: Family) -> list[ScoreStage]:
-    """The score stages of the family's steps: every pair by the proxy that did not see its prompt; in-sample, by all's."""
+    """The score stages of the family's steps; cross-fitted, each pair by the proxy that did not see its prompt."""
     rows = in_group_order(data.groups)
     folds_of = family.folds_of[rows]
     stages = []
@@ -257,7 +257,7 @@ def train_proxy(run: Path, data: PairData, reference: str, family: Family, fold:
 
     folder = run / "proxies" / family.name / f"fold-{fold}"
     training = family.settings.training(family.total)
-    say(f"proxy {family.name}/{folder.name}: {len(data)} pairs, {family.total} steps")
+    say(f"proxy {family.name}/{folder.name}: {len(data)} pairs, {family.total} steps of {family.settings.batch_size}")
     folder.mkdir(parents=True, exist_ok=True)
     job = build_job(data, make_plan(data, training), reference, folder, training, {}, models_at=wanted)
     say(check_step_zero(job, step_zero_noise(job, reference)))

@@ -88,7 +88,7 @@ def write_run_manifest(run: Path, reference: dict[str, Any]) -> None:
     pairs = read_manifest(run / "pairs")
     assert pairs is not None
     counts = {k: pairs["counts"][k] for k in ("records", "pairs", "rejects", TOO_LONG)}
-    stages = [m for f in (run / "scores").glob("*") if f.is_dir() and (m := read_manifest(f))]
+    stages = [m for f in sorted((run / "scores").glob("*")) if f.is_dir() and (m := read_manifest(f))]
     stages.sort(key=lambda m: (KINDS.index(m["kind"]), m["order"], m["step"] or 0))
     checkpoints = [
         Checkpoint(m["name"], m["kind"], m["family"], m["step"], m["folds"], m["held_out"], m["noise_sd"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +62,11 @@ def part_bounds(groups: np.ndarray, part_size: int) -> list[tuple[int, int]]:
 
 
 def score_stage(
-    run: Path, data: PairData, stage: ScoreStage, engine_for: EngineFactory, part_size: int, *, overwrite: bool = False
+    run: Path, data: PairData, stage: ScoreStage, engine_for: EngineFactory, part_size: int
 ) -> dict[str, Any]:
     """Score what is not finished yet and write the stage's manifest; returns it. A finished stage loads no model."""
     folder = run / "scores" / stage.name
-    writer = PartWriter(folder, "scores", stage.key, SCORE_SCHEMA, overwrite=overwrite)
+    writer = PartWriter(folder, "scores", stage.key, SCORE_SCHEMA)
     if writer.complete:
         assert writer.manifest is not None
         say(f"{stage.name}: already scored")
@@ -76,28 +76,19 @@ def score_stage(
     if writer.finished:
         say(f"{stage.name}: going on after {len(writer.finished)} finished parts")
     total = sum(len(a.rows) for a in stage.assignments)
-    work, layout = Work(), ""
-    noise: list[float] = []
-    part = 0
+    results: list[_Scored] = []
+    first_part = 0
     with progress(f"score {stage.name}", total, "pairs") as bar:
         for assignment in stage.assignments:
-            engine: TransformersEngine | None = None
-            for start, end in part_bounds(data.groups[assignment.rows], part_size):
-                rows = assignment.rows[start:end]
-                file = f"part-{part:05d}.parquet"
-                part += 1
-                if file in writer.finished:
-                    bar.advance(len(rows))
-                    continue
-                if engine is None:
-                    engine = engine_for(assignment.model)
-                    engine.work = work
-                logps = engine.score(data, rows, bar.advance)
-                writer.write(file, _score_table(data, rows, logps, assignment.fold, stage.held_out))
-            if engine is not None or not noise:
-                engine = engine or engine_for(assignment.model)
-                noise.append(engine.noise_sd(data))
-                layout = engine.layout.reason
+            bounds = part_bounds(data.groups[assignment.rows], part_size)
+            files = {f"part-{first_part + i:05d}.parquet": b for i, b in enumerate(bounds)}
+            results.append(_score_assignment(data, stage, assignment, files, writer, engine_for, bar.advance))
+            first_part += len(files)
+    work = sum((r.work for r in results), Work())
+    say(
+        f"{stage.name}: {work.sequences:,} sequences asked, {work.distinct:,} distinct; {work.tokens_computed:,} of "
+        f"{work.tokens_asked:,} tokens computed ({work.saved:.0%} saved); {results[0].layout}"
+    )
     return writer.finish(
         {"pairs": total},
         name=stage.name,
@@ -107,11 +98,42 @@ def score_stage(
         step=stage.step,
         folds=stage.folds,
         held_out=stage.held_out,
-        noise_sd=float(np.mean(noise)),
-        layout=layout,
-        work={"sequences": work.sequences, "distinct": work.distinct, "tokens_asked": work.tokens_asked,
-              "tokens_computed": work.tokens_computed, "saved": round(work.saved, 4)},
-    )  # fmt: skip
+        noise_sd=float(np.mean([r.noise_sd for r in results])),
+        layout=results[0].layout,
+        work=asdict(work) | {"saved": round(work.saved, 4)},
+    )
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What is known of one model's part of a stage besides the scores; the same after a resumed run."""
+
+    work: Work
+    noise_sd: float
+    layout: str
+
+
+def _score_assignment(
+    data: PairData,
+    stage: ScoreStage,
+    assignment: Assignment,
+    files: dict[str, tuple[int, int]],
+    writer: PartWriter,
+    engine_for: EngineFactory,
+    advance: Callable[[float], None],
+) -> _Scored:
+    """Score one model's pairs: `files` are its parts, with (start, end) in its rows. The model is freed at the end."""
+    engine = engine_for(assignment.model)
+    work = Work()
+    for file, (start, end) in files.items():
+        rows = assignment.rows[start:end]
+        work += engine.work(data, rows)
+        if file in writer.finished:
+            advance(len(rows))
+            continue
+        logps = engine.score(data, rows, advance)
+        writer.write(file, _score_table(data, rows, logps, assignment.fold, stage.held_out))
+    return _Scored(work, engine.noise_sd(data), engine.layout.reason)
 
 
 def _score_table(data: PairData, rows: np.ndarray, logps: np.ndarray, fold: int, held_out: bool | None) -> pa.Table:

@@ -1,6 +1,6 @@
 """Errors with an exit code: what a command line prints instead of a traceback.
 
-Exit codes: 0 done · 2 the user's input or settings · 3 processing failed after retries · 4 a `--fail-on` tripped ·
+Exit codes: 0 done · 2 the user's input or settings · 3 processing failed after retries ·
 1 a defect of ours (any other exception, with its traceback).
 """
 
@@ -26,12 +26,6 @@ class ProcessingError(RmoError):
     """Processing failed for some part after retries (out of memory, a full disk, a dead engine)."""
 
     exit_code = 3
-
-
-class FailOn(RmoError):
-    """A check asked for with `--fail-on` tripped."""
-
-    exit_code = 4
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

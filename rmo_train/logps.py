@@ -36,7 +36,7 @@ def causal_parts(model: Any) -> tuple[Any, Any]:
 
 
 def pack_logps(model: Any, pack: Pack, slots: int) -> torch.Tensor:
-    """Summed log-prob of each response of a pack in nats: float32 [slots], zero in slots the pack does not own.
+    """Summed log-prob of each response of a pack in nats: [slots], zero in slots the pack does not own.
 
     Differentiable where gradients are enabled; the head's logits are then computed again in the backward pass.
     """
@@ -57,7 +57,9 @@ def pack_logps(model: Any, pack: Pack, slots: int) -> torch.Tensor:
     targets = torch.from_numpy(pack.targets).to(device)
     owners = torch.from_numpy(pack.owners).to(device)
     logps = token_logps(states, targets, head, model.config)
-    return torch.zeros(slots, dtype=torch.float32, device=device).index_add(0, owners, logps)
+    # A sum of a thousand nats has a float32 rounding of 6e-5: what is recorded is summed in float64.
+    dtype = torch.float32 if torch.is_grad_enabled() else torch.float64
+    return torch.zeros(slots, dtype=dtype, device=device).index_add(0, owners, logps.to(dtype))
 
 
 @dataclass(frozen=True)

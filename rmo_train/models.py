@@ -191,9 +191,20 @@ def weights_hash(name: str) -> str:
         digest.update(f"{path.name} {_file_hash(path)}\n".encode())
     if is_adapter(folder):
         config = read_json(folder / ADAPTER_CONFIG)
-        settings = {k: v for k, v in config.items() if k not in ADAPTER_PROVENANCE}
+        settings = {
+            k: sorted(v, key=str) if isinstance(v, list) else v  # peft writes sets, in any order
+            for k, v in config.items()
+            if k not in ADAPTER_PROVENANCE
+        }
         digest.update(f"{canonical_json(settings)}\nbase {weights_hash(base_of(folder))}\n".encode())
     return digest.hexdigest()
+
+
+def weights_bytes(name: str) -> int:
+    """Bytes of the weight files; an adapter's include its base's."""
+    folder = resolve(name)
+    size = sum(path.stat().st_size for path in _weight_files(folder))
+    return size + weights_bytes(base_of(folder)) if is_adapter(folder) else size
 
 
 def identity(name: str) -> Identity:

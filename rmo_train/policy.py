@@ -191,10 +191,12 @@ def load_for_training(
 ) -> torch.nn.Module:
     """The model `name` in train mode, every dropout off; with `lora` (a rank), only a new adapter is trainable.
 
-    `dtype` is that of the weights; a new adapter has it too (MasterAdamW keeps float32 masters). An adapter given as `name` is merged
-    first. Without dropout the policy equals the reference at step 0.
+    `dtype` is that of the weights, a new adapter's included (MasterAdamW keeps float32 masters of what it trains). An
+    adapter given as `name` is merged first. Without dropout the policy equals the reference at step 0.
     """
     import torch
+
+    from rmo_train.lora import fuse
 
     if is_adapter(resolve(name)):
         log.info("%s is an adapter: merged into its base before training", name)
@@ -209,7 +211,10 @@ def load_for_training(
             module.p = 0.0
         elif isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0
-    return model.to(target).train()
+    model = model.to(target).train()
+    if lora is not None:
+        fuse(model)
+    return model
 
 
 def _add_lora(model: PreTrainedModel, rank: int, seed: int) -> torch.nn.Module:
@@ -226,7 +231,10 @@ def _add_lora(model: PreTrainedModel, rank: int, seed: int) -> torch.nn.Module:
     )
     with torch.random.fork_rng(devices=[]):  # on the CPU, before any move: the same on every device
         torch.manual_seed(seed)
-        return get_peft_model(model, config, autocast_adapter_dtype=False)
+        adapted: Any = get_peft_model(model, config, autocast_adapter_dtype=False)
+    for made in adapted.peft_config.values():  # a set, which every process would save in another order
+        made.target_modules = sorted(made.target_modules)
+    return adapted
 
 
 # ---------------------------------------------------------------------------------------------------- saving

@@ -83,13 +83,14 @@ def run_training(
 
 def run_key(data: PairData, identity: Any, settings: TrainSettings, held_out: PairData | None) -> dict[str, Any]:
     """What makes a training run this one: a checkpoint or a folder of another run is refused by name of the field."""
-    same_result = {"logging_steps", "save_steps", "save_total_limit", "eval_steps"}
+    # What is logged or kept, and how pairs are packed: a run may go on with other values of these.
+    incidental = {"logging_steps", "save_steps", "save_total_limit", "eval_steps", "tokens_per_batch"}
     return {
         "data": data.fingerprint,
         "model": identity.weights_sha256,
         "tokenizer": identity.tokenizer_sha256,
         "eval_data": held_out.fingerprint if held_out else None,
-        **{k: v for k, v in settings.model_dump().items() if k not in same_result},
+        **{k: v for k, v in settings.model_dump().items() if k not in incidental},
     }
 
 

@@ -105,8 +105,20 @@ def place(given: Any, recipe: Mapping[str, Mapping[str, Any]], flag: str, *field
     for field in fields:
         section, name = field.split(".")
         if (found := recipe.get(section, {}).get(name)) is not None:
+            if not isinstance(found, str) or not found:
+                raise UserError(f"recipe: {field} is {found!r}; expected text")
             return found
     raise UserError(f"{flag} is missing: give it on the command line, or `{fields[0]}` in a recipe")
+
+
+def places(given: list[str] | None, recipe: Mapping[str, Mapping[str, Any]], field: str) -> list[str]:
+    """Several places: those given, else the recipe's `field`, which is one or a list; empty when there is none."""
+    section, name = field.split(".")
+    found = given or recipe.get(section, {}).get(name)
+    found = [found] if isinstance(found, str) else found or []
+    if not isinstance(found, list) or not all(isinstance(item, str) and item for item in found):
+        raise UserError(f"recipe: {field} is {found!r}; expected text or a list of texts")
+    return found
 
 
 def _option_type(annotation: Any) -> Any:
@@ -119,15 +131,13 @@ def _option_type(annotation: Any) -> Any:
     return annotation
 
 
-def flags(cls: type[Settings], *, skip: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def flags(cls: type[Settings]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: add every field of `cls` to a typer command as an option; the command gets them as `**given`."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
         added = []
         for name, field in cls.model_fields.items():
-            if name in skip:
-                continue
             default = field.default
             shown = "" if default in (None, PydanticUndefined, ()) else f" (default: {default})"
             kind = _option_type(field.annotation)

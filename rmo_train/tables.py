@@ -244,22 +244,45 @@ def check_key(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path)
         )
 
 
+def is_intact(folder: Path, part: PartFile) -> bool:
+    """Whether a part is there with the bytes that were recorded."""
+    path = folder / part.file
+    return path.is_file() and path.stat().st_size == part.bytes and sha256_file(path) == part.sha256
+
+
+def reopen_if_damaged(folder: Path) -> None:
+    """Make a finished stage an unfinished one where a part is not as recorded: who fills it writes that part again."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return
+    parts = [PartFile(**entry) for entry in manifest["parts"]]
+    if all(is_intact(folder, part) for part in parts):
+        return
+    lines = [canonical_json({"key": manifest["key"]}), *(canonical_json(asdict(part)) for part in parts)]
+    write_bytes(folder / JOURNAL, "".join(line + "\n" for line in lines).encode())
+    (folder / MANIFEST).unlink()
+
+
 class PartWriter:
     """Fills one stage folder with part files; what a killed run finished is kept.
 
     Each finished part is recorded, with its hash, in a journal beside it; `finish` writes the manifest and removes the
-    journal. A part whose bytes do not match the journal is removed and is to be written again (`repaired` lists it).
+    journal. A part whose bytes do not match the journal is removed and is to be written again (`repaired` lists it); a
+    finished stage with such a part is an unfinished one again.
     """
 
     def __init__(self, folder: Path, stage: str, key: Mapping[str, Any], schema: pa.Schema, *, overwrite: bool = False):
         self.folder, self.stage, self.key, self.schema = folder, stage, dict(key), schema
         if overwrite and folder.exists():
             shutil.rmtree(folder)
+        if (found := read_manifest(folder)) is not None:
+            check_key(found["key"], self.key, folder)
+            reopen_if_damaged(folder)
         self.manifest = read_manifest(folder)
         self.finished: dict[str, PartFile] = {}
         self.repaired: list[str] = []
         if self.manifest is not None:
-            check_key(self.manifest["key"], self.key, folder)
+            self.finished = {entry["file"]: PartFile(**entry) for entry in self.manifest["parts"]}
             return
         folder.mkdir(parents=True, exist_ok=True)
         self._read_journal()
@@ -283,11 +306,10 @@ class PartWriter:
             write_bytes(journal, (canonical_json({"key": self.key}) + "\n").encode())
         for entry in entries[1:]:
             part = PartFile(**entry)
-            path = self.folder / part.file
-            if path.is_file() and path.stat().st_size == part.bytes and sha256_file(path) == part.sha256:
+            if is_intact(self.folder, part):
                 self.finished[part.file] = part
             else:
-                path.unlink(missing_ok=True)
+                (self.folder / part.file).unlink(missing_ok=True)
                 self.repaired.append(part.file)
         for path in self.folder.glob("*.parquet"):
             if path.name not in self.finished:  # renamed into place, but killed before its journal line
@@ -310,17 +332,15 @@ class PartWriter:
 
 def iter_parts(folder: Path, manifest: Mapping[str, Any], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The tables of a complete stage in order, each checked against the manifest's hash first."""
+    again = "make the folder again (--overwrite)"
+    if manifest.get("stage") in ("pairs", "rejects", "scores"):
+        again = "run the same `rmo-curate score` command again, which makes this part anew"
     for entry in manifest["parts"]:
         path = folder / entry["file"]
         if not path.is_file():
-            raise UserError(
-                f"{path}: missing, though {folder / MANIFEST} lists it; make the folder again (--overwrite)"
-            )
-        if path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
-            raise UserError(
-                f"{path}: its bytes are not those that {MANIFEST} records (damaged or edited); "
-                "make the folder again (--overwrite)"
-            )
+            raise UserError(f"{path}: missing, though {folder / MANIFEST} lists it; {again}")
+        if not is_intact(folder, PartFile(**entry)):
+            raise UserError(f"{path}: its bytes are not those that {MANIFEST} records (damaged or edited); {again}")
         yield pq.ParquetFile(path).read(columns=list(columns) if columns else None)
 
 

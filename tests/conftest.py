@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: a second thread only waits
 
 from rmo_train.embedded import gguf_file
 from rmo_train.errors import UserError

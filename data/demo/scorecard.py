@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from pipelines.run import load_recipe
+from pipelines.recipe import load_recipe
 from pipelines.summary import Row, summary_table
 from rmo_curate.runs import open_run
 from rmo_train.tables import iter_parts, read_manifest

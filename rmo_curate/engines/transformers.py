@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -12,19 +12,17 @@ from rmo_train.pairs import PairData
 NOISE_PAIRS = 16
 
 
-@dataclass
+@dataclass(frozen=True)
 class Work:
-    """What a scoring stage was asked for and what it computed."""
+    """What a scoring stage is asked for and what it computes: a function of the pairs and the layout alone."""
 
     sequences: int = 0  # prompt + response, two a pair
     distinct: int = 0
-    tokens_asked: int = 0  # as one padded-free sequence each
+    tokens_asked: int = 0  # every sequence by itself, without padding
     tokens_computed: int = 0
 
-    def add(self, sequences: int, distinct: int, asked: int) -> None:
-        self.sequences += sequences
-        self.distinct += distinct
-        self.tokens_asked += asked
+    def __add__(self, other: Work) -> Work:
+        return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def saved(self) -> float:
@@ -40,8 +38,6 @@ class TransformersEngine:
     dtype: str  # float32 or bfloat16
     longest: int  # tokens of the longest prompt + response
     tokens_per_batch: int | None = None
-    name: str = "transformers"
-    work: Work = field(default_factory=Work)
 
     def __post_init__(self) -> None:
         from rmo_train.logps import choose_layout, default_tokens_per_batch
@@ -52,26 +48,33 @@ class TransformersEngine:
         device = next(self.model.parameters()).device
         self.budget = self.tokens_per_batch or default_tokens_per_batch(device)
 
+    def work(self, data: PairData, rows: np.ndarray) -> Work:
+        """What scoring the pairs `rows` takes."""
+        from rmo_train.packing import distinct_trees, plain_trees, split_tree
+
+        trees, slots = distinct_trees(data, rows)
+        pieces = [p for t in trees for p in split_tree(t, self.budget)] if self.layout.shared else plain_trees(trees)
+        prompts, chosen, rejected = (r.lengths[rows] for r in (data.prompt, data.chosen, data.rejected))
+        asked = int((2 * prompts + chosen + rejected).sum())
+        return Work(2 * len(rows), int(slots.max()) + 1, asked, sum(p.tokens for p in pieces))
+
     def score(
-        self, data: PairData, rows: np.ndarray, advance: Callable[[int], None] = lambda pairs: None
+        self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
     ) -> np.ndarray:
-        """Log-probs of the pairs `rows`, float64 nats [len(rows), 2] (chosen, rejected)."""
+        """Log-probs of the pairs `rows`, float64 nats [len(rows), 2] (chosen, rejected); `advance` gets pairs done."""
         from rmo_train.logps import response_logps
         from rmo_train.packing import distinct_trees
 
         trees, slots = distinct_trees(data, rows)
-        prompts, chosen, rejected = (r.lengths[rows] for r in (data.prompt, data.chosen, data.rejected))
-        asked = int((2 * prompts + chosen + rejected).sum())
-        self.work.add(2 * len(rows), int(slots.max()) + 1, asked)
-        computed = 0
-
-        def count(tokens: int) -> None:
-            nonlocal computed
-            computed += tokens
-
-        logps = response_logps(self.model, trees, int(slots.max()) + 1, self.layout, self.budget, count)
-        self.work.tokens_computed += computed
-        advance(len(rows))
+        pairs_per_token = len(rows) / self.work(data, rows).tokens_computed
+        logps = response_logps(
+            self.model,
+            trees,
+            int(slots.max()) + 1,
+            self.layout,
+            self.budget,
+            lambda tokens: advance(tokens * pairs_per_token),
+        )
         return logps[slots]
 
     def noise_sd(self, data: PairData) -> float:

@@ -26,7 +26,7 @@ def test_length_matched_accuracy_by_hand():
     chosen = np.array([5, 5, 1, 1, 30, 30, 1])
     rejected = np.array([4, 4, 2, 2, 10, 10, 21])
     margins = np.array([1.0, -1.0, 1.0, 1.0, 1.0, 1.0, -1.0])
-    # differences of 1: longer right in 1 of 2, shorter in 2 of 2, weight 4; of 20: longer 2 of 2, shorter 0 of 1, weight 2
+    # differences of 1: longer right in 1 of 2, shorter in 2 of 2, weight 4; of 20: 2 of 2 and 0 of 1, weight 2
     assert length_matched_accuracy(margins, chosen, rejected) == pytest.approx((4 * 0.75 + 2 * 0.5) / 6)
 
 

@@ -247,7 +247,7 @@ def test_lora_starts_at_the_reference_and_trains_only_itself(tiny_model_folder):
     name = str(tiny_model_folder)
     model = load_for_training(name, "bfloat16", lora=4, gradient_checkpointing=True, device="cpu")
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    assert all("lora_" in n and p.dtype == torch.float32 for n, p in trainable.items())
+    assert all("lora_" in n and p.dtype == torch.bfloat16 for n, p in trainable.items())
     assert len(trainable) == 2 * 2 * 7  # A and B, layers, linear layers of each: q k v o gate up down
     reference = load_model(name, "bfloat16", device="cpu")
     torch.testing.assert_close(logits(model), logits(reference), rtol=0, atol=0)

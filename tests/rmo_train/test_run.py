@@ -143,7 +143,7 @@ def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(
     lines = run_training(shards, str(tiny_model_folder), out, TrainSettings(**QUICK, max_steps=2))
     assert "nothing to do" in lines[0]
     assert (out / "model.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(UserError, match="beta: the folder has None, you asked for 0.3"):
+    with pytest.raises(UserError, match=r"beta: the folder has None, you asked for 0\.3"):
         run_training(shards, str(tiny_model_folder), out, TrainSettings(**QUICK, max_steps=2, beta=0.3))
 
 

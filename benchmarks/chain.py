@@ -1,0 +1,94 @@
+"""Run a recipe and keep its numbers.
+
+    python benchmarks/chain.py RECIPE --name NAME [--data TRAIN --eval-data HELDOUT] [--limit N] [--truth FILE]
+
+Writes benchmarks/results/chain-NAME.json: counts, thresholds, speeds, held-out accuracies with intervals, and each
+rule's AUROC where a truth file is given. Finished stages are not run again, so it can be called after the chain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.recipe import Recipe, load_recipe
+from pipelines.run import run_recipe
+from rmo_curate.rules import RULES
+from rmo_curate.runs import open_run
+from rmo_train.tables import read_json, read_manifest, versions, write_json
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def environment() -> dict[str, Any]:
+    return {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version(), **versions()}
+
+
+def detection(recipe: Recipe, truth: Path) -> dict[str, Any]:
+    """AUROC of every rule for the swapped pairs, on all pairs and without near-ties."""
+    from sklearn.metrics import roc_auc_score
+
+    rows = {row["id"]: row for row in map(json.loads, truth.read_text(encoding="utf-8").splitlines())}
+    run = open_run(recipe.run)
+    scores = run.scores(run.trajectory())
+    ids = run.pairs(["id"])["id"].to_pylist()
+    flipped = np.array([rows[i]["flipped"] for i in ids])
+    clear = ~np.array([rows[i]["tie"] for i in ids])
+    found: dict[str, Any] = {"pairs": len(ids), "flipped": int(flipped.sum())}
+    statistics = {name: rule.suspicion(scores) for name, rule in RULES.items() if name != "none"}
+    statistics["length"] = (scores.rejected_tokens - scores.chosen_tokens).astype(float)
+    for name, s in statistics.items():
+        found[name] = {
+            "auroc": float(roc_auc_score(flipped, s)),
+            "auroc_clear": float(roc_auc_score(flipped[clear], s[clear])),
+        }
+    return found
+
+
+def collect(recipe: Recipe, truth: Path | None) -> dict[str, Any]:
+    """Every number of the finished chain."""
+    shards, run = read_manifest(recipe.shards) or {}, read_manifest(recipe.run) or {}
+    trained = {}
+    for name, folder in (("rmo", recipe.trained), ("plain", recipe.plain_trained)):
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        trained[name] = {
+            "steps": lines[-1]["step"],
+            "pairs_per_second": lines[-1]["pairs_per_second"],
+            "last": lines[-1],
+        }
+    return {
+        "environment": environment(),
+        "run": run["counts"],
+        "rejects": run["rejects"],
+        "noise_sd": run["noise_sd"],
+        "shards": shards["counts"],
+        "thresholds": shards["thresholds"],
+        "settings": shards["settings"],
+        "trained": trained,
+        "held_out": {name: read_json(file) for name, _, file in recipe.evaluations()},
+        "detection": detection(recipe, truth) if truth else None,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--data")
+    parser.add_argument("--eval-data")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--truth", type=Path)
+    given = parser.parse_args()
+    recipe = load_recipe(given.recipe, given.data, given.eval_data, given.limit)
+    run_recipe(recipe)
+    write_json(RESULTS / f"chain-{given.name}.json", collect(recipe, given.truth))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""What scoring will cost: said before it starts, and all that `--dry-run` prints."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+from typing import Any
+
+from rmo_curate.pairs_stage import TOO_LONG, pair_row
+from rmo_curate.proxies import Family, ProxySettings
+from rmo_curate.sources import Pair, Source
+from rmo_train.pairs import PairData
+from rmo_train.rendering import Conversation, Rendered, Renderer
+
+SAMPLE = 256  # pairs that a dry run renders
+TRAINING_PASSES = 3  # forward passes that one training pass costs
+
+
+def cost_line(pairs: PairData, checkpoints: int, family: Family | None) -> str:
+    """What is about to be computed, in tokens and in forward passes over the data."""
+    tokens = int((pairs.prompt.lengths + pairs.chosen.lengths + pairs.rejected.lengths).sum())
+    line = f"{len(pairs):,} pairs, about {tokens:,} tokens a pass; passes: 1 reference"
+    if checkpoints:
+        line += f" + {checkpoints} checkpoints"
+    if family is not None:
+        folds = family.settings.folds
+        trained = folds * family.total * family.settings.batch_size / len(pairs)
+        line += (
+            f" + {len(family.steps)} proxies + about {TRAINING_PASSES * trained:.1f} to train {folds} "
+            f"({family.total} steps each)"
+        )
+    return line
+
+
+def dry_run_lines(
+    source: Source,
+    renderer: Renderer,
+    reference: dict[str, Any],
+    max_length: int,
+    proxy: ProxySettings,
+    checkpoints: int,
+) -> list[str]:
+    """What `score` would do; tokens are those of the first pairs, scaled up. Writes nothing."""
+    from rmo_train.models import weights_bytes
+
+    pairs = source.counts["pairs"]
+    sample = list(islice((r for r in source.records() if isinstance(r, Pair)), SAMPLE))
+    rendered = renderer.render_many([Conversation(p.prompt, p.chosen, p.rejected, p.tools) for p in sample])
+    rows = [pair_row(p, r, max_length) for p, r in zip(sample, rendered, strict=True) if isinstance(r, Rendered)]
+    fit = [r for r in rows if TOO_LONG not in r["flags"]]
+    tokens = sum(len(r["prompt_ids"]) + r["chosen_tokens"] + r["rejected_tokens"] for r in fit) / max(1, len(sample))
+    lines = [
+        f"{sum(source.counts.values()):,} records, {pairs:,} pairs, about {tokens * pairs:,.0f} tokens a pass",
+        f"max length {max_length} tokens: {len(rows) - len(fit)} of the first {len(sample)} pairs are longer",
+        f"reference {reference['name']} ({weights_bytes(reference['name']) / 2**30:.2f} GiB), "
+        f"{reference['engine']} engine, {reference['dtype']}",
+        f"{1 + checkpoints + bool(proxy.folds)} scoring passes",
+    ]
+    if proxy.folds:
+        part = pairs if proxy.folds == 1 else math.ceil(pairs * (1 - 1 / proxy.folds))
+        steps = math.ceil(math.ceil(part / min(proxy.batch_size, part)) * proxy.epochs)
+        lines.append(f"{proxy.folds} proxies to train, about {steps} steps each")
+    return lines

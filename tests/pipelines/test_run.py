@@ -1,0 +1,122 @@
+"""Recipes: every shipped one is valid, and a whole chain runs, resumes and adds up on a tiny model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.recipe import load_recipe
+from pipelines.run import measure, run_recipe
+from pipelines.summary import accuracy_rows, count_rows, summary_table
+from rmo_train.errors import UserError
+from rmo_train.tables import read_json, read_manifest
+
+PIPELINES = Path(__file__).parents[2] / "pipelines"
+DEMO = Path(__file__).parents[2] / "data" / "demo"
+
+
+@pytest.mark.parametrize("path", sorted(PIPELINES.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_recipe_is_valid(path: Path):
+    recipe = load_recipe(path, data="train.jsonl", eval_data="heldout.jsonl")
+    assert recipe.model == "smollm2-135m"
+    assert recipe.eval is not None
+
+
+def test_the_paper_recipe_is_the_published_method():
+    recipe = load_recipe(PIPELINES / "paper.yaml", data="train.jsonl")
+    assert (recipe.score.proxy_folds, recipe.proxy.folds) == (1, 1)
+    assert (recipe.filter.rule, recipe.filter.margin, recipe.filter.high_q, recipe.filter.hard) == (
+        "rmo",
+        "logp",
+        0,
+        False,
+    )
+    assert (recipe.train.diversify_margin, recipe.train.amplify_preset) == ("logp", "authors")
+
+
+def test_a_recipe_without_data_says_how_to_give_it():
+    with pytest.raises(UserError, match="--data"):
+        load_recipe(PIPELINES / "paper.yaml")
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Path:
+    """A recipe whose whole chain ran on 60 demo pairs and the tiny model."""
+    folder = tmp_path_factory.mktemp("chain")
+    sections = {
+        "data": {"train": str(DEMO / "train.jsonl"), "heldout": str(DEMO / "heldout.jsonl")},
+        "score": {"model": str(tiny_model_folder), "out": str(folder / "run"), "limit": 60, "dtype": "float32"},
+        "proxy": {"batch_size": 8},
+        "filter": {"out": str(folder / "shards")},
+        "train": {"out": str(folder / "model"), "learning_rate": 1e-3, "lora": 4},
+        "eval": {"run": str(folder / "heldout"), "out": str(folder / "eval"), "limit": 30},
+        "audit": {"out": str(folder / "report")},
+    }
+    path = folder / "rmo.yaml"
+    path.write_text(yaml.safe_dump(sections))
+    run_recipe(load_recipe(path))
+    return path
+
+
+def test_the_chain_leaves_every_stage_and_the_counts_add_up(chain: Path):
+    recipe = load_recipe(chain)
+    shards = read_manifest(recipe.shards)["counts"]
+    assert (
+        shards["pairs"]
+        == 60
+        == shards["kept"] + sum(shards[r] for r in ("noisy", "ambiguous", "too_long", "duplicate"))
+    )
+    assert (recipe.report / "report.html").is_file()
+    assert [name for name, _, _ in recipe.evaluations()] == ["base", "plain DPO", "RMO DPO"]
+    assert all(read_json(file)["n"] == 30 for _, _, file in recipe.evaluations())
+    assert read_json(recipe.evaluations()[0][2])["reward_accuracy"]["value"] == 0.5
+
+
+def test_the_plain_run_has_all_pairs_and_neither_part(chain: Path):
+    recipe = load_recipe(chain)
+    assert read_manifest(recipe.plain_shards)["counts"]["kept"] == 60
+    key = read_manifest(recipe.plain_trained)["key"]
+    assert (key["diversify"], key["amplify"]) == (False, 0.0)
+
+
+def test_running_it_again_computes_nothing(chain: Path, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise AssertionError("a finished stage loads no model")
+
+    monkeypatch.setattr("rmo_train.policy.load_model", refuse)
+    monkeypatch.setattr("rmo_train.policy.load_for_training", refuse)
+    run_recipe(load_recipe(chain))
+    said = capsys.readouterr().err
+    assert said.count("already measured") == 3
+    assert said.count("nothing to do") == 2
+
+
+def test_the_closing_table_tells_counts_accuracies_and_the_report(chain: Path, capsys):
+    recipe = load_recipe(chain)
+    summary_table(recipe, [("a row", "of the demo")])
+    shown = capsys.readouterr().out
+    for text in ("records in", "dropped as noisy", "dropped as ambiguous", "kept", "a row", "report.html", "RMO DPO"):
+        assert text in shown
+    assert dict(count_rows(recipe.run, recipe.shards))["records in"] == "60"
+
+
+def test_overlapping_intervals_are_called_not_distinguishable(tmp_path: Path):
+    from rmo_train.tables import write_json
+
+    files = []
+    for name, value, low, high in (("a", 0.5, 0.5, 0.5), ("b", 0.6, 0.55, 0.65), ("c", 0.63, 0.58, 0.7)):
+        entry = {"value": value, "low": low, "high": high}
+        write_json(tmp_path / f"{name}.json", {"reward_accuracy": entry})
+        files.append((name, name, tmp_path / f"{name}.json"))
+    rows = dict(accuracy_rows(files))
+    assert rows["  b against a"] == "higher"
+    assert rows["  c against b"] == "not distinguishable"
+
+
+def test_an_evaluation_of_other_weights_is_measured_again(chain: Path, tiny_model_folder: Path):
+    recipe = load_recipe(chain)
+    file = recipe.evaluations()[0][2]
+    assert "already measured" in measure(recipe.eval.run, str(tiny_model_folder), file)[0]
+    assert "already measured" not in measure(recipe.eval.run, str(recipe.trained), file)[0]

@@ -1,0 +1,75 @@
+"""The embedded 135M model: packed scores equal a plain padded forward, and TRL trains on a shard folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.real
+
+DEMO = Path(__file__).parents[2] / "data" / "demo"
+
+
+def test_scores_of_32_pairs_equal_a_plain_padded_forward(smollm2: str, tmp_path: Path):
+    import torch
+
+    from rmo_curate.job import ScoreSettings, run_score
+    from rmo_curate.proxies import ProxySettings
+    from rmo_train.pairs import open_pairs
+    from rmo_train.policy import load_model
+
+    settings = ScoreSettings(dtype="float32", limit=32, proxy_folds=0)
+    run_score([str(DEMO / "train.jsonl")], smollm2, tmp_path / "run", settings, ProxySettings())
+    data = open_pairs(tmp_path / "run")
+    model = load_model(smollm2, "float32")
+    for i in range(len(data)):
+        rows = [np.concatenate([data.prompt[i], response]) for response in (data.chosen[i], data.rejected[i])]
+        tokens = torch.zeros(2, max(map(len, rows)), dtype=torch.long)
+        mask = torch.zeros_like(tokens)
+        for k, row in enumerate(rows):
+            tokens[k, : len(row)] = torch.from_numpy(row.astype(np.int64))
+            mask[k, : len(row)] = 1
+        with torch.inference_mode():
+            logps = model(input_ids=tokens, attention_mask=mask).logits.log_softmax(-1)
+        start = len(data.prompt[i])
+        for k, scored in enumerate((data.ref_chosen[i], data.ref_rejected[i])):
+            expected = sum(float(logps[k, at - 1, rows[k][at]]) for at in range(start, len(rows[k])))
+            assert scored == pytest.approx(expected, abs=1e-5 * len(rows[k]))
+
+
+def test_a_shard_folder_opens_with_datasets_and_trains_with_trl(tiny_model_folder: Path, tmp_path: Path):
+    from datasets import load_dataset
+    from trl import DPOConfig, DPOTrainer
+
+    from rmo_curate.filtering import FilterSettings, run_filter
+    from rmo_curate.job import ScoreSettings, run_score
+    from rmo_curate.proxies import ProxySettings
+    from rmo_train.policy import load_model, load_tokenizer
+
+    name = str(tiny_model_folder)
+    settings = ScoreSettings(dtype="float32", limit=40)
+    run_score([str(DEMO / "train.jsonl")], name, tmp_path / "run", settings, ProxySettings(batch_size=8))
+    run_filter(tmp_path / "run", tmp_path / "shards", FilterSettings())
+    shards = load_dataset(str(tmp_path / "shards"), split="train")
+    kept = json.loads((tmp_path / "shards" / "manifest.json").read_text())["counts"]["kept"]
+    assert len(shards) == kept
+    assert {"prompt", "chosen", "rejected", "ref_chosen_logps", "margins"} <= set(shards.column_names)
+    config = DPOConfig(
+        output_dir=str(tmp_path / "trl"),
+        max_steps=2,
+        per_device_train_batch_size=2,
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+        save_strategy="no",
+    )
+    trainer = DPOTrainer(
+        model=load_model(name, "float32"),
+        args=config,
+        train_dataset=shards.select_columns(["prompt", "chosen", "rejected"]),
+        processing_class=load_tokenizer(name),
+    )
+    assert np.isfinite(trainer.train().training_loss)

@@ -1,0 +1,85 @@
+"""Small preference data, and runs scored on them with the tiny model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rmo_curate.job import ScoreSettings, run_score
+from rmo_curate.proxies import ProxySettings
+
+DEMO = Path(__file__).parents[2] / "data" / "demo" / "train.jsonl"
+PROXY = ProxySettings(batch_size=4, lora=2)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def demo_records(n: int) -> list[dict[str, Any]]:
+    """The first n demo pairs; neighbours share a prompt."""
+    with DEMO.open() as lines:
+        return [json.loads(line) for line, _ in zip(lines, range(n), strict=False)]
+
+
+def record(i: int, **more: Any) -> dict[str, Any]:
+    return {"prompt": f"question {i}?", "chosen": f"good answer {i}", "rejected": f"bad {i}"} | more
+
+
+def write_jsonl(path: Path, records: Iterable[dict[str, Any] | str]) -> Path:
+    """A record a line; a string is a line as it stands."""
+    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records))
+    return path
+
+
+def score(
+    data: Path,
+    model: Path | str,
+    run: Path,
+    *,
+    part_size: int = 4,
+    proxy: ProxySettings = PROXY,
+    checkpoints: Sequence[str] = (),
+    overwrite: bool = False,
+    dry_run: bool = False,
+    **settings: Any,
+) -> list[str]:
+    """`run_score` in float32 with small parts; proxies only where `proxy_folds` asks for them."""
+    resolved = ScoreSettings(**({"dtype": "float32", "part_size": part_size, "proxy_folds": 0} | settings))
+    return run_score(
+        [str(data)], str(model), run, resolved, proxy, checkpoints=checkpoints, overwrite=overwrite, dry_run=dry_run
+    )
+
+
+def perturbed(model: Path, out: Path, *, seed: int = 1) -> Path:
+    """A copy of the model with other weights: a trained checkpoint."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(model, out)
+    weights = load_file(out / "model.safetensors")
+    generator = torch.Generator().manual_seed(seed)
+    changed = {name: w + 0.01 * torch.randn(w.shape, generator=generator) for name, w in weights.items()}
+    save_file(changed, out / "model.safetensors", metadata={"format": "pt"})
+    return out
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a run that does not hold a time: relative path -> bytes."""
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name != "metrics.jsonl"
+    }
+
+
+def marks(folder: Path, pattern: str = "*") -> dict[str, tuple[int, int]]:
+    """Inode and time of change of every file: the same exactly when it was not written again."""
+    return {
+        p.relative_to(folder).as_posix(): (p.stat().st_ino, p.stat().st_mtime_ns)
+        for p in sorted(folder.rglob(pattern))
+        if p.is_file()
+    }

@@ -1,0 +1,88 @@
+"""The documents tell the truth: their commands parse, their recipes load, their links and their tree exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from pipelines.recipe import load_recipe
+from rmo_curate.cli import app as curate
+from rmo_train.cli import app as train
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.S)
+APPS = {"rmo-curate": typer.main.get_command(curate), "rmo-train": typer.main.get_command(train)}
+
+
+def commands() -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        for _, block in BLOCK.findall(page.read_text(encoding="utf-8")):
+            for line in block.replace("\\\n", " ").splitlines():
+                if line.split(" ")[0] in APPS:
+                    found.append((page.name, line.split("  #")[0].split("   ")[0].strip()))
+    return found
+
+
+def options(command: object) -> set[str]:
+    return {flag for p in command.params for flag in (*p.opts, *p.secondary_opts)} | {"--help"}
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_every_command_in_the_documents_exists_with_its_flags(page: str, line: str):
+    program, name, *rest = shlex.split(line.replace("[", "").replace("]", "").replace("|", " "))
+    command = APPS[program].commands.get(name)
+    assert command is not None, f"{page}: {program} has no command {name!r}"
+    for word in rest:
+        if word.startswith("--"):
+            assert word.split("=")[0] in options(command), f"{page}: {program} {name} has no {word}"
+
+
+def test_every_recipe_in_the_documents_loads(tmp_path: Path):
+    recipes = [
+        b for p in PAGES for kind, b in BLOCK.findall(p.read_text(encoding="utf-8")) if kind == "yaml" and "score:" in b
+    ]
+    assert recipes
+    for i, text in enumerate(recipes):
+        path = tmp_path / f"{i}.yaml"
+        path.write_text(text, encoding="utf-8")
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_to_files(page: Path):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_readme_names_every_module():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for package in ("rmo_train", "rmo_curate", "pipelines", "benchmarks"):
+        for module in (ROOT / package).rglob("*.py"):
+            assert module.name == "__init__.py" or module.name in text, (
+                f"README's tree lacks {module.relative_to(ROOT)}"
+            )
+
+
+@pytest.mark.parametrize("module", ["rmo_train.cli", "rmo_curate.cli", "pipelines.run"])
+def test_importing_a_command_line_loads_nothing_heavy(module: str):
+    heavy = "torch transformers datasets polars matplotlib peft vllm sklearn jinja2"
+    code = f"import sys, {module}; print([m for m in '{heavy}'.split() if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert shown.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("program", "name"), [(p, n) for p, app in APPS.items() for n in app.commands])
+def test_every_help_answers(program: str, name: str):
+    from typer.testing import CliRunner
+
+    result = CliRunner().invoke(curate if program == "rmo-curate" else train, [name, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
