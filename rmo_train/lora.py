@@ -1,7 +1,7 @@
 """LoRA layers in fewer passes: peft's adapters, saved and loaded by peft, with forward and backward of our own.
 
 peft adds `B(A(x)) * scaling` to a frozen layer's output: three more tensors of the output's size forward, as many
-backward. Here the update is accumulated into the frozen product in place, and the backward pass keeps only what it needs.
+backward. Here the update is accumulated into the frozen product in place, and only what the backward needs is kept.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def answer(text: str) -> list[dict[str, str]]:
 def build() -> dict[str, list[dict[str, Any]]]:
     """The rows of each file, by name."""
     files: dict[str, list[dict[str, Any]]] = {"train": [], "heldout": [], "truth": []}
-    for pair in written():
+    for pair in sorted(written(), key=lambda pair: fraction_of_hash("order", SEED, pair["id"])):  # topics mixed
         held_out = pair["split"] == "heldout"
         flipped = not held_out and fraction_of_hash("flip", SEED, pair["id"]) < FLIP_RATE
         chosen, rejected = (pair["worse"], pair["better"]) if flipped else (pair["better"], pair["worse"])
