@@ -14,6 +14,8 @@ def percent(share: float) -> str:
     """A share as text, never 0% or 100% unless it is exact."""
     if math.isnan(share):
         return "–"
+    if share in (0, 1):
+        return f"{100 * share:.0f}%"
     if 0 < share < 0.001:
         return "<0.1%"
     if 0.999 < share < 1:
@@ -22,8 +24,11 @@ def percent(share: float) -> str:
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """A number for reading; a dash where there is none."""
-    return "–" if value is None or math.isnan(value) else f"{value:,.{digits}f}".replace("-", "−")
+    """A number for reading; a dash where there is none, no sign on what rounds to zero."""
+    if value is None or math.isnan(value):
+        return "–"
+    text = f"{value:,.{digits}f}"
+    return text.lstrip("-") if not text.strip("-0.") else text.replace("-", "−")
 
 
 def signed(value: float | None, digits: int = 1) -> str:

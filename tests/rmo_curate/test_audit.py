@@ -17,7 +17,6 @@ from hypothesis.extra import numpy as hnp
 from rmo_curate.audit import findings, suspects
 from rmo_curate.audit.charts import Sparkline, sparkline
 from rmo_curate.audit.collect import AuditSettings
-from rmo_curate.audit.numerals import magnitude, percent, signed
 from rmo_curate.audit.report import prose, write_audit
 from rmo_curate.filter_settings import FilterSettings
 from rmo_train.errors import ProcessingError, UserError
@@ -242,19 +241,6 @@ def test_the_terminal_gets_at_most_25_lines(audited):
     assert (
         len(summary.lines) <= 25 and str(summary.page) in summary.lines[-2] and str(summary.json) in summary.lines[-1]
     )
-
-
-def test_numbers_read_as_numbers():
-    assert [percent(s) for s in (0, 0.0004, 0.05, 0.5, 0.9995, 1)] == [
-        "0.0%",
-        "<0.1%",
-        "5.0%",
-        "50%",
-        ">99.9%",
-        "100.0%",
-    ]
-    assert [signed(v) for v in (1.25, -1.26, 0.0, NAN)] == ["+1.2", "−1.3", "0.0", "–"]
-    assert [magnitude(v) for v in (1234.5, 12.34, 1.234, 0.01234)] == ["1,234.5", "12.3", "1.23", "0.012"]
 
 
 def test_a_sparkline_stays_in_its_box():
