@@ -16,7 +16,7 @@ from rmo_train.errors import ProcessingError, UserError
 from rmo_train.optimizer import MasterAdamW
 from rmo_train.policy import save_model
 from rmo_train.progress import say
-from rmo_train.tables import check_key, read_json, sha256_file, sync_folder, write_bytes, write_json
+from rmo_train.tables import append_line, check_key, read_json, sha256_file, sync_folder, write_bytes, write_json
 
 METRICS = "metrics.jsonl"
 STATE = "trainer_state.json"
@@ -96,8 +96,7 @@ def load_state(folder: Path, key: Mapping[str, Any]) -> TrainState:
 
 
 def append_metrics(out: Path, line: Mapping[str, Any]) -> None:
-    with (out / METRICS).open("a", encoding="utf-8") as f:
-        f.write(json.dumps(line) + "\n")
+    append_line(out / METRICS, json.dumps(line))
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:

@@ -137,7 +137,7 @@ def forward_backward(job: Job, loss: Loss, rows: np.ndarray, packs: list[Pack], 
     value = mixed(loss, logps, job.plan.parameters, confidence)
     if job.plan.amplifier is not None:
         value = value + job.plan.amplifier.value(job.plan.amplifier.margin(loss, logps, job.plan.parameters))
-    weight = data.weight[chosen_rows] / data.weight[rows].sum()
+    weight = data.weight[chosen_rows] / (data.weight[rows].sum() or 1.0)  # a batch of weight 0 has no gradient
     total = (value * torch.from_numpy(weight).float().to(device)).sum()
     total.backward()
     detached = each_column(lambda column: column.detach(), logps)

@@ -136,12 +136,27 @@ def open_pairs(folder: Path) -> PairData:
     data = _from_run(folder, manifest) if stage == "run" else _from_shards(folder, manifest)
     if not len(data):
         raise UserError(f"{folder}: no pairs to use in it (0 rows)")
+    _check_between(folder, data, "weight", 0, np.inf)
+    _check_between(folder, data, "label_confidence", 0, 1)
     for name in ("ref_chosen", "ref_rejected"):
         column = getattr(data, name)
         if column is not None and not np.isfinite(column).all():
             row = int(np.flatnonzero(~np.isfinite(column))[0])
             raise UserError(f"{folder}: pair {data.ids[row]} has {name}_logps = {column[row]}; score the data again")
     return data
+
+
+def _check_between(folder: Path, data: PairData, name: str, low: float, high: float) -> None:
+    column = getattr(data, name)
+    wrong = ~(np.isfinite(column) & (column >= low) & (column <= high))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise UserError(
+            f"{folder}: pair {data.ids[row]} has {name} = {column[row]}, expected a number of {low} or more"
+            + (f" and at most {high}" if np.isfinite(high) else "")
+        )
+    if name == "weight" and not column.any():
+        raise UserError(f"{folder}: every pair has weight 0, so there is nothing to train on")
 
 
 def _common(folder: Path, manifest: dict[str, Any], table: pa.Table) -> dict[str, Any]:

@@ -219,7 +219,7 @@ def _try_save(job: Any) -> None:
     trial = job.out / ".save-test"
     try:
         save_model(job.model, job.tokenizer, trial)
-    except OSError as e:
+    except ProcessingError as e:
         raise ProcessingError(f"{job.out}: the model cannot be saved there ({e}); nothing was trained") from e
     finally:
         shutil.rmtree(trial, ignore_errors=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -156,10 +155,13 @@ def write_json(path: Path, value: Any) -> None:
 
 def append_line(path: Path, line: str) -> None:
     """Append one line and fsync it."""
-    with path.open("a", encoding="utf-8") as f:
-        f.write(line + "\n")
-        f.flush()
-        os.fsync(f.fileno())
+    try:
+        with path.open("a", encoding="utf-8") as f:
+            f.write(line + "\n")
+            f.flush()
+            os.fsync(f.fileno())
+    except OSError as e:
+        raise ProcessingError(f"cannot write {path}: {e.strerror or e}") from e
 
 
 @dataclass(frozen=True)
@@ -271,10 +273,8 @@ class PartWriter:
     finished stage with such a part is an unfinished one again.
     """
 
-    def __init__(self, folder: Path, stage: str, key: Mapping[str, Any], schema: pa.Schema, *, overwrite: bool = False):
+    def __init__(self, folder: Path, stage: str, key: Mapping[str, Any], schema: pa.Schema):
         self.folder, self.stage, self.key, self.schema = folder, stage, dict(key), schema
-        if overwrite and folder.exists():
-            shutil.rmtree(folder)
         if (found := read_manifest(folder)) is not None:
             check_key(found["key"], self.key, folder)
             reopen_if_damaged(folder)

@@ -246,10 +246,19 @@ def test_a_damaged_shard_is_refused(make_shards, tmp_path):
         open_pairs(folder)
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_update(make_shards, tiny_model_folder, tmp_path):
-    folder = make_shards(tmp_path / "shards", weight=np.array([np.inf] + [1.0] * 23))
+def test_a_loss_that_is_not_finite_stops_before_the_update(shards, tiny_model_folder, tmp_path):
+    exploding = TrainSettings(**QUICK | {"learning_rate": 1e30})
     with pytest.raises(ProcessingError, match="not finite, weights not updated"):
-        run_training(folder, str(tiny_model_folder), tmp_path / "out", TrainSettings(**QUICK))
+        run_training(shards, str(tiny_model_folder), tmp_path / "out", exploding)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(("column", "value"), [("weight", np.inf), ("weight", -1.0), ("label_confidence", 1.5)])
+def test_a_weight_or_confidence_out_of_range_is_named(column, value, make_shards, tmp_path):
+    values = np.ones(24)
+    values[7] = value
+    with pytest.raises(UserError, match=f"pair-7 has {column} = {value}"):
+        open_pairs(make_shards(tmp_path / "shards", **{column: values}))
 
 
 def test_a_folder_that_is_no_training_run_is_left_alone(shards, tiny_model_folder, tmp_path):
