@@ -504,3 +504,10 @@ def test_a_path_on_the_command_line_must_exist_even_in_a_dry_run(command):
 def test_json_of_an_evaluation(scored, model):
     outcome = train("eval", scored, "--model", model, "--out", "eval.json")
     assert outcome.code == 0 and json.loads(Path("eval.json").read_text())["n"] == 16
+
+
+def test_audit_of_a_run_without_a_proxy_shows_what_can_be_shown(base_only, working_folder):
+    outcome = curate("audit", base_only, "--out", "report")
+    assert outcome.code == 0, outcome.err
+    assert "rmo-curate proxy" in (working_folder / "report" / "report.html").read_text(encoding="utf-8")
+    assert json.loads((working_folder / "report" / "audit.json").read_text())["end"] is None
