@@ -110,21 +110,11 @@ def packed_batch(job: Job, rows: np.ndarray) -> list[tuple[list[Pack], np.ndarra
     A pair is never split over groups: its loss needs both of its log-probs. Without shared prompts a group is one
     pair in plain rows.
     """
-    trees = pair_trees(job.data, rows)
     if not job.layout.shared:
-        return [
-            ([make_pack([t]) for t in plain_trees([_renumbered(tree, 0)])], np.array([k]))
-            for k, tree in enumerate(trees)
-        ]
-    groups = first_fit([t.tokens for t in trees], job.budget)
-    return [
-        ([make_pack([_renumbered(trees[k], slot) for slot, k in enumerate(group)])], np.array(group))
-        for group in groups
-    ]
-
-
-def _renumbered(tree: Any, pair: int) -> Any:
-    return type(tree)(tree.prompt, tree.responses, (2 * pair, 2 * pair + 1))
+        members = [np.array([k]) for k in range(len(rows))]
+        return [([make_pack([t]) for t in plain_trees(pair_trees(job.data, rows[m]))], m) for m in members]
+    members = [np.array(g) for g in first_fit([t.tokens for t in pair_trees(job.data, rows)], job.budget)]
+    return [([make_pack(pair_trees(job.data, rows[m]))], m) for m in members]
 
 
 def forward_backward(job: Job, loss: Loss, rows: np.ndarray, packs: list[Pack], members: np.ndarray) -> Part:
