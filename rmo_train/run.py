@@ -124,13 +124,13 @@ def build_job(
 
     from rmo_train.logps import choose_layout, default_tokens_per_batch
     from rmo_train.loop import Job
-    from rmo_train.policy import context_length, load_for_training, load_tokenizer, resolve_dtype
+    from rmo_train.policy import context_length, load_for_training, load_tokenizer
 
     torch.manual_seed(settings.seed)
     tokenizer = load_tokenizer(model_name)
     model: Any = load_for_training(
         model_name,
-        resolve_dtype(training_dtype(settings, data)),
+        training_dtype(settings, data),
         lora=settings.lora,
         gradient_checkpointing=settings.gradient_checkpointing,
         seed=settings.seed,
@@ -196,7 +196,7 @@ def step_zero_noise(job: Any, model_name: str) -> float:
     from rmo_train.logps import response_logps
     from rmo_train.loop import STEP_ZERO_PAIRS
     from rmo_train.packing import pair_trees
-    from rmo_train.policy import load_model, resolve_dtype
+    from rmo_train.policy import load_model
 
     recorded = float((job.data.manifest.get("noise_sd") or {}).get("base") or 0.0)
     scored_in = job.data.reference.get("dtype")
@@ -205,7 +205,7 @@ def step_zero_noise(job: Any, model_name: str) -> float:
     rows = np.linspace(0, len(job.data) - 1, min(STEP_ZERO_PAIRS, len(job.data))).astype(int)
     trees = pair_trees(job.data, rows)
     margins = []
-    for model in (job.model, load_model(model_name, resolve_dtype(scored_in))):
+    for model in (job.model, load_model(model_name, scored_in)):
         model.eval()
         logps = response_logps(model, trees, 2 * len(rows), job.layout, job.budget).reshape(-1, 2)
         margins.append(logps[:, 0] - logps[:, 1])
@@ -231,7 +231,7 @@ def run_eval(
     """The Evaluation of `model` on a run or shard folder, with how far that overlaps what the model was trained on."""
     from rmo_train.evaluate import evaluate, overlap_of, reference_logps, summarise
     from rmo_train.logps import choose_layout, default_tokens_per_batch
-    from rmo_train.policy import identity, load_model, resolve, resolve_dtype
+    from rmo_train.policy import identity, load_model, resolve
     from rmo_train.tables import read_table
 
     data = open_pairs(folder)
@@ -250,7 +250,7 @@ def run_eval(
     if found.weights_sha256 == data.reference.get("weights_sha256") and precision == data.reference.get("dtype"):
         say(f"{model} is the reference itself: its log-probs are read from the data, nothing is computed")
         return summarise(data, reference_logps(data), overlap)
-    policy = load_model(model, resolve_dtype(precision))
+    policy = load_model(model, precision)
     layout = choose_layout(policy, data.longest())
     budget = tokens_per_batch or default_tokens_per_batch(next(policy.parameters()).device)
     return evaluate(policy, data, layout, budget, overlap)

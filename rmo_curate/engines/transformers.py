@@ -41,9 +41,9 @@ class TransformersEngine:
 
     def __post_init__(self) -> None:
         from rmo_train.logps import choose_layout, default_tokens_per_batch
-        from rmo_train.policy import load_model, resolve_dtype
+        from rmo_train.policy import load_model
 
-        self.model = load_model(self.checkpoint, resolve_dtype(self.dtype))
+        self.model = load_model(self.checkpoint, self.dtype)
         self.layout = choose_layout(self.model, self.longest)
         device = next(self.model.parameters()).device
         self.budget = self.tokens_per_batch or default_tokens_per_batch(device)
