@@ -285,7 +285,8 @@ def test_lone_surrogates_are_replaced_and_pairs_kept():
 @patient
 @given(st.text(st.characters(exclude_categories=())))
 def test_whatever_text_can_be_written(text):
-    suspects.presentable(text).encode("utf-8")
+    shown = suspects.presentable(text)
+    assert shown.encode("utf-8").decode("utf-8") == shown
 
 
 def test_a_megabyte_answer_is_cut_and_the_page_says_so(make_run, tmp_path):
