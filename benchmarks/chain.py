@@ -27,7 +27,12 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def environment() -> dict[str, Any]:
-    return {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version(), **versions()}
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        **versions(),
+    }
 
 
 def detection(recipe: Recipe, truth: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ class DataSettings(Settings):
 
     train: str = Field(description="Training pairs (or --data)")
     heldout: str | None = Field(None, description="Held-out pairs of other prompts (or --eval-data)")
+    map: dict[str, str] = Field({}, description="Columns that are called otherwise in the data: {prompt: question}")
 
 
 class EvalSettings(Settings):

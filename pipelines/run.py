@@ -35,7 +35,13 @@ def run_recipe(recipe: Recipe) -> None:
     stage(
         "score",
         run_score(
-            [recipe.data.train], recipe.model, recipe.run, recipe.score, recipe.proxy, checkpoints=recipe.checkpoints
+            [recipe.data.train],
+            recipe.model,
+            recipe.run,
+            recipe.score,
+            recipe.proxy,
+            checkpoints=recipe.checkpoints,
+            columns=recipe.data.map,
         ),
     )
     stage("filter", run_filter(recipe.run, recipe.shards, recipe.filter))
@@ -43,7 +49,8 @@ def run_recipe(recipe: Recipe) -> None:
     if recipe.eval is not None:
         held_out = recipe.score.model_copy(update={"proxy_folds": 0, "limit": recipe.eval.limit})
         heldout = str(recipe.data.heldout)
-        stage("heldout", run_score([heldout], recipe.model, recipe.eval.run, held_out, recipe.proxy))
+        lines = run_score([heldout], recipe.model, recipe.eval.run, held_out, recipe.proxy, columns=recipe.data.map)
+        stage("heldout", lines)
         if recipe.eval.baseline:
             stage("plain", run_filter(recipe.run, recipe.plain_shards, FilterSettings(rule="none")))
             plain = recipe.train.model_copy(

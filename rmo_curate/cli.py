@@ -1,4 +1,4 @@
-"""`rmo-curate`: score, proxy, filter, audit, status. Each command parses, builds its settings and calls."""
+"""`rmo-curate`: score, proxy, filter, audit, inspect, export, status. Each parses, builds its settings and calls."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ from typing import Annotated, Any
 import typer
 
 from rmo_curate.audit.collect import AuditSettings
+from rmo_curate.column_map import column_map
+from rmo_curate.export_formats import Trainer
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.job import ScoreSettings
 from rmo_curate.proxies import ProxySettings
+from rmo_train.errors import UserError
 from rmo_train.settings import RecipeOption, build, flags, place, places, read_recipe, run_app, without_places
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done and stop")]
+DATA_HELP = "Files or folders (jsonl, json, csv, parquet, arrow; gzip, zstd) or hf:owner/name[:split]"
+MapOption = Annotated[
+    list[str] | None,
+    typer.Option("--map", help="A column that is called otherwise in the data: prompt=question; repeatable"),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make everything in the output folder again")]
 
 
@@ -27,10 +35,11 @@ def rmo_curate() -> None:
 @app.command()
 @flags(ScoreSettings)
 def score(
-    data: Annotated[list[str] | None, typer.Argument(help="Files or folders: jsonl, json, parquet, gzip")] = None,
+    data: Annotated[list[str] | None, typer.Argument(help=DATA_HELP)] = None,
     model: Annotated[str | None, typer.Option(help="Reference model: a folder, a hub name or smollm2-135m")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder")] = None,
     checkpoint: Annotated[list[str] | None, typer.Option(help="A trained checkpoint to score too; repeatable")] = None,
+    map: MapOption = None,
     recipe: RecipeOption = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -47,6 +56,7 @@ def score(
         build(ScoreSettings, "score", without_places("score", found), given),
         build(ProxySettings, "proxy", found.get("proxy", {}), {}),
         checkpoints=places(checkpoint, found, "score.checkpoint"),
+        columns=column_map(map, found),
         overwrite=overwrite,
         dry_run=dry_run,
     )
@@ -111,6 +121,49 @@ def audit(
         build(FilterSettings, "filter", without_places("filter", found), {}) if "filter" in found else None,
     )
     typer.echo("\n".join(summary.lines))
+
+
+@app.command()
+def inspect(
+    data: Annotated[list[str] | None, typer.Argument(help="Files or folders, as `score` takes them")] = None,
+    model: Annotated[str | None, typer.Option(help="Render and tokenise for this model: a folder or a name")] = None,
+    limit: Annotated[int | None, typer.Option(help="Look at the first N input records only")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="Tokens of prompt + longer response that `score` takes")
+    ] = None,
+    map: MapOption = None,
+    recipe: RecipeOption = None,
+) -> None:
+    """Show what data hold before they are scored: form, columns, samples with their tokens, problems by kind."""
+    from rmo_curate.inspection import run_inspect
+
+    found = read_recipe(recipe)
+    given = {"limit": limit, "max_length": max_length}
+    lines = run_inspect(
+        places(data, found, "data.train") or [place(None, found, "DATA", "data.train")],
+        model or found.get("score", {}).get("model"),
+        build(ScoreSettings, "score", without_places("score", found), given),
+        columns=column_map(map, found),
+    )
+    typer.echo("\n".join(lines))
+
+
+@app.command()
+def export(
+    shards: Annotated[Path | None, typer.Argument(help="Shard folder made by `rmo-curate filter`")] = None,
+    to: Annotated[Trainer | None, typer.Option(help="The trainer that is to read the pairs")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write")] = None,
+    recipe: RecipeOption = None,
+) -> None:
+    """Write the kept pairs as another trainer reads them, and say what that cannot carry."""
+    from rmo_curate.export import run_export
+
+    folder = Path(place(shards, read_recipe(recipe), "SHARDS", "filter.out"))
+    if to is None:
+        raise UserError(f"--to is missing; expected {', '.join(Trainer)}")
+    if out is None:
+        raise UserError("--out is missing: give the folder to write")
+    typer.echo("\n".join(run_export(folder, to, out)))
 
 
 @app.command()

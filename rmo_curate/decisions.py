@@ -6,18 +6,16 @@ only the reason that a dropped pair carries: too_long, then duplicate, then nois
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from rmo_curate import margins, thresholds
 from rmo_curate.filter_settings import FilterSettings
+from rmo_curate.id_hash import Strings, places
 from rmo_curate.rules import check_proxy, get_rule, is_constant, suspicion
-from rmo_curate.runs import Run, Scores, Trajectory, flagged
+from rmo_curate.runs import SCORED_COLUMNS, Run, Scores, Trajectory, flagged
 from rmo_train.errors import UserError
 
 REASONS = ("noisy", "ambiguous", "too_long", "duplicate", "decision")
@@ -32,7 +30,7 @@ class Decisions:
 
     trajectory: Trajectory
     scores: Scores
-    ids: np.ndarray  # [pairs] of str
+    ids: Strings  # [pairs]
     reason: np.ndarray  # [pairs] of None (kept) or one of REASONS
     suspicion: np.ndarray  # [pairs], NaN where there is none
     ambiguity: np.ndarray  # [pairs] |margin|, NaN where there is none
@@ -61,20 +59,20 @@ def decide(run: Run, settings: FilterSettings) -> Decisions:
     trajectory = run.trajectory(settings.proxy)
     check_proxy(rule, run, trajectory)
     check_margin(run, trajectory, settings)
-    pairs = run.pairs(["id", "tokens_sha", "flags"])
+    pairs = run.pairs([*SCORED_COLUMNS, "tokens_sha"])
     too_long = flagged(pairs, "too_long")
     if too_long.all():
         raise UserError(
             f"{run.folder}: none of its {len(too_long)} pairs is scorable ({too_long.sum()} are longer than "
             f"{run.manifest['max_length']} tokens); score data with pairs that fit, or with a larger --max-length"
         )
-    return decide_scored(
-        pairs["id"].to_pylist(), too_long, repeats(pairs["tokens_sha"]), run.scores(trajectory), trajectory, settings
-    )
+    duplicate = repeats(pairs["tokens_sha"])
+    pairs = pairs.select(SCORED_COLUMNS)  # the other column, 64 bytes a pair, is read no more
+    return decide_scored(pairs["id"], too_long, duplicate, run.scores(trajectory, pairs), trajectory, settings)
 
 
 def decide_scored(
-    ids: Sequence[str],
+    ids: Strings,
     too_long: np.ndarray,
     duplicate: np.ndarray,
     scores: Scores,
@@ -108,7 +106,7 @@ def decide_scored(
     return Decisions(
         trajectory,
         scores,
-        np.array(ids, dtype=object),
+        ids,
         np.array([None, *REASONS], dtype=object)[code],
         s,
         cut.ambiguity,
@@ -120,12 +118,10 @@ def decide_scored(
     )
 
 
-def repeats(tokens_sha: pa.ChunkedArray) -> np.ndarray:
+def repeats(tokens_sha: Strings) -> np.ndarray:
     """Which pairs have the same tokens as an earlier one: bool [pairs]."""
-    codes = pc.dictionary_encode(tokens_sha.combine_chunks()).indices.fill_null(-1).to_numpy()
-    # Codes are given out in order of first appearance, so a first appearance exceeds every code before it.
-    seen = np.maximum.accumulate(np.concatenate([[-1], codes]))[:-1]
-    return (codes >= 0) & (codes <= seen)
+    first = places(tokens_sha, tokens_sha)
+    return (first >= 0) & (first < np.arange(len(first)))
 
 
 def check_margin(run: Run, trajectory: Trajectory, settings: FilterSettings) -> None:
@@ -138,7 +134,7 @@ def check_margin(run: Run, trajectory: Trajectory, settings: FilterSettings) -> 
         )
 
 
-def low_quantile(ids: Sequence[str], scores: Scores, trajectory: Trajectory, settings: FilterSettings) -> Cut:
+def low_quantile(ids: Strings, scores: Scores, trajectory: Trajectory, settings: FilterSettings) -> Cut:
     """tau = the low_q quantile of |margin_T|; soft: drop where the pair's draw < P(drop); hard: drop below tau.
 
     A pair exactly at tau stays in a hard cut.

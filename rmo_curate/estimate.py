@@ -45,7 +45,9 @@ def dry_run_lines(
 
     pairs = source.counts["pairs"]
     sample = list(islice((r for r in source.records() if isinstance(r, Pair)), SAMPLE))
-    rendered = renderer.render_many([Conversation(p.prompt, p.chosen, p.rejected, p.tools) for p in sample])
+    rendered = renderer.render_many(
+        [Conversation(p.prompt, p.chosen, p.rejected, p.tools, p.chat_template_kwargs) for p in sample]
+    )
     rows = [pair_row(p, r, max_length) for p, r in zip(sample, rendered, strict=True) if isinstance(r, Rendered)]
     fit = [r for r in rows if TOO_LONG not in r["flags"]]
     tokens = sum(len(r["prompt_ids"]) + r["chosen_tokens"] + r["rejected_tokens"] for r in fit) / max(1, len(sample))

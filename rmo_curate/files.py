@@ -1,172 +1,27 @@
-"""Data files: the paths of a command line -> the records as they stand in the files, one by one.
-
-To add a kind of file, write a reader (`Path -> Iterator[Record]`) and enter it in `READERS`.
-"""
+"""Data files: the paths of a command line -> the files they name, and the records of these, one by one."""
 
 from __future__ import annotations
 
-import datetime
-import gzip
-import json
+import csv
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
-from uuid import UUID
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from rmo_curate.dataset_info import ranking_files
+from rmo_curate.hub import HUB, hub_files
+from rmo_curate.readers import KINDS, Reader, Record, reader_of
 from rmo_train.errors import UserError, nearest
-from rmo_train.tables import canonical_json, sha256_file
+from rmo_train.tables import read_json, sha256_file
 
 LFS_POINTER = b"version https://git-lfs"
+STATE = "state.json"  # beside the Arrow files of `save_to_disk`: which of them are the data
 # Descriptions of a data set that lie beside its data files and are no data themselves.
-NOT_DATA = frozenset({"manifest.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
-
-
-@dataclass(frozen=True)
-class Record:
-    """One input record: its value, or the reason why none could be read."""
-
-    line: int  # 1-based line of a jsonl file, elsewhere 1-based number of the record
-    value: Any = None
-    text: str | None = None  # the line as read; None where the file has no text per record
-    problem: str | None = None
-
-    @property
-    def raw(self) -> str:
-        return encodable(canonical_json(self.value)) if self.text is None else self.text
-
-
-def encodable(text: str) -> str:
-    """`text` with what UTF-8 cannot hold (lone surrogates) as backslash escapes: fit for an Arrow string."""
-    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
-
-
-# ---------------------------------------------------------------------------------------------------- readers
-
-
-def _open(path: Path) -> IO[bytes]:
-    """The file's bytes, unpacked if they are gzip (told by content: a `.gz` may have lost its suffix)."""
-    with path.open("rb") as f:
-        packed = f.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
-
-
-def _parse_line(number: int, line: bytes) -> Record:
-    text = line.decode("utf-8", errors="backslashreplace").rstrip("\r\n")
-    try:
-        line.decode("utf-8")
-        return Record(number, json.loads(text), text)
-    except UnicodeDecodeError as e:
-        return Record(number, text=text, problem=f"not UTF-8 at byte {e.start + 1} of the line")
-    except json.JSONDecodeError as e:
-        return Record(number, text=text, problem=f"not JSON at column {e.colno}: {e.msg}")
-    except (ValueError, RecursionError) as e:  # an integer of thousands of digits, lists nested too deep
-        return Record(number, text=text, problem=f"not readable as JSON: {e}")
-
-
-def read_jsonl(path: Path) -> Iterator[Record]:
-    """One object a line; blank lines are not records, but count as lines."""
-    with _open(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if line.strip():
-                yield _parse_line(number, line)
-
-
-def read_json(path: Path) -> Iterator[Record]:
-    """A list of objects, or an object that holds one list; JSON lines under this suffix are read as such."""
-    with _open(path) as f:
-        content = f.read()
-    if not content.strip():
-        return
-    if _is_json_lines(content):
-        yield from read_jsonl(path)
-        return
-    try:
-        value = json.loads(content.decode("utf-8-sig"))
-    except json.JSONDecodeError as e:
-        raise UserError(f"{path}:{e.lineno}:{e.colno}: not JSON: {e.msg}; correct the file there") from e
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"{path}: not readable as JSON: {e}") from e
-    if isinstance(value, dict):
-        lists = {k: v for k, v in value.items() if isinstance(v, list)}
-        if len(lists) != 1:
-            raise UserError(
-                f"{path}: an object with {len(lists)} lists (keys: {', '.join(map(repr, value)) or 'none'}); "
-                "expected a list of records, or an object that holds exactly one list"
-            )
-        value = next(iter(lists.values()))
-    if not isinstance(value, list):
-        raise UserError(f"{path}: expected a list of records, found {type(value).__name__}")
-    for number, item in enumerate(value, start=1):
-        yield Record(number, item)
-
-
-def _is_json_lines(content: bytes) -> bool:
-    """Whether the first line is an object of its own and more follows."""
-    first, _, rest = content.lstrip().partition(b"\n")
-    return bool(rest.strip()) and isinstance(_parse_line(1, first.removeprefix(b"\xef\xbb\xbf")).value, dict)
-
-
-def read_parquet(path: Path) -> Iterator[Record]:
-    """Rows; dates, bytes and decimals become text, so that every value is one that JSON can hold."""
-    number = 0
-    with pq.ParquetFile(path) as table:
-        for batch in table.iter_batches(batch_size=1024):
-            for row in _rows(batch):
-                number += 1
-                if row is None:
-                    yield Record(number, text="", problem="a text of the row is not UTF-8")
-                else:
-                    yield Record(number, {k: _plain(v) for k, v in row.items()})
-
-
-def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | None]:
-    """The batch's rows; None for a row with a text that is not UTF-8 (Arrow does not check when it reads)."""
-    try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError:
-        for i in range(batch.num_rows):
-            try:
-                yield batch.slice(i, 1).to_pylist()[0]
-            except UnicodeDecodeError:
-                yield None
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | int | float):
-        return value
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="backslashreplace")
-    if isinstance(value, Decimal | datetime.timedelta | UUID):
-        return str(value)
-    return repr(value)
-
-
-Reader = Callable[[Path], Iterator[Record]]
-READERS: dict[str, Reader] = {
-    ".jsonl": read_jsonl,
-    ".jsonl.gz": read_jsonl,
-    ".json": read_json,
-    ".json.gz": read_json,
-    ".parquet": read_parquet,
-}
-
-
-# ---------------------------------------------------------------------------------------------------- paths
+NOT_DATA = frozenset({"manifest.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", STATE})
 
 
 @dataclass(frozen=True)
@@ -181,7 +36,7 @@ class DataFile:
         """The records; a UserError where the file itself is damaged."""
         try:
             yield from self.reader(self.path)
-        except (OSError, EOFError, zlib.error, pa.ArrowException) as e:
+        except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException) as e:
             raise UserError(
                 f"{self.name}: cannot be read ({e}); it is damaged, cut short, or not what its suffix says"
             ) from e
@@ -191,15 +46,90 @@ class DataFile:
         return {"name": self.name, "bytes": self.path.stat().st_size, "sha256": sha256_file(self.path)}
 
 
-def _reader(path: Path) -> Reader | None:
-    name = path.name.lower()
-    return next((READERS[s] for s in sorted(READERS, key=len, reverse=True) if name.endswith(s)), None)
+@dataclass
+class Found:
+    """What the paths name."""
+
+    files: list[DataFile] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what was read of a folder, and what was passed over
+    columns: dict[str, str] = field(default_factory=dict)  # as `open_source` takes them; told by the data's description
+
+
+def read(files: Sequence[DataFile], limit: int | None) -> Iterator[tuple[int, Record]]:
+    """(number of the file, record), at most `limit` of them over all files."""
+    return islice(((i, record) for i, file in enumerate(files) for record in file.records()), limit)
+
+
+def find_files(paths: Sequence[str]) -> Found:
+    """The data files that the paths and names name, in order (a folder's sorted by name)."""
+    if not paths:
+        raise UserError("no data given; expected one or more files or folders")
+    found = Found()
+    for given in paths:
+        path = Path(given)
+        if given.startswith(HUB):
+            files = hub_files(given)
+            found.files += [DataFile(name, file, _reader(file)) for name, file in files]
+            found.notes.append(f"{given}: {', '.join(str(file) for _, file in files)}")
+        elif path.is_file():
+            found.files.append(_data_file(path))
+        elif path.is_dir():
+            _find_in_folder(given, path, found)
+        else:
+            beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise UserError(
+                f"{given}: not a local file or folder{nearest(path.name, beside)}; the kinds of file read are {KINDS}; "
+                "a data set of the Hugging Face hub is hf:owner/name"
+            )
+    return found
+
+
+def _find_in_folder(given: str, path: Path, found: Found) -> None:
+    """Its data files, sorted by name; where it has a description that names them, those."""
+    inside = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith((".", "_")))
+    described = ranking_files(path)
+    if described is not None:
+        data = list(described.files)
+        _agree(found.columns, described.columns, given)
+    else:
+        listed = _listed(path)
+        data = [p for p in inside if (p.name in listed if listed else reader_of(p) and p.name not in NOT_DATA)]
+    if not data:
+        below = sorted({p.parent.as_posix() for p in path.rglob("*") if p.is_file() and reader_of(p)})
+        hint = f"; there are some in {', '.join(below[:3])}" if below and below != [path.as_posix()] else ""
+        raise UserError(f"{given}: a folder without data files ({KINDS}){hint}")
+    found.files += [_data_file(p) for p in data]
+    names = ", ".join(p.name for p in data[:5]) + (f" and {len(data) - 5} more" if len(data) > 5 else "")
+    found.notes.append(f"{given}: {len(data)} data files: {names}")
+    if passed := [p.name for p in inside if p not in data]:
+        found.notes.append(f"{given}: passed over {', '.join(passed)} (not data files)")
+
+
+def _listed(path: Path) -> set[str]:
+    """The Arrow files that `save_to_disk` lists; others in such a folder are caches of transformations."""
+    state = read_json(path / STATE) if (path / STATE).is_file() else {}
+    files = state.get("_data_files") if isinstance(state, dict) else None
+    return {f["filename"] for f in files} if files else set()
+
+
+def _agree(columns: dict[str, str], more: Mapping[str, str], given: str) -> None:
+    for role, column in more.items():
+        if columns.setdefault(role, column) != column:
+            raise UserError(
+                f"{given}: the column {role} is {column!r} here and {columns[role]!r} in another folder; "
+                "give the folders one at a time"
+            )
+
+
+def _reader(path: Path) -> Reader:
+    reader = reader_of(path)
+    if reader is None:
+        raise UserError(f"{path}: unknown kind of file; the kinds read are {KINDS}")
+    return reader
 
 
 def _data_file(path: Path) -> DataFile:
     reader = _reader(path)
-    if reader is None:
-        raise UserError(f"{path}: unknown kind of file; the kinds read are {', '.join(READERS)}")
     try:
         with path.open("rb") as f:
             start = f.read(len(LFS_POINTER))
@@ -208,36 +138,3 @@ def _data_file(path: Path) -> DataFile:
     if start == LFS_POINTER:
         raise UserError(f"{path}: a git-LFS pointer, not the data; fetch the file itself with `git lfs pull`")
     return DataFile(path.as_posix(), path, reader)
-
-
-def read(files: Sequence[DataFile], limit: int | None) -> Iterator[tuple[int, Record]]:
-    """(number of the file, record), at most `limit` of them over all files."""
-    return islice(((i, record) for i, file in enumerate(files) for record in file.records()), limit)
-
-
-def find_files(paths: Sequence[str]) -> tuple[list[DataFile], list[str]]:
-    """The data files that the paths name, in order (a folder's sorted by name), and notes on what was passed over."""
-    if not paths:
-        raise UserError("no data given; expected one or more files or folders")
-    found, notes = [], []
-    for given in paths:
-        path = Path(given)
-        if path.is_file():
-            found.append(_data_file(path))
-        elif path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith((".", "_")))
-            data = [p for p in inside if _reader(p) and p.name not in NOT_DATA]
-            if not data:
-                below = sorted({p.parent.as_posix() for p in path.rglob("*") if p.is_file() and _reader(p)})
-                hint = f"; there are some in {', '.join(below[:3])}" if below and below != [path.as_posix()] else ""
-                raise UserError(f"{given}: a folder without data files ({', '.join(READERS)}){hint}")
-            found += [_data_file(p) for p in data]
-            if passed := [p.name for p in inside if p not in data]:
-                notes.append(f"{given}: passed over {', '.join(passed)} (not data files)")
-        else:
-            beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise UserError(
-                f"{given}: not a local file or folder{nearest(path.name, beside)}; "
-                f"the kinds of file read are {', '.join(READERS)}"
-            )
-    return found, notes

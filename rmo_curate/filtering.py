@@ -11,6 +11,7 @@ from rmo_curate.decisions import Decisions, decide
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.runs import open_run
 from rmo_curate.shards import find_shards, write_shards
+from rmo_train.errors import Stopped
 
 __all__ = ["Decisions", "FilterSettings", "decide", "run_filter", "write_shards"]
 
@@ -24,9 +25,12 @@ def run_filter(
         done = find_shards(run, run.trajectory(settings.proxy), settings, out)
         if done is not None:
             return [f"{out}: already done, {done['counts']['kept']:,} of {done['counts']['pairs']:,} pairs kept"]
-    decisions = decide(run, settings)
-    if dry_run:
-        return [*decisions.said, f"dry run: {out} is not written"]
-    manifest = write_shards(run, decisions, settings, out, overwrite=overwrite)
+    try:
+        decisions = decide(run, settings)
+        if dry_run:
+            return [*decisions.said, f"dry run: {out} is not written"]
+        manifest = write_shards(run, decisions, settings, out, overwrite=overwrite)
+    except KeyboardInterrupt as e:
+        raise Stopped(f"stopped; {run_folder} is as it was, {out} too. Run the same command again") from e
     files = len(manifest["parts"])
     return [*decisions.said, f"wrote {out}: {manifest['counts']['kept']:,} pairs in {files} file{'s' * (files > 1)}"]

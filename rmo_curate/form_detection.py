@@ -8,10 +8,13 @@ from typing import Any
 
 from rmo_curate.files import DataFile, read
 from rmo_curate.forms import FORMS, Form, fields_of, missing, recognise
+from rmo_curate.forms.form import every, is_text
 from rmo_curate.messages import describe
 from rmo_train.errors import UserError, nearest
 
 SAMPLE = 100  # records that decide the form
+HOLD_MESSAGES = ("prompt", "chosen", "rejected", "conversations", "context")
+MESSAGE_KEYS = ("role", "content", "from", "value")
 MISSING_SHARE = 0.95  # a column that this share of the records lacks is a mistake in its name, not in the records
 
 
@@ -62,31 +65,43 @@ def _unrecognised(sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str
     for role in ("chosen", "rejected"):
         column = columns.get(role, role)
         if all(record.get(column) is None for record in sample):
-            return f"no column {column!r} in any record; {listed}{nearest(column, found)}"
+            hint = nearest(column, found) or "."
+            return (
+                f"no column {column!r} in any record; {listed}{hint} A column of another name is given as "
+                f"--map {role}=NAME. The forms read are\n{_known_forms()}"
+            )
     fields = [fields_of(record, columns) for record in sample]
-    if all(f["prompt"] is None and isinstance(f["chosen"], str) and isinstance(f["rejected"], str) for f in fields):
+    if all(f.get("prompt") is None and every(is_text, f, "chosen", "rejected") for f in fields):
         return (
             "chosen and rejected are plain texts and there is no prompt, so where the prompt ends cannot be known; "
-            f"{listed}{nearest('prompt', found) or '.'} Add a column 'prompt', or turns 'Human:' and 'Assistant:'"
+            f"{listed}{nearest('prompt', found) or '.'} Add a column 'prompt', or turns 'Human:' and 'Assistant:', or "
+            "name the column that is the prompt: --map prompt=NAME"
         )
-    first = next((f for f in fields if f["chosen"] is not None), fields[0])
-    shown = ", ".join(f"{role} is {describe(first[role])}" for role in ("prompt", "chosen", "rejected"))
-    forms = "\n  ".join(f"{form.name}: {form.looks}" for form in FORMS.values())
-    return f"no known form: {shown}; {listed}. The forms read are\n  {forms}"
+    first = next((f for f in fields if f.get("chosen") is not None), fields[0])
+    shown = ", ".join(f"{role} is {describe(first.get(role))}" for role in ("prompt", "chosen", "rejected"))
+    return f"no known form: {shown}; {listed}. The forms read are\n{_known_forms()}"
 
 
-def notes_on_messages(sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> list[str]:
-    """A note on what messages hold besides role and content."""
+def _known_forms() -> str:
+    return "\n".join(f"  {form.name}: {form.looks}" for form in FORMS.values())
+
+
+def notes_on_columns(form: Form, sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> list[str]:
+    """Notes on what is there and not used: what messages hold besides role and content, a system prompt beside them."""
     lost: set[str] = set()
     for record in sample:
-        for role in ("prompt", "chosen", "rejected"):
+        for role in HOLD_MESSAGES:
             value = record.get(columns.get(role, role))
-            for message in value if isinstance(value, list) else []:
+            for message in value if isinstance(value, list) else [value]:
                 if isinstance(message, dict):
-                    lost.update(
-                        k for k, v in message.items() if k not in ("role", "content") and v not in (None, [], "")
-                    )
-    return [f"of a message, role and content are kept; left out: {', '.join(sorted(lost))}"] if lost else []
+                    lost.update(k for k, v in message.items() if k not in MESSAGE_KEYS and v not in (None, [], ""))
+    notes = [f"of a message, role and content are kept; left out: {', '.join(sorted(lost))}"] if lost else []
+    if form.name == "trl-standard" and any(isinstance(r.get("system"), str) and r["system"].strip() for r in sample):
+        notes.append(
+            "column 'system' is kept beside the pairs: in the form trl-standard it is no part of the prompt "
+            f"(if it is one here: --map question={columns.get('prompt', 'prompt')})"
+        )
+    return notes
 
 
 def check_columns(

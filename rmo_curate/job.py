@@ -9,7 +9,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from rmo_curate.engines.base import Engine
+from rmo_curate.engines.choice import AUTO, measured_engine, settled_engine
 from rmo_curate.engines.transformers import TransformersEngine
+from rmo_curate.engines.vllm import VllmEngine
 from rmo_curate.estimate import cost_line, dry_run_lines
 from rmo_curate.pairs_stage import TOO_LONG, write_pairs
 from rmo_curate.proxies import Family, ProxySettings, begin_family, family_stages, plan_family, train_family
@@ -19,12 +22,14 @@ from rmo_curate.run_folder import (
     make_run_folder,
     next_order,
     recorded_reference,
+    stoppable,
     summary,
     write_run_manifest,
 )
 from rmo_curate.runs import MADE_BY
 from rmo_curate.scoring import Assignment, ScoreStage, in_group_order, score_stage
 from rmo_curate.sources import Pair, Source, open_source
+from rmo_train.config import Attention
 from rmo_train.errors import UserError
 from rmo_train.pairs import PairData, open_pairs
 from rmo_train.progress import say
@@ -42,18 +47,22 @@ from rmo_train.tables import (
 )
 
 DEFAULT_MAX_LENGTH = 1024
+LOGS = "logs"  # in a run folder: what engines print
 
 
 class ScoreSettings(Settings):
     """How pairs are read and scored."""
 
-    engine: Literal["auto", "transformers"] = Field("auto", description="Engine of the forward passes")
+    engine: Literal["auto", "vllm", "transformers"] = Field(
+        "auto", description="Engine of the forward passes; auto: the faster one with a GPU and vLLM, else transformers"
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the machine has it")
     max_length: int | None = Field(
         None, ge=8, description="Tokens of prompt + longer response (default: 1024, or the model's context)"
     )
     limit: int | None = Field(None, ge=1, description="Use the first N input records, rejects included")
     part_size: int = Field(1024, ge=1, description="Least pairs of a part file: what a kill can lose")
+    attention: Attention = Field("auto", description="How packed rows attend; auto: the fastest as measured at start")
     tokens_per_batch: int | None = Field(None, ge=16, description="Tokens of one packed row (default: by device)")
     max_rejects: float | None = Field(None, ge=0, le=1, description="Share of rejected records that is an error")
     proxy_folds: int | None = Field(
@@ -71,6 +80,7 @@ def run_score(
     proxy: ProxySettings,
     *,
     checkpoints: Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> list[str]:
@@ -87,8 +97,8 @@ def run_score(
     others = [identity(c) for c in checkpoints]
     for other in others:
         _check_checkpoint(other, reference)
-    max_length = _max_length(settings, model, context_length(load_config(model)))
-    source = open_source(data, limit=settings.limit)
+    max_length = longest_allowed(settings, model, context_length(load_config(model)))
+    source = open_source(data, limit=settings.limit, columns=columns)
     for line in (source.said, *source.notes):
         say(line)
     _check_rejects(source.counts, settings)
@@ -96,10 +106,12 @@ def run_score(
     proxy = proxy.model_copy(update={"folds": folds})
     _check_prompts(source, folds)
     recorded = None if overwrite else recorded_reference(run)
-    resolved = {**asdict(reference), "dtype": _dtype(settings, recorded), "engine": "transformers"}
+    resolved = {**asdict(reference), "dtype": _dtype(settings, recorded)}
+    resolved["engine"] = settled_engine(settings.engine, recorded)
     key = {
         "inputs": [i["sha256"] for i in source.inputs],  # by content: moving a file changes nothing
         "form": source.form.name,
+        "columns": dict(source.columns),
         "limit": settings.limit,
         "max_length": max_length,
         "part_size": settings.part_size,
@@ -107,31 +119,39 @@ def run_score(
         "template_sha256": reference.template_sha256,
     }
     if recorded is not None:
-        check_reference(recorded, resolved, run)
+        begun = recorded["engine"] if recorded["engine"] != AUTO else resolved["engine"]  # killed before it was chosen
+        check_reference({**recorded, "engine": begun}, resolved, run)
         check_key((read_manifest(run / "pairs") or {}).get("key", key), key, run)
     renderer = Renderer(load_tokenizer(model))
     if dry_run:
-        return dry_run_lines(source, renderer, resolved, max_length, proxy, len(checkpoints))
+        engine = "the faster" if resolved["engine"] == AUTO else resolved["engine"]
+        return dry_run_lines(source, renderer, {**resolved, "engine": engine}, max_length, proxy, len(checkpoints))
     _check_not_inside(run, [*data, model, *checkpoints], overwrite)
-    make_run_folder(run, afresh=overwrite)
-    counts = write_pairs(source, renderer, run, key, part_size=settings.part_size, max_length=max_length)["counts"]
-    _check_rendered(run, source, counts, max_length, settings)
-    write_run_manifest(run, resolved)
-    reopen_if_damaged(run / "scores" / "base")  # which `open_pairs` would refuse to read
-    pairs = open_pairs(run)
-    family = plan_family(run, pairs, proxy, _pairs_sha(run)) if folds else None
-    if family is not None:
-        begin_family(run, pairs, family)
-    say(cost_line(pairs, len(checkpoints), family))
-    _score(run, pairs, _plain_stage(run, pairs, "base", "base", reference, resolved), settings)
-    write_run_manifest(run, resolved)
-    for name, other in zip(checkpoints, others, strict=True):
-        stage = f"{_slug(name)}-{other.weights_sha256[:8]}"
-        _score(run, pairs, _plain_stage(run, pairs, stage, "user", other, resolved), settings)
+    with stoppable(run):
+        make_run_folder(run, afresh=overwrite)
+        counts = write_pairs(source, renderer, run, key, part_size=settings.part_size, max_length=max_length)["counts"]
+        _check_rendered(run, source, counts, max_length, settings)
         write_run_manifest(run, resolved)
-    if family is not None:
-        _proxy_stage(run, model, family, settings)
-    return summary(run)
+        reopen_if_damaged(run / "scores" / "base")  # which `open_pairs` would refuse to read
+        pairs = open_pairs(run)
+        if resolved["engine"] == AUTO:
+            log = run / LOGS / "vllm-measured.log"
+            resolved["engine"] = measured_engine(model, resolved["dtype"], pairs, settings.tokens_per_batch, log)
+            write_run_manifest(run, resolved)
+            pairs = open_pairs(run)
+        family = plan_family(run, pairs, proxy, _pairs_sha(run)) if folds else None
+        if family is not None:
+            begin_family(run, pairs, family)
+        say(cost_line(pairs, len(checkpoints), family))
+        _score(run, pairs, _plain_stage(run, pairs, "base", "base", reference, resolved), settings)
+        write_run_manifest(run, resolved)
+        for name, other in zip(checkpoints, others, strict=True):
+            stage = f"{_slug(name)}-{other.weights_sha256[:8]}"
+            _score(run, pairs, _plain_stage(run, pairs, stage, "user", other, resolved), settings)
+            write_run_manifest(run, resolved)
+        if family is not None:
+            _proxy_stage(run, model, family, settings)
+        return summary(run)
 
 
 def run_proxy(run: Path, settings: ProxySettings, *, dry_run: bool = False) -> list[str]:
@@ -146,10 +166,11 @@ def run_proxy(run: Path, settings: ProxySettings, *, dry_run: bool = False) -> l
             f"would train {settings.folds} proxies of {family.total} steps of {family.settings.batch_size} pairs "
             f"and score steps {list(family.steps)} as {family.name}"
         ]
-    begin_family(run, pairs, family)
-    score = ScoreSettings(part_size=read_json(run / "pairs" / MANIFEST)["key"]["part_size"])
-    _proxy_stage(run, manifest["reference"]["name"], family, score)
-    return summary(run)
+    with stoppable(run):
+        begin_family(run, pairs, family)
+        score = ScoreSettings(part_size=read_json(run / "pairs" / MANIFEST)["key"]["part_size"])
+        _proxy_stage(run, manifest["reference"]["name"], family, score)
+        return summary(run)
 
 
 # ---------------------------------------------------------------------------------------------------- stages
@@ -165,8 +186,11 @@ def _proxy_stage(run: Path, model: str, family: Family, settings: ScoreSettings)
 
 
 def _score(run: Path, pairs: PairData, stage: ScoreStage, settings: ScoreSettings) -> None:
-    def engine(model: str) -> TransformersEngine:
-        return TransformersEngine(model, stage.key["dtype"], pairs.longest(), settings.tokens_per_batch)
+    def engine(model: str) -> Engine:
+        dtype, budget = stage.key["dtype"], settings.tokens_per_batch
+        if stage.key["engine"] == "vllm":
+            return VllmEngine(model, dtype, pairs.longest(), budget, log=run / LOGS / f"vllm-{stage.name}.log")
+        return TransformersEngine(model, dtype, pairs, budget, settings.attention)
 
     key = {**stage.key, "pairs": _pairs_sha(run), "part_size": settings.part_size}
     score_stage(run, pairs, replace(stage, key=key), engine, settings.part_size)
@@ -203,7 +227,8 @@ def _dtype(settings: ScoreSettings, recorded: dict[str, Any] | None) -> str:
 # ---------------------------------------------------------------------------------------------------- checks
 
 
-def _max_length(settings: ScoreSettings, model: str, context: int) -> int:
+def longest_allowed(settings: ScoreSettings, model: str, context: int) -> int:
+    """`max_length` as it is used: tokens of prompt + longer response, at most the model's `context`."""
     if settings.max_length and settings.max_length > context:
         raise UserError(
             f"--max-length {settings.max_length}: the context of {model} is {context} tokens; give at most that"

@@ -29,6 +29,7 @@ class RejectReason(StrEnum):
     NOT_TEXT = "not_text"
     BAD_MESSAGES = "bad_messages"
     OTHER_FORM = "other_form"
+    NO_PREFERENCE = "no_preference"
     DUPLICATE = "duplicate"
 
 

@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from rmo_curate.forms import RejectReason
+from rmo_curate.render_pool import TOO_LONG, RowMaker, Rows, pair_row, rendered, workers_for
 from rmo_curate.sources import Pair, Reject, Source
+from rmo_train.errors import UserError
 from rmo_train.progress import progress, say
-from rmo_train.rendering import Conversation, Rendered, Renderer
-from rmo_train.tables import PAIR_SCHEMA, REJECT_SCHEMA, PartWriter, canonical_json, sha256_text, with_columns
+from rmo_train.rendering import RENDERING_FLAGS, Renderer
+from rmo_train.tables import PAIR_SCHEMA, REJECT_SCHEMA, PartWriter, with_columns
 
-RENDER_BATCH = 256
-TOO_LONG = "too_long"
+__all__ = ["TOO_LONG", "pair_row", "write_pairs"]
 
-
-def tokens_sha(rendered: Rendered) -> str:
-    """Hash of what a model sees of a pair."""
-    return sha256_text(canonical_json([rendered.prompt_ids, rendered.chosen_ids, rendered.rejected_ids]))
-
-
-def pair_row(pair: Pair, rendered: Rendered, max_length: int) -> dict[str, Any]:
-    """One row of RUN/pairs; a pair over `max_length` tokens (prompt + longer response) gets the flag `too_long`."""
-    longest = len(rendered.prompt_ids) + max(len(rendered.chosen_ids), len(rendered.rejected_ids))
-    flags = [*rendered.flags, *([TOO_LONG] if longest > max_length else [])]
-    return {
-        **pair.extra,
-        "id": pair.id,
-        "prompt": pair.prompt,
-        "chosen": pair.chosen,
-        "rejected": pair.rejected,
-        "tools": pair.tools,
-        "prompt_ids": rendered.prompt_ids,
-        "chosen_ids": rendered.chosen_ids,
-        "rejected_ids": rendered.rejected_ids,
-        "tokens_sha": tokens_sha(rendered),
-        "chosen_tokens": len(rendered.chosen_ids),
-        "rejected_tokens": len(rendered.rejected_ids),
-        "flags": flags,
-    }
+BATCH = 256  # records rendered with one call of the tokenizer
 
 
 def write_pairs(
@@ -52,10 +32,13 @@ def write_pairs(
     *,
     part_size: int,
     max_length: int,
+    workers: int | None = None,
 ) -> dict[str, Any]:
-    """Read, render and write every record; returns the pairs manifest. What is finished already is not written again.
+    """Read, render and write every record; returns the pairs manifest.
 
-    pairs + rejects == records, checked here.
+    Pairs of finished parts are read, and neither rendered nor written again. Memory holds a few batches and a part,
+    whatever the number of records. `workers`: processes that render (default: all allowed cores where it pays); the
+    parts are the same bytes with any number. pairs + rejects == records, checked here.
     """
     schema = with_columns(PAIR_SCHEMA, source.extra_fields())
     pairs = PartWriter(run / "pairs", "pairs", key, schema)
@@ -66,77 +49,150 @@ def write_pairs(
     for writer in (pairs, rejects):
         for name in writer.repaired:
             say(f"{writer.folder}: {name} was damaged and is made again")
+    if pairs.finished:
+        say(f"pairs: going on after {len(pairs.finished)} finished parts")
     counts: Counter[str] = Counter()
-    rows, refused = _Rows(pairs, part_size), _Rows(rejects, part_size)
-    waiting: list[Pair] = []
+    kept, refused = _Parts(pairs, part_size), _Parts(rejects, part_size)
+    total = sum(source.counts.values())
+    sent: deque[_Batch] = deque()
 
-    def flush() -> None:
-        conversations = [Conversation(p.prompt, p.chosen, p.rejected, p.tools) for p in waiting]
-        for pair, rendered in zip(waiting, renderer.render_many(conversations), strict=True):
-            if isinstance(rendered, Rendered):
-                row = pair_row(pair, rendered, max_length)
-                counts.update(row["flags"])
-                counts["pairs"] += 1
-                rows.add(row)
-            else:
-                raw = canonical_json({"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected})
-                reject(Reject(pair.source, pair.line, RejectReason.BAD_MESSAGES, str(rendered), raw))
-        waiting.clear()
+    def to_render() -> Iterator[list[Pair]]:
+        for batch in _batches(source, _finished_pairs(pairs)):
+            sent.append(batch)
+            yield batch.pairs
 
-    def reject(record: Reject) -> None:
-        counts["rejects"] += 1
-        counts[f"rejects/{record.reason.value}"] += 1
-        refused.add(
-            {
-                "source": record.source,
-                "line": record.line,
-                "reason": record.reason.value,
-                "detail": record.detail,
-                "raw": record.raw,
-            }
-        )
-
-    with progress("read and render", sum(source.counts.values()), "records") as bar:
-        for record in source.records():
-            counts["records"] += 1
-            bar.advance()
-            if isinstance(record, Reject):
-                reject(record)
-                continue
-            waiting.append(record)
-            if len(waiting) == RENDER_BATCH:
-                flush()
-        flush()
-    rows.close()
+    make = RowMaker(renderer, schema, max_length)
+    with progress("read and render", total, "records") as bar:
+        for rows in rendered(make, to_render(), workers or workers_for(total)):
+            batch = sent.popleft()
+            found = batch.rejects(rows)
+            counts.update(batch.flags + rows.flags)
+            counts.update(f"rejects/{reject.reason.value}" for reject in found)
+            counts.update(records=len(batch.records), rejects=len(found), pairs=len(batch.records) - len(found))
+            batch.write(rows, kept)
+            refused.add(pa.Table.from_pylist([_reject_row(r) for r in found], schema=REJECT_SCHEMA))
+            bar.advance(len(batch.records))
+    kept.close()
     refused.close()
+    if counts["records"] != total:
+        raise UserError(
+            f"{source.files[0].name}: {total} records when it was looked through, {counts['records']} a moment later; "
+            "something writes to the data: run again when that has ended"
+        )
+    numbers = {name: counts[name] for name in ("records", "pairs", "rejects", TOO_LONG)}
     assert counts["pairs"] + counts["rejects"] == counts["records"], counts
-    numbers = {name: counts[name] for name in ("records", "pairs", "rejects", TOO_LONG)} | {
-        name: counts[name] for name in sorted(counts) if name.startswith("rejects/")
-    }
-    flags = {n: c for n, c in counts.items() if n in ("boundary_mismatch", "template_rewrites_history")}
+    assert (kept.rows, refused.rows) == (counts["pairs"], counts["rejects"]), (kept.rows, refused.rows, counts)
+    numbers |= {name: counts[name] for name in sorted(counts) if name.startswith("rejects/")}
+    numbers |= {name: counts[name] for name in RENDERING_FLAGS if counts[name]}
     rejects.finish({"rejects": counts["rejects"]})
-    return pairs.finish(numbers | flags, form=source.form.name, inputs=source.inputs)
+    return pairs.finish(numbers, form=source.form.name, inputs=source.inputs)
 
 
-class _Rows:
+def _reject_row(record: Reject) -> dict[str, Any]:
+    return {
+        "source": record.source,
+        "line": record.line,
+        "reason": record.reason.value,
+        "detail": record.detail,
+        "raw": record.raw,
+    }
+
+
+@dataclass
+class _Batch:
+    """Consecutive records; which of the pairs are in a finished part."""
+
+    records: list[Pair | Reject] = field(default_factory=list)
+    finished: list[bool] = field(default_factory=list)  # aligned with `records`
+    flags: Counter[str] = field(default_factory=Counter)  # of the finished pairs
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Those to render."""
+        return [r for r, done in zip(self.records, self.finished, strict=True) if isinstance(r, Pair) and not done]
+
+    def _refused(self, rows: Rows) -> list[Reject | None]:
+        """For each record, why it is no pair; None for a pair."""
+        place = -1
+        found: list[Reject | None] = []
+        for record, done in zip(self.records, self.finished, strict=True):
+            if isinstance(record, Reject):
+                found.append(record)
+                continue
+            place += not done
+            found.append(None if done else rows.refused.get(place))
+        return found
+
+    def rejects(self, rows: Rows) -> list[Reject]:
+        """What is rejected, in the order of the records."""
+        return [reject for reject in self._refused(rows) if reject is not None]
+
+    def write(self, rows: Rows, parts: _Parts) -> None:
+        """Hand the rows over in the order of the records; the finished ones as a number only."""
+        start = 0
+        kept = [d for d, reject in zip(self.finished, self._refused(rows), strict=True) if reject is None]
+        for done, members in groupby(kept):
+            n = len(list(members))
+            if done:
+                parts.skip(n)
+            else:
+                parts.add(rows.table.slice(start, n))
+                start += n
+
+
+def _batches(source: Source, finished: Iterator[tuple[str, list[str]]]) -> Iterator[_Batch]:
+    """All records, BATCH at a time. Finished pairs come in the records' order, maybe with gaps (damaged parts)."""
+    batch, following = _Batch(), next(finished, None)
+    for record in source.records():
+        done = following is not None and isinstance(record, Pair) and record.id == following[0]
+        if following is not None and done:
+            batch.flags.update(following[1])
+            following = next(finished, None)
+        batch.records.append(record)
+        batch.finished.append(done)
+        if len(batch.records) == BATCH:
+            yield batch
+            batch = _Batch()
+    if batch.records:
+        yield batch
+
+
+def _finished_pairs(writer: PartWriter) -> Iterator[tuple[str, list[str]]]:
+    """(id, flags) of every pair in a finished part."""
+    for name in sorted(writer.finished):
+        table = pq.ParquetFile(writer.folder / name).read(columns=["id", "flags"])
+        yield from zip(table["id"].to_pylist(), table["flags"].to_pylist(), strict=True)
+
+
+class _Parts:
     """Collects rows and writes a part whenever `size` are there; a part that is finished already is only counted."""
 
     def __init__(self, writer: PartWriter, size: int):
         self.writer, self.size = writer, size
-        self.rows: list[dict[str, Any]] = []
-        self.part = 0
+        self.waiting: list[pa.Table] = []
+        self.rows = self.written = 0  # rows so far; those of them in parts
 
-    def add(self, row: dict[str, Any]) -> None:
-        self.rows.append(row)
-        if len(self.rows) == self.size:
-            self._write()
+    def add(self, table: pa.Table) -> None:
+        self.waiting.append(table)
+        self.rows += table.num_rows
+        while self.rows - self.written >= self.size:
+            self._write(self.size)
+
+    def skip(self, rows: int) -> None:
+        """Rows of finished parts: whole parts, so nothing waits before them."""
+        assert not sum(t.num_rows for t in self.waiting), "rows wait before a finished part"
+        self.rows += rows
+        self.written += (self.rows - self.written) // self.size * self.size
 
     def close(self) -> None:
-        if self.rows or self.part == 0:
-            self._write()
+        if self.rows > self.written or self.rows == 0:
+            self._write(self.rows - self.written)
 
-    def _write(self) -> None:
-        name = f"part-{self.part:05d}.parquet"
+    def _write(self, rows: int) -> None:
+        """The next part. Its rows are made one piece, so that its bytes do not depend on how they came."""
+        name = f"part-{self.written // self.size:05d}.parquet"
+        table = pa.concat_tables([self.writer.schema.empty_table(), *self.waiting])
         if name not in self.writer.finished:
-            self.writer.write(name, pa.Table.from_pylist(self.rows, schema=self.writer.schema))
-        self.rows, self.part = [], self.part + 1
+            self.writer.write(name, table.slice(0, rows).combine_chunks())
+        self.waiting = [table.slice(rows)]
+        self.written += rows

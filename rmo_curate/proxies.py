@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Mapping
@@ -15,11 +16,12 @@ from pydantic import Field, field_validator, model_validator
 
 from rmo_curate.scoring import Assignment, ScoreStage, in_group_order
 from rmo_train.config import TrainSettings
-from rmo_train.errors import UserError
+from rmo_train.errors import UserError, cannot_write
 from rmo_train.pairs import PairData
 from rmo_train.progress import say
 from rmo_train.settings import Settings
 from rmo_train.tables import (
+    MANIFEST,
     SPLIT_SCHEMA,
     PartFile,
     canonical_json,
@@ -27,13 +29,14 @@ from rmo_train.tables import (
     make_manifest,
     read_json,
     read_manifest,
+    sha256_file,
     sha256_text,
     write_json,
     write_table,
 )
 
 FAMILY = "family.json"  # a family's key, written before its training
-TRAINED = "trained.json"  # in a proxy's model folder: its training ran to the end
+TRAINED = "trained.json"  # in a proxy's model folder: its training ran to the end; the hashes of the model's files
 
 LORA_RANK = 16
 PAIRS_PER_DEVICE = 4
@@ -136,6 +139,10 @@ class Family:
     def model(self, run: Path, fold: int, step: int) -> Path:
         return run / "proxies" / self.name / f"fold-{fold}" / f"step-{step}"
 
+    def models(self, run: Path) -> list[Path]:
+        """Every model folder of the family."""
+        return [self.model(run, fold, step) for fold in range(self.settings.folds) for step in self.steps]
+
     def training_rows(self, fold: int) -> np.ndarray:
         """The pairs that the proxy of `fold` is trained on: all but the fold's own; in-sample, all."""
         return np.flatnonzero(self.folds_of != fold) if self.cross_fitted else np.arange(len(self.folds_of))
@@ -197,16 +204,47 @@ def write_split(folder: Path, data: PairData, family: Family) -> PartFile:
 
 
 def train_family(run: Path, data: PairData, reference: str, family: Family) -> None:
-    """Train the family's proxies; those that are there already are not trained again."""
+    """Train the family's proxies; those that are there already are not trained again.
+
+    A model whose files are not those that its training recorded is trained again. Where that gives other weights (on
+    another machine), what the old ones scored goes too: a score part has one model.
+    """
     folder = run / "proxies" / family.name
-    if read_manifest(folder) is not None:
-        say(f"{family.name}: proxies already trained")
-        return
+    manifest = read_manifest(folder)
+    recorded = manifest["models"] if manifest else {}
     for fold in range(family.settings.folds):
         train_proxy(run, data.subset(family.training_rows(fold)), reference, family, fold)
+    models = {f"{p.parent.name}/{p.name}": recorded_files(p) for p in family.models(run)}
+    if models == recorded:
+        say(f"{family.name}: proxies already trained")
+        return
+    if recorded:
+        say(f"{family.name}: training again gave other weights; the family is scored again")
+        for step in family.steps:
+            shutil.rmtree(run / "scores" / f"{family.name}-{step}", ignore_errors=True)
     counts = {"folds": family.settings.folds, "steps": family.total}
     split = write_split(folder, data, family)
-    write_json(folder / "manifest.json", make_manifest("proxies", family.key, counts, [split]))
+    write_json(folder / MANIFEST, make_manifest("proxies", family.key, counts, [split], models=models))
+
+
+def recorded_files(model: Path) -> dict[str, str]:
+    """File -> sha256 of a trained proxy, as its training recorded them; empty where it did not run to the end."""
+    path = model / TRAINED
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["sha256"] if path.is_file() else {}
+    except (ValueError, KeyError, TypeError):  # damaged
+        found = {}
+    return found
+
+
+def damage(model: Path) -> str | None:
+    """What is wrong with a trained proxy's files, or None."""
+    for name, sha in recorded_files(model).items():
+        if not (model / name).is_file():
+            return f"{name} is missing"
+        if sha256_file(model / name) != sha:
+            return f"{name} is damaged"
+    return None
 
 
 def family_stages(run: Path, data: PairData, family: Family) -> list[ScoreStage]:
@@ -246,10 +284,14 @@ def family_stages(run: Path, data: PairData, family: Family) -> list[ScoreStage]
 def train_proxy(run: Path, data: PairData, reference: str, family: Family, fold: int) -> None:
     """Train one proxy with DPO on `data` and keep its model at the family's steps.
 
-    A model counts as there when all steps are: what a killed training left is trained again and written over.
+    A model counts as there when all steps are: what a killed training left is trained again and written over, and so
+    is a model of which a file is damaged.
     """
     wanted = {step: family.model(run, fold, step) for step in family.steps}
-    if all((path / TRAINED).is_file() for path in wanted.values()):
+    damaged = {path: said for path in wanted.values() if (said := damage(path)) is not None}
+    for path, said in damaged.items():
+        say(f"{path}: {said}; this proxy is trained again")
+    if not damaged and all(recorded_files(path) for path in wanted.values()):
         return
     from rmo_train.loop import check_step_zero, train
     from rmo_train.plan import make_plan
@@ -258,9 +300,14 @@ def train_proxy(run: Path, data: PairData, reference: str, family: Family, fold:
     folder = run / "proxies" / family.name / f"fold-{fold}"
     training = family.settings.training(family.total)
     say(f"proxy {family.name}/{folder.name}: {len(data)} pairs, {family.total} steps of {family.settings.batch_size}")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise cannot_write(folder, e) from e
     job = build_job(data, make_plan(data, training), reference, folder, training, {}, models_at=wanted)
     say(check_step_zero(job, step_zero_noise(job, reference)))
     train(job)
     for path in wanted.values():
-        write_json(path / TRAINED, {"pairs": len(data), "steps": family.total})
+        files = {p.name: sha256_file(p) for p in sorted(path.iterdir()) if p.is_file() and p.name[0] != "."}
+        files.pop(TRAINED, None)  # of the training before
+        write_json(path / TRAINED, {"pairs": len(data), "steps": family.total, "sha256": files})

@@ -6,18 +6,22 @@ Commands that read a finished run come in through `runs.open_run`.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rmo_curate.pairs_stage import TOO_LONG
 from rmo_curate.runs import MADE_BY, Checkpoint
-from rmo_train.errors import ProcessingError, UserError
+from rmo_train.errors import FULL, ProcessingError, Stopped, UserError, cannot_write
+from rmo_train.rendering import RENDERING_FLAGS
 from rmo_train.tables import (
     JOURNAL,
     MANIFEST,
     SCHEMA_VERSION,
     check_key,
+    iter_parts,
     read_json,
     read_manifest,
     versions,
@@ -25,6 +29,7 @@ from rmo_train.tables import (
 )
 
 STAGES = ("pairs", "rejects", "scores", "proxies")
+NAMED = 5  # ids that `status` gives for each flag
 KINDS = ("base", "user", "proxy")
 IDENTITY = ("weights_sha256", "tokenizer_sha256", "template_sha256")
 
@@ -60,7 +65,32 @@ def make_run_folder(run: Path, *, afresh: bool) -> None:
                 if (run / stage).exists():
                     shutil.rmtree(run / stage)
     except OSError as e:
+        if e.errno in FULL:
+            raise cannot_write(run, e) from e
         raise UserError(f"--out {run}: cannot be made there ({e.strerror}); choose another folder") from e
+
+
+@contextmanager
+def stoppable(run: Path) -> Iterator[None]:
+    """Turn a Ctrl-C into one line that says what is kept in `run` and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as e:
+        raise Stopped(f"stopped; kept in {run}: {kept(run)}. Run the same command again to go on") from e
+
+
+def kept(run: Path) -> str:
+    """The finished stages, and the parts and models of unfinished ones, in a few words."""
+    found = []
+    for folder in (run / "pairs", *sorted((run / "scores").glob("*"))):
+        name = folder.relative_to(run).as_posix()
+        if (folder / MANIFEST).is_file():
+            found.append(name)
+        elif n := len(list(folder.glob("part-*.parquet"))):
+            found.append(f"{n} part{'s' * (n > 1)} of {name}")
+    if n := len(list((run / "proxies").glob("*/fold-*/step-*/trained.json"))):
+        found.append(f"{n} proxy model{'s' * (n > 1)}")
+    return ", ".join(found) or "nothing yet"
 
 
 def recorded_reference(run: Path) -> dict[str, Any] | None:
@@ -132,6 +162,24 @@ def summary(run: Path) -> list[str]:
     ]
 
 
+def flagged_lines(pairs: Path, manifest: dict[str, Any]) -> list[str]:
+    """How many pairs have each flag of the rendering or are too long, and the first ids."""
+    wanted = [flag for flag in (*RENDERING_FLAGS, TOO_LONG) if manifest["counts"].get(flag)]
+    ids: dict[str, list[str]] = {flag: [] for flag in wanted}
+    for part in iter_parts(pairs, manifest, ["id", "flags"]) if wanted else ():
+        for pair, flags in zip(part["id"].to_pylist(), part["flags"].to_pylist(), strict=True):
+            for flag in flags:
+                if len(ids[flag]) < NAMED:
+                    ids[flag].append(pair)
+        if all(len(ids[flag]) == min(NAMED, manifest["counts"][flag]) for flag in wanted):
+            break
+    return [
+        f"  {flag}: {n:,} ({', '.join(ids[flag])}{', …' if n > NAMED else ''})"
+        for flag in wanted
+        if (n := manifest["counts"][flag])
+    ]
+
+
 def run_status(run: Path) -> list[str]:
     """What is done in a run folder and what is left."""
     if not run.is_dir():
@@ -143,6 +191,7 @@ def run_status(run: Path) -> list[str]:
         manifest = read_manifest(run / stage)
         if manifest:
             done.append(f"{stage}: done, {manifest['counts'][stage]} rows")
+            done += flagged_lines(run / stage, manifest) if stage == "pairs" else []
         else:
             left.append(f"{stage}: not finished ({len(list((run / stage).glob('part-*.parquet')))} parts)")
     expected = ["base"]

@@ -14,10 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rmo_curate.id_hash import places
 from rmo_train import tables
 from rmo_train.errors import UserError, nearest
 
 MADE_BY = "rmo-curate score DATA --model REF --out RUN"
+SCORED_COLUMNS = ("id", "flags", "chosen_tokens", "rejected_tokens")  # of a pair, which scores are joined to
 
 
 @dataclass(frozen=True)
@@ -124,21 +126,21 @@ class Run:
             f"{nearest(name, known)}"
         )
 
-    def scores(self, trajectory: Trajectory) -> Scores:
-        """The log-probs of the trajectory's checkpoints, joined to the pairs by id."""
-        pairs = self.pairs(["id", "flags", "chosen_tokens", "rejected_tokens"])
+    def scores(self, trajectory: Trajectory, pairs: pa.Table | None = None) -> Scores:
+        """The log-probs of the trajectory's checkpoints, joined to the pairs by id; `pairs` saves a second reading."""
+        pairs = self.pairs(SCORED_COLUMNS) if pairs is None else pairs
         scorable = ~flagged(pairs, "too_long")
         shape = (pairs.num_rows, len(trajectory.checkpoints))
         chosen, rejected = np.full(shape, np.nan), np.full(shape, np.nan)
         held_out = np.full(pairs.num_rows, None, dtype=object)
         joined: pa.ChunkedArray | None = None  # the ids that `at` was looked up in: checkpoints mostly share an order
-        at = np.empty(0, dtype=np.int64)
+        at = np.empty(0, dtype=np.int32)
         for column, checkpoint in enumerate(trajectory.checkpoints):
             folder = self.folder / "scores" / checkpoint.name
             table = tables.read_table(folder, self.stage(f"scores/{checkpoint.name}"), tables.SCORE_SCHEMA)
             if joined is None or not table["id"].equals(joined):
                 joined = table["id"]
-                at = pc.fill_null(pc.index_in(pairs["id"], value_set=joined.combine_chunks()), -1).to_numpy()
+                at = places(pairs["id"], joined)
                 self._check_join(folder, pairs, scorable, at, table.num_rows)
                 at = at[scorable]
             for values, name in ((chosen, "chosen_logp"), (rejected, "rejected_logp")):
@@ -151,7 +153,8 @@ class Run:
                     "(with --dtype float32 if it overflowed)"
                 )
             if column == shape[1] - 1:
-                held_out[scorable] = np.asarray(table["held_out"].to_pylist(), dtype=object)[at]
+                known = pc.fill_null(table["held_out"].cast(pa.int8()), 2).to_numpy()
+                held_out[scorable] = np.array([False, True, None], dtype=object)[known[at]]
         tokens = [pairs[name].to_numpy() for name in ("chosen_tokens", "rejected_tokens")]
         return Scores(trajectory.names, chosen, rejected, tokens[0], tokens[1], held_out)
 

@@ -20,7 +20,7 @@ from rmo_curate.decisions import Decisions
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.runs import Run, Trajectory
 from rmo_train import tables
-from rmo_train.errors import ProcessingError, UserError
+from rmo_train.errors import UserError, cannot_write
 
 ROWS_PER_FILE = 50_000
 
@@ -40,18 +40,22 @@ def write_shards(
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of a killed run
         partial.mkdir(parents=True)
-        manifest = fill(partial, run, decisions, settings)
+        try:
+            manifest = fill(partial, run, decisions, settings)
+        except BaseException:  # a full disk gets its space back
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         if out.exists():
             out.replace(old)
         try:
             partial.replace(out)
-        except OSError:
+        except BaseException:
             restore(out)
             raise
         shutil.rmtree(old, ignore_errors=True)
         tables.sync_folder(out.parent)
     except OSError as e:
-        raise ProcessingError(f"--out {out}: cannot be written: {e.strerror or e}") from e
+        raise cannot_write(out, e) from e
     return manifest
 
 

@@ -1,23 +1,27 @@
-"""Preference data of any form -> a stream of `Pair` and `Reject`: one of them for every input record."""
+"""Preference data of any form -> a stream of `Pair` and `Reject`: one of them for every input record.
+
+In the ranked forms a record stands for every two of its answers of different rank; each of those counts as a record.
+"""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from typing import Any
 
 import pyarrow as pa
 
 from rmo_curate.extras import ExtraColumn, kind_of, plan_columns
-from rmo_curate.files import DataFile, Record, encodable, find_files, read
-from rmo_curate.form_detection import check_columns, column_names, detect, notes_on_messages
-from rmo_curate.forms import COLUMNS, Form, convert, fields_of
+from rmo_curate.files import DataFile, find_files, read
+from rmo_curate.form_detection import check_columns, column_names, detect, notes_on_columns
+from rmo_curate.forms import ALL_COLUMNS, Candidate, Form, candidates, convert, fields_of
+from rmo_curate.forms.form import json_column
 from rmo_curate.messages import Message, RejectReason, Unfit, check_text, describe
+from rmo_curate.pair_ids import Ids, content_hash, own_id
+from rmo_curate.readers.record import Record, encodable
 from rmo_train.errors import UserError, nearest
-from rmo_train.tables import canonical_json, sha256_text
+from rmo_train.tables import canonical_json
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class Pair:
     prompt: list[Message]
     chosen: list[Message]
     rejected: list[Message]
-    tools: str | None  # canonical JSON
+    tools: str | None  # canonical JSON of a list
+    chat_template_kwargs: str | None  # canonical JSON of an object: more variables for the chat template
     extra: dict[str, Any]  # the source's other columns, named and typed as `Source.extra_fields()`
     source: str
     line: int
@@ -54,9 +59,10 @@ class Source:
     form: Form
     said: str  # the form and what shows it, in one line
     limit: int | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)  # the pair's column -> its name in the data
+    columns: Mapping[str, str] = field(default_factory=dict)  # the form's column -> its name in the data
     notes: tuple[str, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)  # "pairs", and each reject reason that occurs
+    input_records: int = 0  # records as they stand in the data; `counts` adds up to more where they hold ranked answers
     extras: tuple[ExtraColumn, ...] = ()
 
     def extra_fields(self) -> list[pa.Field]:
@@ -64,64 +70,104 @@ class Source:
         return [pa.field(e.name, e.type) for e in self.extras]
 
     def records(self) -> Iterator[Pair | Reject]:
-        """One `Pair` or `Reject` per input record, in order; the same at every call."""
-        for outcome in self._outcomes():
-            if isinstance(outcome, Pair):
-                found = outcome.extra
-                yield replace(outcome, extra={e.name: e.value(found.get(e.source)) for e in self.extras})
-            else:
-                yield outcome
+        """One `Pair` or `Reject` per record, in order; the same at every call.
 
-    def _outcomes(self) -> Iterator[Pair | Reject]:
-        """As `records`, with the extras as they stand in the data."""
-        ids = _Ids(self.files)
+        A record of ranked answers gives one for every two answers of different rank, or one `Reject` for itself.
+        """
+        for outcomes in self._outcomes():
+            for outcome in outcomes:
+                if isinstance(outcome, Pair):
+                    found = outcome.extra
+                    yield replace(outcome, extra={e.name: e.value(found.get(e.source)) for e in self.extras})
+                else:
+                    yield outcome
+
+    def _outcomes(self) -> Iterator[list[Pair | Reject]]:
+        """What each record of the data gives, with the extras as they stand there."""
+        ids = Ids([file.name for file in self.files])
         for number, record in read(self.files, self.limit):
-            name = self.files[number].name
+            yield self._judged(record, number, ids)
+
+    def _judged(self, record: Record, number: int, ids: Ids) -> list[Pair | Reject]:
+        name = self.files[number].name
+        try:
+            found = candidates(self.form, fields_of(_object(record), self.columns))
+        except Unfit as e:
+            return [Reject(name, record.line, e.reason, encodable(e.detail), record.raw)]
+        outcomes: list[Pair | Reject] = []
+        for candidate in found:
             try:
-                pair, content_hash = _to_pair(record, name, self.form, self.columns)
-                ids.claim(pair, content_hash, number)
-                yield pair
+                pair, its_hash = self._to_pair(candidate, record, name)
+                ids.claim(pair.id, its_hash, number, record.line)
+                outcomes.append(pair)
             except Unfit as e:
-                yield Reject(name, record.line, e.reason, encodable(e.detail), record.raw)
+                raw = record.raw if self.form.expand is None else _raw(candidate)
+                outcomes.append(Reject(name, record.line, e.reason, encodable(e.detail), raw))
+        return outcomes
+
+    def _to_pair(self, candidate: Candidate, record: Record, name: str) -> tuple[Pair, str]:
+        """The pair and the hash of its content."""
+        prompt, chosen, rejected = convert(self.form, candidate)
+        fields = candidate.fields
+        tools = _as_json(fields, "tools", list, "a list of tools")
+        kwargs = _as_json(fields, "chat_template_kwargs", dict, "an object of names and values")
+        its_hash = content_hash(prompt, chosen, rejected, tools, kwargs)
+        used = {self.columns.get(role, role) for role in self.form.columns}
+        own = {k: v for k, v in record.value.items() if k not in used}
+        extra = {(f"source_{k}" if k in candidate.extra else k): v for k, v in own.items()} | dict(candidate.extra)
+        pair_id = own_id(fields.get("id"))
+        if pair_id and candidate.name:
+            pair_id = f"{pair_id}/{candidate.name}"
+        pair_id = pair_id or its_hash
+        return Pair(pair_id, prompt, chosen, rejected, tools, kwargs, extra, name, record.line), its_hash
 
 
 def open_source(paths: Sequence[str], *, limit: int | None = None, columns: Mapping[str, str] | None = None) -> Source:
-    """Look `paths` (files or folders) through: form, columns, counts. A UserError when there is no pair in them.
+    """Look `paths` (files, folders, hf: names) through: form, columns, counts. A UserError when there is no pair.
 
-    `limit`: the first records only, counted over all files, rejects included. `columns`: the name in the data of
-    any of `COLUMNS` that is called otherwise there.
+    `limit`: the first records only, counted over all files as they stand there, rejects included. `columns`: the name
+    in the data of any column of a form that is called otherwise there.
     """
     if limit is not None and limit < 1:
         raise UserError(f"a limit of {limit} records; expected 1 or more")
-    columns = dict(columns or {})
-    for role in columns:
-        if role not in COLUMNS:
-            raise UserError(f"no column {role!r} to map; a pair has {', '.join(COLUMNS)}{nearest(role, COLUMNS)}")
-    files, notes = find_files(paths)
-    form, said, sample = detect(files, limit, columns)
-    notes += notes_on_messages(sample, columns)
-    source = Source(tuple(files), [f.identity() for f in files], form, said, limit, columns)
+    for role in columns or {}:
+        if role not in ALL_COLUMNS:
+            known = ", ".join(ALL_COLUMNS)
+            raise UserError(f"no column {role!r} to map; the forms have {known}{nearest(role, ALL_COLUMNS)}")
+    given = find_files(paths)
+    columns = {**given.columns, **(columns or {})}
+    form, said, sample = detect(given.files, limit, columns)
+    notes = [*given.notes, *notes_on_columns(form, sample, columns)]
+    source = Source(tuple(given.files), [f.identity() for f in given.files], form, said, limit, columns)
 
     kinds: dict[str, set[str]] = {}
     counts: Counter[str] = Counter()
     firsts: dict[str, Reject] = {}
     lacking: Counter[str] = Counter()
-    for outcome in source._outcomes():
-        if isinstance(outcome, Pair):
-            counts["pairs"] += 1
-            for column, value in outcome.extra.items():
-                kinds.setdefault(column, set()).update(() if value is None else (kind_of(value),))
-        else:
-            counts[outcome.reason.value] += 1
-            firsts.setdefault(outcome.reason.value, outcome)
-            if outcome.reason is RejectReason.MISSING_FIELD:
-                lacking[outcome.detail] += 1
-    check_columns(form, lacking, counts.total(), sample, columns)
+    input_records = 0
+    for outcomes in source._outcomes():
+        input_records += 1
+        for outcome in outcomes:
+            if isinstance(outcome, Pair):
+                counts["pairs"] += 1
+                for column, value in outcome.extra.items():
+                    kinds.setdefault(column, set()).update(() if value is None else (kind_of(value),))
+            else:
+                counts[outcome.reason.value] += 1
+                firsts.setdefault(outcome.reason.value, outcome)
+                if outcome.reason is RejectReason.MISSING_FIELD:
+                    lacking[outcome.detail] += 1
+    check_columns(form, lacking, input_records, sample, columns)
     if not counts["pairs"]:
         raise UserError(_no_pair(form, counts, firsts, column_names(sample)))
     extras = plan_columns(kinds)
     notes += [f"column {e.source!r} is kept as {e.name!r}" for e in extras if e.source != e.name]
-    return replace(source, notes=tuple(notes), counts=dict(counts), extras=extras)
+    if form.expand is not None:
+        notes.append(
+            f"{input_records:,} records of ranked answers stand for {counts.total():,}: every two answers of different "
+            "rank count as a record"
+        )
+    return replace(source, notes=tuple(notes), counts=dict(counts), input_records=input_records, extras=extras)
 
 
 def _no_pair(form: Form, counts: Counter[str], firsts: Mapping[str, Reject], found: Sequence[str]) -> str:
@@ -136,88 +182,21 @@ def _no_pair(form: Form, counts: Counter[str], firsts: Mapping[str, Reject], fou
     return "\n".join(lines)
 
 
-# ---------------------------------------------------------------------------------------------------- one record
-
-
-def _to_pair(record: Record, name: str, form: Form, columns: Mapping[str, str]) -> tuple[Pair, str]:
-    """The pair and the hash of its content."""
+def _object(record: Record) -> dict[str, Any]:
     if record.problem is not None:
         raise Unfit(RejectReason.BROKEN_LINE, record.problem)
     if not isinstance(record.value, dict):
         raise Unfit(RejectReason.NOT_AN_OBJECT, f"the record is {describe(record.value)}, expected an object")
-    fields = fields_of(record.value, columns)
-    prompt, chosen, rejected = convert(form, fields)
-    tools = _tools(fields["tools"])
-    content_hash = _content_hash(prompt, chosen, rejected, tools)
-    used = {columns.get(role, role) for role in COLUMNS}
-    extra = {k: v for k, v in record.value.items() if k not in used}
-    own_id = _own_id(fields["id"])
-    return Pair(own_id or content_hash, prompt, chosen, rejected, tools, extra, name, record.line), content_hash
+    return record.value
 
 
-def _own_id(value: Any) -> str:
-    """The user's id as text; empty when there is none."""
-    if value is None:
-        return ""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str):
-        raise Unfit(RejectReason.NOT_TEXT, f"id is {describe(value)}, expected text or an integer: {value!r}")
-    return check_text(value, "id").strip()
+def _raw(candidate: Candidate) -> str:
+    """The two answers of a ranked record, which itself may hold many more."""
+    shown = {column: candidate.fields.get(column) for column in ("id", "prompt", "chosen", "rejected")}
+    return encodable(canonical_json({**shown, **candidate.extra}))
 
 
-def _tools(value: Any) -> str | None:
-    """The tools as canonical JSON, from a list or its JSON text; None when there are none."""
-    if isinstance(value, str) and value.strip():
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as e:
-            raise Unfit(RejectReason.NOT_TEXT, f"tools is not JSON ({e}); expected a list of tools") from e
-    if not value:
-        return None
-    if not isinstance(value, list):
-        raise Unfit(RejectReason.NOT_TEXT, f"tools is {describe(value)}, expected a list of tools or its JSON text")
-    return check_text(canonical_json(value), "tools")
-
-
-def _content_hash(prompt: list[Message], chosen: list[Message], rejected: list[Message], tools: str | None) -> str:
-    """sha256 of what is asked and answered, 16 bytes in hex: the same wherever the pair stands and whatever its id."""
-    content = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "tools": tools}
-    return sha256_text(canonical_json(content))[:32]
-
-
-class _Ids:
-    """Finds repeated contents and ids in 16 bytes a record (and a position), so that it holds for millions."""
-
-    def __init__(self, files: Sequence[DataFile]):
-        self.files = files
-        self.first: dict[bytes, int] = {}  # content -> the position where it came first
-        self.owner: dict[bytes, bytes] = {}  # a user's id -> its content
-
-    def claim(self, pair: Pair, content_hash: str, file_number: int) -> None:
-        """Unfit for a content seen before; a UserError for an id that stands for another content."""
-        content = bytes.fromhex(content_hash)
-        own = pair.id != content_hash
-        key = _key(pair.id) if own else content
-        holder = self.owner.get(key) or (key if key in self.first else None)
-        if holder not in (None, content):
-            raise UserError(
-                f"the id {pair.id!r} stands for two different pairs: {self._place(self.first[holder])} and "
-                f"{pair.source}:{pair.line}; give each pair its own id, or leave the id column out"
-            )
-        if own:
-            self.owner[key] = content
-        if content in self.first:
-            place = self._place(self.first[content])
-            raise Unfit(RejectReason.DUPLICATE, f"the same prompt, chosen and rejected as {place}")
-        self.first[content] = file_number << 40 | pair.line
-
-    def _place(self, position: int) -> str:
-        return f"{self.files[position >> 40].name}:{position & (1 << 40) - 1}"
-
-
-def _key(user_id: str) -> bytes:
-    """16 bytes for an id; an id that is one of our hashes (data curated before) is that hash itself."""
-    if len(user_id) == 32 and set(user_id) <= set("0123456789abcdef"):
-        return bytes.fromhex(user_id)
-    return blake2b(user_id.encode(), digest_size=16).digest()
+def _as_json(fields: Mapping[str, Any], column: str, kind: type, expected: str) -> str | None:
+    """A column's value, or its JSON text, as canonical JSON; None when it is empty."""
+    value = json_column(fields.get(column), column, kind, expected)
+    return None if value is None else check_text(canonical_json(value), column)

@@ -5,14 +5,14 @@ A sum of log-probs grows with length, so a constant in nats means something else
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
+import pyarrow as pa
 
-from rmo_train.tables import fraction_of_hash, sha256_text
+from rmo_curate.id_hash import Strings, fractions
+from rmo_train.tables import sha256_text
 
 STEEPNESS = 2.0  # tau / gamma: the soft cut's width is half of its position
 
@@ -22,7 +22,7 @@ def noisy_budget(n: int, high_q: float) -> int:
     return math.floor((1 - Fraction(repr(float(high_q)))) * n)
 
 
-def most_suspect(suspicion: np.ndarray, ids: Sequence[str], budget: int) -> np.ndarray:
+def most_suspect(suspicion: np.ndarray, ids: Strings, budget: int) -> np.ndarray:
     """The first `budget` pairs by (suspicion descending, hash of id) among those with suspicion > 0: bool [pairs].
 
     Ids are hashed only where a tie runs across the cut, which makes 10,000,000 pairs a matter of a second.
@@ -36,8 +36,11 @@ def most_suspect(suspicion: np.ndarray, ids: Sequence[str], budget: int) -> np.n
     cut = np.partition(values, len(values) - budget)[len(values) - budget]
     picked = suspicion > cut
     tied = np.flatnonzero(suspicion == cut)
-    by_hash = sorted(tied, key=lambda i: sha256_text(ids[int(i)]))
-    picked[by_hash[: budget - int(picked.sum())]] = True
+    room = budget - int(picked.sum())
+    if len(tied) > room:
+        hashes = [sha256_text(i) for i in ids.take(pa.array(tied)).to_pylist()]
+        tied = tied[np.argsort(hashes)[:room]]
+    picked[tied] = True
     return picked
 
 
@@ -53,11 +56,6 @@ def drop_probability(ambiguity: np.ndarray, tau: float) -> np.ndarray:
     return 0.5 * (1 - np.tanh(STEEPNESS * (ratio - 1)))
 
 
-def draws(seed: int, ids: Sequence[str]) -> np.ndarray:
-    """`fraction_of_hash("ambiguous", seed, id)` of every id, [pairs] in [0, 1): the same numbers, made in one go."""
-    prefix = f"ambiguous\x1f{seed}\x1f"
-    digests = b"".join([hashlib.sha256((prefix + i).encode()).digest() for i in ids])
-    leading = np.frombuffer(digests, dtype=">u8").reshape(-1, 4)[:, 0]
-    found = (leading >> np.uint64(8)) / 2**56
-    assert not len(ids) or found[0] == fraction_of_hash("ambiguous", seed, ids[0])
-    return found
+def draws(seed: int, ids: Strings) -> np.ndarray:
+    """The draw of every id, [pairs] in [0, 1): a function of ("ambiguous", seed, id) alone."""
+    return fractions("ambiguous", seed, ids)

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from rmo_train.settings import Settings
 
+Attention = Literal["auto", "segments", "flex", "dense", "rows"]  # how packed rows attend (rmo_train.attention)
+
 DEFAULT_AMPLIFY = 0.25
 LEARNING_RATE = {"full": 1e-6, "lora": 1e-5}  # TRL's and LLaMA-Factory's usual values, by mode
 
@@ -50,6 +52,7 @@ class TrainSettings(Settings):
     gradient_checkpointing: bool = Field(
         False, description="Compute activations again in the backward pass: less memory, slower"
     )
+    attention: Attention = Field("auto", description="How packed rows attend; auto: the fastest as measured at start")
     tokens_per_batch: int | None = Field(None, ge=16, description="Tokens of one packed row (default: by device)")
 
     logging_steps: int = Field(1, ge=1, description="Steps between two lines of metrics.jsonl")

@@ -1,13 +1,16 @@
 """Errors with an exit code: what a command line prints instead of a traceback.
 
 Exit codes: 0 done · 2 the user's input or settings · 3 processing failed after retries ·
-1 a defect of ours (any other exception, with its traceback).
+1 a defect of ours (any other exception, with its traceback) · 130 stopped by the user.
 """
 
 from __future__ import annotations
 
 import difflib
+import errno
+import shutil
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class RmoError(Exception):
@@ -26,6 +29,37 @@ class ProcessingError(RmoError):
     """Processing failed for some part after retries (out of memory, a full disk, a dead engine)."""
 
     exit_code = 3
+
+
+class Stopped(RmoError):
+    """Ctrl-C: says what is kept and how to go on."""
+
+    exit_code = 130
+
+
+FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "your disk quota is used up",
+    errno.EFBIG: "the file is larger than this system allows (a limit set with `ulimit -f`?)",
+}
+
+
+def cannot_write(path: Path, error: OSError, needed: int | None = None) -> ProcessingError:
+    """What to say of a file or folder that could not be written; a full disk with its numbers. `needed`: bytes."""
+    if error.errno not in FULL:
+        return ProcessingError(f"cannot write {path}: {error.strerror or error}")
+    there = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
+    said = f"cannot write {path}: {FULL[error.errno]}"
+    said += f"; it needs {_size(needed)} and " if needed is not None else "; "
+    said += f"{_size(shutil.disk_usage(there).free)} are free on the disk of {there}"
+    return ProcessingError(f"{said}. What is finished is kept: free some space and run the same command again to go on")
+
+
+def _size(n: int) -> str:
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if n >= size:
+            return f"{n / size:.1f} {unit}"
+    return f"{n} bytes"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

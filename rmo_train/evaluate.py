@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from rmo_train.errors import UserError
-from rmo_train.logps import Layout, response_logps
+from rmo_train.layout import Layout
+from rmo_train.logps import response_logps
 from rmo_train.metrics import Interval, accuracy, bootstrap, length_matched_accuracy
 from rmo_train.packing import distinct_trees
 from rmo_train.pairs import PairData
@@ -55,7 +56,7 @@ class Evaluation:
 
 
 def pair_logps(
-    model: Any, data: PairData, layout: Layout, budget: int, advance: Callable[[int], None] = lambda tokens: None
+    model: Any, data: PairData, layout: Layout, advance: Callable[[int], None] = lambda tokens: None
 ) -> np.ndarray:
     """Log-probs of every pair's responses, float64 nats [n, 2] (chosen, rejected); each distinct sequence once a part.
 
@@ -66,17 +67,17 @@ def pair_logps(
     for start in range(0, len(data), PART):
         rows = order[start : start + PART]
         trees, slots = distinct_trees(data, rows)
-        logps = response_logps(model, trees, int(slots.max()) + 1, layout, budget, advance)
+        logps = response_logps(model, trees, int(slots.max()) + 1, layout, advance)
         result[rows] = logps[slots]
     return result
 
 
-def evaluate(model: Any, data: PairData, layout: Layout, budget: int, overlap: tuple[int, int] = (0, 0)) -> Evaluation:
+def evaluate(model: Any, data: PairData, layout: Layout, overlap: tuple[int, int] = (0, 0)) -> Evaluation:
     """Measure `model` on `data`, whose reference columns give the reward margins."""
     reference_logps(data)  # refused before the forward passes, not after
     total = int((data.prompt.lengths + data.chosen.lengths + data.rejected.lengths).sum())
     with progress("evaluate", total, "tokens") as bar:
-        logps = pair_logps(model, data, layout, budget, bar.advance)
+        logps = pair_logps(model, data, layout, bar.advance)
     return summarise(data, logps, overlap)
 
 

@@ -16,10 +16,11 @@ from rmo_train.checkpoint import TrainState, append_metrics, rewind_metrics, sav
 from rmo_train.config import TrainSettings
 from rmo_train.errors import ProcessingError, UserError
 from rmo_train.evaluate import Evaluation, evaluate
-from rmo_train.logps import Layout, pack_logps, response_logps
+from rmo_train.layout import Layout
+from rmo_train.logps import pack_logps, response_logps
 from rmo_train.losses import Loss, LossParameters, PairLogps, loss_named, mixed
 from rmo_train.optimizer import MasterAdamW, learning_rate_at
-from rmo_train.packing import Pack, first_fit, make_pack, pair_trees, plain_trees
+from rmo_train.packing import Pack, first_fit, make_pack, make_row_packs, pair_trees
 from rmo_train.pairs import PairData
 from rmo_train.plan import Plan
 from rmo_train.policy import save_model
@@ -38,7 +39,6 @@ class Job:
     settings: TrainSettings
     plan: Plan
     layout: Layout
-    budget: int  # tokens of a packed row
     out: Path
     key: Mapping[str, Any]  # identity of the run: checkpoints of another are refused
     eval_data: PairData | None = None
@@ -112,8 +112,8 @@ def packed_batch(job: Job, rows: np.ndarray) -> list[tuple[list[Pack], np.ndarra
     """
     if not job.layout.shared:
         members = [np.array([k]) for k in range(len(rows))]
-        return [([make_pack([t]) for t in plain_trees(pair_trees(job.data, rows[m]))], m) for m in members]
-    members = [np.array(g) for g in first_fit([t.tokens for t in pair_trees(job.data, rows)], job.budget)]
+        return [(make_row_packs(pair_trees(job.data, rows[m]), job.layout.budget), m) for m in members]
+    members = [np.array(g) for g in first_fit([t.tokens for t in pair_trees(job.data, rows)], job.layout.budget)]
     return [([make_pack(pair_trees(job.data, rows[m]))], m) for m in members]
 
 
@@ -131,7 +131,7 @@ def forward_backward(job: Job, loss: Loss, rows: np.ndarray, packs: list[Pack], 
     total = (value * torch.from_numpy(weight).float().to(device)).sum()
     total.backward()
     detached = each_column(lambda column: column.detach(), logps)
-    return Part(detached, float(total.detach()), sum(len(p.tokens) for p in packs))
+    return Part(detached, float(total.detach()), sum(p.size for p in packs))
 
 
 def select_pairs(data: PairData, rows: np.ndarray, summed: torch.Tensor, device: torch.device) -> PairLogps:
@@ -186,7 +186,7 @@ def batch_metrics(
 def run_evaluation(job: Job) -> Evaluation:
     assert job.eval_data is not None
     job.model.eval()
-    result = evaluate(job.model, job.eval_data, job.layout, job.budget)
+    result = evaluate(job.model, job.eval_data, job.layout)
     job.model.train()
     return result
 
@@ -201,7 +201,7 @@ def check_step_zero(job: Job, noise_sd: float) -> str:
         return "no reference columns to compare the policy with"
     rows = np.linspace(0, len(data) - 1, min(STEP_ZERO_PAIRS, len(data))).astype(int)
     job.model.eval()
-    logps = response_logps(job.model, pair_trees(data, rows), 2 * len(rows), job.layout, job.budget).reshape(-1, 2)
+    logps = response_logps(job.model, pair_trees(data, rows), 2 * len(rows), job.layout).reshape(-1, 2)
     margins = (logps[:, 0] - logps[:, 1]) - (data.ref_chosen - data.ref_rejected)[rows]
     tolerance = max(1e-3, 4 * noise_sd)
     mean = float(margins.mean())

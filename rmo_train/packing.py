@@ -31,31 +31,39 @@ class Tree:
 
 @dataclass(frozen=True)
 class Pack:
-    """One row of T tokens with R response tokens to predict, ready for a model.
+    """One row of T tokens (or B padded ones) with R response tokens to predict, ready for a model.
 
-    tokens, positions, tree, branch: int64 [T], branch 0 is the prompt and k the k-th response. `sources[r]` is the
-    position whose output predicts `targets[r]`, which belongs to the response in slot `owners[r]`: int64 [R].
+    tokens, positions: int64 [B, T]. segments: int64 [S, 4], who sees whom in a single row: tokens `start` to `end` see
+    tokens `context` to `context_end` (a prompt) and, causally, one another; its columns are context, context_end,
+    start, end, and segments follow each other. `sources[r]` is the position in the flattened rows whose output predicts
+    `targets[r]`, which belongs to the response in slot `owners[r]`: int64 [R].
     """
 
     tokens: np.ndarray
     positions: np.ndarray
-    tree: np.ndarray
-    branch: np.ndarray
+    segments: np.ndarray
     sources: np.ndarray
     targets: np.ndarray
     owners: np.ndarray
 
-    def mask(self) -> np.ndarray:
-        """bool [T, T]: True where the query (row) may attend to the key (column)."""
-        causal = np.tri(len(self.tokens), dtype=bool)
-        same_tree = self.tree[:, None] == self.tree[None, :]
-        visible = (self.branch[None, :] == 0) | (self.branch[:, None] == self.branch[None, :])
-        return causal & same_tree & visible
+    @property
+    def size(self) -> int:
+        """Tokens that a model computes."""
+        return self.tokens.size
 
     @property
     def is_plain(self) -> bool:
-        """True for a single sequence: ordinary causal attention is exact and no mask is needed."""
-        return bool(self.tree.max(initial=0) == 0 and self.branch.max(initial=0) <= 1)
+        """True where ordinary causal attention is exact: single sequences, padding behind them."""
+        return len(self.segments) == 1
+
+    def mask(self) -> np.ndarray:
+        """bool [T, T] of a single row: True where the query (row) may attend to the key (column)."""
+        width = self.tokens.shape[1]
+        allowed = np.zeros((width, width), dtype=bool)
+        for context, context_end, start, end in self.segments:
+            allowed[start:end, context:context_end] = True
+            allowed[start:end, start:end] = np.tri(end - start, dtype=bool)
+        return allowed
 
 
 def pair_trees(data: PairData, rows: Sequence[int] | np.ndarray) -> list[Tree]:
@@ -126,32 +134,62 @@ def first_fit(sizes: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def make_pack(trees: Sequence[Tree]) -> Pack:
-    """The trees side by side in one row."""
-    tokens, positions, tree_of, branch_of = [], [], [], []
+    """The trees side by side in one row; a prompt and its first response are one causal segment."""
+    tokens, positions, segments = [], [], []
     sources, targets, owners = [], [], []
     at = 0
-    for t, tree in enumerate(trees):
-        n = len(tree.prompt)
-        last_of_prompt = at + n - 1
-        segments = [(tree.prompt, 0, 0)]
-        at += n
-        for k, (response, owner) in enumerate(zip(tree.responses, tree.owners, strict=True), start=1):
+    for tree in trees:
+        start, prompt_end = at, at + len(tree.prompt)
+        at = prompt_end
+        tokens.append(tree.prompt)
+        positions.append(np.arange(len(tree.prompt)))
+        for k, (response, owner) in enumerate(zip(tree.responses, tree.owners, strict=True)):
             computed = response[:-1]
-            segments.append((computed, k, n))
-            sources.append(np.concatenate([[last_of_prompt], np.arange(at, at + len(computed))]))
+            end = at + len(computed)
+            if k == 0:
+                segments.append((start, start, start, end))
+            elif len(computed):
+                segments.append((start, prompt_end, at, end))
+            tokens.append(computed)
+            positions.append(np.arange(len(tree.prompt), len(tree.prompt) + len(computed)))
+            sources.append(np.concatenate([[prompt_end - 1], np.arange(at, end)]))
             targets.append(response)
             owners.append(np.full(len(response), owner))
-            at += len(computed)
-        for ids, branch, start in segments:
-            tokens.append(ids)
-            positions.append(np.arange(start, start + len(ids)))
-            tree_of.append(np.full(len(ids), t))
-            branch_of.append(np.full(len(ids), branch))
-    columns = (tokens, positions, tree_of, branch_of, sources, targets, owners)
-    return Pack(*(np.concatenate(c).astype(np.int64) for c in columns))
+            at = end
+    row = [np.concatenate(c).astype(np.int64)[None] for c in (tokens, positions)]
+    flat = [np.concatenate(c).astype(np.int64) for c in (sources, targets, owners)]
+    return Pack(row[0], row[1], np.array(segments, dtype=np.int64), *flat)
+
+
+def make_rows(sequences: Sequence[Tree]) -> Pack:
+    """Trees of one response each, as rows padded on the right: causal attention never looks there."""
+    width = max(t.tokens for t in sequences)
+    tokens = np.zeros((len(sequences), width), dtype=np.int64)
+    sources, targets, owners = [], [], []
+    for row, tree in enumerate(sequences):
+        (response,), (owner,) = tree.responses, tree.owners
+        tokens[row, : tree.tokens] = np.concatenate([tree.prompt, response[:-1]])
+        first = row * width + len(tree.prompt) - 1
+        sources.append(np.arange(first, first + len(response)))
+        targets.append(response)
+        owners.append(np.full(len(response), owner))
+    positions = np.broadcast_to(np.arange(width), tokens.shape).copy()
+    flat = [np.concatenate(c).astype(np.int64) for c in (sources, targets, owners)]
+    return Pack(tokens, positions, np.array([[0, 0, 0, width]]), *flat)
 
 
 def make_packs(trees: Sequence[Tree], budget: int) -> list[Pack]:
     """`trees` in packs of at most `budget` tokens, splitting trees that are larger by repeating their prompt."""
     pieces = [p for t in trees for p in split_tree(t, budget)]
     return [make_pack([pieces[i] for i in group]) for group in first_fit([p.tokens for p in pieces], budget)]
+
+
+def make_row_packs(trees: Sequence[Tree], budget: int) -> list[Pack]:
+    """Every response behind its own copy of the prompt: rows of like length together, at most `budget` tokens."""
+    groups: list[list[Tree]] = []
+    for tree in sorted(plain_trees(trees), key=lambda t: -t.tokens):
+        if groups and groups[-1][0].tokens * (len(groups[-1]) + 1) <= budget:
+            groups[-1].append(tree)
+        else:
+            groups.append([tree])
+    return [make_rows(g) for g in groups]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,13 @@ class Ragged:
             np.concatenate([[0], np.cumsum(joined)]).astype(np.int64),
         )
 
+    @classmethod
+    def from_lists(cls, sequences: Sequence[np.ndarray]) -> Ragged:
+        return cls(
+            np.concatenate(sequences).astype(np.int32) if len(sequences) else np.zeros(0, dtype=np.int32),
+            np.concatenate([[0], np.cumsum([len(s) for s in sequences])]).astype(np.int64),
+        )
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
@@ -56,11 +64,7 @@ class Ragged:
         return np.diff(self.offsets)
 
     def take(self, rows: np.ndarray) -> Ragged:
-        parts = [self[i] for i in rows]
-        return Ragged(
-            np.concatenate(parts) if parts else self.values[:0],
-            np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(np.int64),
-        )
+        return Ragged.from_lists([self[i] for i in rows])
 
 
 @dataclass(frozen=True)

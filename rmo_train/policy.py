@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rmo_train.errors import ProcessingError, UserError
+from rmo_train.errors import FULL, ProcessingError, UserError, cannot_write
 from rmo_train.models import (
     ADAPTER_CONFIG,
     Identity,
@@ -113,9 +113,7 @@ def context_length(config: PretrainedConfig) -> int:
     return sys.maxsize
 
 
-def load_model(
-    name: str, dtype: torch.dtype | str, *, device: torch.device | str | None = None, attention: str = "sdpa"
-) -> PreTrainedModel:
+def load_model(name: str, dtype: torch.dtype | str, *, device: torch.device | str | None = None) -> PreTrainedModel:
     """The model `name` in eval mode on `device`; an adapter is merged into its base in float32 and cast afterwards.
 
     `dtype` is torch's, or a name that `resolve_dtype` knows.
@@ -126,10 +124,10 @@ def load_model(
     dtype = resolve_dtype(dtype, target)
     folder = resolve(name)
     if is_adapter(folder):
-        base = load_model(base_of(folder), torch.float32, device="cpu", attention=attention)
+        base = load_model(base_of(folder), torch.float32, device="cpu")
         model = _merge(base, folder)
     else:
-        model = _load_whole(name, folder, dtype, attention)
+        model = _load_whole(name, folder, dtype)
     movable: Any = model
     movable.to(device=target, dtype=dtype)
     model.config.use_cache = False
@@ -137,7 +135,7 @@ def load_model(
     return model.eval()
 
 
-def _load_whole(name: str, folder: Path, dtype: torch.dtype, attention: str) -> PreTrainedModel:
+def _load_whole(name: str, folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """The model of a folder that holds whole weights, on the CPU."""
     import torch
     from safetensors import SafetensorError
@@ -151,7 +149,6 @@ def _load_whole(name: str, folder: Path, dtype: torch.dtype, attention: str) -> 
                 folder,
                 config=config,
                 dtype=dtype,
-                attn_implementation=attention,
                 local_files_only=True,
                 output_loading_info=True,
             )
@@ -187,7 +184,6 @@ def load_for_training(
     gradient_checkpointing: bool = False,
     seed: int = 42,
     device: torch.device | str | None = None,
-    attention: str = "sdpa",
 ) -> torch.nn.Module:
     """The model `name` in train mode, every dropout off; with `lora` (a rank), only a new adapter is trainable.
 
@@ -201,7 +197,7 @@ def load_for_training(
     if is_adapter(resolve(name)):
         log.info("%s is an adapter: merged into its base before training", name)
     target = torch.device(device) if device is not None else default_device()
-    model: Any = load_model(name, resolve_dtype(dtype, target), device="cpu", attention=attention)
+    model: Any = load_model(name, resolve_dtype(dtype, target), device="cpu")
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if lora is not None:
@@ -269,6 +265,10 @@ def save_model(
         # On a full disk the weights' writer raises SafetensorError, the tokenizer's a bare Exception.
         if not isinstance(e, OSError | SafetensorError) and type(e) is not Exception:
             raise
+        full = next((number for number in FULL if os.strerror(number) in str(e)), None)
+        if full is not None:
+            saved = [p for p in saving.parameters() if p.requires_grad or not hasattr(saving, "peft_config")]
+            raise cannot_write(out, OSError(full, ""), sum(p.nbytes for p in saved)) from e
         raise ProcessingError(f"cannot save the model into {out}: {e}") from e
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -7,6 +7,7 @@ special tokens (the template writes a BOS where the model wants one). The prompt
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +18,14 @@ from rmo_train.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]  # role, content, and what else the template reads of a message (tool_calls, ...)
 
 # The template's text or tokens of the prompt change once a response follows; the response carries what differs.
 BOUNDARY_MISMATCH = "boundary_mismatch"
 TEMPLATE_REWRITES_HISTORY = "template_rewrites_history"
+# A response's text is not in the rendering as it was written: a reasoning template moved or dropped its thoughts.
+TEMPLATE_REWRITES_RESPONSE = "template_rewrites_response"
+RENDERING_FLAGS = (BOUNDARY_MISMATCH, TEMPLATE_REWRITES_HISTORY, TEMPLATE_REWRITES_RESPONSE)
 
 PROBE_QUESTION, PROBE_ANSWER = "probequestion", "probeanswer"
 
@@ -38,6 +42,7 @@ class Conversation:
     chosen: Sequence[Message]
     rejected: Sequence[Message]
     tools: str | None = None  # JSON, a list of function schemas
+    template_kwargs: str | None = None  # JSON, an object of settings that the template reads (enable_thinking, ...)
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,20 @@ class Rendered:
     chosen_ids: list[int]
     rejected_ids: list[int]
     flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What the template makes of one pair."""
+
+    prompt: str
+    chosen: str  # prompt and chosen
+    rejected: str  # prompt and rejected
+    rewritten: bool  # a response's text is not in it as it was written
+
+    @property
+    def all(self) -> tuple[str, str, str]:
+        return self.prompt, self.chosen, self.rejected
 
 
 @dataclass(frozen=True)
@@ -73,6 +92,8 @@ class Renderer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
+        arguments = inspect.signature(tokenizer.apply_chat_template).parameters
+        self.own_arguments = {"messages", *arguments} - {"kwargs", "documents"}  # not a pair's to set
         self.turn_end = self._find_turn_end()
 
     def render(
@@ -81,9 +102,10 @@ class Renderer:
         chosen: Sequence[Message],
         rejected: Sequence[Message],
         tools: str | None = None,
+        template_kwargs: str | None = None,
     ) -> Rendered:
         """One pair; raises TemplateRefused when the template cannot render it."""
-        rendered = self.render_many([Conversation(prompt, chosen, rejected, tools)])[0]
+        rendered = self.render_many([Conversation(prompt, chosen, rejected, tools, template_kwargs)])[0]
         if isinstance(rendered, TemplateRefused):
             raise rendered
         return rendered
@@ -93,42 +115,66 @@ class Renderer:
 
         Equal texts (the prompt of neighbouring pairs, a response ranked several times) are tokenised once.
         """
-        texts: list[tuple[str, str, str] | TemplateRefused] = []
+        texts: list[Texts | TemplateRefused] = []
         prompts: dict[str, str] = {}  # by content: preference sets repeat a prompt in several pairs
         for pair in pairs:
             try:
                 texts.append(self._texts(pair, prompts))
             except TemplateRefused as e:
                 texts.append(e)
-        distinct = list(dict.fromkeys(t for triple in texts if isinstance(triple, tuple) for t in triple))
+        distinct = list(dict.fromkeys(t for found in texts if isinstance(found, Texts) for t in found.all))
         ids = dict(zip(distinct, self._tokenize(distinct), strict=True))
-        return [self._split(t, *(ids[x] for x in t)) if isinstance(t, tuple) else t for t in texts]
+        return [self._split(t, *(ids[x] for x in t.all)) if isinstance(t, Texts) else t for t in texts]
 
-    def render_prompt(self, prompt: Sequence[Message], tools: str | None = None) -> list[int]:
+    def render_prompt(
+        self, prompt: Sequence[Message], tools: str | None = None, template_kwargs: str | None = None
+    ) -> list[int]:
         """Token ids of a prompt to generate from."""
-        return self._tokenize([self._text(prompt, _parse_tools(tools), generation=True)])[0]
+        return self._tokenize([self._text(prompt, tools, template_kwargs, generation=True)])[0]
 
-    def _texts(self, pair: Conversation, prompts: dict[str, str]) -> tuple[str, str, str]:
-        """Text of the prompt, of prompt + chosen and of prompt + rejected."""
-        tools = _parse_tools(pair.tools)
+    def _texts(self, pair: Conversation, prompts: dict[str, str]) -> Texts:
+        settings = (pair.tools, pair.template_kwargs)
         prompt = [dict(m) for m in pair.prompt]
-        key = json.dumps([prompt, pair.tools])
+        key = json.dumps([prompt, settings])
         if key not in prompts:
-            prompts[key] = self._text(prompt, tools, generation=True)
-        chosen = self._text([*prompt, *pair.chosen], tools)
-        rejected = self._text([*prompt, *pair.rejected], tools)
-        return prompts[key], chosen, rejected
+            prompts[key] = self._text(prompt, *settings, generation=True)
+        whole = [self._text([*prompt, *response], *settings) for response in (pair.chosen, pair.rejected)]
+        rewritten = any(
+            str(message.get("content") or "").strip() not in text
+            for text, response in zip(whole, (pair.chosen, pair.rejected), strict=True)
+            for message in response
+        )
+        return Texts(prompts[key], whole[0], whole[1], rewritten)
 
-    def _text(self, messages: Sequence[Message], tools: list[Any] | None, *, generation: bool = False) -> str:
+    def _text(
+        self, messages: Sequence[Message], tools: str | None, template_kwargs: str | None, *, generation: bool = False
+    ) -> str:
         from jinja2 import TemplateError
 
+        settings = self._settings(template_kwargs)
         try:
             return self.tokenizer.apply_chat_template(  # type: ignore[return-value]
-                [dict(m) for m in messages], tools=tools, add_generation_prompt=generation, tokenize=False
+                [dict(m) for m in messages],
+                tools=json.loads(tools) if tools else None,
+                add_generation_prompt=generation,
+                tokenize=False,
+                **settings,
             )
-        except (TemplateError, TypeError, ValueError, KeyError, IndexError) as e:  # what a template's code can raise
-            roles = ", ".join(str(m.get("role")) for m in messages)
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as e:
+            roles = ", ".join(str(m.get("role")) for m in messages)  # the template's own code raised it
             raise TemplateRefused(f"the chat template cannot render the roles {roles}: {e}") from e
+
+    def _settings(self, template_kwargs: str | None) -> dict[str, Any]:
+        """A pair's settings for its template, which must not be arguments of the rendering itself."""
+        if not template_kwargs:
+            return {}
+        found = json.loads(template_kwargs)
+        if not isinstance(found, dict):
+            raise TemplateRefused(f"chat_template_kwargs is {template_kwargs}, expected an object of settings")
+        if taken := sorted(found.keys() & self.own_arguments):
+            where = "; tools have a column of their own" if "tools" in taken else ""
+            raise TemplateRefused(f"chat_template_kwargs sets {', '.join(taken)}, which a pair cannot set{where}")
+        return found
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
@@ -139,20 +185,23 @@ class Renderer:
         return [e.ids for e in backend.encode_batch_fast(texts, add_special_tokens=False)]  # fast: without offsets
 
     def _split(
-        self, texts: tuple[str, str, str], prompt: list[int], chosen: list[int], rejected: list[int]
+        self, texts: Texts, prompt: list[int], chosen: list[int], rejected: list[int]
     ) -> Rendered | TemplateRefused:
         """Cut the tokens of the three texts into prompt and responses."""
         flags = []
-        if not (texts[1].startswith(texts[0]) and texts[2].startswith(texts[0])):
+        if not (texts.chosen.startswith(texts.prompt) and texts.rejected.startswith(texts.prompt)):
             flags.append(TEMPLATE_REWRITES_HISTORY)
+        if texts.rewritten:
+            flags.append(TEMPLATE_REWRITES_RESPONSE)
         boundary = common_prefix(prompt, chosen, rejected)
         if boundary < len(prompt):
             flags.append(BOUNDARY_MISMATCH)
         if boundary == 0:
             return TemplateRefused("the rendered prompt and responses share no token, so nothing precedes a response")
-        return Rendered(
-            prompt[:boundary], self._close(chosen[boundary:]), self._close(rejected[boundary:]), tuple(flags)
-        )
+        chosen_ids, rejected_ids = self._close(chosen[boundary:]), self._close(rejected[boundary:])
+        if chosen_ids == rejected_ids:
+            return TemplateRefused("chosen and rejected get the same tokens: the template leaves out how they differ")
+        return Rendered(prompt[:boundary], chosen_ids, rejected_ids, tuple(flags))
 
     def _close(self, ids: list[int]) -> list[int]:
         """`ids` of a response, ended by exactly one end-of-turn token."""
@@ -168,7 +217,7 @@ class Renderer:
         """The first special token after the assistant's content in a probe conversation, else the eos token."""
         tokenizer = self.tokenizer
         text = self._text(
-            [{"role": "user", "content": PROBE_QUESTION}, {"role": "assistant", "content": PROBE_ANSWER}], None
+            [{"role": "user", "content": PROBE_QUESTION}, {"role": "assistant", "content": PROBE_ANSWER}], None, None
         )
         if PROBE_ANSWER not in text:
             raise UserError("the chat template does not write an assistant's content; give a model with a working one")
@@ -183,7 +232,3 @@ class Renderer:
                 "set eos_token in the model's tokenizer_config.json"
             )
         return TurnEnd(int(tokenizer.eos_token_id), (), written=False)
-
-
-def _parse_tools(tools: str | None) -> list[Any] | None:
-    return json.loads(tools) if tools else None

@@ -16,9 +16,19 @@ from rmo_train.errors import ProcessingError, UserError
 from rmo_train.pairs import PairData, open_pairs
 from rmo_train.plan import Plan, make_plan
 from rmo_train.progress import say
-from rmo_train.tables import MANIFEST, check_key, make_manifest, read_manifest, write_bytes, write_json, write_table
+from rmo_train.tables import (
+    MANIFEST,
+    check_key,
+    make_manifest,
+    read_json,
+    read_manifest,
+    write_bytes,
+    write_json,
+    write_table,
+)
 
 IDENTITY_FIELDS = ("weights_sha256", "tokenizer_sha256", "template_sha256")
+LAYOUT = "layout.json"
 TRAINED_ON = pa.schema([("id", pa.string()), ("group", pa.string())])
 
 
@@ -84,7 +94,7 @@ def run_training(
 def run_key(data: PairData, identity: Any, settings: TrainSettings, held_out: PairData | None) -> dict[str, Any]:
     """What makes a training run this one: a checkpoint or a folder of another run is refused by name of the field."""
     # What is logged or kept, and how pairs are packed: a run may go on with other values of these.
-    incidental = {"logging_steps", "save_steps", "save_total_limit", "eval_steps", "tokens_per_batch"}
+    incidental = {"logging_steps", "save_steps", "save_total_limit", "eval_steps", "tokens_per_batch", "attention"}
     return {
         "data": data.fingerprint,
         "model": identity.weights_sha256,
@@ -122,7 +132,7 @@ def build_job(
     """Load the policy and choose its layout."""
     import torch
 
-    from rmo_train.logps import choose_layout, default_tokens_per_batch
+    from rmo_train.layout import choose_layout
     from rmo_train.loop import Job
     from rmo_train.policy import context_length, load_for_training, load_tokenizer
 
@@ -141,10 +151,12 @@ def build_job(
             f"{data.folder}: a pair has {longest} tokens, the model's context is {context_length(model.config)}; "
             "score again with --max-length of at most that"
         )
-    layout = choose_layout(model, longest)
-    budget = settings.tokens_per_batch or default_tokens_per_batch(next(model.parameters()).device)
-    say(f"{layout.reason}; {budget} tokens a row, {training_dtype(settings, data)}")
-    return Job(model, tokenizer, data, settings, plan, layout, budget, out, key, **more)
+    remembered = out / LAYOUT  # an interrupted run goes on with the attention it began with: to the last bit
+    attention = read_json(remembered)["attention"] if remembered.is_file() else settings.attention
+    layout = choose_layout(model, data, attention=attention, tokens_per_batch=settings.tokens_per_batch)
+    write_json(remembered, {"attention": layout.path})
+    say(f"{layout.reason}; {layout.budget} tokens a row, {training_dtype(settings, data)}")
+    return Job(model, tokenizer, data, settings, plan, layout, out, key, **more)
 
 
 def _train_and_write(
@@ -193,6 +205,7 @@ def step_zero_noise(job: Any, model_name: str) -> float:
     """
     import torch
 
+    from rmo_train.attention import use_attention
     from rmo_train.logps import response_logps
     from rmo_train.loop import STEP_ZERO_PAIRS
     from rmo_train.packing import pair_trees
@@ -207,7 +220,8 @@ def step_zero_noise(job: Any, model_name: str) -> float:
     margins = []
     for model in (job.model, load_model(model_name, scored_in)):
         model.eval()
-        logps = response_logps(model, trees, 2 * len(rows), job.layout, job.budget).reshape(-1, 2)
+        use_attention(model, job.layout.path)
+        logps = response_logps(model, trees, 2 * len(rows), job.layout).reshape(-1, 2)
         margins.append(logps[:, 0] - logps[:, 1])
     return float(np.hypot(recorded, np.std(margins[0] - margins[1])))
 
@@ -230,7 +244,7 @@ def run_eval(
 ) -> Any:
     """The Evaluation of `model` on a run or shard folder, with how far that overlaps what the model was trained on."""
     from rmo_train.evaluate import evaluate, overlap_of, reference_logps, summarise
-    from rmo_train.logps import choose_layout, default_tokens_per_batch
+    from rmo_train.layout import choose_layout
     from rmo_train.policy import identity, load_model, resolve
     from rmo_train.tables import read_table
 
@@ -251,6 +265,5 @@ def run_eval(
         say(f"{model} is the reference itself: its log-probs are read from the data, nothing is computed")
         return summarise(data, reference_logps(data), overlap)
     policy = load_model(model, precision)
-    layout = choose_layout(policy, data.longest())
-    budget = tokens_per_batch or default_tokens_per_batch(next(policy.parameters()).device)
-    return evaluate(policy, data, layout, budget, overlap)
+    layout = choose_layout(policy, data, tokens_per_batch=tokens_per_batch)
+    return evaluate(policy, data, layout, overlap)

@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticUndefined
 
-from rmo_train.errors import RmoError, UserError, nearest
+from rmo_train.errors import FULL, RmoError, Stopped, UserError, cannot_write, nearest
 
 RECIPE = Path("rmo.yaml")
 SECTIONS = ("data", "score", "proxy", "filter", "train", "eval", "audit")
@@ -166,16 +166,27 @@ RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="Recipe file
 def run_app(app: typer.Typer) -> None:
     """Run a command line: expected failures print one `error:` and exit with their code, never a traceback."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
+        if code == Stopped.exit_code:  # how typer reports a Ctrl-C
+            raise KeyboardInterrupt
+        if code:
+            raise SystemExit(code)
+    except Stopped as e:
+        typer.echo(f"\n{e}", err=True)
+        raise SystemExit(e.exit_code) from None
     except RmoError as e:
         typer.echo(f"error: {e}", err=True)
         raise SystemExit(e.exit_code) from None
     except KeyboardInterrupt:
-        typer.echo("stopped; run the same command again to go on from what is finished", err=True)
-        raise SystemExit(130) from None
+        typer.echo("\nstopped; run the same command again to go on from what is finished", err=True)
+        raise SystemExit(Stopped.exit_code) from None
     except typer.Abort:
         raise SystemExit(1) from None
     except Exception as e:
+        if isinstance(e, OSError) and e.errno in FULL:
+            error = cannot_write(Path(e.filename or "."), e)
+            typer.echo(f"error: {error}", err=True)
+            raise SystemExit(error.exit_code) from None
         if type(e).__module__.startswith(("click", "typer")) and hasattr(e, "show"):
             e.show()
             raise SystemExit(2) from None

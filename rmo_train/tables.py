@@ -6,6 +6,7 @@ manifest is complete and a folder without one is absent for every reader but the
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rmo_train.errors import ProcessingError, UserError
+from rmo_train.errors import UserError, cannot_write
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -34,6 +35,7 @@ PAIR_SCHEMA = pa.schema(
         ("chosen", MESSAGES),
         ("rejected", MESSAGES),
         ("tools", pa.string()),  # canonical JSON, or null
+        ("chat_template_kwargs", pa.string()),  # canonical JSON of an object, or null
         ("prompt_ids", TOKENS),
         ("chosen_ids", TOKENS),
         ("rejected_ids", TOKENS),
@@ -100,7 +102,10 @@ def sha256_file(path: Path) -> str:
 
 
 def prompt_group(prompt: Sequence[Mapping[str, str]], tools: str | None) -> str:
-    """Hash (hex, 16 bytes) of a prompt's messages and tools: pairs of one group never sit on both sides of a split."""
+    """Hash (hex, 16 bytes) of a prompt's messages and tools: pairs of one group never sit on both sides of a split.
+
+    Template settings are no part of it: a question asked with and without thinking is one question.
+    """
     return sha256_text(canonical_json([list(prompt), tools]))[:32]
 
 
@@ -126,18 +131,18 @@ def versions() -> dict[str, str]:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path`: temporary name, fsync, rename. A full disk leaves nothing behind."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as f:
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     except OSError as e:
         temporary.unlink(missing_ok=True)
-        raise ProcessingError(f"cannot write {path}: {e.strerror or e}") from e
-    sync_folder(path.parent)
+        raise cannot_write(path, e, len(data)) from e
 
 
 def sync_folder(folder: Path) -> None:
@@ -154,14 +159,20 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line and fsync it."""
+    """Append one line and fsync it. A full disk leaves the file as it was."""
+    data = (line + "\n").encode()
     try:
-        with path.open("a", encoding="utf-8") as f:
-            f.write(line + "\n")
-            f.flush()
-            os.fsync(f.fileno())
+        with path.open("ab", buffering=0) as f:
+            before = f.seek(0, os.SEEK_END)
+            try:
+                if f.write(data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(f.fileno())
+            except OSError:
+                f.truncate(before)
+                raise
     except OSError as e:
-        raise ProcessingError(f"cannot write {path}: {e.strerror or e}") from e
+        raise cannot_write(path, e, len(data)) from e
 
 
 @dataclass(frozen=True)
@@ -265,12 +276,22 @@ def reopen_if_damaged(folder: Path) -> None:
     (folder / MANIFEST).unlink()
 
 
+def _journal_entry(line: bytes) -> dict[str, Any] | None:
+    """The entry of a journal line; None for one that a kill cut short."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
 class PartWriter:
     """Fills one stage folder with part files; what a killed run finished is kept.
 
     Each finished part is recorded, with its hash, in a journal beside it; `finish` writes the manifest and removes the
     journal. A part whose bytes do not match the journal is removed and is to be written again (`repaired` lists it); a
-    finished stage with such a part is an unfinished one again.
+    finished stage with such a part is an unfinished one again. What a kill left beside the parts (a temporary file, a
+    line cut short, the journal of a finished stage) is cleared away.
     """
 
     def __init__(self, folder: Path, stage: str, key: Mapping[str, Any], schema: pa.Schema):
@@ -283,8 +304,12 @@ class PartWriter:
         self.repaired: list[str] = []
         if self.manifest is not None:
             self.finished = {entry["file"]: PartFile(**entry) for entry in self.manifest["parts"]}
+            (folder / JOURNAL).unlink(missing_ok=True)
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise cannot_write(folder, e) from e
         self._read_journal()
 
     @property
@@ -293,27 +318,23 @@ class PartWriter:
 
     def _read_journal(self) -> None:
         journal = self.folder / JOURNAL
-        lines = journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []
-        entries = []
-        for line in lines:
-            try:
-                entries.append(json.loads(line))
-            except ValueError:  # the line that a kill cut short
-                continue
-        if entries:
+        found = journal.read_bytes() if journal.exists() else b""
+        entries = [entry for line in found.splitlines() if (entry := _journal_entry(line)) is not None]
+        if entries and "key" in entries[0]:
             check_key(entries[0]["key"], self.key, self.folder)
-        else:
-            write_bytes(journal, (canonical_json({"key": self.key}) + "\n").encode())
-        for entry in entries[1:]:
-            part = PartFile(**entry)
+        recorded = {e["file"]: PartFile(**e) for e in entries if "file" in e}  # the last line of a part counts
+        for name, part in recorded.items():
             if is_intact(self.folder, part):
-                self.finished[part.file] = part
+                self.finished[name] = part
             else:
-                (self.folder / part.file).unlink(missing_ok=True)
-                self.repaired.append(part.file)
-        for path in self.folder.glob("*.parquet"):
-            if path.name not in self.finished:  # renamed into place, but killed before its journal line
+                self.repaired.append(name)
+        for path in (*self.folder.glob("*.parquet"), *self.folder.glob(".*.tmp")):
+            if path.name not in self.finished:  # damaged, or renamed into place but killed before its journal line
                 path.unlink()
+        lines = [canonical_json({"key": self.key}), *(canonical_json(asdict(part)) for part in self.finished.values())]
+        whole = "".join(line + "\n" for line in lines).encode()
+        if found != whole:  # new, or with lines that are cut short or no longer true
+            write_bytes(journal, whole)
 
     def write(self, name: str, table: pa.Table) -> None:
         """Write the part `name` (a file name) and record it."""

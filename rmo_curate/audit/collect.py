@@ -184,7 +184,7 @@ def worst_suspects(run: Run, decisions: Decisions, settings: AuditSettings) -> t
     """The pairs to read first, with their texts."""
     scores = decisions.scores
     places = suspects.most_suspect(decisions.suspicion, settings.worst)
-    ids = [str(decisions.ids[i]) for i in places]
+    ids = [decisions.ids[int(i)].as_py() for i in places]
     parts = tables.iter_parts(run.folder / "pairs", run.stage("pairs"), ["id", "prompt", "chosen", "rejected"])
     texts = suspects.pick_texts(parts, frozenset(ids))
     population = margins.reward(scores)

@@ -36,27 +36,27 @@ class TransformersEngine:
 
     checkpoint: str
     dtype: str  # float32 or bfloat16
-    longest: int  # tokens of the longest prompt + response
+    pairs: PairData  # what is scored: its longest pair and a sample of it decide the layout
     tokens_per_batch: int | None = None
+    attention: str = "auto"
 
     def __post_init__(self) -> None:
-        from rmo_train.logps import choose_layout, default_tokens_per_batch
+        from rmo_train.layout import choose_layout
         from rmo_train.policy import load_model
 
         self.model = load_model(self.checkpoint, self.dtype)
-        self.layout = choose_layout(self.model, self.longest)
-        device = next(self.model.parameters()).device
-        self.budget = self.tokens_per_batch or default_tokens_per_batch(device)
+        self.layout = choose_layout(
+            self.model, self.pairs, attention=self.attention, tokens_per_batch=self.tokens_per_batch
+        )
 
     def work(self, data: PairData, rows: np.ndarray) -> Work:
         """What scoring the pairs `rows` takes."""
-        from rmo_train.packing import distinct_trees, plain_trees, split_tree
+        from rmo_train.packing import distinct_trees
 
         trees, slots = distinct_trees(data, rows)
-        pieces = [p for t in trees for p in split_tree(t, self.budget)] if self.layout.shared else plain_trees(trees)
         prompts, chosen, rejected = (r.lengths[rows] for r in (data.prompt, data.chosen, data.rejected))
         asked = int((2 * prompts + chosen + rejected).sum())
-        return Work(2 * len(rows), int(slots.max()) + 1, asked, sum(p.tokens for p in pieces))
+        return Work(2 * len(rows), int(slots.max()) + 1, asked, self.layout.tokens(trees))
 
     def score(
         self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
@@ -66,26 +66,28 @@ class TransformersEngine:
         from rmo_train.packing import distinct_trees
 
         trees, slots = distinct_trees(data, rows)
-        pairs_per_token = len(rows) / self.work(data, rows).tokens_computed
+        pairs_per_token = len(rows) / self.layout.tokens(trees)
         logps = response_logps(
             self.model,
             trees,
             int(slots.max()) + 1,
             self.layout,
-            self.budget,
             lambda tokens: advance(tokens * pairs_per_token),
         )
         return logps[slots]
 
     def noise_sd(self, data: PairData) -> float:
-        """sd of D between two packings (trees in shared rows, and every response in a row of its own), in nats."""
-        from rmo_train.logps import Layout, response_logps
+        """sd of D between two packings (as the scores, and every response in a row of its own), in nats."""
+        from rmo_train.attention import use_attention
+        from rmo_train.layout import Layout
+        from rmo_train.logps import response_logps
         from rmo_train.packing import pair_trees
 
         rows = np.linspace(0, len(data) - 1, min(NOISE_PAIRS, len(data))).astype(int)
         trees = pair_trees(data, rows)
         margins = []
-        for layout in (self.layout, Layout(False, "plain rows")):
-            logps = response_logps(self.model, trees, 2 * len(rows), layout, self.budget).reshape(-1, 2)
+        for layout in (Layout("rows", 1, "one sequence a row"), self.layout):
+            use_attention(self.model, layout.path)
+            logps = response_logps(self.model, trees, 2 * len(rows), layout).reshape(-1, 2)
             margins.append(logps[:, 0] - logps[:, 1])
         return float(np.std(margins[0] - margins[1]))

@@ -73,3 +73,45 @@ def test_a_shard_folder_opens_with_datasets_and_trains_with_trl(tiny_model_folde
         processing_class=load_tokenizer(name),
     )
     assert np.isfinite(trainer.train().training_loss)
+
+
+def test_an_export_for_trl_opens_with_datasets_and_trains_with_trl(tiny_model_folder: Path, tmp_path: Path):
+    """Several messages in a prompt and in a response, tools, and settings for the template."""
+    from datasets import load_dataset
+    from trl import DPOConfig, DPOTrainer
+
+    from rmo_curate.export import run_export
+    from rmo_curate.export_formats import Trainer
+    from rmo_curate.filtering import FilterSettings, run_filter
+    from rmo_curate.job import ScoreSettings, run_score
+    from rmo_curate.proxies import ProxySettings
+    from rmo_train.policy import load_model, load_tokenizer
+
+    rows = [json.loads(line) for line in (DEMO / "train.jsonl").read_text().splitlines()[:16]]
+    several = [{"role": "assistant", "content": "Which one?"}, {"role": "user", "content": "The first."}]
+    rows[1]["chosen"] = [*several, *rows[1]["chosen"]]
+    rows[2]["tools"] = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+    for i, row in enumerate(rows):
+        row["chat_template_kwargs"] = {"enable_thinking": i % 2 == 0}
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    name = str(tiny_model_folder)
+    settings = ScoreSettings(dtype="float32", proxy_folds=0)
+    run_score([str(tmp_path / "pairs.jsonl")], name, tmp_path / "run", settings, ProxySettings())
+    run_filter(tmp_path / "run", tmp_path / "shards", FilterSettings(rule="none", low_q=0))
+    run_export(tmp_path / "shards", Trainer.TRL, tmp_path / "trl")
+    data = load_dataset(str(tmp_path / "trl"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(data) == len(rows)
+    assert data.column_names == ["prompt", "chosen", "rejected", "tools", "chat_template_kwargs"]
+    config = DPOConfig(
+        output_dir=str(tmp_path / "out"),
+        max_steps=1,
+        per_device_train_batch_size=4,
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+        save_strategy="no",
+    )
+    trainer = DPOTrainer(
+        model=load_model(name, "float32"), args=config, train_dataset=data, processing_class=load_tokenizer(name)
+    )
+    assert np.isfinite(trainer.train().training_loss)

@@ -39,6 +39,7 @@ def pair_row(i: int, given: Mapping[str, Any]) -> dict[str, Any]:
         "chosen": f"good answer {i}",
         "rejected": f"bad answer {i}",
         "tools": None,
+        "chat_template_kwargs": None,
         "chosen_tokens": 4,
         "rejected_tokens": 4,
         "flags": [],

@@ -103,7 +103,7 @@ def test_a_wrong_path_names_the_nearest(data, model):
         ("\n\n", "no records; expected preference pairs"),
         ("{broken\n[1]\n", "none of 2 records is an object"),
         ('{"prompt": "a", "chosn": "b", "rejected": "c"}\n', "no column 'chosen'"),
-        ('{"question": "a", "chosen": "b", "rejected": "c"}\n', "there is no prompt"),
+        ('{"ask": "a", "chosen": "b", "rejected": "c"}\n', "there is no prompt"),
         ('{"prompt": "a", "chosen": "b", "rejected": "b"}\n', "identical_responses: 1, the first at pairs.jsonl:1"),
     ],
     ids=["empty", "blank", "broken", "misspelt", "no prompt", "only rejects"],

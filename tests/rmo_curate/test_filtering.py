@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,9 +8,9 @@ from rmo_curate.decisions import REASONS, decide_scored
 from rmo_curate.filter_settings import PRESETS
 from rmo_curate.filtering import FilterSettings, decide
 from rmo_curate.runs import Checkpoint, Scores, Trajectory, open_run
+from rmo_curate.thresholds import draws
 from rmo_train.errors import UserError
 from rmo_train.settings import build
-from rmo_train.tables import fraction_of_hash
 
 BASE = Checkpoint("base", "base", None, None, None, None, 0.01)
 OOF = Checkpoint("oof-16", "proxy", "oof", 16, 2, True, 0.01)
@@ -28,7 +29,7 @@ def hand(make_run):
 
 
 def reasons(decisions) -> dict[str, str]:
-    return {i: r for i, r in zip(decisions.ids, decisions.reason, strict=True) if r is not None}
+    return {i: r for i, r in zip(decisions.ids.to_pylist(), decisions.reason, strict=True) if r is not None}
 
 
 def scores_of(base, end) -> tuple[Scores, Trajectory]:
@@ -41,7 +42,7 @@ def scores_of(base, end) -> tuple[Scores, Trajectory]:
 
 def decide_margins(base, end, **given):
     no = np.zeros(len(base), dtype=bool)
-    ids = [f"p{i}" for i in range(len(base))]
+    ids = pa.array([f"p{i}" for i in range(len(base))])
     return decide_scored(ids, no, no, *scores_of(base, end), FilterSettings(**given))
 
 
@@ -76,7 +77,9 @@ def test_a_dropped_pair_tells_the_first_reason_that_holds():
     base, end = np.zeros(5), np.array([np.nan, -4.0, -3.0, -1.0, 9.0])
     too_long, duplicate = np.arange(5) < 1, np.arange(5) < 2
     cuts = FilterSettings(low_q=1, high_q=0.5, hard=True)  # floor(0.5 * 4) = 2 noisy; all but the clearest ambiguous
-    decisions = decide_scored(["p0", "p1", "p2", "p3", "p4"], too_long, duplicate, *scores_of(base, end), cuts)
+    decisions = decide_scored(
+        pa.array(["p0", "p1", "p2", "p3", "p4"]), too_long, duplicate, *scores_of(base, end), cuts
+    )
     assert decisions.reason.tolist() == ["too_long", "duplicate", "noisy", "ambiguous", None]
 
 
@@ -84,7 +87,7 @@ def test_a_soft_cut_drops_where_the_draw_is_below_its_probability(hand):
     decisions = decide(hand, FilterSettings(low_q=0.25, high_q=1, seed=7))
     a = np.abs(np.subtract(D_T, D_0))[:10]
     p_drop = 0.5 * (1 - np.tanh((a - 2.25) / 1.125))
-    draw = np.array([fraction_of_hash("ambiguous", 7, f"p{i}") for i in range(10)])
+    draw = draws(7, pa.array([f"p{i}" for i in range(10)]))
     np.testing.assert_allclose(decisions.keep_probability[:10], 1 - p_drop)
     np.testing.assert_array_equal(decisions.draw[:10], draw)
     expected = {f"p{i}" for i in range(10) if draw[i] < p_drop[i]} - {"p8"}
@@ -212,7 +215,7 @@ def test_decisions_do_not_depend_on_the_order_and_add_up(pairs, low_q, high_q, h
 
     def run(picked):
         scores, trajectory = scores_of(base[picked], end[picked])
-        return decide_scored([ids[i] for i in picked], too_long, too_long, scores, trajectory, settings)
+        return decide_scored(pa.array([ids[i] for i in picked]), too_long, too_long, scores, trajectory, settings)
 
     first, second = run(range(len(base))), run(order)
     assert reasons(first) == reasons(second)

@@ -15,7 +15,7 @@ from rmo_curate.engines.transformers import TransformersEngine, Work
 from rmo_curate.scoring import Assignment, ScoreStage, in_group_order, part_bounds, score_stage
 from rmo_train import tables
 from rmo_train.errors import UserError
-from rmo_train.logps import Layout
+from rmo_train.layout import Layout
 from rmo_train.pairs import PairData, Ragged
 from tests.rmo_curate.scored import Killed
 
@@ -51,7 +51,7 @@ class FakeEngine:
     checkpoint: str
     asked: list[tuple[str, list[int]]]
     die_after: int = 1000
-    layout: Layout = field(default_factory=lambda: Layout(True, "shared"))
+    layout: Layout = field(default_factory=lambda: Layout("segments", 1024, "shared"))
 
     def work(self, data, rows):
         return Work(2 * len(rows), 2 * len(rows) - 1, 10 * len(rows), 6 * len(rows))
@@ -187,12 +187,12 @@ def test_work_counts_shared_prompts_and_responses_once(tiny_model_folder):
             ([20, 21], [22, 23], [24]),  # 2 + 1 + 0: a response's last token predicts nothing
         ]
     )
-    engine = TransformersEngine(str(tiny_model_folder), "float32", data.longest())
+    engine = TransformersEngine(str(tiny_model_folder), "float32", data, attention="segments")
     asked = (8 + 3 + 2) + (8 + 3 + 3) + (4 + 2 + 1)
     assert engine.work(data, np.arange(3)) == Work(6, 5, asked, 9 + 3)
     assert engine.work(data, np.arange(3)).saved == pytest.approx(1 - 12 / 34)
-    plain = TransformersEngine(str(tiny_model_folder), "float32", data.longest())
-    plain.layout = Layout(False, "plain rows")
+    plain = TransformersEngine(str(tiny_model_folder), "float32", data)
+    plain.layout = Layout("rows", 1, "plain rows")
     assert plain.work(data, np.arange(3)) == Work(6, 5, asked, (6 + 5 + 6) + (3 + 2))
     done: list[float] = []
     shared, alone = engine.score(data, np.arange(3), done.append), plain.score(data, np.arange(3))
@@ -203,8 +203,8 @@ def test_work_counts_shared_prompts_and_responses_once(tiny_model_folder):
 
 def test_work_counts_a_prompt_again_in_every_row_that_repeats_it(tiny_model_folder):
     data = pair_data([([1] * 8, [2] * 6, [3] * 7)])  # a tree of 8 + 5 + 6 tokens
-    whole = TransformersEngine(str(tiny_model_folder), "float32", data.longest(), tokens_per_batch=19)
-    split = TransformersEngine(str(tiny_model_folder), "float32", data.longest(), tokens_per_batch=18)
+    whole = TransformersEngine(str(tiny_model_folder), "float32", data, tokens_per_batch=19, attention="segments")
+    split = TransformersEngine(str(tiny_model_folder), "float32", data, tokens_per_batch=18, attention="segments")
     assert whole.work(data, np.arange(1)) == Work(2, 2, 29, 19)
     assert split.work(data, np.arange(1)) == Work(2, 2, 29, 13 + 14)
     np.testing.assert_allclose(whole.score(data, np.arange(1)), split.score(data, np.arange(1)), atol=1e-4)

@@ -6,6 +6,7 @@ import pytest
 
 from rmo_curate import shards
 from rmo_curate.filtering import FilterSettings, run_filter
+from rmo_curate.thresholds import draws
 from rmo_train import tables
 from rmo_train.errors import ProcessingError, UserError
 
@@ -97,7 +98,7 @@ def test_draws_are_written_beside_the_pairs_that_they_dropped(run, tmp_path):
     rows = [r for r in read(tmp_path / "out")[2].to_pylist() if r["drop_reason"] == "ambiguous"]
     assert rows
     for row in rows:
-        assert row["draw"] == tables.fraction_of_hash("ambiguous", 42, row["id"]) < 1 - row["keep_probability"]
+        assert row["draw"] == draws(42, pa.array([row["id"]]))[0] < 1 - row["keep_probability"]
 
 
 def test_load_dataset_gives_the_kept_pairs_and_by_name_the_dropped(run, tmp_path):

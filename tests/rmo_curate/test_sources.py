@@ -1,8 +1,10 @@
 """Files and folders become one `Pair` or `Reject` per record, the same at every reading."""
 
+import csv
 import gzip
 import hashlib
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rmo_curate.forms import FORMS
 from rmo_curate.messages import RejectReason
+from rmo_curate.pair_ids import content_hash
 from rmo_curate.sources import Pair, Reject, open_source
 from rmo_train.errors import UserError
 from rmo_train.tables import PAIR_SCHEMA, REJECT_SCHEMA, canonical_json, with_columns
@@ -55,7 +59,16 @@ def test_every_kind_of_file_gives_the_same_pairs(tmp_path):
     (tmp_path / "e.json").write_bytes(lines)
     (tmp_path / "f.json.gz").write_bytes(gzip.compress(json.dumps(rows).encode()))
     (tmp_path / "g.jsonl").write_bytes(b"\xef\xbb\xbf" + lines.replace(b"\n", b"\r\n\r\n"))
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "h.parquet")
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, tmp_path / "h.parquet")
+    for name, packed in (("i.jsonl.zst", lines), ("j.json.zst", json.dumps(rows).encode())):
+        with pa.CompressedOutputStream(str(tmp_path / name), "zstd") as f:
+            f.write(packed)
+    (tmp_path / "k.jsonl").write_bytes((tmp_path / "i.jsonl.zst").read_bytes())  # packed, without the suffix
+    with pa.ipc.new_file(tmp_path / "l.arrow", table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    with pa.ipc.new_stream(tmp_path / "m.arrow", table.schema) as writer:
+        writer.write_table(table)
     content = [(p.id, p.prompt, p.chosen, p.rejected, p.extra) for p in pairs(read(str(tmp_path / "a.jsonl"))[1])]
     assert len(content) == 3
     for path in sorted(tmp_path.iterdir()):
@@ -98,10 +111,29 @@ def test_a_json_record_that_utf8_cannot_hold_is_kept_as_escapes(tmp_path):
     assert records[1].raw == '{"chosen":"\\ud800","prompt":"question 1","rejected":"bad 1"}'
 
 
+def test_only_the_arrow_files_that_save_to_disk_lists_are_data(tmp_path):
+    from datasets import Dataset
+
+    data = Dataset.from_list([row(n) for n in range(3)])
+    data.save_to_disk(str(tmp_path / "d"), num_shards=2)
+    other = pa.Table.from_pylist([row(9)])
+    with pa.ipc.new_stream(tmp_path / "d" / "cache-1.arrow", other.schema) as writer:
+        writer.write_table(other)
+    source, records = read(str(tmp_path / "d"))
+    assert [p.prompt[0]["content"] for p in pairs(records)] == ["question 0", "question 1", "question 2"]
+    assert [p.source.rsplit("/")[-1] for p in pairs(records)] == [
+        "data-00000-of-00002.arrow", "data-00000-of-00002.arrow", "data-00001-of-00002.arrow"
+    ]  # fmt: skip
+    assert source.notes == (
+        f"{tmp_path}/d: 2 data files: data-00000-of-00002.arrow, data-00001-of-00002.arrow",
+        f"{tmp_path}/d: passed over cache-1.arrow, dataset_info.json, state.json (not data files)",
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.csv", b"prompt,chosen,rejected", r"a\.csv: unknown kind of file.*\.jsonl.*\.parquet"),
+        ("a.xlsx", b"PK", r"a\.xlsx: unknown kind of file.*\.jsonl.*\.parquet"),
         ("a.jsonl", b"", "no records"),
         ("a.jsonl", b"\n  \n", "no records"),
         ("a.json", b"[]", "no records"),
@@ -123,8 +155,6 @@ def test_a_missing_path_names_what_lies_beside_it(tmp_path):
     jsonl(tmp_path / "train.jsonl", row())
     with pytest.raises(UserError, match=r"trian\.jsonl: not a local file or folder; did you mean 'train\.jsonl'"):
         open_source([str(tmp_path / "trian.jsonl")])
-    with pytest.raises(UserError, match="hf:a/b: not a local file"):
-        open_source(["hf:a/b"])
     (tmp_path / "below").mkdir()
     (tmp_path / "train.jsonl").rename(tmp_path / "below" / "train.jsonl")
     with pytest.raises(UserError, match=r"without data files.*below"):
@@ -291,7 +321,135 @@ def test_columns_of_other_names_are_read_as_told(tmp_path):
         open_source([path], columns={"promt": "question"})
 
 
+def test_a_column_taken_for_another_role_is_no_longer_the_prompt(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", row(0, system="Be brief."))
+    source, records = read(path)
+    assert (source.form.name, pairs(records)[0].extra) == ("trl-standard", {"system": "Be brief."})
+    assert any("'system' is kept beside the pairs" in note for note in source.notes)
+    source, records = read(path, columns={"question": "prompt"})
+    assert (source.form.name, pairs(records)[0].extra) == ("intel-orca", {})
+    assert [m["content"] for m in pairs(records)[0].prompt] == ["Be brief.", "question 0"]
+
+
+def test_the_scores_of_a_pair_stay_beside_it(tmp_path):
+    chosen, rejected = ([{"role": "user", "content": "Q"}, {"role": "assistant", "content": x}] for x in "xy")
+    more = {"prompt_id": "p", "score_chosen": 8.5, "score_rejected": 4.0, "margin": 2, "messages": chosen}
+    _, records = read(jsonl(tmp_path / "a.jsonl", {"prompt": "Q", "chosen": chosen, "rejected": rejected, **more}))
+    assert pairs(records)[0].extra == more | {"messages": canonical_json(chosen)}
+
+
+# ---------------------------------------------------------------------------------------------------- ranked answers
+
+
+def nectar(prompt, *ranked, **more):
+    answers = [{"answer": text, "rank": rank, "model": f"m-{text}"} for text, rank in ranked]
+    return {"prompt": f"\n\nHuman: {prompt}\n\nAssistant: ", "answers": answers, **more}
+
+
+def test_records_of_ranked_answers_count_as_their_pairs_and_the_sums_hold(tmp_path):
+    path = jsonl(
+        tmp_path / "a.jsonl",
+        nectar("p", ("x", 1), ("y", 2), ("z", 2), id=7, turns=1, chosen_rank="own"),
+        b"broken",
+        nectar("p", ("x", 1), ("y", 1)),
+        nectar("q", ("x", 1), ("x", 2), ("y", 3)),
+        nectar("p", ("x", 1), ("y", 2)),
+    )
+    source, records = read(path)
+    assert [(r.line, reason) for r, reason in zip(records, reasons(records), strict=True)] == [
+        (1, "pair"), (1, "pair"), (2, "broken_line"), (3, "no_preference"),
+        (4, "identical_responses"), (4, "pair"), (4, "duplicate"), (5, "duplicate"),
+    ]  # fmt: skip
+    assert source.input_records == 5
+    assert sum(source.counts.values()) == len(records) == 8
+    assert source.counts["pairs"] == 3
+    first, second = pairs(records)[:2]
+    assert (first.id, second.id) == ("7/1-2", "7/1-3")
+    assert first.extra == {
+        "turns": 1, "chosen_rank": 1, "rejected_rank": 2, "chosen_model": "m-x", "rejected_model": "m-y",
+        "source_chosen_rank": "own",
+    }  # fmt: skip
+    assert json.loads(records[4].raw)["rejected"] == [{"role": "assistant", "content": "x"}]
+    assert "5 records of ranked answers stand for 8" in source.notes[-1]
+    limited, records = read(path, limit=1)
+    assert (limited.input_records, len(records)) == (1, 2)
+
+
 # ---------------------------------------------------------------------------------------------------- ids
+
+
+SAME = {"prompt": "Name a prime.", "chosen": "11\nor 13", "rejected": "12, or so"}
+U, C, R = ({"role": r, "content": SAME[k]} for r, k in (("user", "prompt"), ("assistant", "chosen"),
+                                                       ("assistant", "rejected")))  # fmt: skip
+FROM = {"user": "human", "assistant": "gpt"}
+SHARE = [{"from": FROM[m["role"]], "value": m["content"]} for m in (U, C, R)]
+EVERY_FORM = {
+    "trl-standard": SAME,
+    "trl-conversational": {"prompt": [U], "chosen": [C], "rejected": [R]},
+    "prompt-and-conversation": {"prompt": SAME["prompt"], "chosen": [U, C], "rejected": [U, R]},
+    "trl-implicit": {"chosen": [U, C], "rejected": [U, R]},
+    "hh-rlhf": {k: f"\n\nHuman: {SAME['prompt']}\n\nAssistant: {SAME[k]}" for k in ("chosen", "rejected")},
+    "llama-factory-alpaca": {"instruction": SAME["prompt"], "chosen": SAME["chosen"], "rejected": SAME["rejected"]},
+    "llama-factory-sharegpt": {"conversations": SHARE[:1], "chosen": SHARE[1], "rejected": SHARE[2]},
+    "argilla": {"instruction": SAME["prompt"], "chosen_response": SAME["chosen"],
+                "rejected_response": SAME["rejected"]},
+    "intel-orca": {"system": "", "question": SAME["prompt"], "chosen": SAME["chosen"], "rejected": SAME["rejected"]},
+    "input-and-answers": {"input": SAME["prompt"], "chosen": SAME["chosen"], "rejected": SAME["rejected"]},
+    "nectar": {"prompt": f"\n\nHuman: {SAME['prompt']}\n\nAssistant: ",
+               "answers": [{"answer": SAME["rejected"], "rank": 2}, {"answer": SAME["chosen"], "rank": 1}]},
+    "nemo-rl": {"context": [U], "completions": [{"rank": 0, "completion": [C]}, {"rank": 1, "completion": [R]}]},
+}  # fmt: skip
+
+
+def test_every_form_has_a_record_here():
+    assert set(EVERY_FORM) == set(FORMS)
+
+
+@pytest.mark.parametrize("form", EVERY_FORM)
+def test_the_same_content_has_the_same_id_in_every_form_and_kind_of_file(tmp_path, form):
+    record = EVERY_FORM[form]
+    jsonl(tmp_path / "a.jsonl", record)
+    (tmp_path / "b.json").write_text(json.dumps([record]))
+    table = pa.Table.from_pylist([record])
+    pq.write_table(table, tmp_path / "c.parquet")
+    with pa.ipc.new_stream(tmp_path / "d.arrow", table.schema) as writer:
+        writer.write_table(table)
+    with (tmp_path / "e.csv").open("w", newline="", encoding="utf-8-sig") as f:
+        cells = [v if isinstance(v, str) else json.dumps(v) for v in record.values()]
+        csv.writer(f).writerows([record, cells])
+    expected = Pair(content_hash([U], [C], [R], None, None), [U], [C], [R], None, None, {}, "", 1)
+    for path in sorted(tmp_path.iterdir()):
+        source, (pair,) = read(str(path))
+        assert source.form.name == form
+        assert replace(pair, source="", extra={}) == expected, path.name
+
+
+def test_chat_template_kwargs_are_a_part_of_the_content_where_there_are_some(tmp_path):
+    thinking = {"enable_thinking": False, "depth": {"b": 1, "a": [2]}}
+    path = jsonl(
+        tmp_path / "a.jsonl",
+        row(0),
+        row(0, chat_template_kwargs=thinking),
+        row(0, chat_template_kwargs=json.dumps(thinking)),
+        row(0, chat_template_kwargs={}),
+        row(0, chat_template_kwargs=None),
+        row(1, chat_template_kwargs="{"),
+        row(1, chat_template_kwargs=[1]),
+    )
+    source, records = read(path)
+    assert reasons(records) == ["pair", "pair", "duplicate", "duplicate", "duplicate", "not_text", "not_text"]
+    assert [p.chat_template_kwargs for p in pairs(records)] == [
+        None, '{"depth":{"a":[2],"b":1},"enable_thinking":false}'
+    ]  # fmt: skip
+    assert not source.extra_fields()
+    message = [{"role": "user", "content": "question 0"}]
+    good, bad = ([{"role": "assistant", "content": f"{w} 0"}] for w in ("good", "bad"))
+    plain = {"prompt": message, "chosen": good, "rejected": bad, "tools": None}
+    hashes = [
+        hashlib.sha256(canonical_json(c).encode()).hexdigest()[:32]
+        for c in (plain, plain | {"chat_template_kwargs": pairs(records)[1].chat_template_kwargs})
+    ]
+    assert [p.id for p in pairs(records)] == hashes
 
 
 def test_an_id_is_the_users_or_the_hash_of_the_content_alone(tmp_path):

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rmo_train.logps import Layout, response_logps
+from rmo_train.layout import Layout
+from rmo_train.logps import response_logps
 from rmo_train.packing import Tree
 from rmo_train.policy import identity, load_model
 from rmo_train.tables import (
@@ -42,7 +43,7 @@ def make_shards(tiny_model_folder: Path) -> Callable[..., Path]:
             for i, (p, c, r) in enumerate(zip(prompts, chosen, rejected, strict=True))
         ]
         model = load_model(str(tiny_model_folder), dtype)
-        logps = response_logps(model, trees, 2 * n, Layout(True, ""), 256).reshape(n, 2)
+        logps = response_logps(model, trees, 2 * n, Layout("rows", 256, "")).reshape(n, 2)
         moved = logps + rng.normal(0, 3, (n, 2))
         steps = [logps, moved] if end else [logps]
         rows = {
@@ -51,6 +52,7 @@ def make_shards(tiny_model_folder: Path) -> Callable[..., Path]:
             "chosen": [[{"role": "assistant", "content": "yes"}]] * n,
             "rejected": [[{"role": "assistant", "content": "no"}]] * n,
             "tools": [None] * n,
+            "chat_template_kwargs": [None] * n,
             "prompt_ids": prompts,
             "chosen_ids": chosen,
             "rejected_ids": rejected,

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmo_train.packing import Tree, first_fit, make_pack, make_packs, plain_trees, split_tree
+from rmo_train.packing import Tree, first_fit, make_pack, make_packs, make_row_packs, make_rows, plain_trees, split_tree
 
 
 def ids(n: int, start: int = 0) -> np.ndarray:
@@ -19,9 +19,9 @@ def pair(prompt: int, chosen: int, rejected: int, slot: int = 0) -> Tree:
 
 def test_pack_lays_out_prompt_and_responses_as_computed_by_hand():
     pack = make_pack([pair(2, 3, 2)])
-    assert pack.tokens.tolist() == [0, 1, 100, 101, 200]  # the last token of a response predicts nothing
-    assert pack.positions.tolist() == [0, 1, 2, 3, 2]
-    assert pack.branch.tolist() == [0, 0, 1, 1, 2]
+    assert pack.tokens.tolist() == [[0, 1, 100, 101, 200]]  # the last token of a response predicts nothing
+    assert pack.positions.tolist() == [[0, 1, 2, 3, 2]]
+    assert pack.segments.tolist() == [[0, 0, 0, 4], [0, 2, 4, 5]]  # context, its end, start, end
     assert pack.sources.tolist() == [1, 2, 3, 1, 4]  # both responses start from the prompt's last token
     assert pack.targets.tolist() == [100, 101, 102, 200, 201]
     assert pack.owners.tolist() == [0, 0, 0, 1, 1]
@@ -38,6 +38,15 @@ def test_rejected_tokens_see_the_prompt_and_not_the_chosen_ones():
 def test_a_single_sequence_needs_no_mask():
     assert make_pack([Tree(ids(3), (ids(2),), (0,))]).is_plain
     assert not make_pack([pair(2, 3, 2)]).is_plain
+
+
+def test_rows_are_padded_behind_and_predict_from_their_own_positions():
+    pack = make_rows([Tree(ids(2), (ids(3, 100),), (7,)), Tree(ids(1), (ids(2, 200),), (4,))])
+    assert pack.tokens.tolist() == [[0, 1, 100, 101], [0, 200, 0, 0]]
+    assert pack.sources.tolist() == [1, 2, 3, 4, 5]  # in the flattened rows
+    assert pack.targets.tolist() == [100, 101, 102, 200, 201]
+    assert pack.owners.tolist() == [7, 7, 7, 4, 4]
+    assert pack.is_plain
 
 
 @settings(deadline=None, max_examples=60)
@@ -57,7 +66,10 @@ def test_every_response_token_is_predicted_once_within_the_budget(shapes, budget
     expected = [n for _, lengths in shapes for n in lengths]
     assert np.bincount(owners, minlength=slot).tolist() == expected
     largest_alone = max(p + n - 1 for p, lengths in shapes for n in lengths)
-    assert all(len(p.tokens) <= max(budget, largest_alone) for p in packs)
+    assert all(p.size <= max(budget, largest_alone) for p in packs)
+    rows = make_row_packs(trees, budget)
+    assert np.bincount(np.concatenate([p.owners for p in rows]), minlength=slot).tolist() == expected
+    assert all(p.size <= max(budget, largest_alone) for p in rows)
 
 
 def test_first_fit_fills_bins_in_decreasing_order():

@@ -340,7 +340,7 @@ def test_a_save_killed_between_renames_leaves_no_model_that_loads(tiny_model_fol
         real(handle)
 
     monkeypatch.setattr(os, "fsync", killed_at_the_third)
-    with pytest.raises(ProcessingError, match="No space left"):
+    with pytest.raises(ProcessingError, match="the disk is full"):
         save_model(model, tokenizer, tmp_path / "out")
     with pytest.raises(UserError, match="not a model folder"):
         resolve(str(tmp_path / "out"))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rmo_train.errors import UserError
@@ -62,6 +62,7 @@ contents = st.text(st.characters(codec="utf-8"), max_size=40)
 @given(contents, contents, contents)
 @settings(max_examples=60, deadline=None)
 def test_parts_concatenate_to_the_plain_rendering_for_any_text(question, better, worse):
+    assume(better != worse)
     tokenizer = make_tokenizer()
     pair = Renderer(tokenizer).render([user(question)], [assistant(better)], [assistant(worse)])
     newline = tokenizer("\n").input_ids

@@ -1,0 +1,378 @@
+"""Pairs a second and peak memory of scoring: ours, padded transformers, TRL's reference precompute and vLLM.
+
+    python -m benchmarks.score --data judged=FILE --data hh=FILE
+
+Each method lives in a process of its own with its model loaded. The data are cut in blocks at prompt boundaries, and
+the methods take turns on a block, so that a slow minute of the machine hits all of them; ratios are taken within a
+block. The grid is benchmarks/plan.yaml; writes benchmarks/results/score.json. A method that is not installed is left
+out, and said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from rmo_train.pairs import PairData, Ragged
+from rmo_train.tables import prompt_group, versions, write_json
+
+HERE = Path(__file__).parent
+Scorer = Callable[[np.ndarray], np.ndarray]  # rows of the data -> log-probs [n, 2]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The pairs of one file: tokens for the engines, messages for TRL."""
+
+    tokens: PairData
+    messages: list[dict[str, Any]]
+
+
+def load(path: str, limit: int | None, model: str) -> Loaded:
+    """The first `limit` pairs of a preference file, rendered for `model`, pairs of one prompt side by side."""
+    from rmo_curate.sources import Pair, open_source
+    from rmo_train.policy import load_tokenizer
+    from rmo_train.rendering import Conversation, Rendered, Renderer
+
+    pairs = [r for r in open_source([path]).records() if isinstance(r, Pair)][:limit]
+    first: dict[str, int] = {}
+    groups = [prompt_group(p.prompt, p.tools) for p in pairs]
+    for group in groups:
+        first.setdefault(group, len(first))
+    order = sorted(range(len(pairs)), key=lambda i: first[groups[i]])
+    renderer = Renderer(load_tokenizer(model))
+    rendered = renderer.render_many([Conversation(p.prompt, p.chosen, p.rejected, p.tools) for p in pairs])
+    good = [i for i in order if isinstance(rendered[i], Rendered)]
+
+    def ragged(column: str) -> Ragged:
+        return Ragged.from_lists([np.array(getattr(rendered[i], column), dtype=np.int32) for i in good])
+
+    ones = np.ones(len(good))
+    tokens = PairData(
+        Path(path),
+        {},
+        np.array([pairs[i].id for i in good], dtype=object),
+        np.array([groups[i] for i in good], dtype=object),
+        ragged("prompt_ids"),
+        ragged("chosen_ids"),
+        ragged("rejected_ids"),
+        ones,
+        ones,
+    )
+    messages = [{"prompt": pairs[i].prompt, "chosen": pairs[i].chosen, "rejected": pairs[i].rejected} for i in good]
+    return Loaded(tokens, messages)
+
+
+def blocks_of(groups: np.ndarray, n: int) -> list[np.ndarray]:
+    """n runs of rows of about equal size that end where a prompt ends."""
+    ends = np.flatnonzero(np.append(groups[1:] != groups[:-1], True)) + 1
+    cuts = [0, *(int(ends[np.argmin(np.abs(ends - len(groups) * k / n))]) for k in range(1, n)), len(groups)]
+    return [np.arange(a, b) for a, b in pairwise(cuts)]
+
+
+# ---------------------------------------------------------------------------------------------------- methods
+
+
+def engine_scorer(plan: dict[str, Any], data: Loaded, attention: str) -> Scorer:
+    from rmo_curate.engines.transformers import TransformersEngine
+
+    engine = TransformersEngine(plan["model"], plan["dtype"], data.tokens, attention=attention)
+    print(engine.layout.reason, file=sys.stderr)
+    return lambda rows: engine.score(data.tokens, rows)
+
+
+def shared_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
+    """Prompts shared within a pair, as the trainer has them."""
+    from rmo_curate.engines.transformers import TransformersEngine
+    from rmo_train.logps import response_logps
+    from rmo_train.packing import pair_trees
+
+    engine = TransformersEngine(plan["model"], plan["dtype"], data.tokens)
+
+    def score(rows: np.ndarray) -> np.ndarray:
+        trees = pair_trees(data.tokens, rows)
+        return response_logps(engine.model, trees, 2 * len(rows), engine.layout).reshape(-1, 2)
+
+    return score
+
+
+def padded_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
+    """What a careful script does: sequences sorted by length, padded batches, log-softmax, gather, sum."""
+    import torch
+
+    from rmo_train.policy import load_model
+
+    model: Any = load_model(plan["model"], plan["dtype"])
+    tokens = data.tokens
+
+    def score(rows: np.ndarray) -> np.ndarray:
+        sequences = [
+            (np.concatenate([tokens.prompt[i], side[i]]).astype(np.int64), len(tokens.prompt[i]))
+            for i in rows
+            for side in (tokens.chosen, tokens.rejected)
+        ]
+        order = sorted(range(len(sequences)), key=lambda k: len(sequences[k][0]))
+        result = np.zeros(len(sequences))
+        with torch.inference_mode():
+            for at in range(0, len(order), plan["padded_batch"]):
+                batch = order[at : at + plan["padded_batch"]]
+                width = max(len(sequences[k][0]) for k in batch)
+                ids = torch.zeros(len(batch), width, dtype=torch.long)
+                mask = torch.zeros(len(batch), width, dtype=torch.long)
+                wanted = torch.zeros(len(batch), width, dtype=torch.bool)
+                for row, k in enumerate(batch):
+                    sequence, start = sequences[k]
+                    ids[row, : len(sequence)] = torch.from_numpy(sequence)
+                    mask[row, : len(sequence)] = 1
+                    wanted[row, start : len(sequence)] = True
+                logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+                logps = logits.float().log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)
+                result[batch] = (logps * wanted[:, 1:]).sum(1).double().numpy()
+        return result.reshape(-1, 2)
+
+    return score
+
+
+def trl_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
+    """DPOTrainer's own precompute of the reference, without its tokenising."""
+    import tempfile
+
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    from rmo_train.policy import load_model, load_tokenizer
+
+    model, tokenizer = load_model(plan["model"], plan["dtype"]), load_tokenizer(plan["model"])
+    settings = DPOConfig(
+        output_dir=tempfile.mkdtemp(),
+        precompute_ref_log_probs=True,
+        precompute_ref_batch_size=plan["trl_batch"],
+        max_length=None,
+        report_to="none",
+        use_cpu=True,
+        bf16=False,  # the weights are bfloat16 already
+        gradient_checkpointing=False,
+        disable_tqdm=True,
+    )
+    trainer = DPOTrainer(
+        model=model, args=settings, train_dataset=Dataset.from_list(data.messages[:2]), processing_class=tokenizer
+    )
+    trainer.model.eval()
+
+    def prepare(rows: np.ndarray) -> Any:
+        found = Dataset.from_list([data.messages[i] for i in rows])
+        return trainer._prepare_dataset(found, tokenizer, settings, "block")
+
+    prepared = {len(block): prepare(block) for block in blocks_of(data.tokens.groups, plan["blocks"])[:1]}
+
+    def score(rows: np.ndarray) -> np.ndarray:
+        dataset = prepared.get(len(rows)) or prepare(rows)
+        found = trainer._precompute_ref_logps(dataset, "block", plan["trl_batch"])
+        return np.stack([np.array(found["ref_chosen_logps"]), np.array(found["ref_rejected_logps"])], axis=1)
+
+    return score
+
+
+def vllm_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
+    import tempfile
+
+    from rmo_curate.engines.vllm import VllmEngine
+
+    log = Path(tempfile.mkdtemp()) / "vllm.log"
+    engine = VllmEngine(plan["model"], plan["dtype"], data.tokens.longest(), log=log)
+    return lambda rows: engine._score(data.tokens, rows)  # without the check against transformers
+
+
+METHODS: dict[str, Callable[[dict[str, Any], Loaded], Scorer]] = {
+    "trees": lambda plan, data: engine_scorer(plan, data, "auto"),
+    "shared": shared_scorer,
+    "plain": lambda plan, data: engine_scorer(plan, data, "rows"),
+    "padded": padded_scorer,
+    "trl": trl_scorer,
+    "vllm": vllm_scorer,
+}
+
+
+def worker(method: str, path: str, limit: int | None, plan: dict[str, Any]) -> None:
+    """Load, score two pairs, then answer one JSON line a block: {"rows": [first, end]} on standard input."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print goes to standard error
+    data = load(path, limit, plan["model"])
+    score = METHODS[method](plan, data)
+    score(np.arange(2))
+    print(json.dumps({"ready": len(data.tokens)}), file=answers)
+    for line in sys.stdin:
+        first, end = json.loads(line)["rows"]
+        start = time.perf_counter()
+        logps = score(np.arange(first, end))
+        seconds = time.perf_counter() - start
+        kilobytes = sum(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        answer = {"seconds": seconds, "peak_gib": kilobytes / 2**20, "margins": (logps[:, 0] - logps[:, 1]).tolist()}
+        print(json.dumps(answer), file=answers)
+
+
+# ---------------------------------------------------------------------------------------------------- the run
+
+
+class Worker:
+    """One method in its own process."""
+
+    def __init__(self, method: str, path: str, limit: int | None):
+        arguments = ["--worker", method, "--data", f"x={path}", *(["--limit", str(limit)] if limit else [])]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.score", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(Path(os.environ.get("TMPDIR", "/tmp")) / f"score-{method}.log").open("w"),
+            text=True,
+        )
+        self.ready = bool(self._answer())
+
+    def _answer(self) -> dict[str, Any] | None:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else None
+
+    def score(self, rows: np.ndarray) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"rows": [int(rows[0]), int(rows[-1]) + 1]}) + "\n")
+        self.process.stdin.flush()
+        answer = self._answer()
+        assert answer is not None, "the method's process ended"
+        return answer
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def work_of(data: Loaded) -> dict[str, Any]:
+    """Tokens of the data under each layout, and the multiply-adds that a pair needs as trees."""
+    from rmo_train.packing import distinct_trees, pair_trees, plain_trees
+
+    rows = np.arange(len(data.tokens))
+    trees, _ = distinct_trees(data.tokens, rows)
+    pairs = pair_trees(data.tokens, rows)
+    return {
+        "pairs": len(rows),
+        "prompts": len(trees),
+        "tokens": {
+            "plain": sum(t.tokens for t in plain_trees(pairs)),
+            "shared": sum(t.tokens for t in pairs),
+            "trees": sum(t.tokens for t in trees),
+        },
+        "response_tokens": {
+            "plain": int((data.tokens.chosen.lengths + data.tokens.rejected.lengths).sum()),
+            "trees": sum(len(r) for t in trees for r in t.responses),
+        },
+    }
+
+
+def matmul_rate(dtype: str) -> float:
+    """GFLOP/s of 2,048-wide matrix products, the median of 9."""
+    import torch
+
+    a, b = (torch.randn(2048, 2048).to(getattr(torch, dtype)) for _ in range(2))
+    seconds = []
+    for _ in range(10):
+        start = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - start)
+    return 2 * 2048**3 / statistics.median(seconds[1:]) / 1e9
+
+
+def model_flop(model: str) -> tuple[int, int]:
+    """Floating-point operations of a token in the decoder's matrices, and of a predicted token in the head."""
+    from rmo_train.logps import causal_parts
+    from rmo_train.policy import load_model
+
+    loaded: Any = load_model(model, "float32")
+    decoder, head = causal_parts(loaded)
+    matrices = sum(p.numel() for n, p in decoder.named_parameters() if p.ndim == 2 and "embed" not in n)
+    return 2 * matrices, 2 * head.weight.numel()
+
+
+def measure(name: str, path: str, plan: dict[str, Any]) -> dict[str, Any]:
+    limit = plan["pairs"].get(name)
+    data = load(path, limit, plan["model"])
+    blocks = blocks_of(data.tokens.groups, plan["blocks"])
+    workers = {m: Worker(m, path, limit) for m in plan["methods"]}
+    for method in [m for m, w in workers.items() if not w.ready]:
+        print(f"{name}: {method} left out, it does not run here", flush=True)
+        del workers[method]
+    found: dict[str, list[dict[str, Any]]] = {m: [] for m in workers}
+    rates = []
+    for k, block in enumerate(blocks):
+        rates.append(matmul_rate(plan["dtype"]))
+        for method, process in workers.items():
+            if k < plan["methods"][method]:
+                answer = process.score(block)
+                found[method].append(answer)
+                print(f"{name} block {k}: {method} {len(block) / answer['seconds']:.2f} pairs/s", flush=True)
+    for process in workers.values():
+        process.close()
+    decoder, head = model_flop(plan["model"])
+    work = work_of(data)
+    operations = {
+        "trees": decoder * work["tokens"]["trees"] + head * work["response_tokens"]["trees"],
+        "shared": decoder * work["tokens"]["shared"] + head * work["response_tokens"]["plain"],
+        "plain": decoder * work["tokens"]["plain"] + head * work["response_tokens"]["plain"],
+    }
+    methods = {}
+    for method, answers in found.items():
+        pace = [len(b) / a["seconds"] for b, a in zip(blocks, answers, strict=False)]
+        ratio = [p["seconds"] / a["seconds"] for p, a in zip(found["padded"], answers, strict=False)]
+        margins = [
+            np.array(a["margins"]) - np.array(p["margins"]) for p, a in zip(found["padded"], answers, strict=False)
+        ]
+        seconds = sum(a["seconds"] for a in answers)
+        methods[method] = {
+            "pairs_per_second": sum(map(len, blocks[: len(answers)])) / seconds,
+            "by_block": pace,
+            "over_padded": {"median": statistics.median(ratio), "lowest": min(ratio), "highest": max(ratio)},
+            "peak_gib": max(a["peak_gib"] for a in answers),
+            "margin_sd_to_padded": float(np.concatenate(margins).std()),
+        }
+        if method in operations:
+            share = operations[method] / seconds / 1e9 / statistics.median(rates)
+            methods[method]["share_of_matmul_rate"] = share
+    return {**work, "matmul_gflops": rates, "methods": methods}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", action="append", required=True, help="NAME=FILE; repeatable")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--worker", choices=METHODS, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    plan = yaml.safe_load((HERE / "plan.yaml").read_text(encoding="utf-8"))["score"]
+    files = dict(item.split("=", 1) for item in given.data)
+    if given.worker:
+        worker(given.worker, files["x"], given.limit, plan)
+        return
+    result = {
+        "environment": {"cores": len(os.sched_getaffinity(0)), "python": sys.version.split()[0], **versions()},
+        "plan": plan,
+    }
+    for name, path in files.items():
+        result[name] = measure(name, path, plan)
+        write_json(HERE / "results" / "score.json", result)
+
+
+if __name__ == "__main__":
+    main()

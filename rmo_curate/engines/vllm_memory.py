@@ -1,0 +1,84 @@
+"""What vLLM will hold in memory, summed before it starts.
+
+vLLM's own profile run does not count the log-probs of prompts, which are most of it: for each token of a step one
+float32 log-prob a vocabulary entry and the logits in the model's precision, about 6 bytes together.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from rmo_train.errors import UserError
+
+BYTES_PER_LOGIT = 6
+LOGPROB_SHARE = 1 / 8  # of the device's memory, for the log-probs of one step
+FEWEST_TOKENS = 64
+MOST_TOKENS = {"cuda": 8192, "cpu": 2048}  # longer steps are no faster
+KV_STEPS = 4  # steps' worth of keys and values: a sequence leaves in the step that reads its last token
+ITEM_BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Tokens of one step, and the bytes that follow from them."""
+
+    tokens: int  # max_num_batched_tokens
+    vocabulary: int
+    weights: int
+    kv_cache: int
+    device: int  # all of the device's memory
+
+    @property
+    def logprobs(self) -> int:
+        return self.tokens * self.vocabulary * BYTES_PER_LOGIT
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv_cache + self.logprobs
+
+    @property
+    def line(self) -> str:
+        return (
+            f"vLLM memory: weights {_gib(self.weights)} + keys and values {_gib(self.kv_cache)} + log-probs "
+            f"{self.tokens:,} tokens x {self.vocabulary:,} entries x {BYTES_PER_LOGIT} B = {_gib(self.logprobs)}; "
+            f"{_gib(self.total)} of {_gib(self.device)} GiB"
+        )
+
+
+def step_tokens(vocabulary: int, device_bytes: int, most: int) -> int:
+    """Tokens of a step whose log-probs take at most `LOGPROB_SHARE` of the device: a multiple of `FEWEST_TOKENS`."""
+    fit = int(device_bytes * LOGPROB_SHARE) // (vocabulary * BYTES_PER_LOGIT)
+    return max(FEWEST_TOKENS, min(fit, most) // FEWEST_TOKENS * FEWEST_TOKENS)
+
+
+def plan_memory(config: Any, weights: int, dtype: str, longest: int, tokens: int, device_bytes: int) -> MemoryPlan:
+    """The sum for a model's `config` and steps of `tokens` tokens; UserError where it cannot fit.
+
+    weights: bytes of the weights in `dtype`; longest: tokens of the longest prompt + response.
+    """
+    text = config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    per_token = 2 * text.num_hidden_layers * heads * size * ITEM_BYTES[dtype]
+    plan = MemoryPlan(tokens, text.vocab_size, weights, KV_STEPS * (tokens + longest) * per_token, device_bytes)
+    if plan.total > device_bytes:
+        raise UserError(
+            f"{plan.line}: it does not fit; give a smaller --tokens-per-batch or --max-length, a smaller model or "
+            "--dtype bfloat16"
+        )
+    return plan
+
+
+def device_memory() -> tuple[str, int]:
+    """The device that vLLM will use, "cuda" or "cpu", and its memory in bytes."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda", torch.cuda.get_device_properties(0).total_memory
+    return "cpu", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.2f}"

@@ -1,0 +1,241 @@
+"""How other trainers read preference pairs: a row of SHARDS -> the row that each of them expects, or why it has none.
+
+To add a trainer, write its row function and its `describe` text, and enter a `Format` in `FORMATS`. A row function
+raises `Inexpressible` for a pair that the trainer would read as something else; such pairs are listed, never changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from rmo_train.rendering import TEMPLATE_REWRITES_HISTORY, TEMPLATE_REWRITES_RESPONSE
+from rmo_train.tables import MESSAGES
+
+Row = Mapping[str, Any]
+
+
+class Trainer(StrEnum):
+    """A trainer to export to."""
+
+    TRL = "trl"
+    LLAMA_FACTORY = "llama-factory"
+    AXOLOTL = "axolotl"
+    OPENRLHF = "openrlhf"
+
+
+class Inexpressible(Exception):
+    """A pair that a trainer's format has no place for; says what of it."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the kept pairs have between them, known before the first row is written."""
+
+    tools: bool  # some pair has tools
+    template_kwargs: pa.DataType | None  # of chat_template_kwargs, where every pair sets the same names; else None
+    margin: bool  # the source had a number called `margin` with its pairs
+
+
+@dataclass(frozen=True)
+class Format:
+    """One trainer's way to read pairs."""
+
+    row: Callable[[Row, Shape], dict[str, Any]]
+    data: str  # the data file; `{}` in it: a Parquet file for each part
+    describe: Callable[[Path], str]  # how to use the folder, in Markdown
+    extra_files: Callable[[Path], dict[str, str]] = lambda _: {}  # name -> content of what lies beside the data
+    schema: Callable[[Shape], pa.Schema] = lambda _: pa.schema([])  # of the Parquet files
+
+
+def plain(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"role": m["role"], "content": m["content"]} for m in messages]
+
+
+def only_message(pair: Row, column: str) -> dict[str, Any]:
+    """The message of a response that has one."""
+    if len(pair[column]) != 1:
+        raise Inexpressible("a response of several messages")
+    return plain(pair[column])[0]
+
+
+def refuse_settings(pair: Row, *columns: str) -> None:
+    """Without these the pair would be rendered as another one."""
+    for column in columns:
+        if pair.get(column):
+            raise Inexpressible(f"{column} of its own")
+
+
+# ---------------------------------------------------------------------------------------------------- TRL
+
+
+def trl_row(pair: Row, shape: Shape) -> dict[str, Any]:
+    """prompt, chosen, rejected as message lists; `tools` as JSON text, `chat_template_kwargs` as an object."""
+    row: dict[str, Any] = {name: pair[name] for name in ("prompt", "chosen", "rejected")}
+    if shape.tools:
+        row["tools"] = pair["tools"]
+    if shape.template_kwargs is not None:
+        row["chat_template_kwargs"] = json.loads(pair["chat_template_kwargs"])
+    else:  # TRL reads an absent object of one row as an error, and an absent name as null
+        refuse_settings(pair, "chat_template_kwargs")
+    return row
+
+
+def trl_schema(shape: Shape) -> pa.Schema:
+    fields = [(name, MESSAGES) for name in ("prompt", "chosen", "rejected")]
+    fields += [("tools", pa.string())] if shape.tools else []
+    fields += [("chat_template_kwargs", shape.template_kwargs)] if shape.template_kwargs is not None else []
+    return pa.schema(fields)
+
+
+def trl_usage(out: Path) -> str:
+    return f"""```python
+from datasets import load_dataset
+from trl import DPOConfig, DPOTrainer
+
+pairs = load_dataset("{out}", split="train")
+trainer = DPOTrainer(model=MODEL, args=DPOConfig(...), train_dataset=pairs, processing_class=TOKENIZER)
+```
+
+On the command line: `trl dpo --dataset_name {out} --model_name_or_path MODEL`.
+
+The reference log-probs are left out on purpose: since version 0.29 TRL reads none from a data set and computes its own
+(`precompute_ref_log_probs=True` does so once)."""
+
+
+# ---------------------------------------------------------------------------------------------------- LLaMA-Factory
+
+SHAREGPT_TAGS = {
+    "role_tag": "from",
+    "content_tag": "value",
+    "user_tag": "human",
+    "assistant_tag": "gpt",
+    "observation_tag": "observation",
+    "function_tag": "function_call",
+    "system_tag": "system",
+}
+SHAREGPT_ROLES = {"user": "human", "assistant": "gpt", "tool": "observation", "system": "system"}
+
+
+def sharegpt(message: Mapping[str, Any]) -> dict[str, Any]:
+    if message["role"] not in SHAREGPT_ROLES:
+        raise Inexpressible(f"a message of role {message['role']}")
+    return {"from": SHAREGPT_ROLES[message["role"]], "value": message["content"]}
+
+
+def llama_factory_row(pair: Row, shape: Shape) -> dict[str, Any]:
+    """ShareGPT ranking: a conversation that ends with the question, and one message for each answer.
+
+    Questions (human, observation) and answers alternate after an optional system message; other orders are skipped
+    there with a warning, so they are refused here.
+    """
+    refuse_settings(pair, "chat_template_kwargs")
+    answers = {column: sharegpt(only_message(pair, column)) for column in ("chosen", "rejected")}
+    conversation = [sharegpt(message) for message in pair["prompt"]]
+    turns = conversation[1:] if conversation[0]["from"] == "system" else conversation
+    expected = [("human", "observation"), ("gpt",)]
+    if len(turns) % 2 == 0 or any(turn["from"] not in expected[i % 2] for i, turn in enumerate(turns)):
+        raise Inexpressible("a prompt whose questions and answers do not alternate")
+    return {"conversations": conversation, **answers, "tools": pair["tools"] or ""}
+
+
+def llama_factory_files(out: Path) -> dict[str, str]:
+    entry = {
+        "file_name": "train.jsonl",
+        "formatting": "sharegpt",
+        "ranking": True,
+        "columns": {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "tools": "tools"},
+        "tags": SHAREGPT_TAGS,
+    }
+    return {"dataset_info.json": json.dumps({"rmo": entry}, indent=2) + "\n"}
+
+
+def llama_factory_usage(out: Path) -> str:
+    return f"""```yaml
+stage: dpo
+dataset_dir: {out}
+dataset: rmo
+template: YOUR_MODELS_TEMPLATE
+```
+
+`dataset_info.json` has the entry `rmo`; to use your own `dataset_dir`, copy the entry and `train.jsonl` there.
+LLaMA-Factory renders with its own `template`, so tokens can differ from those that were scored."""
+
+
+# ---------------------------------------------------------------------------------------------------- axolotl
+
+AXOLOTL_ROLES = ("user", "assistant", "system", "tool")
+
+
+def axolotl_row(pair: Row, shape: Shape) -> dict[str, Any]:
+    """`chat_template.default`: messages, and one message for each answer (of several, axolotl would take the last)."""
+    refuse_settings(pair, "tools", "chat_template_kwargs")
+    if TEMPLATE_REWRITES_RESPONSE in pair["flags"]:
+        raise Inexpressible("a response that the chat template rewrites, which is looked for as it was written")
+    messages = plain(pair["prompt"])
+    chosen, rejected = only_message(pair, "chosen"), only_message(pair, "rejected")
+    for message in (*messages, chosen, rejected):
+        if message["role"] not in AXOLOTL_ROLES:
+            raise Inexpressible(f"a message of role {message['role']}")
+    return {"messages": messages, "chosen": chosen, "rejected": rejected}
+
+
+def axolotl_files(out: Path) -> dict[str, str]:
+    dataset = {
+        "path": str(out / "train.jsonl"),
+        "ds_type": "json",
+        "split": "train",
+        "type": "chat_template.default",
+        "field_messages": "messages",
+        "field_chosen": "chosen",
+        "field_rejected": "rejected",
+        "message_property_mappings": {"role": "role", "content": "content"},
+        "roles": {role: [role] for role in AXOLOTL_ROLES},
+    }
+    snippet = {"rl": "dpo", "chat_template": "tokenizer_default", "datasets": [dataset]}
+    return {"datasets.yaml": yaml.safe_dump(snippet, sort_keys=False)}
+
+
+def axolotl_usage(out: Path) -> str:
+    snippet = axolotl_files(out)["datasets.yaml"]
+    return (
+        f"Put this into your config; it is `datasets.yaml` too. After a move, correct `path`.\n\n```yaml\n{snippet}```"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- OpenRLHF
+
+
+def openrlhf_row(pair: Row, shape: Shape) -> dict[str, Any]:
+    """prompt, chosen, rejected as message lists; `margin` where the source had one (no number: 0, its default)."""
+    refuse_settings(pair, "tools", "chat_template_kwargs")
+    if TEMPLATE_REWRITES_HISTORY in pair["flags"]:
+        raise Inexpressible("a prompt that the chat template rewrites, which is cut off by its length")
+    row: dict[str, Any] = {column: plain(pair[column]) for column in ("prompt", "chosen", "rejected")}
+    return row | ({"margin": float(pair["margin"] or 0)} if shape.margin else {})
+
+
+def openrlhf_usage(out: Path) -> str:
+    return f"""```
+--data.dataset {out / "train.jsonl"} --data.prompt_key prompt --data.chosen_key chosen \\
+    --data.rejected_key rejected --data.apply_chat_template
+```
+
+Versions before the dotted flags call them `--dataset`, `--prompt_key`, `--chosen_key`, `--rejected_key` and
+`--apply_chat_template`. A column `margin`, where the source had one, is read by the reward model's margin loss, not by
+DPO."""
+
+
+FORMATS = {
+    Trainer.TRL: Format(trl_row, "data/train-{}.parquet", trl_usage, schema=trl_schema),
+    Trainer.LLAMA_FACTORY: Format(llama_factory_row, "train.jsonl", llama_factory_usage, llama_factory_files),
+    Trainer.AXOLOTL: Format(axolotl_row, "train.jsonl", axolotl_usage, axolotl_files),
+    Trainer.OPENRLHF: Format(openrlhf_row, "train.jsonl", openrlhf_usage),
+}

@@ -1,0 +1,44 @@
+"""Data of the Hugging Face hub: `hf:owner/name[:split]` -> the Arrow files that `datasets` keeps of it in its cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rmo_train.errors import UserError, nearest
+
+HUB = "hf:"
+PREFERRED = ("train", "train_prefs")  # the split that is meant when none is given
+
+
+def hub_files(given: str) -> list[tuple[str, Path]]:
+    """(name for messages, file) of a split's files; the data are fetched once. A UserError says why there are none."""
+    name, _, wanted = given.removeprefix(HUB).partition(":")
+    if not name:
+        raise UserError(f"{given}: names no data set; expected hf:owner/name or hf:owner/name:split")
+    from datasets import load_dataset
+
+    try:
+        splits = load_dataset(name)
+    except Exception as e:  # a library of many layers, each with errors of its own; all of them are about this name
+        reason = " ".join(str(e).split()) or type(e).__name__
+        raise UserError(
+            f"{given}: cannot be loaded ({reason}); check the name and that this machine reaches the hub (a private "
+            "data set needs HF_TOKEN), or fetch its files by other means and give their folder"
+        ) from e
+    split = _split(given, wanted, [str(s) for s in splits])
+    paths = [Path(f["filename"]) for f in splits[split].cache_files]
+    place = f"{HUB}{name}:{split}"
+    return [(place if len(paths) == 1 else f"{place}/{p.name}", p) for p in paths]
+
+
+def _split(given: str, wanted: str, splits: list[str]) -> str:
+    if wanted in splits:
+        return wanted
+    if wanted:
+        raise UserError(f"{given}: no split {wanted!r}; the splits are {', '.join(splits)}{nearest(wanted, splits)}")
+    if len(splits) == 1:
+        return splits[0]
+    for name in PREFERRED:
+        if name in splits:
+            return name
+    raise UserError(f"{given}: which split? Give {' or '.join(f'{given}:{s}' for s in splits)}")

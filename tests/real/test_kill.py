@@ -1,0 +1,67 @@
+"""The real command lines, killed and interrupted: a short form of `python -m benchmarks.kill`, and Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kill import DATA, commands, measure
+
+pytestmark = pytest.mark.real
+SECONDS = 10  # within which a command that was asked to stop has stopped
+
+
+def test_killed_commands_go_on_to_the_same_result(tmp_path):
+    kills, _ = measure(tmp_path, 5, limit=96)  # three of score, one each of proxy and filter
+    assert {k.command for k in kills} == {"score", "proxy", "filter"}
+    assert all(k.passed and k.files_equal == k.files for k in kills), kills
+
+
+# What is there when the stage has begun.
+BEGUN = {
+    "pairs": ("score", "run/pairs/.journal.jsonl"),
+    "scores": ("score", "run/scores/base/part-00000.parquet"),
+    "training": ("score", "run/proxies/oof/fold-0"),
+    "filter": ("filter", ".shards.partial"),
+}
+
+
+@pytest.fixture(scope="module")
+def scored(tiny_model_folder, tmp_path_factory) -> Path:
+    work = tmp_path_factory.mktemp("scored")
+    command = commands(work, DATA, tiny_model_folder, 96)["score"]
+    subprocess.run([sys.executable, "-m", "rmo_curate.cli", *command.arguments], check=True, capture_output=True)
+    return work
+
+
+@pytest.mark.parametrize("stage", ["pairs", "scores", "training", "filter"])
+def test_ctrl_c_stops_within_seconds_and_says_how_to_go_on(stage, scored, tiny_model_folder, tmp_path):
+    name, begun = BEGUN[stage]
+    work = scored if name == "filter" else tmp_path
+    command = commands(work, DATA, tiny_model_folder, 96)[name]
+    log = work / "err.log"
+    with log.open("w+") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rmo_curate.cli", *command.arguments], stderr=err, start_new_session=True
+        )
+        while not (work / begun).exists() and process.poll() is None:
+            time.sleep(0.005)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+        asked = time.monotonic()
+        code = process.wait(timeout=60)
+    said = log.read_text()
+    if stage == "filter" and code == 0:
+        pytest.skip("the filter was faster than the Ctrl-C")
+    assert time.monotonic() - asked < SECONDS
+    assert code == 130 and "Traceback" not in said, said
+    last = said.splitlines()[-1]
+    assert last.startswith("stopped; ") and "Run the same command again" in last
+    with pytest.raises(ProcessLookupError):  # nothing of its group is left
+        os.killpg(process.pid, 0)

@@ -1,0 +1,147 @@
+"""Each kind of file gives its records as they stand there, one at a time, and says where it is broken."""
+
+import csv
+import gzip
+import json
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rmo_curate.readers import json_files, reader_of
+from rmo_curate.readers.arrow_files import read_arrow
+from rmo_curate.readers.csv_files import read_csv
+from rmo_curate.readers.json_files import read_json
+from rmo_train.errors import UserError
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60)
+@given(st.lists(values, max_size=6), st.sampled_from([None, 2]), st.booleans(), st.integers(1, 9))
+def test_a_json_list_read_in_pieces_is_the_list(tmp_path_factory, items, indent, ascii_only, chunk):
+    path = tmp_path_factory.mktemp("law") / "a.json"
+    path.write_text(json.dumps(items, indent=indent, ensure_ascii=ascii_only), encoding="utf-8")
+    before, json_files.CHUNK = json_files.CHUNK, chunk
+    try:
+        assert [r.value for r in read_json(path)] == items
+    finally:
+        json_files.CHUNK = before
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('[{"a": 1},\n {"a": 2},\n  oops]', "3:3"),
+        ('[{"a": 1}\n {"a": 2}]', "2:2"),
+        ('[{"a": 1},\n\n {"a": ]', "3:8"),
+        ('[{"a": 1}]\n x', "2:2"),
+        ('[{"a": 1},\n', "2:1"),
+    ],
+)
+@pytest.mark.parametrize("chunk", [1, 5, 1 << 20])
+def test_a_broken_json_list_names_line_and_column(tmp_path, monkeypatch, text, place, chunk):
+    monkeypatch.setattr(json_files, "CHUNK", chunk)
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError, match=rf"a\.json:{place}: not JSON"):
+        list(read_json(tmp_path / "a.json"))
+
+
+def test_a_long_json_list_is_not_held_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_files, "CHUNK", 1000)
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"text": "x" * 90}] * 500))
+    held = 0
+    more = json_files._Values._more
+
+    def watched(self):
+        nonlocal held
+        more(self)
+        held = max(held, len(self.buffer))
+
+    monkeypatch.setattr(json_files._Values, "_more", watched)
+    assert sum(1 for _ in read_json(path)) == 500
+    assert held <= 2 * 1000 < path.stat().st_size / 20
+
+
+def rows_of(path):
+    return [r.value if r.problem is None else r.problem for r in read_csv(path)]
+
+
+def test_csv_cells_of_several_lines_quotes_and_a_byte_order_mark_come_out_whole(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'\xef\xbb\xbfprompt,chosen\r\n"first\r\nsecond","say ""hi"", now"\r\n\r\nnext,\r\n')
+    assert rows_of(path) == [
+        {"prompt": "first\r\nsecond", "chosen": 'say "hi", now'},
+        {"prompt": "next", "chosen": None},
+    ]
+
+
+def test_csv_cells_longer_than_the_modules_limit_are_read(tmp_path):
+    with (tmp_path / "a.csv").open("w", newline="") as f:
+        csv.writer(f).writerows([["prompt"], ["x" * 200_000]])
+    assert rows_of(tmp_path / "a.csv") == [{"prompt": "x" * 200_000}]
+
+
+def test_csv_rows_that_do_not_fit_have_a_problem(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"a,b\n1,2\n1,2,3\n1\n\xff,2\n")
+    expected = "{} cells, the header has 2; a comma or line end in a cell needs quotes round it"
+    assert rows_of(path) == [
+        {"a": "1", "b": "2"},
+        expected.format(3),
+        expected.format(1),
+        "a cell of the row is not UTF-8",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a,a\n1,2\n", r"a\.csv:1: two columns 'a'"),
+        ('a,b\n1,"2\n', r"a\.csv:2: not CSV: unexpected end of data"),
+        ("chosen\n\"[{'role': 'user', 'content': 'Q'}]\"\n", "'chosen' are Python's way to write lists, not JSON"),
+    ],
+)
+def test_a_broken_csv_is_the_users_error(tmp_path, content, said):
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(UserError, match=said):
+        list(read_csv(tmp_path / "a.csv"))
+
+
+def test_a_csv_column_of_messages_is_read_as_messages_and_an_answer_in_json_stays_text(tmp_path):
+    message = [{"role": "user", "content": "Q"}]
+    with (tmp_path / "a.csv").open("w", newline="") as f:
+        csv.writer(f).writerows(
+            [["chat", "answer", "mixed"], [json.dumps(message), '{"a": 1}', json.dumps(message)], ["", "[1]", "text"]]
+        )
+    assert rows_of(tmp_path / "a.csv") == [
+        {"chat": message, "answer": '{"a": 1}', "mixed": json.dumps(message)},
+        {"chat": None, "answer": "[1]", "mixed": "text"},
+    ]
+
+
+def test_a_null_in_an_arrow_struct_is_an_absent_key_and_a_null_column_stays(tmp_path):
+    rows = [{"x": [{"role": "user", "name": None}, {"role": None, "name": "Ann"}], "y": None, "z": 1}]
+    table = pa.Table.from_pylist(rows)
+    with pa.ipc.new_stream(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    assert [r.value for r in read_arrow(tmp_path / "a.arrow")] == [
+        {"x": [{"role": "user"}, {"name": "Ann"}], "y": None, "z": 1}
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.zst", "a.csv.gz", "A.JSON.GZ", "a.b.arrow", "a.parquet"])
+def test_kinds_of_file_are_told_by_their_suffix(tmp_path, name):
+    assert reader_of(tmp_path / name) is not None
+    assert reader_of(tmp_path / f"{name}.bak") is None
+
+
+def test_gzipped_csv_is_read(tmp_path):
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"a\n1\n"))
+    assert rows_of(tmp_path / "a.csv.gz") == [{"a": "1"}]
