@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmo_curate.forms import FORMS, candidates, recognise
@@ -159,6 +159,7 @@ def test_ranked_answers_give_every_two_of_different_rank_and_ties_none():
     }  # fmt: skip
 
 
+@settings(deadline=None)  # the clock of a busy machine is no promise
 @given(st.lists(st.integers(0, 3), max_size=7))
 def test_the_number_of_pairs_of_a_ranking_is_that_of_its_untied_twos(ranks):
     record = {"prompt": "Q", "answers": [{"answer": str(i), "rank": r} for i, r in enumerate(ranks)]}
@@ -331,6 +332,7 @@ turns = st.lists(
 )
 
 
+@settings(deadline=None)  # the clock of a busy machine is no promise
 @given(turns, turns)
 def test_splitting_loses_no_message_and_the_prompt_is_the_longest_that_both_answer(chosen, rejected):
     if chosen == rejected:

@@ -162,7 +162,10 @@ def test_workers_end_with_the_process_that_started_them(ending):
     workers = children(process.pid)
     assert len(workers) == 3  # a nursery and its two
     process.send_signal(ending)
-    process.communicate(timeout=10)
+    try:
+        process.communicate(timeout=10)
+    finally:
+        process.kill()
     deadline = time.monotonic() + 5
     while any(_alive(p) for p in workers) and time.monotonic() < deadline:
         time.sleep(0.05)

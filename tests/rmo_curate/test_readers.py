@@ -22,7 +22,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(values, max_size=6), st.sampled_from([None, 2]), st.booleans(), st.integers(1, 9))
 def test_a_json_list_read_in_pieces_is_the_list(tmp_path_factory, items, indent, ascii_only, chunk):
     path = tmp_path_factory.mktemp("law") / "a.json"
