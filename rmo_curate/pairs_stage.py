@@ -80,6 +80,8 @@ def write_pairs(
             "something writes to the data: run again when that has ended"
         )
     numbers = {name: counts[name] for name in ("records", "pairs", "rejects", TOO_LONG)}
+    if source.input_records != counts["records"]:  # ranked answers: a record stands for several pairs
+        numbers["input_records"] = source.input_records
     assert counts["pairs"] + counts["rejects"] == counts["records"], counts
     assert (kept.rows, refused.rows) == (counts["pairs"], counts["rejects"]), (kept.rows, refused.rows, counts)
     numbers |= {name: counts[name] for name in sorted(counts) if name.startswith("rejects/")}
