@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONUNBUFFERED = 1
 
-.PHONY: demo test test-real check format install install-real clean-demo
+.PHONY: demo test test-real check format install install-real bench-gpu clean-demo
 
 install: $(VENV)/.installed
 
@@ -35,6 +35,10 @@ $(VENV)/.installed-real: $(VENV)/.installed
 demo: install
 	$(BIN)/python -m pipelines.run pipelines/quickstart.yaml --no-summary
 	$(BIN)/python data/demo/scorecard.py pipelines/quickstart.yaml
+
+# Where there is a GPU; the figures go to benchmarks/results/gpu.json.
+bench-gpu: install
+	$(BIN)/python -m benchmarks.gpu
 
 clean-demo:
 	rm -rf demo-run
