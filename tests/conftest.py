@@ -11,12 +11,14 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: a second thread only waits
 
-# A shell's background job ignores Ctrl-C, and so would every process that a test starts to interrupt it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 from rmo_train.embedded import gguf_file
 from rmo_train.errors import UserError
 from tests.tiny import make_tokenizer, write_tiny_model
+
+
+def pytest_configure() -> None:
+    """A shell's background job ignores Ctrl-C, and so would every process that a test starts to interrupt it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
