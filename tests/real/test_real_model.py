@@ -53,7 +53,7 @@ def test_a_shard_folder_opens_with_datasets_and_trains_with_trl(tiny_model_folde
     settings = ScoreSettings(dtype="float32", limit=40)
     run_score([str(DEMO / "train.jsonl")], name, tmp_path / "run", settings, ProxySettings(batch_size=8))
     run_filter(tmp_path / "run", tmp_path / "shards", FilterSettings())
-    shards = load_dataset(str(tmp_path / "shards"), split="train")
+    shards = load_dataset(str(tmp_path / "shards"), split="train", cache_dir=str(tmp_path / "cache"))
     kept = json.loads((tmp_path / "shards" / "manifest.json").read_text())["counts"]["kept"]
     assert len(shards) == kept
     assert {"prompt", "chosen", "rejected", "ref_chosen_logps", "margins"} <= set(shards.column_names)
