@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,30 +27,33 @@ def writer(folder: Path) -> PartWriter:
     return PartWriter(folder, "pairs", {"k": 1}, SCHEMA)
 
 
-@pytest.fixture
-def no_file_over():
-    """no_file_over(n): from here on the system lets no file grow over n bytes."""
+@contextmanager
+def no_file_over(n: int) -> Iterator[None]:
+    """The system lets no file grow over `n` bytes, in here alone: the tests' own output may go to a larger one."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda n: resource.setrlimit(resource.RLIMIT_FSIZE, (n, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_file_that_does_not_fit_leaves_the_old_one(tmp_path, no_file_over):
+def test_a_file_that_does_not_fit_leaves_the_old_one(tmp_path):
     path = tmp_path / "a"
     write_bytes(path, b"old")
-    no_file_over(4096)
-    with pytest.raises(ProcessingError, match=r"the file is larger .*; it needs 9.8 KiB and .* free"):
+    expected = pytest.raises(ProcessingError, match=r"the file is larger .*; it needs 9.8 KiB and .* free")
+    with expected, no_file_over(4096):
         write_bytes(path, bytes(10_000))
     assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
-def test_a_line_that_does_not_fit_leaves_the_file_as_it_was(tmp_path, no_file_over):
+def test_a_line_that_does_not_fit_leaves_the_file_as_it_was(tmp_path):
     path = tmp_path / "log"
     append_line(path, "x" * 4000)
-    no_file_over(4096)
-    with pytest.raises(ProcessingError):
-        append_line(path, "y" * 500)
-    append_line(path, "z" * 50)
+    with no_file_over(4096):
+        with pytest.raises(ProcessingError):
+            append_line(path, "y" * 500)
+        append_line(path, "z" * 50)
     assert [line[0] + str(len(line)) for line in path.read_text().splitlines()] == ["x4000", "z50"]
 
 
