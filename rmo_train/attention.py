@@ -12,6 +12,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -19,7 +20,10 @@ from rmo_train.packing import Pack
 
 SEGMENTS = "rmo_segments"
 IMPLEMENTATIONS = {"segments": SEGMENTS, "flex": "flex_attention", "dense": "sdpa", "rows": "sdpa"}
+LONG = 512  # tokens: from here on causal attention that skips what is masked is faster than one long sequence
 FLEX_BUCKET = 512  # rows are padded to multiples: FlexAttention compiles once a shape
+# On a CPU oneDNN makes kernels for every new length and shape of matrix, and keeps 1,024 of a few MiB each.
+ROW_MULTIPLE = 16
 
 
 def use_attention(model: Any, path: str) -> None:
@@ -54,41 +58,47 @@ def segment_attention(
     for extra in ("softcap", "s_aux", "position_bias"):
         if given.get(extra) is not None:
             raise ValueError(f"segment attention has no {extra}")
-    shared: dict[str, Any] = {
-        "scale": scaling,
-        "dropout_p": dropout,
-        "enable_gqa": query.shape[1] != key.shape[1],
-    }
+    shared: dict[str, Any] = {"scale": scaling, "dropout_p": dropout}
+    heads, kv_heads, size = query.shape[1], key.shape[1], query.shape[3]
+    group = heads // kv_heads
     if attention_mask is None:
-        whole = scaled_dot_product_attention(query, key, value, is_causal=True, **shared)
+        whole = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=group > 1, **shared)
         return whole.transpose(1, 2), None
     outputs = []
     for context, context_end, start, end in attention_mask[0, 0].tolist():
-        q = query[:, :, start:end]
-        own_key, own_value = key[:, :, start:end], value[:, :, start:end]
-        if context == context_end:
-            output = scaled_dot_product_attention(q, own_key, own_value, is_causal=True, **shared)
+        seen, own = context_end - context, end - start
+        q, keys, values = query[:, :, start:end], key[:, :, start:end], value[:, :, start:end]
+        if not seen and own > LONG:
+            output = scaled_dot_product_attention(q, keys, values, is_causal=True, enable_gqa=group > 1, **shared)
         else:
-            # Rows P to P + R of a causal mask: all of the prompt, and the response up to the token itself.
-            seen = context_end - context
-            mask = _causal_mask(seen + end - start, query.dtype, query.device)[seen:]
-            keys = torch.cat((key[:, :, context:context_end], own_key), dim=2)
-            values = torch.cat((value[:, :, context:context_end], own_value), dim=2)
-            output = scaled_dot_product_attention(q, keys, values, attn_mask=mask, **shared)
+            if seen:
+                keys = torch.cat((key[:, :, context:context_end], keys), dim=2)
+                values = torch.cat((value[:, :, context:context_end], values), dim=2)
+            # The query heads of one key head behind each other, as one long sequence: fewer and larger products.
+            stacked = q.reshape(1, kv_heads, group * own, size)
+            mask = _segment_mask(seen, own, group, query.dtype, query.device)
+            output = scaled_dot_product_attention(stacked, keys, values, attn_mask=mask, **shared)
+            output = output.reshape(1, heads, own, size)
         outputs.append(output.transpose(1, 2))
+    if end < query.shape[2]:  # what fills the row up
+        outputs.append(query.new_zeros(1, query.shape[2] - end, heads, size))
     return torch.cat(outputs, dim=1), None
 
 
-def _causal_mask(n: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Additive causal mask [n, n], a view of one that is kept."""
-    return _causal_square(max(256, 1 << (n - 1).bit_length()), dtype, device)[:n, :n]
+def _segment_mask(seen: int, own: int, group: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Additive mask [group * own, seen + own]: all of the prompt, and the response up to the token itself."""
+    make = _kept_mask if own <= LONG and seen <= LONG else _mask
+    return make(seen, own, group, dtype, device)
 
 
-@lru_cache(maxsize=4)
-def _causal_square(n: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def _mask(seen: int, own: int, group: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     with torch.inference_mode(False):  # kept for later calls, which may want gradients
-        allowed = torch.ones(n, n, dtype=torch.bool, device=device).tril()
-        return torch.zeros(n, n, dtype=dtype, device=device).masked_fill_(~allowed, torch.finfo(dtype).min)
+        allowed = torch.ones(own, seen + own, dtype=torch.bool, device=device).tril(seen)
+        mask = torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill_(~allowed, torch.finfo(dtype).min)
+        return mask.repeat(group, 1)
+
+
+_kept_mask = lru_cache(maxsize=32)(_mask)  # every layer asks for those of its pack
 
 
 def attention_mask(pack: Pack, implementation: str, dtype: torch.dtype, device: torch.device) -> Any:
@@ -99,7 +109,8 @@ def attention_mask(pack: Pack, implementation: str, dtype: torch.dtype, device: 
         return torch.from_numpy(pack.segments)[None, None]  # stays on the CPU: it is read as numbers
     if implementation == "flex_attention":
         return _block_mask(pack, device)
-    allowed = torch.from_numpy(pack.mask()).to(device)
+    filled = run_length(pack, implementation) - pack.tokens.shape[1]
+    allowed = torch.from_numpy(np.pad(pack.mask(), (0, filled))).to(device)
     mask = torch.zeros(allowed.shape, dtype=dtype, device=device)
     return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[None, None]
 
@@ -108,8 +119,7 @@ def _block_mask(pack: Pack, device: torch.device) -> Any:
     """FlexAttention's block mask over the row padded to a bucket; padding sees itself alone."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    n = pack.tokens.shape[1]
-    width = bucketed(n)
+    width = run_length(pack, "flex_attention")
     bounds = torch.arange(width).repeat(3, 1)  # context, context end, start of each token's segment
     for context, context_end, start, end in pack.segments.tolist():
         bounds[:, start:end] = torch.tensor([[context], [context_end], [start]])
@@ -122,6 +132,7 @@ def _block_mask(pack: Pack, device: torch.device) -> Any:
     return create_block_mask(allowed, None, None, width, width, device=str(device))
 
 
-def bucketed(tokens: int) -> int:
-    """Row length that FlexAttention is run at: the next multiple of FLEX_BUCKET."""
-    return -(-tokens // FLEX_BUCKET) * FLEX_BUCKET
+def run_length(pack: Pack, implementation: str) -> int:
+    """Row length that `pack` is run at: a multiple, so that few lengths are ever seen."""
+    multiple = FLEX_BUCKET if implementation == "flex_attention" and not pack.is_plain else ROW_MULTIPLE
+    return -(-pack.tokens.shape[1] // multiple) * multiple

@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 CHUNK = {"cpu": 128, "cuda": 2048}  # rows of logits at a time; on a CPU they should stay in the cache
+MULTIPLE = 32  # of rows in the last chunk, see rmo_train.attention.ROW_MULTIPLE: of this shape a kernel takes 9 MiB
 
 
 class LinearHeadLogps(torch.autograd.Function):
@@ -70,6 +72,8 @@ def is_linear(head: Any, config: Any) -> bool:
 def token_logps(hidden: torch.Tensor, targets: torch.Tensor, head: Any, config: Any) -> torch.Tensor:
     """log p of `targets` [r] from the hidden states [r, d] that predict them, float32 [r]; differentiable."""
     size = CHUNK.get(hidden.device.type, CHUNK["cuda"])
+    count, filled = len(targets), -len(targets) % MULTIPLE
+    hidden, targets = pad(hidden, (0, 0, 0, filled)), pad(targets, (0, filled))
     chunks = []
     for at in range(0, len(targets), size):
         states, wanted = hidden[at : at + size], targets[at : at + size]
@@ -79,4 +83,4 @@ def token_logps(hidden: torch.Tensor, targets: torch.Tensor, head: Any, config: 
             chunks.append(checkpoint(_any_head_logps, states, wanted, head, config, use_reentrant=False))
         else:
             chunks.append(_any_head_logps(states, wanted, head, config))
-    return torch.cat(chunks)
+    return torch.cat(chunks)[:count]

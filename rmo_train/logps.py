@@ -12,10 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from rmo_train.attention import attention_mask, bucketed
+from rmo_train.attention import attention_mask, run_length
 from rmo_train.errors import ProcessingError
 from rmo_train.head import token_logps
-from rmo_train.packing import Pack, Tree
+from rmo_train.packing import Pack, Tree, distinct_trees
+from rmo_train.pairs import PairData
 
 
 class Packs(Protocol):
@@ -43,12 +44,11 @@ def pack_logps(model: Any, pack: Pack, slots: int) -> torch.Tensor:
     implementation = model.config._attn_implementation
     mask = attention_mask(pack, implementation, head.weight.dtype, device)
     width = pack.tokens.shape[1]
-    if mask is not None and implementation == "flex_attention":
-        width = bucketed(width)
-    padding = ((0, 0), (0, width - pack.tokens.shape[1]))
+    padding = ((0, 0), (0, run_length(pack, implementation) - width))
     tokens, positions = (torch.from_numpy(np.pad(x, padding)).to(device) for x in (pack.tokens, pack.positions))
     hidden = decoder(input_ids=tokens, position_ids=positions, attention_mask=mask, use_cache=False).last_hidden_state
-    states = hidden.flatten(0, 1)[torch.from_numpy(pack.sources).to(device)]
+    rows, columns = (torch.from_numpy(x).to(device) for x in divmod(pack.sources, width))
+    states = hidden[rows, columns]
     targets = torch.from_numpy(pack.targets).to(device)
     owners = torch.from_numpy(pack.owners).to(device)
     logps = token_logps(states, targets, head, model.config)
@@ -103,3 +103,24 @@ def _without(trees: Sequence[Tree], done: set[int]) -> list[Tree]:
             responses, owners = zip(*keep, strict=True)
             left.append(Tree(tree.prompt, responses, owners))
     return left
+
+
+def pair_logps(
+    model: Any,
+    data: PairData,
+    rows: np.ndarray,
+    layout: Packs,
+    advance: Callable[[int], None] = lambda tokens: None,
+) -> np.ndarray:
+    """Log-probs of the pairs `rows` without gradient, float64 nats [len(rows), 2] (chosen, rejected).
+
+    Each distinct sequence is computed once; `advance` gets the tokens computed so far.
+    """
+    trees, slots = distinct_trees(data, rows)
+    return response_logps(model, trees, int(slots.max(initial=-1)) + 1, layout, advance)[slots]
+
+
+def margin_sd(logps: np.ndarray, others: np.ndarray) -> float:
+    """sd, in nats, of how the margins of the same pairs differ between two scorings: log-probs [n, 2] each."""
+    gaps = logps - others
+    return float(np.std(gaps[:, 0] - gaps[:, 1]))
