@@ -1,6 +1,6 @@
 """Run a recipe and keep its numbers.
 
-    python benchmarks/chain.py RECIPE --name NAME [--data TRAIN --eval-data HELDOUT] [--limit N] [--truth FILE]
+    python -m benchmarks.chain RECIPE --name NAME [--data TRAIN --eval-data HELDOUT] [--limit N] [--truth FILE]
 
 Writes benchmarks/results/chain-NAME.json: counts, thresholds, speeds, held-out accuracies with intervals, and each
 rule's AUROC where a truth file is given. Finished stages are not run again, so it can be called after the chain.
@@ -10,29 +10,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.environment import environment
 from pipelines.recipe import Recipe, load_recipe
 from pipelines.run import run_recipe
 from rmo_curate.rules import RULES
 from rmo_curate.runs import open_run
-from rmo_train.tables import read_json, read_manifest, versions, write_json
+from rmo_train.tables import read_json, read_manifest, write_json
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def environment() -> dict[str, Any]:
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        **versions(),
-    }
 
 
 def detection(recipe: Recipe, truth: Path) -> dict[str, Any]:
@@ -68,7 +58,6 @@ def collect(recipe: Recipe, truth: Path | None) -> dict[str, Any]:
             "last": lines[-1],
         }
     return {
-        "environment": environment(),
         "run": run["counts"],
         "rejects": run["rejects"],
         "noise_sd": run["noise_sd"],
@@ -91,8 +80,9 @@ def main() -> None:
     parser.add_argument("--truth", type=Path)
     given = parser.parse_args()
     recipe = load_recipe(given.recipe, given.data, given.eval_data, given.limit)
+    ran_on = environment()
     run_recipe(recipe)
-    write_json(RESULTS / f"chain-{given.name}.json", collect(recipe, given.truth))
+    write_json(RESULTS / f"chain-{given.name}.json", {"environment": ran_on, **collect(recipe, given.truth)})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How near its bound each partition of margins into batches comes, how long it takes, and what two epochs share.
 
-    python benchmarks/diversify.py            writes benchmarks/results/diversify.json
+    python -m benchmarks.diversify            writes benchmarks/results/diversify.json
 
 Compares `diversified_batches` with a random partition and with the search published with margin diversification:
 from a random partition, swap two random pairs of two random batches, keep the swap if the sum of variances rises.
@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import statistics
 import sys
@@ -22,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.environment import environment
 from rmo_train.diversify import Indices, bound_fraction, diversified_batches, random_batches
 
 Margins = NDArray[np.float64]
@@ -119,7 +118,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "diversify.json")
     arguments = parser.parse_args()
 
-    load = os.getloadavg()[0]
+    ran_on = environment()
     rows = []
     for n, swaps in [(n, arguments.swaps) for n in arguments.compare] + [(n, []) for n in arguments.alone]:
         for draw in DRAWS:
@@ -130,15 +129,8 @@ def main() -> None:
                     flush=True,
                 )
                 rows.append(row)
-    environment = {
-        "cpus": os.cpu_count(),
-        "load_average_at_start": load,
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    report = {"command": ["benchmarks/diversify.py", *sys.argv[1:]], "environment": environment, "rows": rows}
+    report = {"command": ["-m", "benchmarks.diversify", *sys.argv[1:]], "environment": ran_on, "rows": rows}
     arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
 """How long the filter takes to decide on millions of scored pairs, in how much memory, and to write the shards.
 
-    python benchmarks/filter.py            writes benchmarks/results/filter.json
+    python -m benchmarks.filter            writes benchmarks/results/filter.json
 
 Synthetic pairs: ids of 32 hex digits, four pairs a prompt, Gaussian margins, 20% flipped, 1% too long, 0.5% repeats;
 the proxy's scores lie fold by fold, as a cross-fitted run has them. Every measurement is a process of its own:
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -30,6 +29,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.environment import environment
 from rmo_curate.decisions import decide, decide_scored, repeats
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.filtering import run_filter
@@ -213,7 +213,7 @@ def command(run: Path) -> dict[str, Any]:
 
 def in_a_process(what: str, *arguments: object, repeats: int) -> dict[str, Any]:
     """The median of each number of `repeats` processes, with the least and greatest seconds."""
-    line = [sys.executable, __file__, "--child", what, *map(str, arguments)]
+    line = [sys.executable, "-m", "benchmarks.filter", "--child", what, *map(str, arguments)]
     runs = []
     for _ in range(repeats):
         done = subprocess.run(line, check=True, capture_output=True, text=True)
@@ -266,18 +266,8 @@ def main() -> None:
     if arguments.child:
         child(*arguments.child)
         return
-    load = os.getloadavg()[0]
-    environment = {
-        "cpus": os.cpu_count(),
-        "cpus_used": len(os.sched_getaffinity(0)),
-        "load_average_at_start": load,
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "pyarrow": pa.__version__,
-    }
     settings = {"flips": FLIPS, "too_long": TOO_LONG, "repeats": REPEATS, "filter": FilterSettings().model_dump()}
-    report = {"command": ["benchmarks/filter.py", *sys.argv[1:]], "environment": environment, "settings": settings}
+    report = {"command": ["-m", "benchmarks.filter", *sys.argv[1:]], "environment": environment(), "settings": settings}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     rows = []
     for row in measure(arguments):

@@ -12,18 +12,20 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.environment import environment
+from benchmarks.padded import batches_of_tokens, padded_logps
 from rmo_train.attention import use_attention
 from rmo_train.layout import GPU_TOKENS_PER_BATCH, Layout
 from rmo_train.logps import causal_parts, response_logps
 from rmo_train.packing import Tree, plain_trees
-from rmo_train.tables import versions, write_json
+from rmo_train.tables import write_json
 
 LLAMA_8B = {
     "hidden_size": 4096,
@@ -58,6 +60,7 @@ SHAPES: dict[str, dict[str, int]] = {
 # tokenizer (HH), and as reported for UltraFeedback (409 tokens a sequence, prompt : response 0.42).
 MIXES = {"ultrafeedback": (120, 290, 0.8), "hh": (111, 40, 0.8)}
 LONGEST = 1024  # tokens of a response or prompt; longer draws are cut
+PADDED_TOKENS = 16384  # of a padded batch
 REPEATS = 5
 
 
@@ -71,29 +74,6 @@ def make_trees(mix: str, pairs: int, vocabulary: int) -> list[Tree]:
         return rng.integers(0, vocabulary, length).astype(np.int32)
 
     return [Tree(draw(prompt), (draw(response), draw(response)), (2 * k, 2 * k + 1)) for k in range(pairs)]
-
-
-def padded_logps(model: Any, trees: Sequence[Tree], tokens: int) -> None:
-    """Sequences of like length in padded batches of at most `tokens`, log-softmax over all positions."""
-    device = next(model.parameters()).device
-    rows = sorted(plain_trees(trees), key=lambda t: t.tokens)
-    at = 0
-    with torch.inference_mode():
-        while at < len(rows):
-            n = 1
-            while at + n < len(rows) and (n + 1) * (rows[at + n].tokens + 1) <= tokens:
-                n += 1
-            batch = [np.concatenate([t.prompt, t.responses[0]]) for t in rows[at : at + n]]
-            width = max(map(len, batch))
-            ids = torch.zeros(n, width, dtype=torch.long)
-            mask = torch.zeros(n, width, dtype=torch.long)
-            for k, sequence in enumerate(batch):
-                ids[k, : len(sequence)] = torch.from_numpy(sequence.astype(np.int64))
-                mask[k, : len(sequence)] = 1
-            ids, mask = ids.to(device), mask.to(device)
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
-            logits.log_softmax(-1).gather(2, ids[:, 1:, None]).sum().item()
-            at += n
 
 
 def measured(run: Callable[[], Any], device: torch.device) -> dict[str, float]:
@@ -158,13 +138,18 @@ def score(shape: str, mix: str, pairs: int, device: torch.device, rate: float) -
         sizes = sum(p.size for p in layout.packs(trees, layout.budget))
         record(path, sizes, lambda layout=layout: response_logps(model, trees, 2 * pairs, layout))
     plain = sum(t.tokens for t in plain_trees(trees))
+    sequences = [(np.concatenate([t.prompt, r]), len(t.prompt)) for t in trees for r in t.responses]
+
+    def padded() -> None:
+        padded_logps(model, sequences, batches_of_tokens(sequences, PADDED_TOKENS), upcast=False)
+
     for name in ("sdpa", "flash_attention_2"):
         try:
             model.set_attn_implementation(name)
         except (ValueError, ImportError) as e:
             found[f"padded {name}"] = {"failed": str(e).splitlines()[0]}
             continue
-        record(f"padded {name}", plain, lambda: padded_logps(model, trees, 16384))
+        record(f"padded {name}", plain, padded)
     return found
 
 
@@ -175,9 +160,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "gpu.json")
     given = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    ran_on = environment(device=torch.cuda.get_device_name() if device.type == "cuda" else "cpu")
     rate = matmul_rate(device)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    result: dict[str, Any] = {"environment": {"device": name, **versions()}, "matmul_tflops": rate}
+    result: dict[str, Any] = {"environment": ran_on, "matmul_tflops": rate}
     for shape in given.shape or [s for s in SHAPES if s != "tiny"]:
         for mix in MIXES:
             result[f"{shape} {mix}"] = score(shape, mix, given.pairs, device, rate)

@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from benchmarks.environment import environment
 from rmo_train.pairs import PairData, Ragged
-from rmo_train.tables import prompt_group, versions, write_json
+from rmo_train.tables import prompt_group, write_json
 
 HERE = Path(__file__).parent
 Scorer = Callable[[np.ndarray], np.ndarray]  # rows of the data -> log-probs [n, 2]
@@ -111,9 +112,8 @@ def shared_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
 
 
 def padded_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
-    """What a careful script does: sequences sorted by length, padded batches, log-softmax, gather, sum."""
-    import torch
-
+    """What a careful script does."""
+    from benchmarks.padded import batches_of_rows, padded_logps
     from rmo_train.policy import load_model
 
     model: Any = load_model(plan["model"], plan["dtype"])
@@ -121,28 +121,12 @@ def padded_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
 
     def score(rows: np.ndarray) -> np.ndarray:
         sequences = [
-            (np.concatenate([tokens.prompt[i], side[i]]).astype(np.int64), len(tokens.prompt[i]))
+            (np.concatenate([tokens.prompt[i], side[i]]), len(tokens.prompt[i]))
             for i in rows
             for side in (tokens.chosen, tokens.rejected)
         ]
-        order = sorted(range(len(sequences)), key=lambda k: len(sequences[k][0]))
-        result = np.zeros(len(sequences))
-        with torch.inference_mode():
-            for at in range(0, len(order), plan["padded_batch"]):
-                batch = order[at : at + plan["padded_batch"]]
-                width = max(len(sequences[k][0]) for k in batch)
-                ids = torch.zeros(len(batch), width, dtype=torch.long)
-                mask = torch.zeros(len(batch), width, dtype=torch.long)
-                wanted = torch.zeros(len(batch), width, dtype=torch.bool)
-                for row, k in enumerate(batch):
-                    sequence, start = sequences[k]
-                    ids[row, : len(sequence)] = torch.from_numpy(sequence)
-                    mask[row, : len(sequence)] = 1
-                    wanted[row, start : len(sequence)] = True
-                logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
-                logps = logits.float().log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)
-                result[batch] = (logps * wanted[:, 1:]).sum(1).double().numpy()
-        return result.reshape(-1, 2)
+        batches = batches_of_rows(sequences, plan["padded_batch"])
+        return padded_logps(model, sequences, batches, upcast=True).reshape(-1, 2)
 
     return score
 
@@ -307,10 +291,13 @@ def model_flop(model: str) -> tuple[int, int]:
     return 2 * matrices, 2 * head.weight.numel()
 
 
-def measure(name: str, path: str, plan: dict[str, Any]) -> dict[str, Any]:
+def measure(name: str, path: str, plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The numbers of one data set after each block, so that a run that is killed keeps what it measured."""
     limit = plan["pairs"].get(name)
     data = load(path, limit, plan["model"])
     blocks = blocks_of(data.tokens.groups, plan["blocks"])
+    work = work_of(data)
+    operations = operations_of(work, plan["model"])
     workers = {m: Worker(m, path, limit) for m in plan["methods"]}
     for method in [m for m, w in workers.items() if not w.ready]:
         print(f"{name}: {method} left out, it does not run here", flush=True)
@@ -324,22 +311,34 @@ def measure(name: str, path: str, plan: dict[str, Any]) -> dict[str, Any]:
                 answer = process.score(block)
                 found[method].append(answer)
                 print(f"{name} block {k}: {method} {len(block) / answer['seconds']:.2f} pairs/s", flush=True)
+        yield {**work, "matmul_gflops": rates, "methods": summary(blocks, found, operations, rates)}
     for process in workers.values():
         process.close()
-    decoder, head = model_flop(plan["model"])
-    work = work_of(data)
-    operations = {
+
+
+def operations_of(work: dict[str, Any], model: str) -> dict[str, int]:
+    """Floating-point operations of all pairs by the methods that compute no padding."""
+    decoder, head = model_flop(model)
+    return {
         "trees": decoder * work["tokens"]["trees"] + head * work["response_tokens"]["trees"],
         "shared": decoder * work["tokens"]["shared"] + head * work["response_tokens"]["plain"],
         "plain": decoder * work["tokens"]["plain"] + head * work["response_tokens"]["plain"],
     }
-    methods = {}
+
+
+def summary(
+    blocks: Sequence[np.ndarray],
+    found: Mapping[str, Sequence[dict[str, Any]]],
+    operations: Mapping[str, int],
+    rates: Sequence[float],
+) -> dict[str, dict[str, Any]]:
+    """Each method's figures over the blocks that it has scored, beside padded batches on the same blocks."""
+    methods: dict[str, dict[str, Any]] = {}
     for method, answers in found.items():
         pace = [len(b) / a["seconds"] for b, a in zip(blocks, answers, strict=False)]
-        ratio = [p["seconds"] / a["seconds"] for p, a in zip(found["padded"], answers, strict=False)]
-        margins = [
-            np.array(a["margins"]) - np.array(p["margins"]) for p, a in zip(found["padded"], answers, strict=False)
-        ]
+        beside = list(zip(found["padded"], answers, strict=False))
+        ratio = [p["seconds"] / a["seconds"] for p, a in beside]
+        margins = [np.array(a["margins"]) - np.array(p["margins"]) for p, a in beside]
         seconds = sum(a["seconds"] for a in answers)
         methods[method] = {
             "pairs_per_second": sum(map(len, blocks[: len(answers)])) / seconds,
@@ -348,10 +347,10 @@ def measure(name: str, path: str, plan: dict[str, Any]) -> dict[str, Any]:
             "peak_gib": max(a["peak_gib"] for a in answers),
             "margin_sd_to_padded": float(np.concatenate(margins).std()),
         }
-        if method in operations:
+        if method in operations and len(answers) == len(blocks):
             share = operations[method] / seconds / 1e9 / statistics.median(rates)
             methods[method]["share_of_matmul_rate"] = share
-    return {**work, "matmul_gflops": rates, "methods": methods}
+    return methods
 
 
 def main() -> None:
@@ -365,13 +364,11 @@ def main() -> None:
     if given.worker:
         worker(given.worker, files["x"], given.limit, plan)
         return
-    result = {
-        "environment": {"cores": len(os.sched_getaffinity(0)), "python": sys.version.split()[0], **versions()},
-        "plan": plan,
-    }
+    result: dict[str, Any] = {"environment": environment(), "plan": plan}
     for name, path in files.items():
-        result[name] = measure(name, path, plan)
-        write_json(HERE / "results" / "score.json", result)
+        for so_far in measure(name, path, plan):
+            result[name] = so_far
+            write_json(HERE / "results" / "score.json", result)
 
 
 if __name__ == "__main__":

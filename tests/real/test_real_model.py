@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 pytestmark = pytest.mark.real
 
@@ -40,14 +44,33 @@ def test_scores_of_32_pairs_equal_a_plain_padded_forward(smollm2: str, tmp_path:
             assert scored == pytest.approx(expected, abs=1e-5 * len(rows[k]))
 
 
+def trained_loss(model: str, data: Dataset, out: Path, *, steps: int, batch_size: int) -> float:
+    """The mean loss of a few steps of TRL's DPOTrainer on the CPU."""
+    from trl import DPOConfig, DPOTrainer
+
+    from rmo_train.policy import load_model, load_tokenizer
+
+    config = DPOConfig(
+        output_dir=str(out),
+        max_steps=steps,
+        per_device_train_batch_size=batch_size,
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+        save_strategy="no",
+    )
+    trainer = DPOTrainer(
+        model=load_model(model, "float32"), args=config, train_dataset=data, processing_class=load_tokenizer(model)
+    )
+    return trainer.train().training_loss
+
+
 def test_a_shard_folder_opens_with_datasets_and_trains_with_trl(tiny_model_folder: Path, tmp_path: Path):
     from datasets import load_dataset
-    from trl import DPOConfig, DPOTrainer
 
     from rmo_curate.filtering import FilterSettings, run_filter
     from rmo_curate.job import ScoreSettings, run_score
     from rmo_curate.proxies import ProxySettings
-    from rmo_train.policy import load_model, load_tokenizer
 
     name = str(tiny_model_folder)
     settings = ScoreSettings(dtype="float32", limit=40)
@@ -57,35 +80,19 @@ def test_a_shard_folder_opens_with_datasets_and_trains_with_trl(tiny_model_folde
     kept = json.loads((tmp_path / "shards" / "manifest.json").read_text())["counts"]["kept"]
     assert len(shards) == kept
     assert {"prompt", "chosen", "rejected", "ref_chosen_logps", "margins"} <= set(shards.column_names)
-    config = DPOConfig(
-        output_dir=str(tmp_path / "trl"),
-        max_steps=2,
-        per_device_train_batch_size=2,
-        report_to=[],
-        use_cpu=True,
-        bf16=False,
-        save_strategy="no",
-    )
-    trainer = DPOTrainer(
-        model=load_model(name, "float32"),
-        args=config,
-        train_dataset=shards.select_columns(["prompt", "chosen", "rejected"]),
-        processing_class=load_tokenizer(name),
-    )
-    assert np.isfinite(trainer.train().training_loss)
+    messages = shards.select_columns(["prompt", "chosen", "rejected"])
+    assert np.isfinite(trained_loss(name, messages, tmp_path / "trl", steps=2, batch_size=2))
 
 
 def test_an_export_for_trl_opens_with_datasets_and_trains_with_trl(tiny_model_folder: Path, tmp_path: Path):
     """Several messages in a prompt and in a response, tools, and settings for the template."""
     from datasets import load_dataset
-    from trl import DPOConfig, DPOTrainer
 
     from rmo_curate.export import run_export
     from rmo_curate.export_formats import Trainer
     from rmo_curate.filtering import FilterSettings, run_filter
     from rmo_curate.job import ScoreSettings, run_score
     from rmo_curate.proxies import ProxySettings
-    from rmo_train.policy import load_model, load_tokenizer
 
     rows = [json.loads(line) for line in (DEMO / "train.jsonl").read_text().splitlines()[:16]]
     several = [{"role": "assistant", "content": "Which one?"}, {"role": "user", "content": "The first."}]
@@ -102,16 +109,4 @@ def test_an_export_for_trl_opens_with_datasets_and_trains_with_trl(tiny_model_fo
     data = load_dataset(str(tmp_path / "trl"), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(data) == len(rows)
     assert data.column_names == ["prompt", "chosen", "rejected", "tools", "chat_template_kwargs"]
-    config = DPOConfig(
-        output_dir=str(tmp_path / "out"),
-        max_steps=1,
-        per_device_train_batch_size=4,
-        report_to=[],
-        use_cpu=True,
-        bf16=False,
-        save_strategy="no",
-    )
-    trainer = DPOTrainer(
-        model=load_model(name, "float32"), args=config, train_dataset=data, processing_class=load_tokenizer(name)
-    )
-    assert np.isfinite(trainer.train().training_loss)
+    assert np.isfinite(trained_loss(name, data, tmp_path / "out", steps=1, batch_size=4))

@@ -16,7 +16,7 @@ from rmo_curate.engines.vllm import TOLERANCE, VllmEngine
 from rmo_train import tables
 from rmo_train.errors import ProcessingError
 from rmo_train.pairs import PairData, open_pairs
-from tests.rmo_curate.scored import demo_records, perturbed, score, write_jsonl
+from tests.rmo_curate.scored import demo_records, perturbed, score, score_demo, write_jsonl
 from tests.tiny import write_tiny_model
 
 pytestmark = [
@@ -32,15 +32,19 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return write_jsonl(tmp_path_factory.mktemp("data") / "pairs.jsonl", demo_records(12))
+def scored(model, tmp_path_factory) -> Path:
+    """A run of 12 demo pairs scored by transformers."""
+    return score_demo(tmp_path_factory.mktemp("scored"), model, 12)
 
 
 @pytest.fixture(scope="module")
-def pairs(model, data, tmp_path_factory) -> PairData:
-    run = tmp_path_factory.mktemp("runs") / "transformers"
-    score(data, model, run)
-    return open_pairs(run)
+def data(scored) -> Path:
+    return scored.parent / "pairs.jsonl"
+
+
+@pytest.fixture(scope="module")
+def pairs(scored) -> PairData:
+    return open_pairs(scored)
 
 
 def logps(run: Path, name: str) -> np.ndarray:

@@ -10,9 +10,12 @@ from typing import Any
 
 from rmo_curate.job import ScoreSettings, run_score
 from rmo_curate.proxies import ProxySettings
+from rmo_train import tables
+from tests.command_line import Outcome, curate
 
 DEMO = Path(__file__).parents[2] / "data" / "demo" / "train.jsonl"
 PROXY = ProxySettings(batch_size=4, lora=2)
+PARTS = "part-*.parquet"
 
 
 class Killed(BaseException):
@@ -25,13 +28,14 @@ def demo_records(n: int) -> list[dict[str, Any]]:
         return [json.loads(line) for line, _ in zip(lines, range(n), strict=False)]
 
 
-def record(i: int, **more: Any) -> dict[str, Any]:
+def record(i: int, /, **more: Any) -> dict[str, Any]:
     return {"prompt": f"question {i}?", "chosen": f"good answer {i}", "rejected": f"bad {i}"} | more
 
 
-def write_jsonl(path: Path, records: Iterable[dict[str, Any] | str]) -> Path:
-    """A record a line; a string is a line as it stands."""
-    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records))
+def write_jsonl(path: Path, records: Iterable[dict[str, Any] | str | bytes]) -> Path:
+    """A record a line; a string, or bytes, is a line as it stands."""
+    lines = (r if isinstance(r, str | bytes) else json.dumps(r) for r in records)
+    path.write_bytes(b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in lines))
     return path
 
 
@@ -52,6 +56,30 @@ def score(
     return run_score(
         [str(data)], str(model), run, resolved, proxy, checkpoints=checkpoints, overwrite=overwrite, dry_run=dry_run
     )
+
+
+def score_demo(folder: Path, model: Path | str, n: int, **settings: Any) -> Path:
+    """The first n demo pairs as `folder`/pairs.jsonl, scored into `folder`/run, which is returned."""
+    data = write_jsonl(folder / "pairs.jsonl", demo_records(n))
+    score(data, model, folder / "run", **settings)
+    return folder / "run"
+
+
+def score_line(data: Path | str, model: Path | str, *more: Any) -> Outcome:
+    """`rmo-curate score` as a user types it, into `run` of the working folder: float32, no proxies."""
+    return curate("score", data, "--model", model, "--out", "run", "--proxy-folds", 0, "--dtype", "float32", *more)
+
+
+def scores(run: Path, checkpoint: str) -> dict[str, tuple[float, float]]:
+    """id -> (chosen_logp, rejected_logp), nats."""
+    folder = run / "scores" / checkpoint
+    rows = tables.read_table(folder, tables.read_manifest(folder), tables.SCORE_SCHEMA).to_pylist()
+    return {r["id"]: (r["chosen_logp"], r["rejected_logp"]) for r in rows}
+
+
+def checkpoint_names(run: Path) -> list[str]:
+    """Names of the checkpoints that the run's manifest lists, in its order."""
+    return [c["name"] for c in tables.read_manifest(run)["checkpoints"]]
 
 
 def perturbed(model: Path, out: Path, *, seed: int = 1) -> Path:

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
 from rmo_curate import proxies
 from rmo_train import tables
-from tests.rmo_curate.scored import Killed, contents, demo_records, marks, score, write_jsonl
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return write_jsonl(tmp_path_factory.mktemp("data") / "pairs.jsonl", demo_records(8))
-
-
-@pytest.fixture(scope="module")
-def full_run(data, tiny_model_folder, tmp_path_factory) -> Path:
-    """A finished run with two cross-fitted proxies. Read only."""
-    run = tmp_path_factory.mktemp("runs") / "full"
-    score(data, tiny_model_folder, run, proxy_folds=2)
-    return run
+from tests.rmo_curate.scored import Killed, contents, marks, score
 
 
 def adapter(run: Path, fold: int) -> Path:
@@ -40,11 +26,10 @@ def spoil(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["truncated", "zeros", "gone"])
-def test_a_damaged_proxy_is_said_and_trained_again(data, tiny_model_folder, full_run, tmp_path, capsys, how):
-    run = shutil.copytree(full_run, tmp_path / "run")
+def test_a_damaged_proxy_is_said_and_trained_again(demo_data, tiny_model_folder, full_run, run, capsys, how):
     others = marks(run / "proxies/oof/fold-0") | marks(run / "scores")
     spoil(adapter(run, 1), how)
-    score(data, tiny_model_folder, run, proxy_folds=2)
+    score(demo_data, tiny_model_folder, run, proxy_folds=2)
     said = "missing" if how == "gone" else "damaged"
     err = capsys.readouterr().err
     assert f"{adapter(run, 1).parent}: adapter_model.safetensors is {said}; this proxy is trained again" in err
@@ -52,7 +37,9 @@ def test_a_damaged_proxy_is_said_and_trained_again(data, tiny_model_folder, full
     assert contents(run) == contents(full_run)
 
 
-def test_a_proxy_damaged_before_the_next_was_trained(data, tiny_model_folder, full_run, tmp_path, monkeypatch, capsys):
+def test_a_proxy_damaged_before_the_next_was_trained(
+    demo_data, tiny_model_folder, full_run, tmp_path, monkeypatch, capsys
+):
     run, train = tmp_path / "run", proxies.train_proxy
 
     def killed(run, data, reference, family, fold):
@@ -63,15 +50,14 @@ def test_a_proxy_damaged_before_the_next_was_trained(data, tiny_model_folder, fu
     with monkeypatch.context() as patch:
         patch.setattr(proxies, "train_proxy", killed)
         with pytest.raises(Killed):
-            score(data, tiny_model_folder, run, proxy_folds=2)
+            score(demo_data, tiny_model_folder, run, proxy_folds=2)
     spoil(adapter(run, 0), "zeros")
-    score(data, tiny_model_folder, run, proxy_folds=2)
+    score(demo_data, tiny_model_folder, run, proxy_folds=2)
     assert "adapter_model.safetensors is damaged" in capsys.readouterr().err
     assert contents(run) == contents(full_run)
 
 
-def test_other_weights_after_training_again_are_scored_again(data, tiny_model_folder, full_run, tmp_path, capsys):
-    run = shutil.copytree(full_run, tmp_path / "run")
+def test_other_weights_after_training_again_are_scored_again(demo_data, tiny_model_folder, full_run, run, capsys):
     model = adapter(run, 1).parent
     manifest = tables.read_json(run / "proxies/oof/manifest.json")
     other = {"adapter_model.safetensors": "ab" * 32}  # as if trained on a machine that rounds otherwise
@@ -81,7 +67,7 @@ def test_other_weights_after_training_again_are_scored_again(data, tiny_model_fo
     tables.write_json(model / "trained.json", trained | {"sha256": trained["sha256"] | other})
     (score_stage,) = (run / "scores").glob("oof-*")
     before = marks(score_stage)
-    score(data, tiny_model_folder, run, proxy_folds=2)
+    score(demo_data, tiny_model_folder, run, proxy_folds=2)
     assert "training again gave other weights; the family is scored again" in capsys.readouterr().err
     assert not before.items() & marks(score_stage).items()
     assert contents(run) == contents(full_run)

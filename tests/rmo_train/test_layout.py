@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -71,10 +72,19 @@ def test_the_fastest_as_measured_is_taken(monkeypatch):
 
 
 def test_models_of_one_shape_are_measured_once_a_process(monkeypatch):
-    model = model_of("llama")
-    choose_layout(model, data_of())
-    monkeypatch.setattr(layouts, "response_logps", None)  # a second measurement would call it
-    choose_layout(model, data_of())
+    measured: list[str] = []
+
+    def counted(model, trees, slots, layout):
+        measured.append(layout.path)
+        return response_logps(model, trees, slots, layout)
+
+    monkeypatch.setattr(layouts, "response_logps", counted)
+    first = choose_layout(model_of("llama"), data_of())
+    assert Counter(measured) == {"segments": 2, "dense": 2, "rows": 2}  # a warm-up and the measurement
+    assert choose_layout(model_of("llama"), data_of()).path == first.path
+    assert len(measured) == 6
+    choose_layout(model_of("llama"), data_of("other data"))
+    assert len(measured) == 12
 
 
 def test_a_path_that_is_asked_for_is_taken():

@@ -1,0 +1,153 @@
+"""A pair's id: the user's, or a hash of its content alone, and what is a duplicate."""
+
+import csv
+import hashlib
+import json
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rmo_curate.forms import FORMS
+from rmo_curate.pair_ids import content_hash
+from rmo_curate.sources import Pair, Reject, open_source
+from rmo_train.errors import UserError
+from rmo_train.tables import canonical_json
+from tests.rmo_curate.reading import jsonl, pairs, read, reasons
+from tests.rmo_curate.scored import record
+
+SAME = {"prompt": "Name a prime.", "chosen": "11\nor 13", "rejected": "12, or so"}
+U, C, R = ({"role": r, "content": SAME[k]} for r, k in (("user", "prompt"), ("assistant", "chosen"),
+                                                       ("assistant", "rejected")))  # fmt: skip
+FROM = {"user": "human", "assistant": "gpt"}
+SHARE = [{"from": FROM[m["role"]], "value": m["content"]} for m in (U, C, R)]
+EVERY_FORM = {
+    "trl-standard": SAME,
+    "trl-conversational": {"prompt": [U], "chosen": [C], "rejected": [R]},
+    "prompt-and-conversation": {"prompt": SAME["prompt"], "chosen": [U, C], "rejected": [U, R]},
+    "trl-implicit": {"chosen": [U, C], "rejected": [U, R]},
+    "hh-rlhf": {k: f"\n\nHuman: {SAME['prompt']}\n\nAssistant: {SAME[k]}" for k in ("chosen", "rejected")},
+    "llama-factory-alpaca": {"instruction": SAME["prompt"], "chosen": SAME["chosen"], "rejected": SAME["rejected"]},
+    "llama-factory-sharegpt": {"conversations": SHARE[:1], "chosen": SHARE[1], "rejected": SHARE[2]},
+    "argilla": {"instruction": SAME["prompt"], "chosen_response": SAME["chosen"],
+                "rejected_response": SAME["rejected"]},
+    "intel-orca": {"system": "", "question": SAME["prompt"], "chosen": SAME["chosen"], "rejected": SAME["rejected"]},
+    "input-and-answers": {"input": SAME["prompt"], "chosen": SAME["chosen"], "rejected": SAME["rejected"]},
+    "nectar": {"prompt": f"\n\nHuman: {SAME['prompt']}\n\nAssistant: ",
+               "answers": [{"answer": SAME["rejected"], "rank": 2}, {"answer": SAME["chosen"], "rank": 1}]},
+    "nemo-rl": {"context": [U], "completions": [{"rank": 0, "completion": [C]}, {"rank": 1, "completion": [R]}]},
+}  # fmt: skip
+
+
+def test_every_form_has_a_record_here():
+    assert set(EVERY_FORM) == set(FORMS)
+
+
+@pytest.mark.parametrize("form", EVERY_FORM)
+def test_the_same_content_has_the_same_id_in_every_form_and_kind_of_file(tmp_path, form):
+    record = EVERY_FORM[form]
+    jsonl(tmp_path / "a.jsonl", record)
+    (tmp_path / "b.json").write_text(json.dumps([record]))
+    table = pa.Table.from_pylist([record])
+    pq.write_table(table, tmp_path / "c.parquet")
+    with pa.ipc.new_stream(tmp_path / "d.arrow", table.schema) as writer:
+        writer.write_table(table)
+    with (tmp_path / "e.csv").open("w", newline="", encoding="utf-8-sig") as f:
+        cells = [v if isinstance(v, str) else json.dumps(v) for v in record.values()]
+        csv.writer(f).writerows([record, cells])
+    expected = Pair(content_hash([U], [C], [R], None, None), [U], [C], [R], None, None, {}, "", 1)
+    for path in sorted(tmp_path.iterdir()):
+        source, (pair,) = read(str(path))
+        assert source.form.name == form
+        assert replace(pair, source="", extra={}) == expected, path.name
+
+
+def test_chat_template_kwargs_are_a_part_of_the_content_where_there_are_some(tmp_path):
+    thinking = {"enable_thinking": False, "depth": {"b": 1, "a": [2]}}
+    path = jsonl(
+        tmp_path / "a.jsonl",
+        record(0),
+        record(0, chat_template_kwargs=thinking),
+        record(0, chat_template_kwargs=json.dumps(thinking)),
+        record(0, chat_template_kwargs={}),
+        record(0, chat_template_kwargs=None),
+        record(1, chat_template_kwargs="{"),
+        record(1, chat_template_kwargs=[1]),
+    )
+    source, records = read(path)
+    assert reasons(records) == ["pair", "pair", "duplicate", "duplicate", "duplicate", "not_text", "not_text"]
+    assert [p.chat_template_kwargs for p in pairs(records)] == [
+        None, '{"depth":{"a":[2],"b":1},"enable_thinking":false}'
+    ]  # fmt: skip
+    assert not source.extra_fields()
+    message = [{"role": "user", "content": "question 0?"}]
+    good, bad = ([{"role": "assistant", "content": text}] for text in ("good answer 0", "bad 0"))
+    plain = {"prompt": message, "chosen": good, "rejected": bad, "tools": None}
+    hashes = [
+        hashlib.sha256(canonical_json(c).encode()).hexdigest()[:32]
+        for c in (plain, plain | {"chat_template_kwargs": pairs(records)[1].chat_template_kwargs})
+    ]
+    assert [p.id for p in pairs(records)] == hashes
+
+
+def test_an_id_is_the_users_or_the_hash_of_the_content_alone(tmp_path):
+    content = {
+        "prompt": [{"role": "user", "content": "question 0?"}],
+        "chosen": [{"role": "assistant", "content": "good answer 0"}],
+        "rejected": [{"role": "assistant", "content": "bad 0"}],
+        "tools": None,
+    }
+    expected = hashlib.sha256(canonical_json(content).encode()).hexdigest()[:32]
+    a = jsonl(tmp_path / "a.jsonl", record(0, score=1), record(1, id=17), record(2, id="x"), record(3, id=None))
+    _, records = read(a)
+    assert [p.id for p in records][:3] == [expected, "17", "x"]
+    b = jsonl(
+        tmp_path / "b.jsonl", record(5), {"rejected": "bad 0", "chosen": "good answer 0", "prompt": "question 0?"}
+    )
+    assert read(b)[1][1].id == expected
+
+
+def test_tools_belong_to_the_content(tmp_path):
+    tools = [{"name": "f", "args": {"b": 1, "a": 2}}]
+    path = jsonl(
+        tmp_path / "a.jsonl",
+        record(0),
+        record(0, tools=tools),
+        record(0, tools=json.dumps(tools)),
+        record(1, tools="{"),
+        record(0, tools=[]),
+    )
+    _, records = read(path)
+    assert reasons(records) == ["pair", "pair", "duplicate", "not_text", "duplicate"]
+    assert [p.tools for p in pairs(records)] == [None, '[{"args":{"a":2,"b":1},"name":"f"}]']
+
+
+def test_repeated_content_is_a_duplicate_whatever_its_id_and_file(tmp_path):
+    a = jsonl(tmp_path / "a.jsonl", record(0, id="x"), record(0, id="x"), record(0, id="y"), record(1, id="z"))
+    b = jsonl(tmp_path / "b.jsonl", record(0), record(2), record(2))
+    _, records = read(a, b)
+    assert reasons(records) == ["pair", "duplicate", "duplicate", "pair", "duplicate", "pair", "duplicate"]
+    places = [
+        r.detail.removeprefix("the same prompt, chosen and rejected as ") for r in records if isinstance(r, Reject)
+    ]
+    assert places == [f"{a}:1", f"{a}:1", f"{a}:1", f"{b}:2"]
+
+
+def test_one_id_on_two_contents_names_both_lines(tmp_path):
+    a = jsonl(tmp_path / "a.jsonl", record(0), record(1, id="x"))
+    b = jsonl(tmp_path / "b.jsonl", record(1, id="y"), record(2, id="x"))
+    with pytest.raises(UserError, match=r"'x' stands for two different pairs: .*a\.jsonl:2 and .*b\.jsonl:2"):
+        open_source([a, b])
+    # The id of a duplicate counts too: its content is known, whoever came first.
+    c = jsonl(tmp_path / "c.jsonl", record(1, id="y"), record(3, id="y"))
+    with pytest.raises(UserError, match=r"'y' stands for two different pairs: .*a\.jsonl:2 and .*c\.jsonl:2"):
+        open_source([a, c])
+
+
+@pytest.mark.parametrize("hash_first", [True, False])
+def test_an_id_that_is_the_hash_of_another_pair_is_told(tmp_path, hash_first):
+    _, records = read(jsonl(tmp_path / "a.jsonl", record(0)))
+    rows = [record(0), record(1, id=pairs(records)[0].id)]
+    with pytest.raises(UserError, match="two different pairs"):
+        open_source([jsonl(tmp_path / "a.jsonl", *(rows if hash_first else rows[::-1]))])
