@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
 
-CONFIGS = [
+from rmo_train.tables import canonical_json, sha256_text
+
+CONFIGS: list[dict[str, Any]] = [
     {"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]},
     {"config_name": "dropped", "data_files": [{"split": "train", "path": "dropped/part-*"}]},
 ]
@@ -25,10 +27,22 @@ def code(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
+def described(config: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """`config` with what its files hold; `parts`: rows and sha256 of each.
+
+    `load_dataset` keeps what it has read, under a key that is made of the front matter and not of the files: without
+    their hash in it, shards that were made again in the same folder would be answered with the old ones.
+    """
+    contents = sha256_text(canonical_json([part["sha256"] for part in parts]))
+    return {**config, "description": f"{sum(part['rows'] for part in parts)} pairs, sha256 {contents}"}
+
+
 def dataset_card(manifest: Mapping[str, Any], inputs: list[Mapping[str, Any]]) -> str:
     """README.md for a shard folder with this manifest, made from these input files."""
     counts, settings = manifest["counts"], manifest["settings"]
-    front = {"tags": ["dpo", "preference", "rmo"], "configs": CONFIGS}
+    kept, dropped = CONFIGS
+    configs = [described(kept, manifest["parts"]), described(dropped, manifest["dropped"]["parts"])]
+    front = {"tags": ["dpo", "preference", "rmo"], "configs": configs}
     held_out = {True: "held out", False: "not held out", None: "unknown whether held out"}[manifest["held_out"]]
     end = f"`{manifest['end']}` ({held_out})" if manifest["end"] else "none"
     options = " ".join(

@@ -6,11 +6,12 @@ import math
 from itertools import islice
 from typing import Any
 
+from rmo_curate.pair_rendering import render_pairs
 from rmo_curate.pairs_stage import TOO_LONG, pair_row
 from rmo_curate.proxies import Family, ProxySettings
 from rmo_curate.sources import Pair, Source
 from rmo_train.pairs import PairData
-from rmo_train.rendering import Conversation, Rendered, Renderer
+from rmo_train.rendering import Rendered, Renderer
 
 SAMPLE = 256  # pairs that a dry run renders
 TRAINING_PASSES = 3  # forward passes that one training pass costs
@@ -45,9 +46,7 @@ def dry_run_lines(
 
     pairs = source.counts["pairs"]
     sample = list(islice((r for r in source.records() if isinstance(r, Pair)), SAMPLE))
-    rendered = renderer.render_many(
-        [Conversation(p.prompt, p.chosen, p.rejected, p.tools, p.chat_template_kwargs) for p in sample]
-    )
+    rendered = render_pairs(renderer, sample)
     rows = [pair_row(p, r, max_length) for p, r in zip(sample, rendered, strict=True) if isinstance(r, Rendered)]
     fit = [r for r in rows if TOO_LONG not in r["flags"]]
     tokens = sum(len(r["prompt_ids"]) + r["chosen_tokens"] + r["rejected_tokens"] for r in fit) / max(1, len(sample))

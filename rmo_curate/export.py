@@ -1,7 +1,6 @@
 """`rmo-curate export`: the kept pairs of a shard folder as another trainer reads them, part by part.
 
-The folder is made beside its place and renamed when it is whole; in it, README.md is written last. What a format
-cannot carry is counted and said; a pair that it cannot express is left out and listed in `omitted.jsonl`.
+What a format cannot carry is counted and said; a pair that it cannot express is left out and listed in `omitted.jsonl`.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,9 +20,9 @@ import yaml
 
 from rmo_curate.card import CONFIGS
 from rmo_curate.export_formats import FORMATS, Format, Inexpressible, Shape, Trainer
-from rmo_curate.shards import restore, siblings
+from rmo_curate.replacing import replacing
 from rmo_train import tables
-from rmo_train.errors import UserError, cannot_write
+from rmo_train.errors import UserError
 
 MADE_BY = "rmo-curate filter RUN --out SHARDS"
 READ = ("id", "prompt", "chosen", "rejected", "tools", "chat_template_kwargs", "flags", "weight", "label_confidence")
@@ -46,22 +44,8 @@ def run_export(shards: Path, to: Trainer, out: Path) -> list[str]:
     """Write the kept pairs of `shards` for the trainer `to` into `out`; returns the lines to print."""
     manifest = tables.require_manifest(shards, "shards", MADE_BY)
     out = out.resolve()
-    restore(out)
-    refuse_strangers(out)
-    partial, old = siblings(out)
-    try:
-        shutil.rmtree(partial, ignore_errors=True)  # of a killed export
-        partial.mkdir(parents=True)
+    with replacing(out, "export", "rmo-curate export") as partial:
         counts = fill(partial, shards, manifest, to, out)
-        if out.exists():
-            out.replace(old)
-        partial.replace(out)
-        tables.sync_folder(out.parent)
-    except OSError as e:
-        raise cannot_write(out, e) from e
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # a full disk gets its space back
-        restore(out)  # brings the older export back, or removes it
     return [
         f"{counts.written:,} of {kept(counts):,} kept pairs for {to}: {out}",
         *losses(counts),
@@ -71,16 +55,6 @@ def run_export(shards: Path, to: Trainer, out: Path) -> list[str]:
 
 def kept(counts: Counts) -> int:
     return counts.written + counts.omitted.total()
-
-
-def refuse_strangers(out: Path) -> None:
-    """Never replace what `export` did not make; an empty folder and an absent one are fine."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    path = out / tables.MANIFEST
-    found = tables.read_json(path) if path.is_file() else None
-    if not isinstance(found, dict) or found.get("stage") != "export":
-        raise UserError(f"--out {out}: exists and was not made by `rmo-curate export`; give a new or an empty folder")
 
 
 def fill(folder: Path, shards: Path, manifest: dict[str, Any], to: Trainer, out: Path) -> Counts:

@@ -9,7 +9,7 @@ from typing import Any
 from rmo_curate.files import DataFile, read
 from rmo_curate.forms import FORMS, Form, fields_of, missing, recognise
 from rmo_curate.forms.form import every, is_text
-from rmo_curate.messages import describe
+from rmo_curate.messages import NOTHING, describe
 from rmo_train.errors import UserError, nearest
 
 SAMPLE = 100  # records that decide the form
@@ -94,7 +94,7 @@ def notes_on_columns(form: Form, sample: Sequence[Mapping[str, Any]], columns: M
             value = record.get(columns.get(role, role))
             for message in value if isinstance(value, list) else [value]:
                 if isinstance(message, dict):
-                    lost.update(k for k, v in message.items() if k not in MESSAGE_KEYS and v not in (None, [], ""))
+                    lost.update(k for k, v in message.items() if k not in MESSAGE_KEYS and v not in NOTHING)
     notes = [f"of a message, role and content are kept; left out: {', '.join(sorted(lost))}"] if lost else []
     if form.name == "trl-standard" and any(isinstance(r.get("system"), str) and r["system"].strip() for r in sample):
         notes.append(

@@ -14,6 +14,7 @@ from itertools import islice
 import numpy as np
 
 from rmo_curate.job import ScoreSettings, longest_allowed
+from rmo_curate.pair_rendering import render_pairs
 from rmo_curate.render_pool import TOO_LONG, tokens_sha
 from rmo_curate.sources import Pair, Reject, Source, open_source
 from rmo_train.progress import progress
@@ -21,7 +22,6 @@ from rmo_train.rendering import (
     BOUNDARY_MISMATCH,
     TEMPLATE_REWRITES_HISTORY,
     TEMPLATE_REWRITES_RESPONSE,
-    Conversation,
     Rendered,
     Renderer,
     TemplateRefused,
@@ -120,15 +120,7 @@ def _rendered(
     """Each record of `batch` with what its rendering gives (None: a reject, or no renderer)."""
     outcomes: Iterator[Rendered | TemplateRefused] = iter(())
     if renderer is not None:
-        outcomes = iter(
-            renderer.render_many(
-                [
-                    Conversation(p.prompt, p.chosen, p.rejected, p.tools, p.chat_template_kwargs)
-                    for p in batch
-                    if isinstance(p, Pair)
-                ]
-            )
-        )
+        outcomes = iter(render_pairs(renderer, [record for record in batch if isinstance(record, Pair)]))
     for record in batch:
         yield record, next(outcomes) if renderer is not None and isinstance(record, Pair) else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +20,13 @@ from rmo_curate.proxies import Family, ProxySettings, begin_family, family_stage
 from rmo_curate.run_folder import (
     check_reference,
     check_run_folder,
-    make_run_folder,
+    filling,
     next_order,
     recorded_reference,
-    stoppable,
     summary,
     write_run_manifest,
 )
+from rmo_curate.run_lock import check_not_held
 from rmo_curate.runs import MADE_BY
 from rmo_curate.scoring import Assignment, ScoreStage, in_group_order, score_stage
 from rmo_curate.sources import Pair, Source, open_source
@@ -93,6 +94,8 @@ def run_score(
     from rmo_train.rendering import Renderer
 
     check_run_folder(run)
+    if not dry_run:
+        check_not_held(run)  # `filling` holds it, later: here it is found before the data are read
     reference = identity(model)
     others = [identity(c) for c in checkpoints]
     for other in others:
@@ -127,8 +130,9 @@ def run_score(
         engine = "the faster" if resolved["engine"] == AUTO else resolved["engine"]
         return dry_run_lines(source, renderer, {**resolved, "engine": engine}, max_length, proxy, len(checkpoints))
     _check_not_inside(run, [*data, model, *checkpoints], overwrite)
-    with stoppable(run):
-        make_run_folder(run, afresh=overwrite)
+    with filling(run, afresh=overwrite):
+        if not overwrite and recorded_reference(run) != recorded:
+            raise UserError(f"{run}: another rmo-curate has filled this folder meanwhile; run the command again")
         counts = write_pairs(source, renderer, run, key, part_size=settings.part_size, max_length=max_length)["counts"]
         _check_rendered(run, source, counts, max_length, settings)
         write_run_manifest(run, resolved)
@@ -157,16 +161,16 @@ def run_score(
 def run_proxy(run: Path, settings: ProxySettings, *, dry_run: bool = False) -> list[str]:
     """Train and score one proxy family on a scored run; returns the lines to print."""
     manifest = require_manifest(run, "run", MADE_BY)
-    if "base" not in [c["name"] for c in manifest["checkpoints"]]:
-        raise UserError(f"{run}: the reference is not scored yet; run `rmo-curate score` to the end first")
-    pairs = open_pairs(run)
-    family = plan_family(run, pairs, settings, _pairs_sha(run))
-    if dry_run:
-        return [
-            f"would train {settings.folds} proxies of {family.total} steps of {family.settings.batch_size} pairs "
-            f"and score steps {list(family.steps)} as {family.name}"
-        ]
-    with stoppable(run):
+    with nullcontext() if dry_run else filling(run):
+        if "base" not in [c["name"] for c in manifest["checkpoints"]]:
+            raise UserError(f"{run}: the reference is not scored yet; run `rmo-curate score` to the end first")
+        pairs = open_pairs(run)
+        family = plan_family(run, pairs, settings, _pairs_sha(run))
+        if dry_run:
+            return [
+                f"would train {settings.folds} proxies of {family.total} steps of {family.settings.batch_size} pairs "
+                f"and score steps {list(family.steps)} as {family.name}"
+            ]
         begin_family(run, pairs, family)
         score = ScoreSettings(part_size=read_json(run / "pairs" / MANIFEST)["key"]["part_size"])
         _proxy_stage(run, manifest["reference"]["name"], family, score)

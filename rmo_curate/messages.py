@@ -6,6 +6,7 @@ of two answers that begin alike, a split by characters moves the shared beginnin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -15,6 +16,24 @@ Triple = tuple[list[Message], list[Message], list[Message]]  # prompt, chosen, r
 ROLES = ("system", "developer", "user", "assistant", "tool")
 # Parts of a message that a model reads and that the pair tables have no place for: dropping them would change the data.
 NOT_KEPT = ("tool_calls", "function_call", "reasoning_content", "thinking")
+NOTHING: tuple[Any, ...] = (None, "", [], {})  # what tables of messages hold where a message lacks a key
+
+
+class FullMessage(dict[str, str]):
+    """A message of which the data say more than role and content: name, tool_call_id, weight, ...
+
+    The tables have no place for `more`, and it is no part of what makes two messages equal: it is there to find out
+    whether the model would read it.
+    """
+
+    def __init__(self, kept: Message, more: Mapping[str, Any]):
+        super().__init__(kept)
+        self.more = more
+
+
+def more_of(message: Message) -> Mapping[str, Any]:
+    """What the data say of a message besides role and content."""
+    return message.more if isinstance(message, FullMessage) else {}
 
 
 class RejectReason(StrEnum):
@@ -77,10 +96,10 @@ def check_text(value: Any, where: str) -> str:
 
 
 def messages(value: Any, column: str) -> list[Message]:
-    """The messages in `value`, with role and content only."""
+    """The messages in `value`: role and content, and beside them what else is said of each."""
     if not isinstance(value, list):
         raise Unfit(RejectReason.NOT_TEXT, f"{column} is {describe(value)}, expected a list of messages")
-    found = []
+    found: list[Message] = []
     for i, message in enumerate(value, start=1):
         where = f"message {i} of {column}"
         if not isinstance(message, dict) or "role" not in message or "content" not in message:
@@ -93,7 +112,9 @@ def messages(value: Any, column: str) -> list[Message]:
         if lost := [key for key in NOT_KEPT if message.get(key)]:
             raise Unfit(RejectReason.BAD_MESSAGES, f"{where} has {', '.join(lost)}, which a pair cannot hold")
         content = check_text(message["content"], f"the content of {where}")
-        found.append({"role": message["role"], "content": content})
+        kept = {"role": message["role"], "content": content}
+        more = {k: v for k, v in message.items() if k not in kept and v not in NOTHING}
+        found.append(FullMessage(kept, more) if more else kept)
     return found
 
 

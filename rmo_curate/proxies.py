@@ -25,11 +25,12 @@ from rmo_train.tables import (
     SPLIT_SCHEMA,
     PartFile,
     canonical_json,
+    damaged_file,
+    file_hashes,
     fraction_of_hash,
     make_manifest,
     read_json,
     read_manifest,
-    sha256_file,
     sha256_text,
     write_json,
     write_table,
@@ -237,16 +238,6 @@ def recorded_files(model: Path) -> dict[str, str]:
     return found
 
 
-def damage(model: Path) -> str | None:
-    """What is wrong with a trained proxy's files, or None."""
-    for name, sha in recorded_files(model).items():
-        if not (model / name).is_file():
-            return f"{name} is missing"
-        if sha256_file(model / name) != sha:
-            return f"{name} is damaged"
-    return None
-
-
 def family_stages(run: Path, data: PairData, family: Family) -> list[ScoreStage]:
     """The score stages of the family's steps; cross-fitted, each pair by the proxy that did not see its prompt."""
     rows = in_group_order(data.groups)
@@ -288,10 +279,11 @@ def train_proxy(run: Path, data: PairData, reference: str, family: Family, fold:
     is a model of which a file is damaged.
     """
     wanted = {step: family.model(run, fold, step) for step in family.steps}
-    damaged = {path: said for path in wanted.values() if (said := damage(path)) is not None}
+    recorded = {path: recorded_files(path) for path in wanted.values()}
+    damaged = {path: said for path, files in recorded.items() if (said := damaged_file(path, files)) is not None}
     for path, said in damaged.items():
         say(f"{path}: {said}; this proxy is trained again")
-    if not damaged and all(recorded_files(path) for path in wanted.values()):
+    if not damaged and all(recorded.values()):
         return
     from rmo_train.loop import check_step_zero, train
     from rmo_train.plan import make_plan
@@ -308,6 +300,6 @@ def train_proxy(run: Path, data: PairData, reference: str, family: Family, fold:
     say(check_step_zero(job, step_zero_noise(job, reference)))
     train(job)
     for path in wanted.values():
-        files = {p.name: sha256_file(p) for p in sorted(path.iterdir()) if p.is_file() and p.name[0] != "."}
+        files = file_hashes(path)
         files.pop(TRAINED, None)  # of the training before
         write_json(path / TRAINED, {"pairs": len(data), "steps": family.total, "sha256": files})

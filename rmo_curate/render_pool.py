@@ -24,9 +24,11 @@ from typing import Any
 import pyarrow as pa
 
 from rmo_curate.messages import RejectReason
+from rmo_curate.pair_rendering import full, render_pairs
+from rmo_curate.readers.record import encodable
 from rmo_curate.sources import Pair, Reject
 from rmo_train.errors import ProcessingError
-from rmo_train.rendering import Conversation, Rendered, Renderer
+from rmo_train.rendering import Rendered, Renderer
 from rmo_train.tables import canonical_json, sha256_text
 
 TOO_LONG = "too_long"
@@ -53,17 +55,21 @@ class RowMaker:
     max_length: int  # tokens of prompt + longer response; a pair over it gets the flag `too_long`
 
     def __call__(self, pairs: Sequence[Pair]) -> Rows:
-        conversations = [Conversation(p.prompt, p.chosen, p.rejected, p.tools, p.chat_template_kwargs) for p in pairs]
         rows, refused = [], {}
-        for place, (pair, rendered) in enumerate(zip(pairs, self.renderer.render_many(conversations), strict=True)):
+        for place, (pair, rendered) in enumerate(zip(pairs, render_pairs(self.renderer, pairs), strict=True)):
             if isinstance(rendered, Rendered):
                 rows.append(pair_row(pair, rendered, self.max_length))
             else:
-                raw = canonical_json({"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected})
                 reason = RejectReason.BAD_MESSAGES
-                refused[place] = Reject(pair.source, pair.line, reason, str(rendered), raw)
+                refused[place] = Reject(pair.source, pair.line, reason, encodable(str(rendered)), raw_messages(pair))
         flags = Counter(flag for row in rows for flag in row["flags"])
         return Rows(pa.Table.from_pylist(rows, schema=self.schema), refused, flags)
+
+
+def raw_messages(pair: Pair) -> str:
+    """The messages of a pair as the data have them."""
+    sides = {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}
+    return encodable(canonical_json({name: [full(m) for m in side] for name, side in sides.items()}))
 
 
 def tokens_sha(rendered: Rendered) -> str:

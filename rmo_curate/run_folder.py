@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rmo_curate.pairs_stage import TOO_LONG
+from rmo_curate.run_lock import only_one
 from rmo_curate.runs import MADE_BY, Checkpoint
 from rmo_train.errors import FULL, ProcessingError, Stopped, UserError, cannot_write
 from rmo_train.rendering import RENDERING_FLAGS
@@ -55,28 +56,40 @@ def check_run_folder(run: Path) -> None:
         )
 
 
-def make_run_folder(run: Path, *, afresh: bool) -> None:
-    """Make the folder; `afresh` removes every stage in it: pairs, rejects, scores and proxies."""
+@contextmanager
+def filling(run: Path, *, afresh: bool = False) -> Iterator[None]:
+    """Make the folder and fill it, alone; `afresh` removes every stage in it: pairs, rejects, scores and proxies.
+
+    A Ctrl-C becomes one line that says what is kept and how to go on.
+    """
     try:
-        run.mkdir(parents=True, exist_ok=True)
-        if afresh:
-            (run / MANIFEST).unlink(missing_ok=True)  # first: without it, no reader takes what is left for a run
-            for stage in reversed(STAGES):  # pairs last: they mark the folder as a run
-                if (run / stage).exists():
-                    shutil.rmtree(run / stage)
+        with _changing(run):
+            run.mkdir(parents=True, exist_ok=True)
+        with only_one(run):
+            if afresh:
+                with _changing(run):
+                    _remove_stages(run)
+            yield
+    except KeyboardInterrupt as e:
+        raise Stopped(f"stopped; kept in {run}: {kept(run)}. Run the same command again to go on") from e
+
+
+@contextmanager
+def _changing(run: Path) -> Iterator[None]:
+    """Say of what --out could not be made."""
+    try:
+        yield
     except OSError as e:
         if e.errno in FULL:
             raise cannot_write(run, e) from e
         raise UserError(f"--out {run}: cannot be made there ({e.strerror}); choose another folder") from e
 
 
-@contextmanager
-def stoppable(run: Path) -> Iterator[None]:
-    """Turn a Ctrl-C into one line that says what is kept in `run` and how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt as e:
-        raise Stopped(f"stopped; kept in {run}: {kept(run)}. Run the same command again to go on") from e
+def _remove_stages(run: Path) -> None:
+    (run / MANIFEST).unlink(missing_ok=True)  # first: without it, no reader takes what is left for a run
+    for stage in reversed(STAGES):  # pairs last: they mark the folder as a run
+        if (run / stage).exists():
+            shutil.rmtree(run / stage)
 
 
 def kept(run: Path) -> str:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rmo_curate.engines.base import Engine
-from rmo_curate.engines.transformers import Work
+from rmo_curate.engines.base import Engine, Work
 from rmo_train.pairs import PairData
 from rmo_train.progress import progress, say
 from rmo_train.tables import SCORE_SCHEMA, PartWriter

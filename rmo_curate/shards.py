@@ -1,12 +1,10 @@
 """Shards: what the filter decided, written as the table that the trainer reads.
 
-The folder is made beside its final place and renamed there when it is whole: no reader ever sees half of it, and an
-older folder that it replaces is moved away, not deleted, until the new one stands.
+No reader ever sees half of a shard folder: it is made beside its place (`rmo_curate.replacing`).
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,10 +16,12 @@ import pyarrow as pa
 from rmo_curate.card import dataset_card
 from rmo_curate.decisions import Decisions
 from rmo_curate.filter_settings import FilterSettings
+from rmo_curate.replacing import refuse_strangers, replacing, restore
 from rmo_curate.runs import Run, Trajectory
 from rmo_train import tables
-from rmo_train.errors import UserError, cannot_write
+from rmo_train.errors import UserError
 
+MAKER = "rmo-curate filter"
 ROWS_PER_FILE = 50_000
 
 
@@ -34,29 +34,8 @@ def write_shards(
         return done
     if not decisions.counts["kept"]:
         raise UserError(f"no pair is left to train on ({decisions.said[0]}); lower --low-q or raise --high-q")
-    out = out.resolve()  # `.` and links have no name to put a sibling beside
-    refuse_strangers(out)
-    partial, old = siblings(out)
-    try:
-        shutil.rmtree(partial, ignore_errors=True)  # of a killed run
-        partial.mkdir(parents=True)
-        try:
-            manifest = fill(partial, run, decisions, settings)
-        except BaseException:  # a full disk gets its space back
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        if out.exists():
-            out.replace(old)
-        try:
-            partial.replace(out)
-        except BaseException:
-            restore(out)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-        tables.sync_folder(out.parent)
-    except OSError as e:
-        raise cannot_write(out, e) from e
-    return manifest
+    with replacing(out, "shards", MAKER) as partial:
+        return fill(partial, run, decisions, settings)
 
 
 def find_shards(run: Run, trajectory: Trajectory, settings: FilterSettings, out: Path) -> dict[str, Any] | None:
@@ -67,7 +46,7 @@ def find_shards(run: Run, trajectory: Trajectory, settings: FilterSettings, out:
     """
     out = out.resolve()
     restore(out)
-    refuse_strangers(out)
+    refuse_strangers(out, "shards", MAKER)
     manifest = tables.read_manifest(out)
     if manifest is None:
         return None
@@ -84,30 +63,6 @@ def shards_key(run: Run, trajectory: Trajectory, settings: FilterSettings) -> di
     fingerprint = tables.sha256_text(tables.canonical_json([hashes, run.manifest["reference"]]))
     end = trajectory.end.name if trajectory.end else None
     return {"run": fingerprint, **settings.model_dump(), "proxy": end}
-
-
-def siblings(out: Path) -> tuple[Path, Path]:
-    """Where a folder is made, and where the one that it replaces waits."""
-    return out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.old")
-
-
-def restore(out: Path) -> None:
-    """Bring back the folder that a replacement moved away, if it was stopped before the new one took its place."""
-    _, old = siblings(out)
-    if old.exists() and not out.exists():
-        old.replace(out)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def refuse_strangers(out: Path) -> None:
-    """Never replace what is not a shard folder: an empty folder and an absent one are fine, all else is a UserError."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    path = out / tables.MANIFEST
-    found = tables.read_json(path) if path.is_file() else None
-    if not isinstance(found, dict) or found.get("stage") != "shards":
-        kind = f"a {found.get('stage')!r} folder" if isinstance(found, dict) else "not a shard folder"
-        raise UserError(f"--out {out}: exists and is {kind}; give a new folder, or one that `rmo-curate filter` made")
 
 
 class PartFiles:

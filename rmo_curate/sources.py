@@ -21,6 +21,7 @@ from rmo_curate.messages import Message, RejectReason, Unfit, check_text, descri
 from rmo_curate.pair_ids import Ids, content_hash, own_id
 from rmo_curate.readers.record import Record, encodable
 from rmo_train.errors import UserError, nearest
+from rmo_train.rendering import Conversation
 from rmo_train.tables import canonical_json
 
 
@@ -37,6 +38,11 @@ class Pair:
     extra: dict[str, Any]  # the source's other columns, named and typed as `Source.extra_fields()`
     source: str
     line: int
+
+    @property
+    def conversation(self) -> Conversation:
+        """What is rendered of it."""
+        return Conversation(self.prompt, self.chosen, self.rejected, self.tools, self.chat_template_kwargs)
 
 
 @dataclass(frozen=True)

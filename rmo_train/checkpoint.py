@@ -12,14 +12,25 @@ from typing import Any
 
 import torch
 
+from rmo_train.distributed import full_weights
 from rmo_train.errors import ProcessingError, UserError
 from rmo_train.optimizer import MasterAdamW
 from rmo_train.policy import save_model
 from rmo_train.progress import say
-from rmo_train.tables import append_line, check_key, read_json, sha256_file, sync_folder, write_bytes, write_json
+from rmo_train.tables import (
+    append_line,
+    check_key,
+    damaged_file,
+    file_hashes,
+    read_json,
+    sync_folder,
+    write_bytes,
+    write_json,
+)
 
 METRICS = "metrics.jsonl"
 STATE = "trainer_state.json"
+RECORD = "checkpoint.json"  # written last: the hashes of a checkpoint's files
 
 
 @dataclass(frozen=True)
@@ -32,17 +43,41 @@ class TrainState:
 
 
 def save_checkpoint(
-    out: Path, model: Any, tokenizer: Any, optimizer: MasterAdamW, step: int, key: Mapping[str, Any], keep: int | None
-) -> Path:
-    """Write `out/checkpoint-<step>` under a temporary name, then rename it; `keep`: newest ones that stay."""
+    out: Path,
+    model: Any,
+    tokenizer: Any,
+    optimizer: MasterAdamW,
+    step: int,
+    key: Mapping[str, Any],
+    keep: int | None,
+) -> None:
+    """Write `out/checkpoint-<step>` under a temporary name, then rename it; `keep`: newest ones that stay.
+
+    Every process takes part, the main one writes.
+    """
+    state, weights = optimizer.state_dict(), full_weights(model)
+    if optimizer.world.is_main:
+        _write_checkpoint(out, model, tokenizer, state, weights, step, key, keep)
+    optimizer.world.wait()
+
+
+def _write_checkpoint(
+    out: Path,
+    model: Any,
+    tokenizer: Any,
+    state: dict[str, Any],
+    weights: Mapping[str, torch.Tensor] | None,
+    step: int,
+    key: Mapping[str, Any],
+    keep: int | None,
+) -> None:
     final, partial = out / f"checkpoint-{step}", out / f".checkpoint-{step}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        save_model(model, tokenizer, partial)
-        torch.save({"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}, partial / "training.pt")
+        save_model(model, tokenizer, partial, state_dict=weights)
+        torch.save({"optimizer": state, "rng": torch.get_rng_state()}, partial / "training.pt")
         write_json(partial / STATE, {"global_step": step, "key": dict(key), "log_history": read_metrics(out)})
-        files = {p.name: sha256_file(p) for p in sorted(partial.iterdir()) if p.is_file()}
-        write_json(partial / "checkpoint.json", {"step": step, "sha256": files})
+        write_json(partial / RECORD, {"step": step, "sha256": file_hashes(partial)})
     except (OSError, RuntimeError) as e:
         shutil.rmtree(partial, ignore_errors=True)
         raise ProcessingError(f"cannot write {final}: {e}; checkpoints before it are untouched") from e
@@ -52,7 +87,6 @@ def save_checkpoint(
     if keep is not None:
         for old in checkpoints(out)[:-keep]:
             shutil.rmtree(old)
-    return final
 
 
 def checkpoints(out: Path) -> list[Path]:
@@ -64,31 +98,24 @@ def checkpoints(out: Path) -> list[Path]:
 def newest_checkpoint(out: Path) -> Path | None:
     """The newest checkpoint whose files match their hashes; damaged ones are named and passed over."""
     for folder in reversed(checkpoints(out)):
-        damage = damaged_file(folder)
-        if damage is None:
+        said = damage(folder)
+        if said is None:
             return folder
-        say(f"{folder}: {damage}; using the checkpoint before it")
+        say(f"{folder}: {said}; using the checkpoint before it")
     return None
 
 
-def damaged_file(folder: Path) -> str | None:
+def damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint's files, or None."""
-    record = folder / "checkpoint.json"
-    if not record.is_file():
-        return "incomplete (no checkpoint.json)"
-    for name, expected in read_json(record)["sha256"].items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if sha256_file(path) != expected:
-            return f"{name} is damaged"
-    return None
+    if not (folder / RECORD).is_file():
+        return f"incomplete (no {RECORD})"
+    return damaged_file(folder, read_json(folder / RECORD)["sha256"])
 
 
 def load_state(folder: Path, key: Mapping[str, Any]) -> TrainState:
     """The state of a checkpoint; raises UserError naming each field in which it is another run's."""
-    if damage := damaged_file(folder):
-        raise UserError(f"{folder}: {damage}; choose another checkpoint")
+    if said := damage(folder):
+        raise UserError(f"{folder}: {said}; choose another checkpoint")
     state = read_json(folder / STATE)
     check_key(state["key"], key, folder)
     saved = torch.load(folder / "training.pt", weights_only=True, map_location="cpu")

@@ -54,6 +54,7 @@ class TrainSettings(Settings):
     )
     attention: Attention = Field("auto", description="How packed rows attend; auto: the fastest as measured at start")
     tokens_per_batch: int | None = Field(None, ge=16, description="Tokens of one packed row (default: by device)")
+    fsdp: bool = Field(False, description="Shard weights and optimizer over the processes (FSDP2); see torchrun")
 
     logging_steps: int = Field(1, ge=1, description="Steps between two lines of metrics.jsonl")
     eval_steps: int | None = Field(
@@ -70,10 +71,9 @@ class TrainSettings(Settings):
             raise ValueError("--amplify-preset sets the amplification whole: leave out --amplify and --amplify-* flags")
         return self
 
-    @property
-    def pairs_per_step(self) -> int:
-        """G: pairs of one optimizer batch on one process."""
-        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+    def pairs_per_step(self, processes: int = 1) -> int:
+        """G: pairs of one optimizer batch, on all processes together."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * processes
 
     @property
     def peak_learning_rate(self) -> float:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from rmo_train.distributed import ALONE, World
 from rmo_train.errors import UserError
 from rmo_train.layout import Layout
-from rmo_train.logps import response_logps
+from rmo_train.logps import pair_logps
 from rmo_train.metrics import Interval, accuracy, bootstrap, length_matched_accuracy
-from rmo_train.packing import distinct_trees
 from rmo_train.pairs import PairData
 from rmo_train.progress import progress
 
@@ -55,29 +55,36 @@ class Evaluation:
         ]
 
 
-def pair_logps(
-    model: Any, data: PairData, layout: Layout, advance: Callable[[int], None] = lambda tokens: None
+def logps_in_parts(
+    model: Any,
+    data: PairData,
+    layout: Layout,
+    advance: Callable[[int], None] = lambda tokens: None,
+    world: World | None = None,
 ) -> np.ndarray:
     """Log-probs of every pair's responses, float64 nats [n, 2] (chosen, rejected); each distinct sequence once a part.
 
-    Parts are cut in the order of the prompts, so that pairs of one prompt share its computation.
+    Parts are cut in the order of the prompts, so that pairs of one prompt share its computation. The processes of
+    `world` take them in turns and all of them get the result.
     """
+    world = world or ALONE
     order = np.argsort(data.groups.astype(str), kind="stable")
     result = np.empty((len(data), 2), dtype=np.float64)
-    for start in range(0, len(data), PART):
-        rows = order[start : start + PART]
-        trees, slots = distinct_trees(data, rows)
-        logps = response_logps(model, trees, int(slots.max()) + 1, layout, advance)
-        result[rows] = logps[slots]
+    parts = [order[start : start + PART] for start in range(0, len(data), PART)]
+    mine = [(rows, pair_logps(model, data, rows, layout, advance)) for rows in parts[world.rank :: world.size]]
+    for rows, logps in world.gathered(mine):
+        result[rows] = logps
     return result
 
 
-def evaluate(model: Any, data: PairData, layout: Layout, overlap: tuple[int, int] = (0, 0)) -> Evaluation:
+def evaluate(
+    model: Any, data: PairData, layout: Layout, overlap: tuple[int, int] = (0, 0), world: World | None = None
+) -> Evaluation:
     """Measure `model` on `data`, whose reference columns give the reward margins."""
     reference_logps(data)  # refused before the forward passes, not after
     total = int((data.prompt.lengths + data.chosen.lengths + data.rejected.lengths).sum())
     with progress("evaluate", total, "tokens") as bar:
-        logps = pair_logps(model, data, layout, bar.advance)
+        logps = logps_in_parts(model, data, layout, bar.advance, world)
     return summarise(data, logps, overlap)
 
 

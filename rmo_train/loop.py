@@ -14,10 +14,11 @@ import torch
 from rmo_train.amplify import Amplifier
 from rmo_train.checkpoint import TrainState, append_metrics, rewind_metrics, save_checkpoint
 from rmo_train.config import TrainSettings
+from rmo_train.distributed import ALONE, World, deal, full_weights
 from rmo_train.errors import ProcessingError, UserError
 from rmo_train.evaluate import Evaluation, evaluate
 from rmo_train.layout import Layout
-from rmo_train.logps import pack_logps, response_logps
+from rmo_train.logps import pack_logps, pair_logps
 from rmo_train.losses import Loss, LossParameters, PairLogps, loss_named, mixed
 from rmo_train.optimizer import MasterAdamW, learning_rate_at
 from rmo_train.packing import Pack, first_fit, make_pack, make_row_packs, pair_trees
@@ -43,19 +44,21 @@ class Job:
     key: Mapping[str, Any]  # identity of the run: checkpoints of another are refused
     eval_data: PairData | None = None
     models_at: Mapping[int, Path] | None = None  # steps whose model is kept, and where
+    world: World = ALONE
 
 
 def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
     """Train to the end, from `state` when resuming, writing files to `job.out`; returns the last metrics."""
-    settings, plan = job.settings, job.plan
+    settings, plan, world = job.settings, job.plan, job.world
     loss = loss_named(settings.loss)
-    optimizer = MasterAdamW(job.model.parameters(), settings.peak_learning_rate, settings.weight_decay)
+    optimizer = MasterAdamW(job.model.parameters(), settings.peak_learning_rate, settings.weight_decay, world)
     start = 0
     if state is not None:
         optimizer.load_state_dict(state.optimizer)
         torch.set_rng_state(state.rng)
         start = state.step
-    rewind_metrics(job.out, start)
+    if world.is_main:
+        rewind_metrics(job.out, start)
     job.model.train()
     tokens_seen, pairs_seen, metrics, began = 0, 0, {}, time.monotonic()
     with progress("train", plan.steps, "steps") as bar:
@@ -65,7 +68,9 @@ def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
             if at == 0 or step == start:
                 batches = plan.batches(settings.seed, epoch)
             rows = batches[at]
-            parts = [forward_backward(job, loss, rows, pack, members) for pack, members in packed_batch(job, rows)]
+            mine = packed_batch(job, rows)
+            parts = world.gathered([forward_backward(job, loss, rows, packs, members) for packs, members in mine])
+            optimizer.gather_gradients()
             grad_norm = optimizer.clip(settings.max_grad_norm)
             metrics = batch_metrics(parts, loss, plan.parameters, plan.amplifier)
             if not (np.isfinite(grad_norm) and np.isfinite(metrics["loss"])):
@@ -84,10 +89,10 @@ def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
             if settings.eval_steps and done % settings.eval_steps == 0 and job.eval_data is not None:
                 metrics |= run_evaluation(job).as_metrics()
             metrics |= {"num_tokens": tokens_seen, "pairs_per_second": pairs_seen / (time.monotonic() - began)}
-            if done % settings.logging_steps == 0 or done == plan.steps:
+            if world.is_main and (done % settings.logging_steps == 0 or done == plan.steps):
                 append_metrics(job.out, {"step": done, **metrics})
             if job.models_at and done in job.models_at:
-                save_model(job.model, job.tokenizer, job.models_at[done])
+                save_policy(job, job.models_at[done])
             if settings.save_steps and done % settings.save_steps == 0 and done < plan.steps:
                 save_checkpoint(job.out, job.model, job.tokenizer, optimizer, done, job.key, settings.save_total_limit)
             bar.advance(1, f"loss {metrics['loss']:.4f}")
@@ -97,7 +102,7 @@ def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Part:
-    """What one pack contributed: log-probs without gradient, the mean-scaled loss, tokens computed."""
+    """What one pack contributed: log-probs without gradient (on the CPU), the mean-scaled loss, tokens computed."""
 
     logps: PairLogps
     loss: float
@@ -105,33 +110,48 @@ class Part:
 
 
 def packed_batch(job: Job, rows: np.ndarray) -> list[tuple[list[Pack], np.ndarray]]:
-    """The batch's pairs in groups that fill a packed row: (packs, positions in `rows`) of each group.
+    """This process's pairs of the batch in groups that fill a packed row: (packs, positions in `rows`) of each group.
 
     A pair is never split over groups: its loss needs both of its log-probs. Without shared prompts a group is one
-    pair in plain rows.
+    pair in plain rows. Under FSDP2 all processes gather weights together, so all have as many groups: who has fewer
+    computes a pair for nothing (no positions).
     """
-    if not job.layout.shared:
-        members = [np.array([k]) for k in range(len(rows))]
-        return [(make_row_packs(pair_trees(job.data, rows[m]), job.layout.budget), m) for m in members]
-    members = [np.array(g) for g in first_fit([t.tokens for t in pair_trees(job.data, rows)], job.layout.budget)]
-    return [([make_pack(pair_trees(job.data, rows[m]))], m) for m in members]
+    tokens = [t.tokens for t in pair_trees(job.data, rows)]
+    shares = [groups_of(job.layout, tokens, share) for share in deal(tokens, job.world.size)]
+    groups = shares[job.world.rank]
+    if job.settings.fsdp:
+        groups = groups + [np.array([], dtype=np.int64)] * (max(map(len, shares)) - len(groups))
+    shortest = rows[[int(np.argmin(tokens))]]
+    trees = [pair_trees(job.data, rows[g] if len(g) else shortest) for g in groups]
+    packs = [[make_pack(t)] if job.layout.shared else make_row_packs(t, job.layout.budget) for t in trees]
+    return list(zip(packs, groups, strict=True))
+
+
+def groups_of(layout: Layout, tokens: list[int], share: np.ndarray) -> list[np.ndarray]:
+    """Positions `share` of a batch in groups of one packed row each, or one by one."""
+    if not layout.shared:
+        return [share[k : k + 1] for k in range(len(share))]
+    return [share[g] for g in first_fit([tokens[k] for k in share], layout.budget)]
 
 
 def forward_backward(job: Job, loss: Loss, rows: np.ndarray, packs: list[Pack], members: np.ndarray) -> Part:
     """Forward and backward of one group of pairs; gradients add up to those of the mean over the batch's pairs."""
     data, chosen_rows = job.data, rows[members]
     device = next(job.model.parameters()).device
-    summed = sum(pack_logps(job.model, pack, 2 * len(members)) for pack in packs)
-    logps = select_pairs(data, chosen_rows, summed.view(-1, 2), device)  # type: ignore[union-attr]
+    summed: Any = sum(pack_logps(job.model, pack, max(2, 2 * len(members))) for pack in packs)
+    if not len(members):
+        (0 * summed.sum()).backward()
+    logps = select_pairs(data, chosen_rows, summed.view(-1, 2)[: len(members)], device)
     confidence = torch.from_numpy(data.label_confidence[chosen_rows]).float().to(device)
     value = mixed(loss, logps, job.plan.parameters, confidence)
     if job.plan.amplifier is not None:
         value = value + job.plan.amplifier.value(job.plan.amplifier.margin(loss, logps, job.plan.parameters))
     weight = data.weight[chosen_rows] / (data.weight[rows].sum() or 1.0)  # a batch of weight 0 has no gradient
     total = (value * torch.from_numpy(weight).float().to(device)).sum()
-    total.backward()
-    detached = each_column(lambda column: column.detach(), logps)
-    return Part(detached, float(total.detach()), sum(p.size for p in packs))
+    if len(members):
+        total.backward()
+    detached = each_column(lambda column: column.detach().cpu(), logps)
+    return Part(detached, float(total.detach()), sum(p.size for p in packs) if len(members) else 0)
 
 
 def select_pairs(data: PairData, rows: np.ndarray, summed: torch.Tensor, device: torch.device) -> PairLogps:
@@ -186,9 +206,19 @@ def batch_metrics(
 def run_evaluation(job: Job) -> Evaluation:
     assert job.eval_data is not None
     job.model.eval()
-    result = evaluate(job.model, job.eval_data, job.layout)
+    # Sharded weights are gathered by all processes together, whose parts of the data have not as many packs: each
+    # computes all of it.
+    result = evaluate(job.model, job.eval_data, job.layout, world=ALONE if job.settings.fsdp else job.world)
     job.model.train()
     return result
+
+
+def save_policy(job: Job, out: Path) -> None:
+    """Write the model as it is now; every process takes part."""
+    weights = full_weights(job.model)
+    if job.world.is_main:
+        save_model(job.model, job.tokenizer, out, state_dict=weights)
+    job.world.wait()
 
 
 def check_step_zero(job: Job, noise_sd: float) -> str:
@@ -199,9 +229,9 @@ def check_step_zero(job: Job, noise_sd: float) -> str:
     data = job.data
     if data.ref_chosen is None or data.ref_rejected is None:
         return "no reference columns to compare the policy with"
-    rows = np.linspace(0, len(data) - 1, min(STEP_ZERO_PAIRS, len(data))).astype(int)
+    rows = data.spread(STEP_ZERO_PAIRS)
     job.model.eval()
-    logps = response_logps(job.model, pair_trees(data, rows), 2 * len(rows), job.layout).reshape(-1, 2)
+    logps = pair_logps(job.model, data, rows, job.layout)
     margins = (logps[:, 0] - logps[:, 1]) - (data.ref_chosen - data.ref_rejected)[rows]
     tolerance = max(1e-3, 4 * noise_sd)
     mean = float(margins.mean())

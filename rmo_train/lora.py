@@ -46,8 +46,10 @@ class LoraProduct(torch.autograd.Function):
         return to_x, None, None, to_a, to_b, None
 
 
-def _forward(base: torch.nn.Linear, a: torch.Tensor, b: torch.Tensor, scaling: float, x: torch.Tensor) -> torch.Tensor:
-    return LoraProduct.apply(x, base.weight, base.bias, a, b, scaling)
+def _forward(layer: Any, name: str, x: torch.Tensor) -> torch.Tensor:
+    # Looked up at every call: FSDP2 puts gathered weights into the layer while it is computed.
+    base, a, b = layer.base_layer, layer.lora_A[name].weight, layer.lora_B[name].weight
+    return LoraProduct.apply(x, base.weight, base.bias, a, b, layer.scaling[name])
 
 
 def fuse(model: torch.nn.Module) -> int:
@@ -59,10 +61,10 @@ def fuse(model: torch.nn.Module) -> int:
         if type(module) is not Linear or type(module.base_layer) is not torch.nn.Linear or module.lora_variant:
             continue
         (name,) = module.active_adapters
-        a: Any = module.lora_A[name].weight
-        b: Any = module.lora_B[name].weight
-        if isinstance(module.lora_dropout[name], torch.nn.Identity) and a.dtype == module.base_layer.weight.dtype:
-            product = partial(_forward, module.base_layer, a, b, module.scaling[name])
-            module.forward = product  # type: ignore[method-assign]
+        adapter: Any = module.lora_A[name]
+        if isinstance(module.lora_dropout[name], torch.nn.Identity) and (
+            adapter.weight.dtype == module.base_layer.weight.dtype
+        ):
+            module.forward = partial(_forward, module, name)  # type: ignore[method-assign]
             fused += 1
     return fused

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from rmo_train.distributed import ALONE, World, full, is_sharded, like
 
 
 def learning_rate_at(step: int, total: int, peak: float, shape: str, warmup: int) -> float:
@@ -23,21 +26,43 @@ class MasterAdamW:
     """AdamW on float32 copies of the trainable weights, so that a small step is not lost to bfloat16's 8 bits.
 
     A float32 weight is its own master. A bfloat16 weight's gradient is added into its master's float32 gradient as soon
-    as the backward pass has it, so accumulation over packs loses nothing and no bfloat16 gradient is kept.
+    as the backward pass has it, so accumulation over packs loses nothing and no bfloat16 gradient is kept. With several
+    processes each adds up the gradients of all of them before it clips.
     """
 
-    def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float, weight_decay: float):
+    def __init__(
+        self, parameters: Iterable[torch.nn.Parameter], lr: float, weight_decay: float, world: World | None = None
+    ):
+        self.world = world or ALONE
         self.parameters = [p for p in parameters if p.requires_grad]
         self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
         self.hooks = []
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             if master is not parameter:
                 self.hooks.append(parameter.register_post_accumulate_grad_hook(_add_into(master)))
-        self.adam = torch.optim.AdamW(self.masters, lr=lr, weight_decay=weight_decay, betas=(0.9, 0.999), eps=1e-8)
+        # AdamW works on whole lists of tensors, which must be all sharded or all whole.
+        self.groups = [g for k in (False, True) if (g := [m for m in self.masters if is_sharded(m) == k])]
+        self.adam = torch.optim.AdamW(
+            [{"params": g} for g in self.groups], lr=lr, weight_decay=weight_decay, betas=(0.9, 0.999), eps=1e-8
+        )
+
+    def gather_gradients(self) -> None:
+        """Add up the gradients of all processes (FSDP2 has done so for what it shards)."""
+        if self.world.size == 1:
+            return
+        whole = [m for m in self.masters if not is_sharded(m)]
+        for master in whole:
+            if master.grad is None:  # this process had no part of the batch
+                master.grad = torch.zeros_like(master)
+        self.world.add_up([m.grad for m in whole if m.grad is not None])
 
     def clip(self, limit: float) -> float:
         """Scale the gradients to a total norm of at most `limit`; returns the norm before."""
-        return float(torch.nn.utils.clip_grad_norm_(self.masters, limit))
+        gradients = [[m.grad for m in group if m.grad is not None] for group in self.groups]
+        total = torch.stack([full(get_total_norm(g)).to(self.masters[0].device) for g in gradients if g]).norm()
+        for group in self.groups:
+            clip_grads_with_norm_(group, limit, total)
+        return float(total)
 
     def step(self, lr: float) -> None:
         """One update at `lr`, written back to the model; gradients are cleared."""
@@ -54,14 +79,23 @@ class MasterAdamW:
                     parameter.copy_(master)
 
     def state_dict(self) -> dict[str, Any]:
-        """Masters (also of float32 weights) and AdamW's moments: all that the next step depends on."""
-        return {"masters": [m.detach() for m in self.masters], "adam": self.adam.state_dict()}
+        """Masters (also of float32 weights) and AdamW's moments: all that the next step depends on, unsharded.
+
+        Every process takes part.
+        """
+        return {
+            "masters": [full(m.detach()) for m in self.masters],
+            "moments": [{name: full(value) for name, value in self.adam.state[m].items()} for m in self.masters],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         with torch.no_grad():
-            for master, saved in zip(self.masters, state["masters"], strict=True):
-                master.copy_(saved)
-        self.adam.load_state_dict(state["adam"])
+            for master, saved, moments in zip(self.masters, state["masters"], state["moments"], strict=True):
+                master.copy_(like(saved, master))
+                self.adam.state[master] = {
+                    name: like(value.to(master.device), master) if value.ndim else value
+                    for name, value in moments.items()
+                }
         self.write_back()
 
     def close(self) -> None:

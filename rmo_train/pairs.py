@@ -114,6 +114,10 @@ class PairData:
                 changed[field.name] = value[rows]
         return replace(self, **changed)
 
+    def spread(self, n: int) -> np.ndarray:
+        """At most `n` rows at even distances, first and last included, int64: a sample without a draw."""
+        return np.linspace(0, len(self) - 1, min(n, len(self))).astype(np.int64)
+
     def longest(self) -> int:
         """Tokens of the longest prompt + response."""
         if not len(self):

@@ -55,13 +55,13 @@ class Plan:
         ]
 
 
-def make_plan(data: PairData, settings: TrainSettings) -> Plan:
+def make_plan(data: PairData, settings: TrainSettings, processes: int = 1) -> Plan:
     """Validate settings against data; raises UserError for what cannot be trained as asked."""
     loss = loss_named(settings.loss)
     parameters = loss.parameters(
         settings.beta, label_smoothing=settings.label_smoothing, simpo_gamma=settings.simpo_gamma
     )
-    group = settings.pairs_per_step
+    group = settings.pairs_per_step(processes)
     if group > len(data):
         raise UserError(
             f"an optimizer batch of {group} pairs is larger than the data ({len(data)} pairs); "

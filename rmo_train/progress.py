@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -40,14 +41,20 @@ class _Bar:
 
 
 def say(line: str) -> None:
-    """One line for the person who runs the command, on standard error."""
-    print(line, file=sys.stderr, flush=True)
+    """One line for the person who runs the command, on standard error; of several processes, the first one speaks."""
+    if is_first():
+        print(line, file=sys.stderr, flush=True)
+
+
+def is_first() -> bool:
+    """Whether this process is alone or the first of those that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
 def progress(label: str, total: float, unit: str) -> Iterator[Progress]:
     """Follow `total` units of work."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not is_first():
         lines = _Lines(label, total, unit)
         yield lines
         say(f"{label}: {lines.done:,.0f} {unit} in {time.monotonic() - lines.start:,.1f} s")

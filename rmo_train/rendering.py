@@ -126,6 +126,16 @@ class Renderer:
         ids = dict(zip(distinct, self._tokenize(distinct), strict=True))
         return [self._split(t, *(ids[x] for x in t.all)) if isinstance(t, Texts) else t for t in texts]
 
+    def same_text(self, one: Conversation, other: Conversation) -> bool:
+        """Whether the template treats two conversations alike: the same texts, or both refused."""
+        made: list[Texts | None] = []
+        for pair in (one, other):
+            try:
+                made.append(self._texts(pair, {}))
+            except TemplateRefused:
+                made.append(None)
+        return made[0] == made[1]
+
     def render_prompt(
         self, prompt: Sequence[Message], tools: str | None = None, template_kwargs: str | None = None
     ) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,9 @@ from rmo_train.tables import (
     write_json,
     write_table,
 )
+
+if TYPE_CHECKING:
+    from rmo_train.distributed import World
 
 IDENTITY_FIELDS = ("weights_sha256", "tokenizer_sha256", "template_sha256")
 LAYOUT = "layout.json"
@@ -60,46 +63,76 @@ def run_training(
 
     Returns the lines to print. The same call again resumes an interrupted run, and does nothing after a finished one.
     """
+    from rmo_train.distributed import joined
+
+    with joined() as world:
+        return _run_training(
+            shards, model, out, settings, world, eval_data, resume_from_checkpoint, ignore_identity, overwrite, dry_run
+        )
+
+
+def _run_training(
+    shards: Path,
+    model: str,
+    out: Path,
+    settings: TrainSettings,
+    world: World,
+    eval_data: Path | None,
+    resume_from_checkpoint: Path | None,
+    ignore_identity: bool,
+    overwrite: bool,
+    dry_run: bool,
+) -> list[str]:
     from rmo_train.policy import identity
 
     data = open_pairs(shards)
-    plan = make_plan(data, settings)
+    plan = make_plan(data, settings, world.size)
     found = identity(model)
     if not ignore_identity:
         check_identity(data, found)
     held_out = _open_eval(eval_data, data, found, ignore_identity)
     if dry_run:
         return [f"would train {model} on {shards} into {out}", *plan.lines(settings)]
-    key = run_key(data, found, settings, held_out)
-    if overwrite and out.exists():
+    key = run_key(data, found, settings, held_out, plan)
+    if overwrite and world.is_main and out.exists():
         shutil.rmtree(out)
+    world.wait()
     done = read_manifest(out)
     if done is not None:
         check_key(done["key"], key, out)
         return [f"{out}: already trained with these settings; nothing to do (--overwrite trains again)"]
     if out.exists() and any(p.name[0] != "." for p in out.iterdir()) and not (out / "run.json").is_file():
         raise UserError(f"--out {out}: the folder has files that are no training run; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
     if (out / "run.json").is_file():
         check_key(json.loads((out / "run.json").read_text(encoding="utf-8")), key, out)
-    else:
-        write_json(out / "run.json", key)
+    world.wait()  # all have looked at the folder before one changes it
+    if world.is_main:
+        out.mkdir(parents=True, exist_ok=True)
+        if not (out / "run.json").is_file():
+            write_json(out / "run.json", key)
+    world.wait()
     checkpoint = resume_from_checkpoint or newest_checkpoint(out)
     state = load_state(checkpoint, key) if checkpoint else None
     if checkpoint:
         say(f"resuming from {checkpoint}")
-    return _train_and_write(data, plan, model, out, settings, held_out, key, state, ignore_identity)
+    return _train_and_write(data, plan, model, out, settings, held_out, key, state, ignore_identity, world)
 
 
-def run_key(data: PairData, identity: Any, settings: TrainSettings, held_out: PairData | None) -> dict[str, Any]:
+def run_key(
+    data: PairData, identity: Any, settings: TrainSettings, held_out: PairData | None, plan: Plan
+) -> dict[str, Any]:
     """What makes a training run this one: a checkpoint or a folder of another run is refused by name of the field."""
-    # What is logged or kept, and how pairs are packed: a run may go on with other values of these.
-    incidental = {"logging_steps", "save_steps", "save_total_limit", "eval_steps", "tokens_per_batch", "attention"}
+    # What is logged or kept, and how pairs are packed and dealt: a run may go on with other values of these.
+    incidental = {
+        "logging_steps", "save_steps", "save_total_limit", "eval_steps", "tokens_per_batch", "attention", "fsdp",
+        "per_device_train_batch_size", "gradient_accumulation_steps",
+    }  # fmt: skip
     return {
         "data": data.fingerprint,
         "model": identity.weights_sha256,
         "tokenizer": identity.tokenizer_sha256,
         "eval_data": held_out.fingerprint if held_out else None,
+        "pairs_per_step": plan.pairs_per_step,
         **{k: v for k, v in settings.model_dump().items() if k not in incidental},
     }
 
@@ -132,6 +165,8 @@ def build_job(
     """Load the policy and choose its layout."""
     import torch
 
+    from rmo_train.attention import use_attention
+    from rmo_train.distributed import World
     from rmo_train.layout import choose_layout
     from rmo_train.loop import Job
     from rmo_train.policy import context_length, load_for_training, load_tokenizer
@@ -151,10 +186,13 @@ def build_job(
             f"{data.folder}: a pair has {longest} tokens, the model's context is {context_length(model.config)}; "
             "score again with --max-length of at most that"
         )
+    world: World = more.get("world") or World()
     remembered = out / LAYOUT  # an interrupted run goes on with the attention it began with: to the last bit
     attention = read_json(remembered)["attention"] if remembered.is_file() else settings.attention
-    layout = choose_layout(model, data, attention=attention, tokens_per_batch=settings.tokens_per_batch)
-    write_json(remembered, {"attention": layout.path})
+    layout = world.agreed(choose_layout(model, data, attention=attention, tokens_per_batch=settings.tokens_per_batch))
+    use_attention(model, layout.path)
+    if world.is_main:
+        write_json(remembered, {"attention": layout.path})
     say(f"{layout.reason}; {layout.budget} tokens a row, {training_dtype(settings, data)}")
     return Job(model, tokenizer, data, settings, plan, layout, out, key, **more)
 
@@ -169,21 +207,27 @@ def _train_and_write(
     key: dict[str, Any],
     state: TrainState | None,
     ignore_identity: bool,
+    world: World,
 ) -> list[str]:
     from rmo_train.card import model_card
-    from rmo_train.loop import check_step_zero, run_evaluation, train
-    from rmo_train.policy import save_model
+    from rmo_train.distributed import shard
+    from rmo_train.loop import check_step_zero, run_evaluation, save_policy, train
 
     for line in plan.lines(settings):
         say(line)
-    job = build_job(data, plan, model, out, settings, key, eval_data=held_out)
+    job = build_job(data, plan, model, out, settings, key, eval_data=held_out, world=world)
     if state is None:
         say("the reference check is skipped (--ignore-identity)" if ignore_identity else
             check_step_zero(job, step_zero_noise(job, model)))  # fmt: skip
-        _try_save(job)
+        if world.is_main:
+            _try_save(job)
+    if settings.fsdp:
+        shard(job.model, world)
     metrics = train(job, state)
     evaluation = run_evaluation(job) if held_out is not None else None
-    save_model(job.model, job.tokenizer, out)
+    save_policy(job, out)
+    if not world.is_main:
+        return []
     if evaluation is not None:
         write_json(out / "eval_results.json", evaluation.as_json())
     trained_on = pa.table({"id": list(data.ids), "group": list(data.groups)}, schema=TRAINED_ON)
@@ -206,24 +250,21 @@ def step_zero_noise(job: Any, model_name: str) -> float:
     import torch
 
     from rmo_train.attention import use_attention
-    from rmo_train.logps import response_logps
+    from rmo_train.logps import margin_sd, pair_logps
     from rmo_train.loop import STEP_ZERO_PAIRS
-    from rmo_train.packing import pair_trees
     from rmo_train.policy import load_model
 
     recorded = float((job.data.manifest.get("noise_sd") or {}).get("base") or 0.0)
     scored_in = job.data.reference.get("dtype")
     if scored_in is None or next(job.model.parameters()).dtype == getattr(torch, scored_in):
         return recorded
-    rows = np.linspace(0, len(job.data) - 1, min(STEP_ZERO_PAIRS, len(job.data))).astype(int)
-    trees = pair_trees(job.data, rows)
-    margins = []
+    rows = job.data.spread(STEP_ZERO_PAIRS)
+    found = []
     for model in (job.model, load_model(model_name, scored_in)):
         model.eval()
         use_attention(model, job.layout.path)
-        logps = response_logps(model, trees, 2 * len(rows), job.layout).reshape(-1, 2)
-        margins.append(logps[:, 0] - logps[:, 1])
-    return float(np.hypot(recorded, np.std(margins[0] - margins[1])))
+        found.append(pair_logps(model, job.data, rows, job.layout))
+    return float(np.hypot(recorded, margin_sd(*found)))
 
 
 def _try_save(job: Any) -> None:

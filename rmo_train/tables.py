@@ -101,6 +101,21 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def file_hashes(folder: Path) -> dict[str, str]:
+    """File -> sha256 of the files of a folder (not of its folders, nor hidden ones): what `damaged_file` compares."""
+    return {p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name[0] != "."}
+
+
+def damaged_file(folder: Path, hashes: Mapping[str, str]) -> str | None:
+    """What is wrong with the first file of `folder` that is not as recorded in `hashes`, or None."""
+    for name, expected in hashes.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if sha256_file(folder / name) != expected:
+            return f"{name} is damaged"
+    return None
+
+
 def prompt_group(prompt: Sequence[Mapping[str, str]], tools: str | None) -> str:
     """Hash (hex, 16 bytes) of a prompt's messages and tools: pairs of one group never sit on both sides of a split.
 

@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import astuple, dataclass
 from typing import Protocol
 
 import numpy as np
 
-from rmo_curate.engines.transformers import Work
 from rmo_train.pairs import PairData
+
+NOISE_PAIRS = 16  # at most, that the noise of scoring is measured on
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a scoring stage is asked for and what it computes: a function of the pairs and the layout alone."""
+
+    sequences: int = 0  # prompt + response, two a pair
+    distinct: int = 0
+    tokens_asked: int = 0  # every sequence by itself, without padding
+    tokens_computed: int = 0
+
+    @classmethod
+    def of(cls, data: PairData, rows: np.ndarray, distinct: int, tokens_computed: int) -> Work:
+        """The work of the pairs `rows`, of which an engine computes so many distinct sequences and tokens."""
+        prompts, chosen, rejected = (r.lengths[rows] for r in (data.prompt, data.chosen, data.rejected))
+        return cls(2 * len(rows), distinct, int((2 * prompts + chosen + rejected).sum()), tokens_computed)
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def saved(self) -> float:
+        """Share of the tokens asked for that sharing prompts and responses did not compute."""
+        return 1 - self.tokens_computed / self.tokens_asked if self.tokens_asked else 0.0
 
 
 class HasReason(Protocol):

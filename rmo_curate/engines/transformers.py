@@ -3,31 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
+from rmo_curate.engines.base import NOISE_PAIRS, Work
 from rmo_train.pairs import PairData
-
-NOISE_PAIRS = 16
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a scoring stage is asked for and what it computes: a function of the pairs and the layout alone."""
-
-    sequences: int = 0  # prompt + response, two a pair
-    distinct: int = 0
-    tokens_asked: int = 0  # every sequence by itself, without padding
-    tokens_computed: int = 0
-
-    def __add__(self, other: Work) -> Work:
-        return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
-
-    @property
-    def saved(self) -> float:
-        """Share of the tokens asked for that sharing prompts and responses did not compute."""
-        return 1 - self.tokens_computed / self.tokens_asked if self.tokens_asked else 0.0
 
 
 @dataclass
@@ -54,40 +35,25 @@ class TransformersEngine:
         from rmo_train.packing import distinct_trees
 
         trees, slots = distinct_trees(data, rows)
-        prompts, chosen, rejected = (r.lengths[rows] for r in (data.prompt, data.chosen, data.rejected))
-        asked = int((2 * prompts + chosen + rejected).sum())
-        return Work(2 * len(rows), int(slots.max()) + 1, asked, self.layout.tokens(trees))
+        return Work.of(data, rows, int(slots.max()) + 1, self.layout.tokens(trees))
 
     def score(
         self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
     ) -> np.ndarray:
         """Log-probs of the pairs `rows`, float64 nats [len(rows), 2] (chosen, rejected); `advance` gets pairs done."""
-        from rmo_train.logps import response_logps
-        from rmo_train.packing import distinct_trees
+        from rmo_train.logps import pair_logps
 
-        trees, slots = distinct_trees(data, rows)
-        pairs_per_token = len(rows) / self.layout.tokens(trees)
-        logps = response_logps(
-            self.model,
-            trees,
-            int(slots.max()) + 1,
-            self.layout,
-            lambda tokens: advance(tokens * pairs_per_token),
-        )
-        return logps[slots]
+        pairs_per_token = len(rows) / self.work(data, rows).tokens_computed
+        return pair_logps(self.model, data, rows, self.layout, lambda tokens: advance(tokens * pairs_per_token))
 
     def noise_sd(self, data: PairData) -> float:
         """sd of D between two packings (as the scores, and every response in a row of its own), in nats."""
         from rmo_train.attention import use_attention
         from rmo_train.layout import Layout
-        from rmo_train.logps import response_logps
-        from rmo_train.packing import pair_trees
+        from rmo_train.logps import margin_sd, pair_logps
 
-        rows = np.linspace(0, len(data) - 1, min(NOISE_PAIRS, len(data))).astype(int)
-        trees = pair_trees(data, rows)
-        margins = []
+        found = []
         for layout in (Layout("rows", 1, "one sequence a row"), self.layout):
             use_attention(self.model, layout.path)
-            logps = response_logps(self.model, trees, 2 * len(rows), layout).reshape(-1, 2)
-            margins.append(logps[:, 0] - logps[:, 1])
-        return float(np.std(margins[0] - margins[1]))
+            found.append(pair_logps(self.model, data, data.spread(NOISE_PAIRS), layout))
+        return margin_sd(*found)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rmo_curate.engines.transformers import NOISE_PAIRS, TransformersEngine, Work
+from rmo_curate.engines.base import NOISE_PAIRS, Work
+from rmo_curate.engines.transformers import TransformersEngine
 from rmo_curate.engines.vllm_memory import ITEM_BYTES, MOST_TOKENS, MemoryPlan, device_memory, plan_memory, step_tokens
 from rmo_curate.engines.vllm_process import EngineDied, EngineProcess
 from rmo_curate.engines.vllm_worker import EngineSettings, Sequence
@@ -67,8 +68,9 @@ class Agreement:
     @property
     def margin_sd(self) -> float:
         """sd of the difference of the margins D, nats."""
-        gaps = self.vllm - self.transformers
-        return float(np.std(gaps[:, 0] - gaps[:, 1]))
+        from rmo_train.logps import margin_sd
+
+        return margin_sd(self.vllm, self.transformers)
 
     def check(self, checkpoint: str, dtype: str) -> None:
         """UserError with the likely reasons where the two differ by more than rounding."""
@@ -101,10 +103,8 @@ class VllmEngine:
 
     def work(self, data: PairData, rows: np.ndarray) -> Work:
         """What scoring the pairs `rows` takes."""
-        sequences, slots = distinct_sequences(data, rows)
-        prompts, chosen, rejected = (r.lengths[rows] for r in (data.prompt, data.chosen, data.rejected))
-        asked = int((2 * prompts + chosen + rejected).sum())
-        return Work(slots.size, len(sequences), asked, sum(len(s.tokens) for s in sequences))
+        sequences, _ = distinct_sequences(data, rows)
+        return Work.of(data, rows, len(sequences), sum(len(s.tokens) for s in sequences))
 
     def score(
         self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
@@ -116,7 +116,7 @@ class VllmEngine:
     def verify(self, data: PairData) -> Agreement:
         """Compare with the transformers engine on a sample of the data, once; UserError above the tolerance."""
         if self._agreement is None:
-            rows = sample(data)
+            rows = data.spread(NOISE_PAIRS)
             # First, and freed before vLLM starts: the device need not hold the model twice.
             theirs = _transformers_logps(self.checkpoint, self.dtype, data, rows)
             tokens = np.stack([data.chosen.lengths[rows], data.rejected.lengths[rows]], axis=1)
@@ -134,9 +134,11 @@ class VllmEngine:
 
         What reads these scores later computes with transformers, so the noise counts the difference between the two.
         """
+        from rmo_train.logps import margin_sd
+
         found = self.verify(data)
-        gaps = found.vllm - self._score(data, sample(data), one_by_one=True)
-        return max(found.margin_sd, float(np.std(gaps[:, 0] - gaps[:, 1])))
+        one_by_one = self._score(data, data.spread(NOISE_PAIRS), one_by_one=True)
+        return max(found.margin_sd, margin_sd(found.vllm, one_by_one))
 
     def _score(
         self,
@@ -252,11 +254,6 @@ def request_sizes(sequences: list[Sequence], tokens: int) -> Iterator[int]:
         count, size = count + 1, size + len(sequence.tokens)
     if count:
         yield count
-
-
-def sample(data: PairData) -> np.ndarray:
-    """The pairs that agreement and noise are measured on."""
-    return np.linspace(0, len(data) - 1, min(NOISE_PAIRS, len(data))).astype(int)
 
 
 def _transformers_logps(checkpoint: str, dtype: str, data: PairData, rows: np.ndarray) -> np.ndarray:

@@ -21,6 +21,13 @@ from rmo_curate.engines.vllm_worker import EngineSettings, Failure, Sequence
 
 ROOT = Path(__file__).parents[2]  # where `rmo_curate` lies
 POLL = 0.5  # seconds between two looks at whether the process lives
+# Seconds without an answer after which a process that lives is taken to hang. All are far above what is ever seen: a
+# hang that is noticed late costs an hour, a slow machine taken for a hanging one costs the run.
+START_LIMIT = 3600.0  # hundreds of GB of weights over a slow network disk take tens of minutes
+REQUEST_LIMIT = 600.0  # of any request, beside what its tokens may take
+FIRST_SECONDS_PER_TOKEN = 0.5  # before anything is measured: a 7B model on one slow core
+PATIENCE = 20.0  # then: times the slowest request so far, for a machine that others have begun to use
+KILL_SECONDS = 30.0  # a process stuck in a device's driver outlives its kill: it is not waited for any longer
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the worker is the process of its own that vLLM would start
     "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # room for the token behind a sequence that fills the model's context
@@ -63,20 +70,30 @@ class EngineProcess:
         theirs.close()
         self.connection = ours
         self.close = weakref.finalize(self, _end, self.process, ours)
-        self._ask(settings)
+        self._ask(settings, START_LIMIT)
         self.seconds = time.monotonic() - start
+        self.slowest: float | None = None  # seconds a token of the slowest request so far
 
     def sums(self, sequences: list[Sequence]) -> np.ndarray:
         """Summed log-prob of each sequence's response, float64 nats [n]."""
-        return self._ask(sequences)
+        tokens = sum(len(s.tokens) for s in sequences)
+        per_token = FIRST_SECONDS_PER_TOKEN if self.slowest is None else PATIENCE * self.slowest
+        start = time.monotonic()
+        found = self._ask(sequences, REQUEST_LIMIT + per_token * tokens)
+        self.slowest = max(self.slowest or 0.0, (time.monotonic() - start) / tokens)
+        return found
 
-    def _ask(self, message: Any) -> Any:
-        """Send a message and wait for the answer; EngineDied when there is none."""
+    def _ask(self, message: Any, limit: float) -> Any:
+        """Send a message and wait for the answer; EngineDied when there is none, or none within `limit` seconds."""
+        end = time.monotonic() + limit
         try:
             self.connection.send(message)
             while not self.connection.poll(POLL):
                 if self.process.poll() is not None and not self.connection.poll(0):
                     raise EOFError
+                if time.monotonic() > end:
+                    self.close()
+                    raise EngineDied(f"no answer for {limit / 60:,.0f} minutes, so it hangs", memory=False)
             answer = self.connection.recv()
         except (EOFError, OSError):
             raise self._death() from None
@@ -103,4 +120,5 @@ def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:
     connection.close()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(KILL_SECONDS)

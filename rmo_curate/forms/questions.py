@@ -25,61 +25,32 @@ def _history(value: Any) -> list[Message]:
     return found
 
 
-def _answers(fields: Fields, chosen: str, rejected: str) -> tuple[list[Message], list[Message]]:
-    good, bad = (check_text(fields[column], column) for column in (chosen, rejected))
-    return [assistant(good)], [assistant(bad)]
+def _question_form(
+    name: str,
+    asked: str,
+    *more: str,
+    answers: tuple[str, str] = ("chosen", "rejected"),
+    without: tuple[str, ...] = (),
+) -> Form:
+    """A form whose question is the text in the column `asked`; `more`: further columns that belong to the prompt.
+
+    `without`: columns by which other forms, with the same answers, are told from it.
+    """
+    needs = (asked, *answers)
+
+    def convert(fields: Fields) -> Triple:
+        history = _history(fields.get("history")) if "history" in more else []
+        question = _question(fields, asked, *(["input"] if "input" in more else []))
+        chosen, rejected = ([assistant(check_text(fields[column], column))] for column in answers)
+        return [*system_prompt(fields), *history, question], chosen, rejected
+
+    looks = f"{asked}, {answers[0]} and {answers[1]} are text"
+    if without:
+        looks += ", and there is no " + " or ".join(filter(None, [", ".join(without[:-1]), without[-1]]))
+    return Form(name, needs, looks, lambda f: every(is_text, f, *needs), convert, ("system", *more), without)
 
 
-def _alpaca(fields: Fields) -> Triple:
-    prompt = [*system_prompt(fields), *_history(fields.get("history")), _question(fields, "instruction", "input")]
-    return prompt, *_answers(fields, "chosen", "rejected")
-
-
-def _argilla(fields: Fields) -> Triple:
-    prompt = [*system_prompt(fields), _question(fields, "instruction", "input")]
-    return prompt, *_answers(fields, "chosen_response", "rejected_response")
-
-
-def _orca(fields: Fields) -> Triple:
-    return [*system_prompt(fields), _question(fields, "question")], *_answers(fields, "chosen", "rejected")
-
-
-def _input(fields: Fields) -> Triple:
-    return [*system_prompt(fields), _question(fields, "input")], *_answers(fields, "chosen", "rejected")
-
-
-ALPACA = Form(
-    "llama-factory-alpaca",
-    ("instruction", "chosen", "rejected"),
-    "instruction, chosen and rejected are text, and there is no prompt",
-    lambda f: every(is_text, f, "instruction", "chosen", "rejected"),
-    _alpaca,
-    also=("input", "system", "history"),
-    without=("prompt",),
-)
-ARGILLA = Form(
-    "argilla",
-    ("instruction", "chosen_response", "rejected_response"),
-    "instruction, chosen_response and rejected_response are text",
-    lambda f: every(is_text, f, "instruction", "chosen_response", "rejected_response"),
-    _argilla,
-    also=("input", "system"),
-)
-ORCA = Form(
-    "intel-orca",
-    ("question", "chosen", "rejected"),
-    "question, chosen and rejected are text, and there is no prompt",
-    lambda f: every(is_text, f, "question", "chosen", "rejected"),
-    _orca,
-    also=("system",),
-    without=("prompt", "instruction"),
-)
-INPUT = Form(
-    "input-and-answers",
-    ("input", "chosen", "rejected"),
-    "input, chosen and rejected are text, and there is no prompt, instruction or question",
-    lambda f: every(is_text, f, "input", "chosen", "rejected"),
-    _input,
-    also=("system",),
-    without=("prompt", "instruction", "question"),
-)
+ALPACA = _question_form("llama-factory-alpaca", "instruction", "input", "history", without=("prompt",))
+ARGILLA = _question_form("argilla", "instruction", "input", answers=("chosen_response", "rejected_response"))
+ORCA = _question_form("intel-orca", "question", without=("prompt", "instruction"))
+INPUT = _question_form("input-and-answers", "input", without=("prompt", "instruction", "question"))

@@ -32,7 +32,8 @@ def _read(value: Any, column: str) -> list[Message]:
         role = turn.get("from", turn.get("role"))
         if role == "function_call":
             raise Unfit(RejectReason.BAD_MESSAGES, f"{where} is a function_call, which a pair cannot hold")
-        turns.append({**turn, "role": ROLE_OF.get(role, role), "content": turn.get("value", turn.get("content"))})
+        more = {k: v for k, v in turn.items() if k not in ("from", "value")}
+        turns.append({**more, "role": ROLE_OF.get(role, role), "content": turn.get("value", turn.get("content"))})
     return messages(turns, column)
 
 

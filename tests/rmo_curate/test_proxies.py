@@ -102,10 +102,10 @@ def test_settings_that_contradict_each_other_are_refused_naming_the_flags():
 def test_a_proxy_is_plain_dpo():
     training = ProxySettings(batch_size=10).training(7)
     assert (training.loss, training.amplify, training.diversify, training.max_steps) == ("dpo", 0, False, 7)
-    assert training.pairs_per_step == 10 and training.per_device_train_batch_size == 2
+    assert training.pairs_per_step() == 10 and training.per_device_train_batch_size == 2
     assert (training.lora, training.learning_rate) == (16, 2e-4)
     full = ProxySettings(full=True).training(7)
-    assert (full.lora, full.learning_rate, full.pairs_per_step) == (None, 5e-6, 16)
+    assert (full.lora, full.learning_rate, full.pairs_per_step()) == (None, 5e-6, 16)
 
 
 # ---------------------------------------------------------------------------------------------------- families

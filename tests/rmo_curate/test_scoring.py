@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmo_curate.engines.transformers import TransformersEngine, Work
+from rmo_curate.engines.base import Work
+from rmo_curate.engines.transformers import TransformersEngine
 from rmo_curate.scoring import Assignment, ScoreStage, in_group_order, part_bounds, score_stage
 from rmo_train import tables
 from rmo_train.errors import UserError

@@ -203,9 +203,9 @@ def test_a_folder_that_holds_something_else_is_never_replaced(run, tmp_path, ove
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
     for out, kind in (
-        (mine, "not a shard folder"),
+        (mine, "not made by `rmo-curate filter`"),
         (run, "a 'run' folder"),
-        (mine / "thesis.txt", "not a shard folder"),
+        (mine / "thesis.txt", "not made by `rmo-curate filter`"),
     ):
         with pytest.raises(UserError, match=kind):
             run_filter(run, out, CUT, overwrite=overwrite)

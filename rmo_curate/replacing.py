@@ -1,0 +1,68 @@
+"""A folder that takes the place of an older one: made beside it and renamed when it is whole.
+
+No reader ever sees half of it, and the older folder is moved away, not deleted, until the new one stands.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rmo_train.errors import UserError, cannot_write
+from rmo_train.tables import MANIFEST, read_json, sync_folder
+
+
+@contextmanager
+def replacing(out: Path, stage: str, made_by: str) -> Iterator[Path]:
+    """An empty folder to fill, which becomes `out` at the end of the block.
+
+    Where the block or the renaming fails, `out` is what it was and the space is given back; an OSError is said as a
+    ProcessingError. UserError where `out` is something else than a `stage` folder, made by the command `made_by`.
+    """
+    out = out.resolve()  # `.` and links have no name to put a sibling beside
+    restore(out)
+    refuse_strangers(out, stage, made_by)
+    partial, old = _siblings(out)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # of a killed run
+        partial.mkdir(parents=True)
+        yield partial
+        if out.exists():
+            out.replace(old)
+        partial.replace(out)
+        sync_folder(out.parent)
+    except OSError as e:
+        raise cannot_write(out, e) from e
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # a full disk gets its space back
+        restore(out)  # brings the older folder back, or removes it
+
+
+def restore(out: Path) -> None:
+    """Bring back the folder that a replacement moved away, if it was stopped before the new one took its place."""
+    _, old = _siblings(out)
+    if old.exists() and not out.exists():
+        old.replace(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def refuse_strangers(out: Path, stage: str, made_by: str) -> None:
+    """UserError where `out` is anything but a `stage` folder, an empty folder or absent: it is never replaced."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    path = out / MANIFEST
+    found = read_json(path) if path.is_file() else None
+    if isinstance(found, dict) and found.get("stage") == stage:
+        return
+    kind = f"a {found.get('stage')!r} folder" if isinstance(found, dict) else f"no {MANIFEST} in it"
+    raise UserError(
+        f"--out {out}: exists and was not made by `{made_by}` ({kind}); "
+        "give a new or an empty folder, or one that it made"
+    )
+
+
+def _siblings(out: Path) -> tuple[Path, Path]:
+    """Where a folder is made, and where the one that it replaces waits."""
+    return out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.old")
