@@ -106,11 +106,11 @@ def test_training_killed_between_two_steps_that_are_kept(demo_data, tiny_model_f
     score(demo_data, tiny_model_folder, tmp_path / "whole", proxy_folds=2, proxy=proxy)
     save, saved = __import__("rmo_train.loop").loop.save_model, []
 
-    def killed(model, tokenizer, out):
+    def killed(model, tokenizer, out, **more):
         saved.append(out)
         if len(saved) == 4:  # of fold 1, after the first step's model
             raise Killed
-        save(model, tokenizer, out)
+        save(model, tokenizer, out, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr("rmo_train.loop.save_model", killed)
