@@ -36,9 +36,10 @@ demo: install
 	$(BIN)/python -m pipelines.run pipelines/quickstart.yaml --no-summary
 	$(BIN)/python data/demo/scorecard.py pipelines/quickstart.yaml
 
-# Where there is a GPU; the figures go to benchmarks/results/gpu.json.
+# Where there is a GPU; the figures go to benchmarks/results/gpu.json and gpu-train.json.
 bench-gpu: install
 	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.gpu_train
 
 clean-demo:
 	rm -rf demo-run

@@ -34,6 +34,18 @@ def _by_length(sequences: Sequence[PaddedSequence]) -> list[int]:
     return sorted(range(len(sequences)), key=lambda k: len(sequences[k][0]))
 
 
+def padded_batch(sequences: Sequence[PaddedSequence]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Token ids, which of them are no padding, and which are of a response: [sequences, longest] each."""
+    shape = len(sequences), max(len(tokens) for tokens, _ in sequences)
+    ids, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    wanted = torch.zeros(shape, dtype=torch.bool)
+    for row, (tokens, start) in enumerate(sequences):
+        ids[row, : len(tokens)] = torch.from_numpy(tokens.astype(np.int64))
+        mask[row, : len(tokens)] = 1
+        wanted[row, start : len(tokens)] = True
+    return ids, mask, wanted
+
+
 def padded_logps(
     model: Any, sequences: Sequence[PaddedSequence], batches: Iterable[Sequence[int]], *, upcast: bool
 ) -> np.ndarray:
@@ -45,16 +57,7 @@ def padded_logps(
     result = np.zeros(len(sequences))
     with torch.inference_mode():
         for batch in batches:
-            width = max(len(sequences[k][0]) for k in batch)
-            ids = torch.zeros(len(batch), width, dtype=torch.long)
-            mask = torch.zeros(len(batch), width, dtype=torch.long)
-            wanted = torch.zeros(len(batch), width, dtype=torch.bool)
-            for row, k in enumerate(batch):
-                tokens, start = sequences[k]
-                ids[row, : len(tokens)] = torch.from_numpy(tokens.astype(np.int64))
-                mask[row, : len(tokens)] = 1
-                wanted[row, start : len(tokens)] = True
-            ids, mask, wanted = ids.to(device), mask.to(device), wanted.to(device)
+            ids, mask, wanted = (x.to(device) for x in padded_batch([sequences[k] for k in batch]))
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
             logits = logits.float() if upcast else logits
             logps = logits.log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)

@@ -90,12 +90,15 @@ def run_score(
     The same call again goes on where a killed one stopped, and computes nothing after a finished one. `overwrite`
     starts afresh: pairs, scores and proxies.
     """
+    from rmo_train.adapters import check_adapter
     from rmo_train.policy import context_length, identity, load_config, load_tokenizer
     from rmo_train.rendering import Renderer
 
     check_run_folder(run)
     if not dry_run:
         check_not_held(run)  # `filling` holds it, later: here it is found before the data are read
+    for name in (model, *checkpoints):
+        check_adapter(name)
     reference = identity(model)
     others = [identity(c) for c in checkpoints]
     for other in others:

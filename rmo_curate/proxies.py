@@ -285,9 +285,9 @@ def train_proxy(run: Path, data: PairData, reference: str, family: Family, fold:
         say(f"{path}: {said}; this proxy is trained again")
     if not damaged and all(recorded.values()):
         return
-    from rmo_train.loop import check_step_zero, train
+    from rmo_train.job import build_job, check_step_zero, step_zero_noise
+    from rmo_train.loop import train
     from rmo_train.plan import make_plan
-    from rmo_train.run import build_job, step_zero_noise
 
     folder = run / "proxies" / family.name / f"fold-{fold}"
     training = family.settings.training(family.total)

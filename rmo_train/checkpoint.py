@@ -13,31 +13,33 @@ from typing import Any
 import torch
 
 from rmo_train.distributed import full_weights
-from rmo_train.errors import ProcessingError, UserError
+from rmo_train.errors import ProcessingError, UserError, cannot_write
 from rmo_train.optimizer import MasterAdamW
-from rmo_train.policy import save_model
+from rmo_train.policy import move_into, save_model
 from rmo_train.progress import say
 from rmo_train.tables import (
-    append_line,
     check_key,
     damaged_file,
     file_hashes,
     read_json,
     sync_folder,
-    write_bytes,
     write_json,
 )
 
 METRICS = "metrics.jsonl"
 STATE = "trainer_state.json"
 RECORD = "checkpoint.json"  # written last: the hashes of a checkpoint's files
+TRAINING = "training.pt"
+EVALUATION = "eval_results.json"
+HEADLINE = "eval/reward_accuracy"  # by which checkpoints are compared
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """What resuming needs besides the model: optimizer (with the master weights), random state, finished steps."""
+    """What resuming needs besides the model: optimizer (with the master weights), random state, what was done."""
 
     step: int
+    tokens: int  # computed so far
     optimizer: dict[str, Any]
     rng: torch.Tensor
 
@@ -48,45 +50,74 @@ def save_checkpoint(
     tokenizer: Any,
     optimizer: MasterAdamW,
     step: int,
+    tokens: int,
     key: Mapping[str, Any],
-    keep: int | None,
+    evaluation: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `out/checkpoint-<step>` under a temporary name, then rename it; `keep`: newest ones that stay.
+    """Write `out/checkpoint-<step>` under a temporary name, then rename it.
 
     Every process takes part, the main one writes.
     """
-    state, weights = optimizer.state_dict(), full_weights(model)
+    training = {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+    weights = full_weights(model)
+    state = {"global_step": step, "num_input_tokens_seen": tokens, "key": dict(key)}
     if optimizer.world.is_main:
-        _write_checkpoint(out, model, tokenizer, state, weights, step, key, keep)
+        _write_checkpoint(out / f"checkpoint-{step}", model, tokenizer, weights, training, state, evaluation)
     optimizer.world.wait()
 
 
 def _write_checkpoint(
-    out: Path,
+    final: Path,
     model: Any,
     tokenizer: Any,
-    state: dict[str, Any],
     weights: Mapping[str, torch.Tensor] | None,
-    step: int,
-    key: Mapping[str, Any],
-    keep: int | None,
+    training: Mapping[str, Any],
+    state: Mapping[str, Any],
+    evaluation: Mapping[str, Any] | None,
 ) -> None:
-    final, partial = out / f"checkpoint-{step}", out / f".checkpoint-{step}.partial"
+    out, partial = final.parent, final.with_name(f".{final.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         save_model(model, tokenizer, partial, state_dict=weights)
-        torch.save({"optimizer": state, "rng": torch.get_rng_state()}, partial / "training.pt")
-        write_json(partial / STATE, {"global_step": step, "key": dict(key), "log_history": read_metrics(out)})
-        write_json(partial / RECORD, {"step": step, "sha256": file_hashes(partial)})
+        torch.save(dict(training), partial / TRAINING)
+        if evaluation is not None:
+            write_json(partial / EVALUATION, evaluation)
+        write_json(partial / STATE, {**state, "log_history": read_metrics(out)})
+        write_json(partial / RECORD, {"step": state["global_step"], "sha256": file_hashes(partial)})
     except (OSError, RuntimeError) as e:
         shutil.rmtree(partial, ignore_errors=True)
         raise ProcessingError(f"cannot write {final}: {e}; checkpoints before it are untouched") from e
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     sync_folder(out)
-    if keep is not None:
-        for old in checkpoints(out)[:-keep]:
+
+
+def remove_old_checkpoints(out: Path, limit: int, *, keep_best: bool) -> None:
+    """Leave the `limit` newest checkpoints of `out`, and the best one beside them when asked to."""
+    best = best_checkpoint(out) if keep_best else None
+    for old in checkpoints(out)[:-limit]:
+        if old != best:
             shutil.rmtree(old)
+
+
+def best_checkpoint(out: Path) -> Path | None:
+    """The checkpoint with the highest held-out reward accuracy, the earliest of equal ones; None without any."""
+    accuracy = {f"checkpoint-{line['step']}": line[HEADLINE] for line in read_metrics(out) if HEADLINE in line}
+    measured = [p for p in checkpoints(out) if p.name in accuracy and (p / EVALUATION).is_file()]
+    return max(measured, key=lambda p: accuracy[p.name], default=None)
+
+
+def take_model(checkpoint: Path, out: Path) -> None:
+    """Copy a checkpoint's model and tokenizer into `out`."""
+    temporary = out / ".taking"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        shutil.copytree(checkpoint, temporary, ignore=shutil.ignore_patterns(TRAINING, STATE, RECORD, EVALUATION))
+        move_into(temporary, out)
+    except OSError as e:
+        raise cannot_write(out, e) from e
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def checkpoints(out: Path) -> list[Path]:
@@ -118,12 +149,8 @@ def load_state(folder: Path, key: Mapping[str, Any]) -> TrainState:
         raise UserError(f"{folder}: {said}; choose another checkpoint")
     state = read_json(folder / STATE)
     check_key(state["key"], key, folder)
-    saved = torch.load(folder / "training.pt", weights_only=True, map_location="cpu")
-    return TrainState(step=state["global_step"], optimizer=saved["optimizer"], rng=saved["rng"])
-
-
-def append_metrics(out: Path, line: Mapping[str, Any]) -> None:
-    append_line(out / METRICS, json.dumps(line))
+    saved = torch.load(folder / TRAINING, weights_only=True, map_location="cpu")
+    return TrainState(state["global_step"], state["num_input_tokens_seen"], saved["optimizer"], saved["rng"])
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:
@@ -136,9 +163,3 @@ def read_metrics(out: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return lines
-
-
-def rewind_metrics(out: Path, step: int) -> None:
-    """Forget lines after `step`, so that no step is ever logged twice."""
-    kept = [line for line in read_metrics(out) if line["step"] <= step]
-    write_bytes(out / METRICS, "".join(json.dumps(line) + "\n" for line in kept).encode())

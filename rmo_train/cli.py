@@ -1,4 +1,4 @@
-"""`rmo-train`: train on a shard folder, evaluate a model. Each command parses, builds its settings and calls."""
+"""The command line of rmo-train: train, evaluate, generate and merge."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rmo_train.config import TrainSettings
+from rmo_train.generation import GenerationSettings, run_generation
 from rmo_train.settings import RecipeOption, build, flags, place, read_recipe, run_app, without_places
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -87,6 +88,33 @@ def evaluate(
     if out:
         write_json(out, result.as_json())
     typer.echo("\n".join(result.lines()))
+
+
+@app.command()
+@flags(GenerationSettings)
+def generate(
+    model: Annotated[str, typer.Option(help="Model that answers: a folder, a hub name or smollm2-135m")],
+    prompts: Annotated[Path, typer.Option(help="JSON lines, a JSON list, Parquet, or a run or shard folder")],
+    out: Annotated[Path, typer.Option(help="JSON file for the answers, in AlpacaEval's form")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out")] = False,
+    **given: Any,
+) -> None:
+    """Answer a file of prompts: AlpacaEval's model_outputs.json."""
+    settings = build(GenerationSettings, "generate", {}, given)
+    typer.echo("\n".join(run_generation(model, prompts, out, settings, overwrite=overwrite)))
+
+
+@app.command()
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="Folder of a LoRA adapter")],
+    out: Annotated[Path, typer.Option(help="Folder for the merged model")],
+    dtype: Annotated[str, typer.Option(help="auto (as the base is stored), float32 or bfloat16")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in --out")] = False,
+) -> None:
+    """Merge an adapter into its base: a plain model folder, for what loads no adapters."""
+    from rmo_train.merging import merge_adapter
+
+    typer.echo("\n".join(merge_adapter(adapter, out, dtype, overwrite=overwrite)))
 
 
 def main() -> None:

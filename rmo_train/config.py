@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rmo_train.settings import Settings
+from rmo_train.trackers import TrackerName
 
 Attention = Literal["auto", "segments", "flex", "dense", "rows"]  # how packed rows attend (rmo_train.attention)
 
@@ -21,6 +22,9 @@ class TrainSettings(Settings):
     beta: float | None = Field(None, gt=0, description="Loss temperature (default: 0.1; simpo 2.0)")
     simpo_gamma: float = Field(1.0, ge=0, description="SimPO's target margin, as in TRL")
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="Flip probability assumed by cdpo and rdpo")
+    sft_weight: float | None = Field(
+        None, ge=0, description="Weight of the chosen answer's negative log-likelihood per token (default: 0; orpo 1)"
+    )
 
     amplify: float | None = Field(
         None, ge=0, description="Margin amplification's slope at the median margin (default: 0.25; 0 = off)"
@@ -62,7 +66,29 @@ class TrainSettings(Settings):
     )
     save_steps: int | None = Field(None, ge=1, description="Steps between checkpoints (default: none but the end)")
     save_total_limit: int | None = Field(None, ge=1, description="Checkpoints kept, the newest ones")
+    load_best_model_at_end: bool = Field(
+        False, description="End with the checkpoint of the best reward accuracy on --eval-data, kept beside the newest"
+    )
+    report_to: tuple[TrackerName, ...] = Field(
+        (), description="Trackers beside metrics.jsonl: none, tensorboard, wandb or trackio; repeatable"
+    )
     seed: int = Field(42, ge=0, description="Seed of order and initialisation")
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _evaluated_where_saved(self) -> Self:
+        if not self.load_best_model_at_end:
+            return self
+        if not (self.eval_steps and self.save_steps) or self.save_steps % self.eval_steps:
+            raise ValueError(
+                "--load-best-model-at-end compares checkpoints: give --eval-steps and --save-steps, the latter a "
+                f"multiple of the former (they are {self.eval_steps} and {self.save_steps})"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_way_to_amplify(self) -> Self:

@@ -112,19 +112,23 @@ def deal(tokens: Sequence[int] | np.ndarray, size: int) -> list[np.ndarray]:
 # ---------------------------------------------------------------------------------------------------- FSDP2
 
 
-def shard(model: Any, world: World) -> None:
-    """Shard the layers of a model's decoder over the processes, in place; what it trains becomes float32.
-
-    Weights are gathered in the model's own dtype, layer by layer, while a layer is computed; gradients are added up in
-    float32. Embeddings, the last norm and the head stay whole on every process. UserError for a single process.
-    """
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
+def require_several(world: World) -> None:
+    """UserError for a single process: there is nothing to shard over."""
     if world.size == 1:
         raise UserError(
             "--fsdp shards over several processes and this is one: start it with `torchrun --nproc-per-node N`, or "
             "leave --fsdp out"
         )
+
+
+def shard(model: Any) -> None:
+    """Shard the layers of a model's decoder over the processes, in place; what it trains becomes float32.
+
+    Weights are gathered in the model's own dtype, layer by layer, while a layer is computed; gradients are added up in
+    float32. Embeddings, the last norm and the head stay whole on every process.
+    """
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
     decoder, head = causal_parts(model)
     dtype = head.weight.dtype
     layers = next(m for m in decoder.children() if isinstance(m, torch.nn.ModuleList))

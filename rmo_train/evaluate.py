@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,6 +39,12 @@ class Evaluation:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Evaluation:
+        """What `as_json` gave."""
+        given: dict[str, Any] = {k: Interval(**v) if isinstance(v, dict) else v for k, v in value.items()}
+        return cls(**given)
 
     def as_metrics(self) -> dict[str, float]:
         names = ("reward_accuracy", "logp_accuracy", "mean_logp_accuracy", "length_matched_reward_accuracy")

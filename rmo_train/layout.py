@@ -7,7 +7,7 @@ trees, and the fastest is taken. A model that cannot share prompts gets plain ro
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from rmo_train.attention import use_attention
 from rmo_train.errors import UserError
 from rmo_train.logps import pack_logps, response_logps
-from rmo_train.packing import Pack, Tree, distinct_trees, make_packs, make_row_packs, split_tree
+from rmo_train.packing import Pack, Tree, distinct_trees, make_packs, make_row_packs, pair_trees, split_tree
 from rmo_train.pairs import PairData
 from rmo_train.progress import say
 
@@ -29,10 +29,12 @@ CANDIDATES = {"cpu": ("segments", "dense"), "cuda": ("flex", "dense", "segments"
 # bfloat16's rounding of logits is about 0.05 there, a model that ignores the mask is off by more than its entropy.
 PROBE_TOLERANCE = {True: 1e-3, False: 0.25}
 SAMPLE_TOKENS = 768
-CLEARLY = 1.15  # how much faster another path must be than the first candidate: a resumed job should choose the same
+CLEARLY = 1.05  # how much faster another path must be than the first candidate: what two measurements differ by
+REPEATS = 3
 SAMPLE_PAIRS = 8  # at most, of one prompt
 
 _measured: dict[tuple[Any, ...], dict[str, float]] = {}  # one measurement a process for models of one shape
+Sample = Callable[[PairData], list[Tree]]
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,17 @@ class Layout:
 
 
 def choose_layout(
-    model: Any, data: PairData, *, attention: str = "auto", tokens_per_batch: int | None = None
+    model: Any,
+    data: PairData,
+    *,
+    attention: str = "auto",
+    tokens_per_batch: int | None = None,
+    sample: Sample | None = None,
 ) -> Layout:
     """The fastest layout of `data` that gives the log-probs of plain rows; the model is set to its attention.
 
     `attention` forces a path (UserError where the model cannot take it), `tokens_per_batch` the tokens of a row.
+    `sample`: the trees that paths are timed on; default: as scoring has them, every distinct sequence once.
     """
     device = next(model.parameters()).device
     budgets = CPU_TOKENS_PER_BATCH if device.type == "cpu" else GPU_TOKENS_PER_BATCH
@@ -91,7 +99,7 @@ def choose_layout(
             return layout(attention, f"{attention} attention, as asked ({_differs(gaps[attention])})")
         if not gaps:
             return layout("rows", f"plain rows: {obstacle}")
-        path = _fastest(model, (*gaps, "rows"), data, lambda p: layout(p, ""))
+        path = _fastest(model, (*gaps, "rows"), data, lambda p: layout(p, ""), sample or sample_trees)
         if path == "rows":
             return layout(path, "plain rows: faster than sharing prompts on this data")
         return layout(path, f"{path} attention, prompts shared ({_differs(gaps[path])})")
@@ -138,17 +146,18 @@ def _probe(model: Any, path: str) -> tuple[float, str | None]:
     return gap, None
 
 
-def _fastest(model: Any, paths: Sequence[str], data: PairData, layout_of: Any) -> str:
+def _fastest(model: Any, paths: Sequence[str], data: PairData, layout_of: Any, sample: Sample) -> str:
     """The first path unless another one is clearly faster on a sample of the data; once a process for a shape."""
     parameter = next(model.parameters())
-    shape = (type(model), sum(p.numel() for p in model.parameters()), parameter.dtype, parameter.device, data.folder)
+    size = sum(p.numel() for p in model.parameters())
+    shape = (type(model), size, parameter.dtype, parameter.device, data.folder, sample.__name__)
     rates = _measured.setdefault(shape, {})
-    trees = sample_trees(data)
+    trees = sample(data)
     slots = 1 + max(o for t in trees for o in t.owners)
     for path in [p for p in paths if p not in rates]:
         layout = layout_of(path)
         seconds = []
-        for _ in range(2):  # the first one warms up
+        for _ in range(REPEATS):  # the first one warms up
             start = time.perf_counter()
             response_logps(model, trees, slots, layout)
             seconds.append(time.perf_counter() - start)
@@ -156,6 +165,13 @@ def _fastest(model: Any, paths: Sequence[str], data: PairData, layout_of: Any) -
         say(f"attention: {path} measured at {rates[path]:,.1f} sequences/s")
     best = max(paths, key=lambda p: rates[p])
     return paths[0] if rates[best] < CLEARLY * rates[paths[0]] else best
+
+
+def sample_pairs(data: PairData) -> list[Tree]:
+    """Trees of some SAMPLE_TOKENS tokens as training has them, a pair each: pairs at random."""
+    rows = np.random.default_rng(0).permutation(len(data))[:SAMPLE_TOKENS]
+    tokens = np.cumsum([t.tokens for t in pair_trees(data, rows)])
+    return pair_trees(data, rows[: 1 + int(np.searchsorted(tokens, SAMPLE_TOKENS))])
 
 
 def sample_trees(data: PairData) -> list[Tree]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,39 +11,20 @@ import numpy as np
 import torch
 
 from rmo_train.amplify import Amplifier
-from rmo_train.checkpoint import TrainState, append_metrics, rewind_metrics, save_checkpoint
-from rmo_train.config import TrainSettings
-from rmo_train.distributed import ALONE, World, deal, full_weights
-from rmo_train.errors import ProcessingError, UserError
+from rmo_train.checkpoint import TrainState, remove_old_checkpoints, save_checkpoint
+from rmo_train.distributed import ALONE, deal, full_weights
+from rmo_train.errors import ProcessingError
 from rmo_train.evaluate import Evaluation, evaluate
-from rmo_train.layout import Layout
-from rmo_train.logps import pack_logps, pair_logps
-from rmo_train.losses import Loss, LossParameters, PairLogps, loss_named, mixed
+from rmo_train.job import Job
+from rmo_train.logps import pack_logps
+from rmo_train.losses import Loss, LossParameters, PairLogps, loss_named, mixed, sft
 from rmo_train.optimizer import MasterAdamW, learning_rate_at
 from rmo_train.packing import Pack, first_fit, make_pack, make_row_packs, pair_trees
 from rmo_train.pairs import PairData
-from rmo_train.plan import Plan
 from rmo_train.policy import save_model
 from rmo_train.progress import progress
-
-STEP_ZERO_PAIRS = 16
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything the loop needs, built and checked before it starts."""
-
-    model: Any
-    tokenizer: Any
-    data: PairData
-    settings: TrainSettings
-    plan: Plan
-    layout: Layout
-    out: Path
-    key: Mapping[str, Any]  # identity of the run: checkpoints of another are refused
-    eval_data: PairData | None = None
-    models_at: Mapping[int, Path] | None = None  # steps whose model is kept, and where
-    world: World = ALONE
+from rmo_train.record import Record
+from rmo_train.throughput import Speed
 
 
 def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
@@ -52,22 +32,23 @@ def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
     settings, plan, world = job.settings, job.plan, job.world
     loss = loss_named(settings.loss)
     optimizer = MasterAdamW(job.model.parameters(), settings.peak_learning_rate, settings.weight_decay, world)
-    start = 0
+    start, tokens_seen = 0, 0
     if state is not None:
         optimizer.load_state_dict(state.optimizer)
         torch.set_rng_state(state.rng)
-        start = state.step
+        start, tokens_seen = state.step, state.tokens
+    record = job.record or Record(job.out)
     if world.is_main:
-        rewind_metrics(job.out, start)
+        record.rewind(start)
+    speed, metrics = Speed(job.model, world.size), {}
     job.model.train()
-    tokens_seen, pairs_seen, metrics, began = 0, 0, {}, time.monotonic()
-    with progress("train", plan.steps, "steps") as bar:
-        bar.advance(start)
+    with progress("train", plan.steps, "steps", start) as bar:
         for step in range(start, plan.steps):
+            speed.start()
             epoch, at = divmod(step, plan.batches_per_epoch)
             if at == 0 or step == start:
                 batches = plan.batches(settings.seed, epoch)
-            rows = batches[at]
+            rows, done = batches[at], step + 1
             mine = packed_batch(job, rows)
             parts = world.gathered([forward_backward(job, loss, rows, packs, members) for packs, members in mine])
             optimizer.gather_gradients()
@@ -75,63 +56,67 @@ def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
             metrics = batch_metrics(parts, loss, plan.parameters, plan.amplifier)
             if not (np.isfinite(grad_norm) and np.isfinite(metrics["loss"])):
                 raise ProcessingError(
-                    f"step {step + 1}: loss {metrics['loss']}, gradient norm {grad_norm}: not finite, weights not "
+                    f"step {done}: loss {metrics['loss']}, gradient norm {grad_norm}: not finite, weights not "
                     "updated; lower --learning-rate, or train without --bf16"
                 )
             lr = learning_rate_at(
                 step, plan.steps, settings.peak_learning_rate, settings.lr_scheduler_type, plan.warmup_steps
             )
             optimizer.step(lr)
-            done = step + 1
-            tokens_seen += sum(p.tokens for p in parts)
-            pairs_seen += len(rows)
+            tokens = sum(p.tokens for p in parts)
+            tokens_seen += tokens
             metrics |= {"grad_norm": grad_norm, "learning_rate": lr, "epoch": round(done / plan.batches_per_epoch, 4)}
-            if settings.eval_steps and done % settings.eval_steps == 0 and job.eval_data is not None:
-                metrics |= run_evaluation(job).as_metrics()
-            metrics |= {"num_tokens": tokens_seen, "pairs_per_second": pairs_seen / (time.monotonic() - began)}
-            if world.is_main and (done % settings.logging_steps == 0 or done == plan.steps):
-                append_metrics(job.out, {"step": done, **metrics})
+            metrics |= {"num_tokens": tokens_seen, **speed.stop(len(rows), tokens, sum(p.predicted for p in parts))}
+            evaluation = run_evaluation(job) if _due(settings.eval_steps, done) and job.eval_data is not None else None
+            metrics |= evaluation.as_metrics() if evaluation is not None else {}
+            if world.is_main:
+                record.add(done, metrics, due=evaluation is not None or done == plan.steps)
             if job.models_at and done in job.models_at:
                 save_policy(job, job.models_at[done])
-            if settings.save_steps and done % settings.save_steps == 0 and done < plan.steps:
-                save_checkpoint(job.out, job.model, job.tokenizer, optimizer, done, job.key, settings.save_total_limit)
-            bar.advance(1, f"loss {metrics['loss']:.4f}")
+            if _due(settings.save_steps, done) and done < plan.steps:
+                measured = evaluation.as_json() if evaluation is not None else None
+                save_checkpoint(job.out, job.model, job.tokenizer, optimizer, done, tokens_seen, job.key, measured)
+                if world.is_main and settings.save_total_limit is not None:
+                    keep_best = settings.load_best_model_at_end
+                    remove_old_checkpoints(job.out, settings.save_total_limit, keep_best=keep_best)
+            bar.advance(1, f"loss {metrics['loss']:.4f}, {metrics['pairs_per_second']:.3g} pairs/s")
     optimizer.close()
     return metrics
 
 
+def _due(every: int | None, step: int) -> bool:
+    return every is not None and step % every == 0
+
+
 @dataclass(frozen=True)
 class Part:
-    """What one pack contributed: log-probs without gradient (on the CPU), the mean-scaled loss, tokens computed."""
+    """What one pack contributed: log-probs without gradient (on the CPU), the mean-scaled loss, what was computed."""
 
     logps: PairLogps
     loss: float
     tokens: int
+    predicted: int  # response tokens among them
 
 
 def packed_batch(job: Job, rows: np.ndarray) -> list[tuple[list[Pack], np.ndarray]]:
     """This process's pairs of the batch in groups that fill a packed row: (packs, positions in `rows`) of each group.
 
-    A pair is never split over groups: its loss needs both of its log-probs. Without shared prompts a group is one
-    pair in plain rows. Under FSDP2 all processes gather weights together, so all have as many groups: who has fewer
-    computes a pair for nothing (no positions).
+    A pair is never split over groups: its loss needs both of its log-probs. Without shared prompts a group's rows are
+    in several packs, of like length each. Under FSDP2 all processes gather weights together, so all have as many
+    groups: who has fewer computes a pair for nothing (no positions).
     """
-    tokens = [t.tokens for t in pair_trees(job.data, rows)]
-    shares = [groups_of(job.layout, tokens, share) for share in deal(tokens, job.world.size)]
+    tokens = [job.layout.tokens([t]) for t in pair_trees(job.data, rows)]
+    budget = job.layout.budget
+    shares = [
+        [share[g] for g in first_fit([tokens[k] for k in share], budget)] for share in deal(tokens, job.world.size)
+    ]
     groups = shares[job.world.rank]
     if job.settings.fsdp:
         groups = groups + [np.array([], dtype=np.int64)] * (max(map(len, shares)) - len(groups))
     shortest = rows[[int(np.argmin(tokens))]]
     trees = [pair_trees(job.data, rows[g] if len(g) else shortest) for g in groups]
-    packs = [[make_pack(t)] if job.layout.shared else make_row_packs(t, job.layout.budget) for t in trees]
+    packs = [[make_pack(t)] if job.layout.shared else make_row_packs(t, budget) for t in trees]
     return list(zip(packs, groups, strict=True))
-
-
-def groups_of(layout: Layout, tokens: list[int], share: np.ndarray) -> list[np.ndarray]:
-    """Positions `share` of a batch in groups of one packed row each, or one by one."""
-    if not layout.shared:
-        return [share[k : k + 1] for k in range(len(share))]
-    return [share[g] for g in first_fit([tokens[k] for k in share], layout.budget)]
 
 
 def forward_backward(job: Job, loss: Loss, rows: np.ndarray, packs: list[Pack], members: np.ndarray) -> Part:
@@ -139,8 +124,6 @@ def forward_backward(job: Job, loss: Loss, rows: np.ndarray, packs: list[Pack], 
     data, chosen_rows = job.data, rows[members]
     device = next(job.model.parameters()).device
     summed: Any = sum(pack_logps(job.model, pack, max(2, 2 * len(members))) for pack in packs)
-    if not len(members):
-        (0 * summed.sum()).backward()
     logps = select_pairs(data, chosen_rows, summed.view(-1, 2)[: len(members)], device)
     confidence = torch.from_numpy(data.label_confidence[chosen_rows]).float().to(device)
     value = mixed(loss, logps, job.plan.parameters, confidence)
@@ -148,10 +131,12 @@ def forward_backward(job: Job, loss: Loss, rows: np.ndarray, packs: list[Pack], 
         value = value + job.plan.amplifier.value(job.plan.amplifier.margin(loss, logps, job.plan.parameters))
     weight = data.weight[chosen_rows] / (data.weight[rows].sum() or 1.0)  # a batch of weight 0 has no gradient
     total = (value * torch.from_numpy(weight).float().to(device)).sum()
-    if len(members):
-        total.backward()
     detached = each_column(lambda column: column.detach().cpu(), logps)
-    return Part(detached, float(total.detach()), sum(p.size for p in packs) if len(members) else 0)
+    if not len(members):
+        (0 * summed.sum()).backward()
+        return Part(detached, 0.0, 0, 0)
+    total.backward()
+    return Part(detached, float(total.detach()), sum(p.size for p in packs), sum(len(p.targets) for p in packs))
 
 
 def select_pairs(data: PairData, rows: np.ndarray, summed: torch.Tensor, device: torch.device) -> PairLogps:
@@ -198,6 +183,15 @@ def batch_metrics(
         "logps/chosen": float(logps.chosen.mean()),
         "logps/rejected": float(logps.rejected.mean()),
     }
+    right = (chosen > rejected).float()
+    for name, pairs in (
+        ("longer", logps.chosen_tokens > logps.rejected_tokens),
+        ("shorter", logps.chosen_tokens < logps.rejected_tokens),
+    ):
+        if pairs.any():  # of the pairs whose chosen answer is so
+            metrics[f"rewards/accuracies_{name}"] = float(right[pairs].mean())
+    if parameters.sft_weight:
+        metrics["nll_loss"] = float(sft(logps).mean())
     if amplifier is not None:
         metrics["amplify/reach"] = float(amplifier.reach(amplifier.margin(loss, logps, parameters)))
     return metrics
@@ -219,27 +213,3 @@ def save_policy(job: Job, out: Path) -> None:
     if job.world.is_main:
         save_model(job.model, job.tokenizer, out, state_dict=weights)
     job.world.wait()
-
-
-def check_step_zero(job: Job, noise_sd: float) -> str:
-    """The untrained policy must reproduce the reference columns: |mean margin| within the noise of scoring.
-
-    Raises UserError with the likely reasons otherwise. `noise_sd` is the sd of D between two packings, in nats.
-    """
-    data = job.data
-    if data.ref_chosen is None or data.ref_rejected is None:
-        return "no reference columns to compare the policy with"
-    rows = data.spread(STEP_ZERO_PAIRS)
-    job.model.eval()
-    logps = pair_logps(job.model, data, rows, job.layout)
-    margins = (logps[:, 0] - logps[:, 1]) - (data.ref_chosen - data.ref_rejected)[rows]
-    tolerance = max(1e-3, 4 * noise_sd)
-    mean = float(margins.mean())
-    if abs(mean) > tolerance:
-        raise UserError(
-            f"step 0: the policy's margins differ from the reference columns by {mean:+.4f} nats on average over "
-            f"{len(rows)} pairs (tolerance {tolerance:.4f}). Likely reasons: --model is not the model that was scored, "
-            "another chat template or tokenizer, other precision (--bf16/--no-bf16), or another engine. "
-            "Score again with this model."
-        )
-    return f"step 0: policy reproduces the reference columns (mean margin {mean:+.1e} nats, tolerance {tolerance:.1e})"

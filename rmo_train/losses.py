@@ -7,6 +7,7 @@ token. torch is imported where it is needed: the names and defaults here serve c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -47,6 +48,7 @@ class LossParameters:
     beta: float  # scales the margin
     label_smoothing: float = 0.0  # share of labels held to be wrong, for cdpo and rdpo
     simpo_gamma: float = 1.0  # simpo's target for its margin
+    sft_weight: float = 0.0  # of the chosen response's negative log-likelihood per token, beside any loss
 
     def __post_init__(self) -> None:
         if not self.beta > 0:
@@ -56,6 +58,8 @@ class LossParameters:
                 f"--label-smoothing {self.label_smoothing}: expected a share of wrong labels in [0, 0.5); "
                 "at 0.5 the labels say nothing"
             )
+        if not 0 <= self.sft_weight < math.inf:
+            raise UserError(f"--sft-weight {self.sft_weight}: expected a number of at least 0")
 
 
 @dataclass(frozen=True)
@@ -75,18 +79,29 @@ class Loss:
     source: str
     per_token: bool = False  # its margin is built of log-probs per token, not of sums
     smooths_labels: bool = False  # it reads label_smoothing
+    default_sft_weight: float = 0.0
 
     def parameters(
-        self, beta: float | None = None, *, label_smoothing: float = 0.0, simpo_gamma: float = 1.0
+        self,
+        beta: float | None = None,
+        *,
+        label_smoothing: float = 0.0,
+        simpo_gamma: float = 1.0,
+        sft_weight: float | None = None,
     ) -> LossParameters:
-        """Parameters with this loss's default beta; a UserError for a label smoothing that it would not read."""
+        """Parameters with this loss's defaults for None; a UserError for a label smoothing that it would not read."""
         if label_smoothing and not self.smooths_labels:
             readers = ", ".join(loss.name for loss in LOSSES.values() if loss.smooths_labels)
             raise UserError(
                 f"--label-smoothing {label_smoothing}: --loss {self.name} does not read it; "
                 f"leave it out, or take a loss that does ({readers})"
             )
-        return LossParameters(self.default_beta if beta is None else beta, label_smoothing, simpo_gamma)
+        return LossParameters(
+            self.default_beta if beta is None else beta,
+            label_smoothing,
+            simpo_gamma,
+            self.default_sft_weight if sft_weight is None else sft_weight,
+        )
 
 
 def _log_sigmoid(x: Tensor) -> Tensor:
@@ -234,8 +249,9 @@ LOSSES: dict[str, Loss] = {
             needs_reference=False,
             default_beta=0.1,
             equation="-beta log sigmoid(d), d = log-odds(exp m_chosen) - log-odds(exp m_rejected)",
-            source="Hong et al. 2024, ORPO, eq. 7: the odds-ratio part, without the language-model loss",
+            source="Hong et al. 2024, ORPO, eq. 7: the odds-ratio part; eq. 6 adds the chosen response's likelihood",
             per_token=True,
+            default_sft_weight=1.0,
         ),
     )
 }
@@ -248,6 +264,25 @@ def loss_named(name: str) -> Loss:
     return LOSSES[name]
 
 
+def sft(logps: PairLogps) -> Tensor:
+    """Negative log-likelihood per token of the chosen response, [n], nats: -m_chosen.
+
+    A mean over each response's tokens, then over pairs: a long answer weighs no more than a short one. TRL's "sft" is
+    one mean over the tokens of a micro-batch, the same for one pair or for equal lengths.
+    """
+    return -_means(logps)[0]
+
+
+def with_sft(loss: Loss, logps: PairLogps, parameters: LossParameters) -> Tensor:
+    """L + sft_weight * NLL, [n]."""
+    value = loss.value(logps, parameters)
+    return value + parameters.sft_weight * sft(logps) if parameters.sft_weight else value
+
+
 def mixed(loss: Loss, logps: PairLogps, parameters: LossParameters, confidence: Tensor) -> Tensor:
-    """c L(d) + (1-c) L(-d), [n]: the loss where a label is right with probability c (`confidence`, [n])."""
-    return confidence * loss.value(logps, parameters) + (1 - confidence) * loss.value(logps.swapped(), parameters)
+    """c L(d) + (1-c) L(-d), [n], SFT term included: the loss where a label is right with probability c.
+
+    `confidence`: c, [n].
+    """
+    right, wrong = (with_sft(loss, x, parameters) for x in (logps, logps.swapped()))
+    return confidence * right + (1 - confidence) * wrong

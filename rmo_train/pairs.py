@@ -17,6 +17,7 @@ from rmo_train.tables import (
     SCORE_SCHEMA,
     SHARD_COLUMNS,
     canonical_json,
+    iter_parts,
     prompt_group,
     read_manifest,
     read_table,
@@ -90,8 +91,15 @@ class PairData:
 
     @property
     def reference(self) -> dict[str, Any]:
-        """Identity of the reference model: name, weights, tokenizer and template hashes, dtype, engine."""
-        return self.manifest["reference"]
+        """Identity of the reference model: name, weights, tokenizer and template hashes, dtype, engine.
+
+        Empty for data that no model has scored.
+        """
+        return self.manifest.get("reference") or {}
+
+    @property
+    def has_references(self) -> bool:
+        return self.ref_chosen is not None and self.ref_rejected is not None
 
     @property
     def fingerprint(self) -> str:
@@ -167,16 +175,25 @@ def _check_between(folder: Path, data: PairData, name: str, low: float, high: fl
         raise UserError(f"{folder}: every pair has weight 0, so there is nothing to train on")
 
 
+def _read(folder: Path, manifest: dict[str, Any], schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
+    """`columns` of a stage, and of each prompt its `group` alone: memory holds the text of one part at a time."""
+    tables = []
+    for part in iter_parts(folder, manifest, [*columns, "prompt", "tools"]):
+        prompts, tools = part["prompt"].to_pylist(), part["tools"].to_pylist()
+        groups = pa.array([prompt_group(p, t) for p, t in zip(prompts, tools, strict=True)], pa.string())
+        tables.append(part.select(columns).append_column("group", groups))
+    if tables:
+        return pa.concat_tables(tables)
+    return pa.schema([*(schema.field(c) for c in columns), ("group", pa.string())]).empty_table()
+
+
 def _common(folder: Path, manifest: dict[str, Any], table: pa.Table) -> dict[str, Any]:
-    tools = table["tools"].to_pylist()
     n = table.num_rows
     return {
         "folder": folder,
         "manifest": manifest,
         "ids": np.array(table["id"].to_pylist(), dtype=object),
-        "groups": np.array(
-            [prompt_group(p, t) for p, t in zip(table["prompt"].to_pylist(), tools, strict=True)], dtype=object
-        ),
+        "groups": np.array(table["group"].to_pylist(), dtype=object),
         **{c.removesuffix("_ids"): Ragged.from_arrow(table[c]) for c in TOKEN_COLUMNS},
         "weight": table["weight"].to_numpy() if "weight" in table.column_names else np.ones(n),
         "label_confidence": (
@@ -187,8 +204,7 @@ def _common(folder: Path, manifest: dict[str, Any], table: pa.Table) -> dict[str
 
 def _from_run(folder: Path, manifest: dict[str, Any]) -> PairData:
     stage = folder / "pairs"
-    columns = ["id", "prompt", "tools", "flags", *TOKEN_COLUMNS]
-    table = read_table(stage, read_manifest(stage) or {"parts": []}, PAIR_SCHEMA, columns)
+    table = _read(stage, read_manifest(stage) or {"parts": []}, PAIR_SCHEMA, ["id", "flags", *TOKEN_COLUMNS])
     keep = np.array(["too_long" not in (f or []) for f in table["flags"].to_pylist()], dtype=bool)
     data = PairData(**_common(folder, manifest, table.filter(pa.array(keep))))
     scores_folder = folder / "scores" / "base"
@@ -208,17 +224,39 @@ def _from_run(folder: Path, manifest: dict[str, Any]) -> PairData:
     )
 
 
+def _scored(table: pa.Table, name: str) -> np.ndarray | None:
+    """A log-prob column, float64 [n]; None where it is absent or empty, NaN for a value that is missing."""
+    if name not in table.column_names or (len(table) and table[name].null_count == len(table)):
+        return None
+    return table[name].to_numpy()
+
+
+def _end_column(folder: Path, table: pa.Table, name: str, checkpoints: list[str], end: str) -> np.ndarray:
+    """The log-probs under checkpoint `end` of a column with one value a checkpoint, float64 [n]."""
+    rows = table[name].to_pylist()
+    short = next((k for k, row in enumerate(rows) if len(row or ()) != len(checkpoints)), None)
+    if end not in checkpoints or short is not None:
+        found = f"{end!r} is not among them" if short is None else f"a pair has {len(rows[short] or ())} {name}"
+        raise UserError(
+            f"{folder / MANIFEST}: it lists the checkpoints {', '.join(checkpoints)}, and {found}; "
+            "make the folder again with `rmo-curate filter`"
+        )
+    return np.array([row[checkpoints.index(end)] for row in rows], dtype=np.float64)
+
+
 def _from_shards(folder: Path, manifest: dict[str, Any]) -> PairData:
-    columns = ["id", "prompt", "tools", *TOKEN_COLUMNS, *[f.name for f in SHARD_COLUMNS]]
-    table = read_table(folder, manifest, with_columns(PAIR_SCHEMA, SHARD_COLUMNS), columns)
+    columns = ["id", *TOKEN_COLUMNS, *[f.name for f in SHARD_COLUMNS]]
+    table = _read(folder, manifest, with_columns(PAIR_SCHEMA, SHARD_COLUMNS), columns)
     data = PairData(**_common(folder, manifest, table))
-    references = {
-        "ref_chosen": table["ref_chosen_logps"].to_numpy(),
-        "ref_rejected": table["ref_rejected_logps"].to_numpy(),
+    references: dict[str, Any] = {
+        "ref_chosen": _scored(table, "ref_chosen_logps"),
+        "ref_rejected": _scored(table, "ref_rejected_logps"),
     }
+    if sum(column is None for column in references.values()) == 1:
+        there, missing = sorted(references, key=lambda name: references[name] is None)
+        raise UserError(f"{folder}: it has {there}_logps, but no {missing}_logps; score the data again, or drop both")
     end = manifest.get("end")
     if end is not None and len(data):
-        at = manifest["checkpoints"].index(end)
         for name, column in (("end_chosen", "chosen_logps"), ("end_rejected", "rejected_logps")):
-            references[name] = np.array([row[at] for row in table[column].to_pylist()], dtype=np.float64)
+            references[name] = _end_column(folder, table, column, manifest["checkpoints"], end)
     return replace(data, **references)

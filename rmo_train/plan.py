@@ -44,11 +44,12 @@ class Plan:
         if self.margins is not None:
             batches = self.batches(settings.seed, 0)
             mixed = f"{settings.diversify_margin} margin, {bound_fraction(self.margins, batches):.4%} of the bound"
+        sft = f", SFT weight {self.parameters.sft_weight:g}" if self.parameters.sft_weight else ""
         return [
             f"{self.pairs:,} pairs, {self.tokens_per_epoch:,} tokens an epoch (prompts shared)",
             f"{self.steps} steps of {self.pairs_per_step} pairs, {self.batches_per_epoch} an epoch, "
             f"{self.warmup_steps} of warm-up, peak learning rate {settings.peak_learning_rate:g}",
-            f"loss {settings.loss}, beta {self.parameters.beta:g}",
+            f"loss {settings.loss}, beta {self.parameters.beta:g}{sft}",
             f"amplification: {amplified}",
             f"diversification: {mixed}",
             *self.notes,
@@ -59,7 +60,10 @@ def make_plan(data: PairData, settings: TrainSettings, processes: int = 1) -> Pl
     """Validate settings against data; raises UserError for what cannot be trained as asked."""
     loss = loss_named(settings.loss)
     parameters = loss.parameters(
-        settings.beta, label_smoothing=settings.label_smoothing, simpo_gamma=settings.simpo_gamma
+        settings.beta,
+        label_smoothing=settings.label_smoothing,
+        simpo_gamma=settings.simpo_gamma,
+        sft_weight=settings.sft_weight,
     )
     group = settings.pairs_per_step(processes)
     if group > len(data):
@@ -100,12 +104,12 @@ def _amplifier(
         return Amplifier(weight=direct[0], median=direct[1], scale=direct[2], unit="loss") if direct[0] else None  # type: ignore[arg-type]
     if slope == 0 and settings.amplify_lambda is None:
         return None
-    if data.end_chosen is None or data.end_rejected is None:
+    if data.end_chosen is None or data.end_rejected is None or not data.has_references:
         if settings.amplify or any(d is not None for d in direct):
             raise UserError(f"--amplify needs margins to aim at, and {NO_END}; {MAKE_END}, or --amplify 0")
         notes.append(f"amplification is off: {NO_END}")
         return None
-    assert data.ref_chosen is not None and data.ref_rejected is not None  # a trajectory starts with the reference
+    assert data.ref_chosen is not None and data.ref_rejected is not None
     return calibrate(
         settings.loss, parameters, data.end_chosen, data.end_rejected, data.ref_chosen, data.ref_rejected,
         data.chosen.lengths, data.rejected.lengths, slope,
@@ -116,7 +120,7 @@ def _amplifier(
 def _diversified_margins(data: PairData, settings: TrainSettings, notes: list[str]) -> np.ndarray | None:
     if settings.diversify is False:
         return None
-    if data.end_chosen is None or data.end_rejected is None:
+    if data.end_chosen is None or data.end_rejected is None or not data.has_references:
         if settings.diversify:
             raise UserError(f"--diversify needs margins, and {NO_END}; {MAKE_END}, or --no-diversify")
         notes.append(f"diversification is off: {NO_END}")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Identity",
+    "add_lora",
     "context_length",
     "default_device",
     "identity",
@@ -36,6 +37,7 @@ __all__ = [
     "load_for_training",
     "load_model",
     "load_tokenizer",
+    "move_into",
     "resolve",
     "resolve_dtype",
     "save_model",
@@ -171,7 +173,8 @@ def _merge(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
 
     try:
         with quiet():
-            return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+            merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+            return merged.requires_grad_(True)  # peft froze the base; a full training goes on from here
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:
         raise UserError(f"{adapter}: cannot be applied to its base model {base.config.name_or_path!r}: {e}") from e
 
@@ -201,7 +204,7 @@ def load_for_training(
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if lora is not None:
-        model = _add_lora(model, lora, seed)
+        model = add_lora(model, lora, seed)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -213,7 +216,7 @@ def load_for_training(
     return model
 
 
-def _add_lora(model: PreTrainedModel, rank: int, seed: int) -> torch.nn.Module:
+def add_lora(model: PreTrainedModel, rank: int, seed: int) -> torch.nn.Module:
     """`model` frozen, with an adapter on every linear layer but the head; its numbers depend on `seed` alone."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -260,7 +263,7 @@ def save_model(
             saving.save_pretrained(temporary, state_dict=state_dict, **more)
             tokenizer.save_pretrained(temporary)
         (temporary / "README.md").unlink(missing_ok=True)  # peft's empty model card; the trainer writes a real one
-        _move_into(temporary, out)
+        move_into(temporary, out)
     except Exception as e:
         # On a full disk the weights' writer raises SafetensorError, the tokenizer's a bare Exception.
         if not isinstance(e, OSError | SafetensorError) and type(e) is not Exception:
@@ -274,7 +277,7 @@ def save_model(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _move_into(temporary: Path, out: Path) -> None:
+def move_into(temporary: Path, out: Path) -> None:
     """Rename the files of `temporary` into `out`, the configuration last, and remove weights that they replace."""
     configs = ("config.json", ADAPTER_CONFIG)
     names = sorted((p.name for p in temporary.iterdir()), key=lambda n: (n in configs, n))

@@ -17,9 +17,9 @@ class Progress(Protocol):
 
 
 class _Lines:
-    def __init__(self, label: str, total: float, unit: str):
+    def __init__(self, label: str, total: float, unit: str, done: float):
         self.label, self.total, self.unit = label, total, unit
-        self.done, self.start = 0.0, time.monotonic()
+        self.done, self.before, self.start = done, done, time.monotonic()
         self.printed = self.start
 
     def advance(self, amount: float = 1, note: str = "") -> None:
@@ -27,7 +27,7 @@ class _Lines:
         now = time.monotonic()
         if now - self.printed >= LINE_EVERY:
             self.printed = now
-            rate = self.done / (now - self.start)
+            rate = (self.done - self.before) / (now - self.start)
             left = (self.total - self.done) / rate if rate else 0
             say(f"{self.label}: {self.done:,.0f}/{self.total:,.0f} {self.unit}, {left:,.0f} s left {note}".rstrip())
 
@@ -52,12 +52,12 @@ def is_first() -> bool:
 
 
 @contextmanager
-def progress(label: str, total: float, unit: str) -> Iterator[Progress]:
-    """Follow `total` units of work."""
+def progress(label: str, total: float, unit: str, done: float = 0) -> Iterator[Progress]:
+    """Follow `total` units of work, of which `done` were done by a run before."""
     if not sys.stderr.isatty() or not is_first():
-        lines = _Lines(label, total, unit)
+        lines = _Lines(label, total, unit, done)
         yield lines
-        say(f"{label}: {lines.done:,.0f} {unit} in {time.monotonic() - lines.start:,.1f} s")
+        say(f"{label}: {lines.done - done:,.0f} {unit} in {time.monotonic() - lines.start:,.1f} s")
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -68,4 +68,4 @@ def progress(label: str, total: float, unit: str) -> Iterator[Progress]:
         TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
     )  # fmt: skip
     with RichProgress(*columns, console=Console(stderr=True)) as bar:
-        yield _Bar(bar, bar.add_task(label, total=total, note=""))
+        yield _Bar(bar, bar.add_task(label, total=total, completed=int(done), note=""))

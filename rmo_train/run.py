@@ -4,40 +4,59 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from rmo_train.checkpoint import STATE, TrainState, load_state, newest_checkpoint, read_metrics
+from rmo_train.adapters import check_adapter
+from rmo_train.card import model_card, speed_line
+from rmo_train.checkpoint import (
+    EVALUATION,
+    STATE,
+    TrainState,
+    best_checkpoint,
+    load_state,
+    newest_checkpoint,
+    read_metrics,
+    take_model,
+)
 from rmo_train.config import TrainSettings
+from rmo_train.curves import draw_curves
+from rmo_train.distributed import World, joined, require_several, shard
 from rmo_train.errors import ProcessingError, UserError
+from rmo_train.evaluate import Evaluation, evaluate, overlap_of, reference_logps, summarise
+from rmo_train.hints import Hints
+from rmo_train.job import Job, build_job, check_step_zero, step_zero_noise, with_all_references
+from rmo_train.layout import choose_layout
+from rmo_train.loop import run_evaluation, save_policy, train
 from rmo_train.pairs import PairData, open_pairs
 from rmo_train.plan import Plan, make_plan
+from rmo_train.policy import context_length, identity, load_config, load_model, resolve, save_model
 from rmo_train.progress import say
+from rmo_train.record import Record
 from rmo_train.tables import (
     MANIFEST,
     check_key,
     make_manifest,
     read_json,
     read_manifest,
+    read_table,
     write_bytes,
     write_json,
     write_table,
 )
+from rmo_train.trackers import open_trackers, require_trackers
 
-if TYPE_CHECKING:
-    from rmo_train.distributed import World
-
-IDENTITY_FIELDS = ("weights_sha256", "tokenizer_sha256", "template_sha256")
-LAYOUT = "layout.json"
+RENDERING_FIELDS = ("tokenizer_sha256", "template_sha256")
+IDENTITY_FIELDS = ("weights_sha256", *RENDERING_FIELDS)
 TRAINED_ON = pa.schema([("id", pa.string()), ("group", pa.string())])
 
 
 def check_identity(data: PairData, identity: Any, fields: tuple[str, ...] = IDENTITY_FIELDS) -> None:
     """Refuse a model that is not the one whose log-probs the data carries, naming the field."""
-    for field in fields:
+    for field in fields if data.reference else ():
         expected, found = data.reference.get(field), getattr(identity, field)
         if expected != found:
             raise UserError(
@@ -45,6 +64,16 @@ def check_identity(data: PairData, identity: Any, fields: tuple[str, ...] = IDEN
                 f"({expected!s:.12}), but {identity.name!r} has {found!s:.12}. Give the scored model as --model, score "
                 "again with this one, or pass --ignore-identity if you know that they fit."
             )
+
+
+def check_lengths(data: PairData, model: str) -> None:
+    """Refuse data with a pair that is longer than the model's context."""
+    longest, context = data.longest(), context_length(load_config(model))
+    if longest > context:
+        raise UserError(
+            f"{data.folder}: a pair has {longest} tokens, the context of {model} is {context}; "
+            "score again with --max-length of at most that"
+        )
 
 
 def run_training(
@@ -63,8 +92,6 @@ def run_training(
 
     Returns the lines to print. The same call again resumes an interrupted run, and does nothing after a finished one.
     """
-    from rmo_train.distributed import joined
-
     with joined() as world:
         return _run_training(
             shards, model, out, settings, world, eval_data, resume_from_checkpoint, ignore_identity, overwrite, dry_run
@@ -83,14 +110,18 @@ def _run_training(
     overwrite: bool,
     dry_run: bool,
 ) -> list[str]:
-    from rmo_train.policy import identity
-
+    require_trackers(settings.report_to)
+    if settings.fsdp:
+        require_several(world)
     data = open_pairs(shards)
     plan = make_plan(data, settings, world.size)
+    check_adapter(model)
     found = identity(model)
     if not ignore_identity:
-        check_identity(data, found)
-    held_out = _open_eval(eval_data, data, found, ignore_identity)
+        check_identity(data, found, IDENTITY_FIELDS if data.has_references else RENDERING_FIELDS)
+    held_out = _open_eval(eval_data, data, found, settings, ignore_identity)
+    for pairs in (data, held_out) if held_out is not None else (data,):
+        check_lengths(pairs, model)
     if dry_run:
         return [f"would train {model} on {shards} into {out}", *plan.lines(settings)]
     key = run_key(data, found, settings, held_out, plan)
@@ -125,7 +156,7 @@ def run_key(
     # What is logged or kept, and how pairs are packed and dealt: a run may go on with other values of these.
     incidental = {
         "logging_steps", "save_steps", "save_total_limit", "eval_steps", "tokens_per_batch", "attention", "fsdp",
-        "per_device_train_batch_size", "gradient_accumulation_steps",
+        "per_device_train_batch_size", "gradient_accumulation_steps", "report_to",
     }  # fmt: skip
     return {
         "data": data.fingerprint,
@@ -137,12 +168,16 @@ def run_key(
     }
 
 
-def _open_eval(folder: Path | None, data: PairData, identity: Any, ignore_identity: bool) -> PairData | None:
+def _open_eval(
+    folder: Path | None, data: PairData, identity: Any, settings: TrainSettings, ignore_identity: bool
+) -> PairData | None:
     if folder is None:
+        if settings.eval_steps:
+            raise UserError("--eval-steps needs pairs to evaluate on: give --eval-data, or leave --eval-steps out")
         return None
     held_out = open_pairs(folder)
     if not ignore_identity:
-        check_identity(held_out, identity)
+        check_identity(held_out, identity, IDENTITY_FIELDS if held_out.has_references else RENDERING_FIELDS)
     ids, prompts = len(set(held_out.ids) & set(data.ids)), len(set(held_out.groups) & set(data.groups))
     if ids or prompts:
         raise UserError(
@@ -150,51 +185,6 @@ def _open_eval(folder: Path | None, data: PairData, identity: Any, ignore_identi
             "evaluate on pairs of other prompts"
         )
     return held_out
-
-
-def training_dtype(settings: TrainSettings, data: PairData) -> str:
-    """The precision that the references were scored in, unless --bf16 or --no-bf16."""
-    if settings.bf16 is None:
-        return data.reference.get("dtype", "float32")
-    return "bfloat16" if settings.bf16 else "float32"
-
-
-def build_job(
-    data: PairData, plan: Plan, model_name: str, out: Path, settings: TrainSettings, key: dict[str, Any], **more: Any
-) -> Any:
-    """Load the policy and choose its layout."""
-    import torch
-
-    from rmo_train.attention import use_attention
-    from rmo_train.distributed import World
-    from rmo_train.layout import choose_layout
-    from rmo_train.loop import Job
-    from rmo_train.policy import context_length, load_for_training, load_tokenizer
-
-    torch.manual_seed(settings.seed)
-    tokenizer = load_tokenizer(model_name)
-    model: Any = load_for_training(
-        model_name,
-        training_dtype(settings, data),
-        lora=settings.lora,
-        gradient_checkpointing=settings.gradient_checkpointing,
-        seed=settings.seed,
-    )
-    longest = data.longest()
-    if longest > context_length(model.config):
-        raise UserError(
-            f"{data.folder}: a pair has {longest} tokens, the model's context is {context_length(model.config)}; "
-            "score again with --max-length of at most that"
-        )
-    world: World = more.get("world") or World()
-    remembered = out / LAYOUT  # an interrupted run goes on with the attention it began with: to the last bit
-    attention = read_json(remembered)["attention"] if remembered.is_file() else settings.attention
-    layout = world.agreed(choose_layout(model, data, attention=attention, tokens_per_batch=settings.tokens_per_batch))
-    use_attention(model, layout.path)
-    if world.is_main:
-        write_json(remembered, {"attention": layout.path})
-    say(f"{layout.reason}; {layout.budget} tokens a row, {training_dtype(settings, data)}")
-    return Job(model, tokenizer, data, settings, plan, layout, out, key, **more)
 
 
 def _train_and_write(
@@ -209,68 +199,63 @@ def _train_and_write(
     ignore_identity: bool,
     world: World,
 ) -> list[str]:
-    from rmo_train.card import model_card
-    from rmo_train.distributed import shard
-    from rmo_train.loop import check_step_zero, run_evaluation, save_policy, train
-
     for line in plan.lines(settings):
         say(line)
     job = build_job(data, plan, model, out, settings, key, eval_data=held_out, world=world)
+    job = with_all_references(job, model)
     if state is None:
         say("the reference check is skipped (--ignore-identity)" if ignore_identity else
             check_step_zero(job, step_zero_noise(job, model)))  # fmt: skip
         if world.is_main:
             _try_save(job)
     if settings.fsdp:
-        shard(job.model, world)
-    metrics = train(job, state)
+        shard(job.model)
+    reported = settings.report_to if world.is_main else ()
+    hints = Hints(plan.steps, referenced=job.data.has_references, max_grad_norm=settings.max_grad_norm)
+    with open_trackers(reported, out, key, state.step if state else 0) as trackers:
+        record = Record(out, settings.logging_steps, hints=hints, trackers=trackers)
+        metrics = train(replace(job, record=record), state)
     evaluation = run_evaluation(job) if held_out is not None else None
-    save_policy(job, out)
-    if not world.is_main:
-        return []
+    best = best_checkpoint(out) if settings.load_best_model_at_end else None
+    if best is not None and evaluation is not None:
+        kept = Evaluation.from_json(read_json(best / EVALUATION))
+        best = best if kept.reward_accuracy.value >= evaluation.reward_accuracy.value else None
+        evaluation = kept if best else evaluation
+    if best is None:
+        save_policy(job, out)
+    elif world.is_main:
+        take_model(best, out)
+    return _write_results(job, model, metrics, evaluation, best) if world.is_main else []
+
+
+def _write_results(
+    job: Job, model: str, metrics: dict[str, Any], evaluation: Evaluation | None, best: Path | None
+) -> list[str]:
+    """Everything beside the weights, the manifest last; returns the lines to print."""
+    out, data, plan = job.out, job.data, job.plan
     if evaluation is not None:
-        write_json(out / "eval_results.json", evaluation.as_json())
+        write_json(out / EVALUATION, evaluation.as_json())
     trained_on = pa.table({"id": list(data.ids), "group": list(data.groups)}, schema=TRAINED_ON)
     part = write_table(out / "trained_on.parquet", trained_on, TRAINED_ON, out)
-    card = model_card(model, data, settings, plan, metrics, evaluation)
+    curves = draw_curves(out)
+    card = model_card(model, data, job.settings, plan, metrics, evaluation, best, curves)
     write_bytes(out / "README.md", card.encode())
-    write_json(out / STATE, {"global_step": plan.steps, "log_history": read_metrics(out)})
-    write_json(
-        out / MANIFEST, make_manifest("train", key, {"pairs": len(data), "steps": plan.steps}, [part], model=model)
-    )
+    state = {"global_step": plan.steps, "best_model_checkpoint": best.name if best else None}
+    write_json(out / STATE, {**state, "log_history": read_metrics(out)})
+    counts = {"pairs": len(data), "steps": plan.steps}
+    write_json(out / MANIFEST, make_manifest("train", job.key, counts, [part], model=model))
     lines = [f"trained {plan.steps} steps on {len(data)} pairs; model in {out}"]
+    if metrics:
+        lines.append(speed_line(metrics))
+    if best is not None:
+        lines.append(
+            f"the model is {best.name}: it has the best reward accuracy on --eval-data, so the figures below flatter it"
+        )
     return [*lines, *(evaluation.lines() if evaluation else [])]
 
 
-def step_zero_noise(job: Any, model_name: str) -> float:
-    """sd of D (nats) that the reference columns may differ by: scoring's recorded noise, and that of another precision.
-
-    Where the policy's precision is not the references', the model is also run in theirs on the same pairs.
-    """
-    import torch
-
-    from rmo_train.attention import use_attention
-    from rmo_train.logps import margin_sd, pair_logps
-    from rmo_train.loop import STEP_ZERO_PAIRS
-    from rmo_train.policy import load_model
-
-    recorded = float((job.data.manifest.get("noise_sd") or {}).get("base") or 0.0)
-    scored_in = job.data.reference.get("dtype")
-    if scored_in is None or next(job.model.parameters()).dtype == getattr(torch, scored_in):
-        return recorded
-    rows = job.data.spread(STEP_ZERO_PAIRS)
-    found = []
-    for model in (job.model, load_model(model_name, scored_in)):
-        model.eval()
-        use_attention(model, job.layout.path)
-        found.append(pair_logps(model, job.data, rows, job.layout))
-    return float(np.hypot(recorded, margin_sd(*found)))
-
-
-def _try_save(job: Any) -> None:
+def _try_save(job: Job) -> None:
     """The final save, tried before the first step: a full disk or a missing right is found now, not hours later."""
-    from rmo_train.policy import save_model
-
     trial = job.out / ".save-test"
     try:
         save_model(job.model, job.tokenizer, trial)
@@ -282,17 +267,14 @@ def _try_save(job: Any) -> None:
 
 def run_eval(
     folder: Path, model: str, *, dtype: str = "auto", tokens_per_batch: int | None = None, ignore_identity: bool = False
-) -> Any:
+) -> Evaluation:
     """The Evaluation of `model` on a run or shard folder, with how far that overlaps what the model was trained on."""
-    from rmo_train.evaluate import evaluate, overlap_of, reference_logps, summarise
-    from rmo_train.layout import choose_layout
-    from rmo_train.policy import identity, load_model, resolve
-    from rmo_train.tables import read_table
-
     data = open_pairs(folder)
+    check_adapter(model)
     found = identity(model)
+    check_lengths(data, model)
     if not ignore_identity:
-        check_identity(data, found, ("tokenizer_sha256", "template_sha256"))
+        check_identity(data, found, RENDERING_FIELDS)
     overlap = (0, 0)
     trained = resolve(model)
     manifest = read_manifest(trained) if (trained / "trained_on.parquet").is_file() else None

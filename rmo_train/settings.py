@@ -8,6 +8,7 @@ into a UserError that names the flag.
 from __future__ import annotations
 
 import inspect
+import time
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -20,8 +21,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticUndefined
 
 from rmo_train.errors import FULL, RmoError, Stopped, UserError, cannot_write, nearest
+from rmo_train.progress import is_first
 
 RECIPE = Path("rmo.yaml")
+LAUNCHER_ENDS = 3.0  # seconds; torchrun looks after its processes ten times a second
 SECTIONS = ("data", "score", "proxy", "filter", "train", "eval", "audit")
 
 
@@ -51,7 +54,9 @@ def build(cls: type[S], section: str, recipe: Mapping[str, Any], given: Mapping[
         lines = []
         for err in e.errors():
             field = str(err["loc"][0]) if err["loc"] else ""
-            where = f"{flag_of(field)} (recipe: {section}.{field})" if field else section
+            where = flag_of(field) if field else section
+            if field and section in SECTIONS:
+                where += f" (recipe: {section}.{field})"
             message = err["msg"].removeprefix("Value error, ")
             lines.append(
                 f"{where}: {message}" + (f", got {err['input']!r}" if field and err["type"] != "missing" else "")
@@ -175,6 +180,8 @@ def run_app(app: typer.Typer) -> None:
         typer.echo(f"\n{e}", err=True)
         raise SystemExit(e.exit_code) from None
     except RmoError as e:
+        if not is_first():
+            time.sleep(LAUNCHER_ENDS)  # what all processes find, the first one says; the launcher then ends the others
         typer.echo(f"error: {e}", err=True)
         raise SystemExit(e.exit_code) from None
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -21,6 +22,42 @@ def test_killed_commands_go_on_to_the_same_result(tmp_path):
     kills, _ = measure(tmp_path, 5, limit=96)  # three of score, one each of proxy and filter
     assert {k.command for k in kills} == {"score", "proxy", "filter"}
     assert all(k.passed and k.files_equal == k.files for k in kills), kills
+
+
+def test_a_training_killed_three_times_ends_as_the_undisturbed_one(tmp_path, tiny_model_folder):
+    """kill -9 at moments spread over the run, in float32: the same losses, the same weights, to the last bit."""
+    work = tmp_path
+    for name in ("score", "filter"):
+        arguments = commands(work, DATA, tiny_model_folder, 96)[name].arguments
+        subprocess.run([sys.executable, "-m", "rmo_curate.cli", *arguments], check=True, capture_output=True)
+
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        settings = (
+            "--model", tiny_model_folder, "--out", out, "--learning-rate", 1e-3, "--num-train-epochs", 12,
+            "--save-steps", 3, "--save-total-limit", 2, "--per-device-train-batch-size", 2, "--attention", "segments",
+        )  # fmt: skip
+        command = [sys.executable, "-m", "rmo_train", "run", work / "shards", *settings]
+        return subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, start_new_session=True)
+
+    def steps(out: Path) -> int:
+        return len((out / "metrics.jsonl").read_bytes().splitlines()) if (out / "metrics.jsonl").exists() else 0
+
+    whole, killed = work / "whole", work / "killed"
+    assert start(whole).wait(timeout=120) == 0
+    total = steps(whole)
+    for share in (0.2, 0.5, 0.8):
+        process = start(killed)
+        while steps(killed) < share * total and process.poll() is None:
+            time.sleep(0.002)
+        assert process.poll() is None, "it ended before it was killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert start(killed).wait(timeout=120) == 0
+    lines = [[json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] for out in (whole, killed)]
+    assert [(x["step"], x["loss"], x["grad_norm"]) for x in lines[0]] == [
+        (x["step"], x["loss"], x["grad_norm"]) for x in lines[1]
+    ]
+    assert (whole / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
 
 
 # What is there when the stage has begun.

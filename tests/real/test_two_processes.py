@@ -17,6 +17,8 @@ from tests.rmo_curate.scored import score_demo
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-5  # float32: the same sums in another order
+TORCHRUN = ("torch.distributed.run", "--nproc-per-node", "2")
+ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")  # with no GPU there: two CPU ones
 pytestmark = pytest.mark.real
 
 
@@ -28,11 +30,13 @@ def shards(tiny_model_folder, tmp_path_factory) -> Path:
     return folder / "shards"
 
 
-def trained(shards: Path, model: Path, out: Path, processes: int, *more: str) -> tuple[list[float], dict]:
-    """Losses and weights of a run of 8 pairs a step, on `processes` processes."""
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
+def trained(
+    shards: Path, model: Path, out: Path, processes: int, *more: str, launcher: tuple[str, ...] = TORCHRUN
+) -> tuple[list[float], dict]:
+    """Losses and weights of a run of 8 pairs a step, on one process or two."""
+    launched = ["-m", *launcher] if processes > 1 else []
     command = [
-        sys.executable, *launcher, "-m", "rmo_train", "run", str(shards), "--model", str(model), "--out", str(out),
+        sys.executable, *launched, "-m", "rmo_train", "run", str(shards), "--model", str(model), "--out", str(out),
         "--learning-rate", "1e-3", "--gradient-accumulation-steps", "1", "--num-train-epochs", "2",
         "--per-device-train-batch-size", str(8 // processes), "--attention", "segments", "--save-steps", "5", *more,
     ]  # fmt: skip
@@ -56,6 +60,25 @@ def test_two_processes_give_what_one_gives(shards, tiny_model_folder, tmp_path, 
     one = trained(shards, tiny_model_folder, tmp_path / "one", 1, *mode)
     assert_equal(one, trained(shards, tiny_model_folder, tmp_path / "replicated", 2, *mode))
     assert_equal(one, trained(shards, tiny_model_folder, tmp_path / "sharded", 2, "--fsdp", *mode))
+
+
+def test_accelerate_launch_starts_them_too(shards, tiny_model_folder, tmp_path):
+    one = trained(shards, tiny_model_folder, tmp_path / "one", 1)
+    assert_equal(one, trained(shards, tiny_model_folder, tmp_path / "two", 2, launcher=ACCELERATE))
+    assert_equal(one, trained(shards, tiny_model_folder, tmp_path / "sharded", 2, "--fsdp", launcher=ACCELERATE))
+
+
+def test_what_cannot_be_trained_is_said_once(shards, tiny_model_folder, tmp_path):
+    """All processes find it, the first one speaks, none hangs."""
+    command = [
+        sys.executable, "-m", *TORCHRUN, "-m", "rmo_train", "run", str(shards), "--model", str(tiny_model_folder),
+        "--out", str(tmp_path / "out"), "--per-device-train-batch-size", "400",
+    ]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert done.stderr.count("is larger than the data") == 1, done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("first", "second"), [(2, 1), (1, 2)])

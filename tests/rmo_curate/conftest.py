@@ -157,7 +157,7 @@ def first_layout() -> Iterator[None]:
     from rmo_train import layout
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layout, "_fastest", lambda model, paths, data, layout_of: paths[0])
+        patch.setattr(layout, "_fastest", lambda model, paths, *rest: paths[0])
         yield
 
 
@@ -194,7 +194,7 @@ def nothing_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a model is loaded")
 
     monkeypatch.setattr("rmo_curate.job.TransformersEngine", refuse)
-    monkeypatch.setattr("rmo_train.run.build_job", refuse)
+    monkeypatch.setattr("rmo_train.job.build_job", refuse)
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
         write(path, content)
 
     with monkeypatch.context() as patch:
-        for module in ("rmo_train.tables", "rmo_train.checkpoint"):
+        for module in ("rmo_train.tables", "rmo_train.record"):
             patch.setattr(f"{module}.write_bytes", killed)
         with pytest.raises(Killed):
             score(demo_data, tiny_model_folder, run, proxy_folds=2)

@@ -66,7 +66,7 @@ def test_the_fastest_as_measured_is_taken(monkeypatch):
         seconds.update({"segments": 3.0, "dense": 3.0, "rows": 3.0, fastest: 2.0})
         layouts._measured.clear()
         assert choose_layout(model, data_of()).path == fastest
-    seconds.update({"segments": 3.0, "dense": 2.9, "rows": 2.8})  # within noise: the first candidate
+    seconds.update({"segments": 3.0, "dense": 2.95, "rows": 2.9})  # within noise: the first candidate
     layouts._measured.clear()
     assert choose_layout(model, data_of()).path == "segments"
 
@@ -80,11 +80,19 @@ def test_models_of_one_shape_are_measured_once_a_process(monkeypatch):
 
     monkeypatch.setattr(layouts, "response_logps", counted)
     first = choose_layout(model_of("llama"), data_of())
-    assert Counter(measured) == {"segments": 2, "dense": 2, "rows": 2}  # a warm-up and the measurement
+    assert Counter(measured) == {"segments": 3, "dense": 3, "rows": 3}  # a warm-up and two measurements
     assert choose_layout(model_of("llama"), data_of()).path == first.path
-    assert len(measured) == 6
+    assert len(measured) == 9
     choose_layout(model_of("llama"), data_of("other data"))
-    assert len(measured) == 12
+    assert len(measured) == 18
+
+
+def test_training_is_timed_on_pairs_and_scoring_on_what_they_share():
+    data = data_of()
+    scored, trained = layouts.sample_trees(data), layouts.sample_pairs(data)
+    assert all(len(t.responses) == 2 for t in trained)
+    assert sorted(o for t in trained for o in t.owners) == list(range(2 * len(trained)))
+    assert sum(t.tokens for t in trained) >= min(layouts.SAMPLE_TOKENS, sum(t.tokens for t in scored))
 
 
 def test_a_path_that_is_asked_for_is_taken():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rmo_train.errors import UserError
-from rmo_train.losses import LOSSES, LossParameters, PairLogps, loss_named, mixed
+from rmo_train.losses import LOSSES, LossParameters, PairLogps, loss_named, mixed, sft, with_sft
 
 #  pair   chosen (tokens)   rejected (tokens)   log-ratios   D - D_ref   m_chosen - m_rejected
 #  0      -10 (4)           -14 (8)             1, -2        3           -2.5 + 1.75 = -0.75
@@ -148,13 +148,64 @@ def test_dpo_mixed_by_confidence_is_cdpo():
     torch.testing.assert_close(found, LOSSES["cdpo"].value(LOGPS, PARAMETERS))
 
 
+# Per token the chosen responses of LOGPS have -10/4 and -14/8 nats, the rejected ones -14/8 and -10/4.
+NLL = torch.tensor([2.5, 1.75], dtype=torch.float64)
+
+
+def test_the_sft_term_is_the_chosen_responses_negative_log_likelihood_per_token():
+    torch.testing.assert_close(sft(LOGPS), NLL)
+    for name, loss in LOSSES.items():
+        weighted = LossParameters(beta=0.5, label_smoothing=0.2, sft_weight=0.1)
+        expected = torch.tensor(BY_HAND[name], dtype=torch.float64) + 0.1 * NLL
+        torch.testing.assert_close(with_sft(loss, LOGPS, weighted), expected, atol=1e-6, rtol=0)
+
+
+def test_the_sft_term_pushes_chosen_tokens_alike_and_leaves_rejected_ones_alone():
+    logps = random_logps(requires_grad=True)
+    weighted, plain = LossParameters(beta=0.5, sft_weight=0.3), LossParameters(beta=0.5)
+    for name, loss in LOSSES.items():
+        found, without = (
+            torch.autograd.grad(with_sft(loss, logps, p).sum(), (logps.chosen, logps.rejected))
+            for p in (weighted, plain)
+        )
+        # d/d(sum of log-probs) of -weight sum / tokens: a token's own share, whatever the loss and the pair.
+        torch.testing.assert_close(found[0] - without[0], -0.3 / logps.chosen_tokens, msg=name)
+        assert torch.equal(found[1], without[1]), name
+
+
+def test_the_sft_term_follows_a_labels_confidence():
+    weighted = LossParameters(beta=0.5, sft_weight=1.0)
+    confidence = torch.tensor([0.9, 0.25], dtype=torch.float64)
+    dpo = LOSSES["dpo"]
+    added = mixed(dpo, LOGPS, weighted, confidence) - mixed(dpo, LOGPS, LossParameters(beta=0.5), confidence)
+    # c times the chosen's, 1 - c times the rejected's: 0.9 * 2.5 + 0.1 * 1.75, 0.25 * 1.75 + 0.75 * 2.5
+    torch.testing.assert_close(added, torch.tensor([2.425, 2.3125], dtype=torch.float64))
+
+
+def test_orpo_alone_has_an_sft_term_unless_told_otherwise():
+    assert {name: loss.parameters().sft_weight for name, loss in LOSSES.items()} == dict.fromkeys(LOSSES, 0) | {
+        "orpo": 1.0
+    }
+    assert LOSSES["orpo"].parameters(sft_weight=0).sft_weight == 0
+    assert LOSSES["dpo"].parameters(sft_weight=0.2) == LossParameters(0.1, sft_weight=0.2)
+
+
 def test_unknown_loss_is_refused_with_the_nearest_name():
     assert loss_named("simpo") is LOSSES["simpo"]
     with pytest.raises(UserError, match=r"'smpo'.*dpo, .*did you mean 'simpo'"):
         loss_named("smpo")
 
 
-@pytest.mark.parametrize(("field", "value"), [("beta", 0.0), ("beta", float("nan")), ("label_smoothing", 0.5)])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("beta", 0.0),
+        ("beta", float("nan")),
+        ("label_smoothing", 0.5),
+        ("sft_weight", -0.1),
+        ("sft_weight", float("inf")),
+    ],
+)
 def test_parameters_out_of_range_are_refused_by_flag(field, value):
     with pytest.raises(UserError, match="--" + field.replace("_", "-")):
         LossParameters(**{"beta": 0.1, field: value})

@@ -1,12 +1,13 @@
 """Parity with TRL: its own loss code, called on the same log-probs."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from rmo_train.losses import LOSSES, LossParameters, PairLogps
+from rmo_train.losses import LOSSES, LossParameters, PairLogps, sft, with_sft
 
 pytestmark = pytest.mark.real
 
@@ -25,18 +26,25 @@ def logps() -> PairLogps:
     return PairLogps(*moved, *refs, *tokens)
 
 
-def trl_dpo_loss(loss_type: str, logps: PairLogps, i: int, parameters: LossParameters) -> torch.Tensor:
-    """`DPOTrainer._compute_loss` on pair i alone (it returns a mean); the model returns the log-probs that we have."""
+def trl_dpo_loss(
+    loss_types: dict[str, float], logps: PairLogps, rows: Sequence[int], parameters: LossParameters
+) -> torch.Tensor:
+    """`DPOTrainer._compute_loss` on the pairs `rows` (it returns a mean); the model returns the log-probs we have.
+
+    loss_types: TRL's names and their weights.
+    """
     from trl import DPOTrainer
 
-    tokens = [int(logps.chosen_tokens[i]), int(logps.rejected_tokens[i])]
+    at = torch.tensor(rows)
+    tokens = torch.cat([logps.chosen_tokens[at], logps.rejected_tokens[at]]).int().tolist()
+    totals = torch.cat([logps.chosen[at], logps.rejected[at]])
     length = 1 + max(tokens)  # one prompt token
-    mask = torch.zeros(2, length, dtype=torch.long)
-    per_token = torch.zeros(2, length - 1)
-    for row, (count, total) in enumerate(zip(tokens, (logps.chosen[i], logps.rejected[i]), strict=True)):
+    mask = torch.zeros(len(tokens), length, dtype=torch.long)
+    per_token = torch.zeros(len(tokens), length - 1)
+    for row, (count, total) in enumerate(zip(tokens, totals, strict=True)):
         mask[row, 1 : 1 + count] = 1
         per_token[row, :count] = total / count
-    blank = torch.zeros(2, length - 1)
+    blank = torch.zeros(len(tokens), length - 1)
     trainer = SimpleNamespace(
         model=SimpleNamespace(training=False),
         accelerator=CPU,
@@ -44,8 +52,8 @@ def trl_dpo_loss(loss_type: str, logps: PairLogps, i: int, parameters: LossParam
         ld_alpha=None,
         precompute_ref_logps=True,
         f_divergence_type="reverse_kl",
-        loss_types=[loss_type],
-        loss_weights=[1.0],
+        loss_types=list(loss_types),
+        loss_weights=list(loss_types.values()),
         beta=parameters.beta,
         label_smoothing=parameters.label_smoothing,
         use_weighting=False,
@@ -56,8 +64,8 @@ def trl_dpo_loss(loss_type: str, logps: PairLogps, i: int, parameters: LossParam
         "input_ids": torch.zeros_like(mask),
         "attention_mask": torch.ones_like(mask),
         "completion_mask": mask,
-        "ref_chosen_logps": logps.ref_chosen[i : i + 1],
-        "ref_rejected_logps": logps.ref_rejected[i : i + 1],
+        "ref_chosen_logps": logps.ref_chosen[at],
+        "ref_rejected_logps": logps.ref_rejected[at],
     }
 
     def model(**_: object) -> SimpleNamespace:
@@ -73,8 +81,23 @@ def trl_dpo_loss(loss_type: str, logps: PairLogps, i: int, parameters: LossParam
 def test_equals_the_dpo_trainers(name, loss_type, smoothing, logps):
     for beta in (0.1, 0.7):
         parameters = LossParameters(beta, smoothing)
-        theirs = torch.stack([trl_dpo_loss(loss_type, logps, i, parameters) for i in range(N)])
+        theirs = torch.stack([trl_dpo_loss({loss_type: 1.0}, logps, [i], parameters) for i in range(N)])
         torch.testing.assert_close(LOSSES[name].value(logps, parameters), theirs, **TOLERANCE)
+
+
+def test_the_sft_term_equals_the_dpo_trainers_second_loss_pair_by_pair(logps):
+    parameters = LossParameters(0.1, sft_weight=0.5)
+    both = {"sigmoid": 1.0, "sft": 0.5}
+    theirs = torch.stack([trl_dpo_loss(both, logps, [i], parameters) for i in range(N)])
+    torch.testing.assert_close(with_sft(LOSSES["dpo"], logps, parameters), theirs, **TOLERANCE)
+
+
+def test_over_several_pairs_the_dpo_trainers_sft_loss_weighs_tokens_and_ours_pairs(logps):
+    """Its mean is over all chosen tokens of a micro-batch, so that it depends on which pairs come together."""
+    theirs = trl_dpo_loss({"sft": 1.0}, logps, range(N), LossParameters(0.1))
+    by_token = (sft(logps) * logps.chosen_tokens).sum() / logps.chosen_tokens.sum()
+    torch.testing.assert_close(theirs, by_token, **TOLERANCE)
+    assert (sft(logps).mean() - by_token).abs() > 1e-2
 
 
 def cpo_trainer(loss_type: str, parameters: LossParameters) -> SimpleNamespace:
