@@ -12,70 +12,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 
+from benchmarks.data import Loaded, load
 from benchmarks.environment import environment
-from rmo_train.pairs import PairData, Ragged
-from rmo_train.tables import prompt_group, write_json
+from benchmarks.workers import Worker, answers_to_parent, peak_gib, questions
+from rmo_train.tables import write_json
+from rmo_train.throughput import matmul_rate
 
 HERE = Path(__file__).parent
 Scorer = Callable[[np.ndarray], np.ndarray]  # rows of the data -> log-probs [n, 2]
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """The pairs of one file: tokens for the engines, messages for TRL."""
-
-    tokens: PairData
-    messages: list[dict[str, Any]]
-
-
-def load(path: str, limit: int | None, model: str) -> Loaded:
-    """The first `limit` pairs of a preference file, rendered for `model`, pairs of one prompt side by side."""
-    from rmo_curate.sources import Pair, open_source
-    from rmo_train.policy import load_tokenizer
-    from rmo_train.rendering import Conversation, Rendered, Renderer
-
-    pairs = [r for r in open_source([path]).records() if isinstance(r, Pair)][:limit]
-    first: dict[str, int] = {}
-    groups = [prompt_group(p.prompt, p.tools) for p in pairs]
-    for group in groups:
-        first.setdefault(group, len(first))
-    order = sorted(range(len(pairs)), key=lambda i: first[groups[i]])
-    renderer = Renderer(load_tokenizer(model))
-    rendered = renderer.render_many([Conversation(p.prompt, p.chosen, p.rejected, p.tools) for p in pairs])
-    good = [i for i in order if isinstance(rendered[i], Rendered)]
-
-    def ragged(column: str) -> Ragged:
-        return Ragged.from_lists([np.array(getattr(rendered[i], column), dtype=np.int32) for i in good])
-
-    ones = np.ones(len(good))
-    tokens = PairData(
-        Path(path),
-        {},
-        np.array([pairs[i].id for i in good], dtype=object),
-        np.array([groups[i] for i in good], dtype=object),
-        ragged("prompt_ids"),
-        ragged("chosen_ids"),
-        ragged("rejected_ids"),
-        ones,
-        ones,
-    )
-    messages = [{"prompt": pairs[i].prompt, "chosen": pairs[i].chosen, "rejected": pairs[i].rejected} for i in good]
-    return Loaded(tokens, messages)
 
 
 def blocks_of(groups: np.ndarray, n: int) -> list[np.ndarray]:
@@ -193,56 +149,20 @@ METHODS: dict[str, Callable[[dict[str, Any], Loaded], Scorer]] = {
 
 def worker(method: str, path: str, limit: int | None, plan: dict[str, Any]) -> None:
     """Load, score two pairs, then answer one JSON line a block: {"rows": [first, end]} on standard input."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print goes to standard error
+    answers = answers_to_parent()
     data = load(path, limit, plan["model"])
     score = METHODS[method](plan, data)
     score(np.arange(2))
-    print(json.dumps({"ready": len(data.tokens)}), file=answers)
-    for line in sys.stdin:
-        first, end = json.loads(line)["rows"]
+    print(json.dumps({"pairs": len(data.tokens)}), file=answers)
+    for question in questions():
         start = time.perf_counter()
-        logps = score(np.arange(first, end))
+        logps = score(np.arange(*question["rows"]))
         seconds = time.perf_counter() - start
-        kilobytes = sum(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        answer = {"seconds": seconds, "peak_gib": kilobytes / 2**20, "margins": (logps[:, 0] - logps[:, 1]).tolist()}
-        print(json.dumps(answer), file=answers)
+        margins = (logps[:, 0] - logps[:, 1]).tolist()
+        print(json.dumps({"seconds": seconds, "peak_gib": peak_gib(), "margins": margins}), file=answers)
 
 
 # ---------------------------------------------------------------------------------------------------- the run
-
-
-class Worker:
-    """One method in its own process."""
-
-    def __init__(self, method: str, path: str, limit: int | None):
-        arguments = ["--worker", method, "--data", f"x={path}", *(["--limit", str(limit)] if limit else [])]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.score", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(Path(os.environ.get("TMPDIR", "/tmp")) / f"score-{method}.log").open("w"),
-            text=True,
-        )
-        self.ready = bool(self._answer())
-
-    def _answer(self) -> dict[str, Any] | None:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        return json.loads(line) if line else None
-
-    def score(self, rows: np.ndarray) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"rows": [int(rows[0]), int(rows[-1]) + 1]}) + "\n")
-        self.process.stdin.flush()
-        answer = self._answer()
-        assert answer is not None, "the method's process ended"
-        return answer
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def work_of(data: Loaded) -> dict[str, Any]:
@@ -267,19 +187,6 @@ def work_of(data: Loaded) -> dict[str, Any]:
     }
 
 
-def matmul_rate(dtype: str) -> float:
-    """GFLOP/s of 2,048-wide matrix products, the median of 9."""
-    import torch
-
-    a, b = (torch.randn(2048, 2048).to(getattr(torch, dtype)) for _ in range(2))
-    seconds = []
-    for _ in range(10):
-        start = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - start)
-    return 2 * 2048**3 / statistics.median(seconds[1:]) / 1e9
-
-
 def model_flop(model: str) -> tuple[int, int]:
     """Floating-point operations of a token in the decoder's matrices, and of a predicted token in the head."""
     from rmo_train.logps import causal_parts
@@ -298,17 +205,18 @@ def measure(name: str, path: str, plan: dict[str, Any]) -> Iterator[dict[str, An
     blocks = blocks_of(data.tokens.groups, plan["blocks"])
     work = work_of(data)
     operations = operations_of(work, plan["model"])
-    workers = {m: Worker(m, path, limit) for m in plan["methods"]}
+    more = ["--data", f"x={path}", *(["--limit", str(limit)] if limit else [])]
+    workers = {m: Worker("benchmarks.score", m, ["--worker", m, *more]) for m in plan["methods"]}
     for method in [m for m, w in workers.items() if not w.ready]:
         print(f"{name}: {method} left out, it does not run here", flush=True)
         del workers[method]
     found: dict[str, list[dict[str, Any]]] = {m: [] for m in workers}
     rates = []
     for k, block in enumerate(blocks):
-        rates.append(matmul_rate(plan["dtype"]))
+        rates.append(matmul_rate(torch.device("cpu"), getattr(torch, plan["dtype"])) / 1e9)
         for method, process in workers.items():
             if k < plan["methods"][method]:
-                answer = process.score(block)
+                answer = process.ask({"rows": [int(block[0]), int(block[-1]) + 1]})
                 found[method].append(answer)
                 print(f"{name} block {k}: {method} {len(block) / answer['seconds']:.2f} pairs/s", flush=True)
         yield {**work, "matmul_gflops": rates, "methods": summary(blocks, found, operations, rates)}

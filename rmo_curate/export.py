@@ -10,7 +10,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from rmo_curate.card import CONFIGS
+from rmo_curate.card import CONFIGS, described
 from rmo_curate.export_formats import FORMATS, Format, Inexpressible, Shape, Trainer
 from rmo_curate.replacing import replacing
 from rmo_train import tables
@@ -76,7 +76,7 @@ def fill(folder: Path, shards: Path, manifest: dict[str, Any], to: Trainer, out:
     key = {"to": str(to), "shards": [part["sha256"] for part in manifest["parts"]]}
     numbers = {"kept": kept(counts), "written": counts.written, "omitted": counts.omitted.total()}
     tables.write_json(folder / tables.MANIFEST, tables.make_manifest("export", key, numbers, files))
-    tables.write_bytes(folder / "README.md", readme(form, to, out, counts).encode())
+    tables.write_bytes(folder / "README.md", readme(form, to, out, counts, files).encode())
     return counts
 
 
@@ -156,8 +156,9 @@ def losses(counts: Counts) -> list[str]:
     return lines
 
 
-def readme(form: Format, to: Trainer, out: Path, counts: Counts) -> str:
-    front = f"---\n{yaml.safe_dump({'configs': CONFIGS[:1]}, sort_keys=False)}---\n\n" if to is Trainer.TRL else ""
+def readme(form: Format, to: Trainer, out: Path, counts: Counts, files: list[tables.PartFile]) -> str:
+    configs = [described(CONFIGS[0], [asdict(f) for f in files])]
+    front = f"---\n{yaml.safe_dump({'configs': configs}, sort_keys=False)}---\n\n" if to is Trainer.TRL else ""
     lines = [
         f"# {counts.written:,} preference pairs for {to}",
         "",

@@ -93,8 +93,8 @@ def evaluate(
 @app.command()
 @flags(GenerationSettings)
 def generate(
+    prompts: Annotated[Path, typer.Argument(help="JSON lines, a JSON list, Parquet, or a run or shard folder")],
     model: Annotated[str, typer.Option(help="Model that answers: a folder, a hub name or smollm2-135m")],
-    prompts: Annotated[Path, typer.Option(help="JSON lines, a JSON list, Parquet, or a run or shard folder")],
     out: Annotated[Path, typer.Option(help="JSON file for the answers, in AlpacaEval's form")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out")] = False,
     **given: Any,

@@ -52,7 +52,7 @@ class Prompt:
 def read_prompts(source: Path, limit: int | None = None) -> list[Prompt]:
     """The prompts of the first `limit` records in their order; UserError at the first record that has none."""
     if not source.exists():
-        raise UserError(f"--prompts {source}: no such file; expected JSON lines, a JSON list or Parquet")
+        raise UserError(f"{source}: no such file; expected JSON lines, a JSON list or Parquet")
     prompts: list[Prompt] = []
     of_pairs: set[str] = set()
     for number, (where, record) in enumerate(_records(source), start=1):
@@ -66,7 +66,7 @@ def read_prompts(source: Path, limit: int | None = None) -> list[Prompt]:
         if number == limit:
             break
     if not prompts:
-        raise UserError(f"--prompts {source}: no records in it; expected records with {EXPECTED}")
+        raise UserError(f"{source}: no records in it; expected records with {EXPECTED}")
     return prompts
 
 
@@ -86,7 +86,7 @@ def _records(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         else:
             yield from _of_json(source)
     except (UnicodeDecodeError, json.JSONDecodeError, pyarrow.lib.ArrowInvalid) as e:
-        raise UserError(f"--prompts {source}: neither JSON lines, a JSON list nor Parquet: {e}") from e
+        raise UserError(f"{source}: neither JSON lines, a JSON list nor Parquet: {e}") from e
 
 
 def _of_parquet(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -94,7 +94,7 @@ def _of_parquet(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     columns = [name for name in file.schema_arrow.names if name in COLUMNS]
     if not columns:
         found = ", ".join(file.schema_arrow.names)
-        raise UserError(f"--prompts {source}: its columns are {found}; expected {EXPECTED}")
+        raise UserError(f"{source}: its columns are {found}; expected {EXPECTED}")
     row = 0
     for batch in file.iter_batches(batch_size=1024, columns=columns):
         for record in batch.to_pylist():
@@ -126,7 +126,7 @@ def _of_folder(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         manifest = read_manifest(folder)
     if manifest is None or stage not in ("run", "shards"):
         raise UserError(
-            f"--prompts {folder}: a folder, but no finished run or shard folder; expected a file of JSON lines, a JSON "
+            f"{folder}: a folder, but no finished run or shard folder; expected a file of JSON lines, a JSON "
             "list or Parquet"
         )
     row = 0

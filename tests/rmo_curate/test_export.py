@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,20 @@ def test_trl_gets_message_lists_that_load_as_a_data_set(make_shards, tmp_path, m
     assert data["chosen"][2] == SEVERAL["chosen"]
     assert data["tools"][:] == [None, None, None, TOOLS, None]
     assert len(list((tmp_path / "out" / "data").iterdir())) == 3
+
+
+def test_an_export_made_again_in_its_folder_is_not_answered_with_the_old_one(make_shards, tmp_path):
+    from datasets import load_dataset
+
+    def loaded() -> list[str]:
+        data = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+        return [row[0]["content"] for row in data["chosen"]]
+
+    for answer in ("Yes", "Certainly"):
+        folder = make_shards([{**PLAIN, "chosen": answer}])
+        export.run_export(folder, Trainer.TRL, tmp_path / "out")
+        assert loaded() == [answer]
+        shutil.rmtree(folder), shutil.rmtree(tmp_path / "out")
 
 
 def test_trl_gets_template_settings_where_every_pair_has_the_same_names(make_shards, tmp_path):

@@ -133,7 +133,7 @@ def test_a_batch_that_does_not_fit_is_halved(model, requests, monkeypatch, capsy
 
 def test_the_file_is_alpaca_evals_in_the_order_of_the_prompts(tiny_model_folder, prompts, tmp_path):
     out = tmp_path / "new" / "outputs.json"
-    done = train("generate", "--model", tiny_model_folder, "--prompts", prompts, "--out", out, "--max-new-tokens", 6,
+    done = train("generate", prompts, "--model", tiny_model_folder, "--out", out, "--max-new-tokens", 6,
                  "--dtype", "float32", "--batch-size", 3)  # fmt: skip
     assert done.code == 0, done
     assert done.out.startswith(f"4 answers of tiny in {out}")
@@ -157,7 +157,7 @@ def test_cut_answers_are_counted(tiny_model_folder, prompts, tmp_path):
 def test_a_finished_file_stays_unless_told(tiny_model_folder, prompts, tmp_path):
     out = tmp_path / "outputs.json"
     out.write_text("[]")
-    given = ("generate", "--model", tiny_model_folder, "--prompts", prompts, "--out", out, "--max-new-tokens", 2)
+    given = ("generate", prompts, "--model", tiny_model_folder, "--out", out, "--max-new-tokens", 2)
     assert train(*given).refused("exists already", "--overwrite")
     assert out.read_text() == "[]"
     assert train(*given, "--overwrite").code == 0
@@ -169,7 +169,7 @@ def test_ctrl_c_leaves_nothing(tiny_model_folder, prompts, tmp_path, monkeypatch
         raise KeyboardInterrupt
 
     monkeypatch.setattr(decoding, "_decode_batch", interrupted)
-    stopped = train("generate", "--model", tiny_model_folder, "--prompts", prompts, "--out", tmp_path / "o.json")
+    stopped = train("generate", prompts, "--model", tiny_model_folder, "--out", tmp_path / "o.json")
     assert stopped.code == 130 and "o.json is not written" in stopped.err
     assert [p.name for p in tmp_path.iterdir()] == ["prompts.jsonl"]
 
@@ -178,7 +178,7 @@ def test_what_cannot_be_answered_is_refused_before_the_model_is_loaded(prompts, 
     short = write_tiny_model(tmp_path / "short", context=40)
     (short / "model.safetensors").write_text("not read")
     monkeypatch.setattr(generation, "find_spec", lambda name: None)
-    given = ("generate", "--model", short, "--prompts", prompts, "--out", tmp_path / "o.json")
+    given = ("generate", prompts, "--model", short, "--out", tmp_path / "o.json")
     assert train(*given, "--max-new-tokens", 30).refused("prompts.jsonl, line 2: ", "more than the 40", "or less")
     assert train(*given, "--engine", "vllm").refused("vLLM is not installed", "--engine transformers")
     assert train(*given, "--top-p", 0).refused("--top-p: Input should be greater than 0, got 0.0")

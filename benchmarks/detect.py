@@ -1,0 +1,205 @@
+"""How well each rule finds flipped labels, held out: the grid of benchmarks/plan.yaml, a resumable job a cell.
+
+    python -m benchmarks.detect --judged TRAIN --gold GOLD --hh FILE --work FOLDER [--cell NAME]
+    python -m benchmarks.detect --table
+
+A cell flips some labels by a hash of id and seed, scores the pairs and cross-fitted proxies with `rmo-curate` as a user
+would, and only then compares every rule with what was flipped. GOLD, the judge's log-odds, tells clear pairs from
+near-ties; no stage reads it. Writes benchmarks/results/detect/<cell>.json; a cell that is there is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from benchmarks.detection import DRAWS, figures, length_strata_of
+from benchmarks.environment import environment
+from rmo_train.tables import fraction_of_hash, read_json, write_json
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "detect"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One experiment: which labels are flipped, and how the proxies are trained."""
+
+    data: str
+    flips: str  # none, uniform or longer
+    rate: float
+    folds: int
+    epochs: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.data}-{self.flips}{round(100 * self.rate)}-k{self.folds}-e{self.epochs}-s{self.seed}"
+
+
+def cells(plan: dict[str, Any]) -> list[Cell]:
+    """The grid: the first seed of every cell before the second of any."""
+    found = [
+        Cell(seed=seed, **{k: v for k, v in row.items() if k != "seeds"})
+        for row in plan["cells"]
+        for seed in row["seeds"]
+    ]
+    return sorted(found, key=lambda cell: cell.seed)
+
+
+# ---------------------------------------------------------------------------------------------------- a cell's data
+
+
+def records(plan: dict[str, Any], data: str, path: Path) -> list[dict[str, Any]]:
+    """The records that the plan takes of a file, each with an id of its own."""
+    with gzip.open(path, "rt", encoding="utf-8") as f:
+        rows = [{"id": f"{data}-{n}", **json.loads(line)} for n, line in enumerate(f)]
+    if "pairs" in plan["data"][data]:
+        return rows[: plan["data"][data]["pairs"]]
+    prompts: dict[str, None] = {}
+    for row in rows:
+        prompts.setdefault(row["prompt"])
+    first = set(list(prompts)[: plan["data"][data]["prompts"]])
+    return [row for row in rows if row["prompt"] in first]
+
+
+def flipped_ids(rows: list[dict[str, Any]], cell: Cell) -> set[str]:
+    """Ids of the pairs whose labels are exchanged."""
+    drawn = {row["id"]: fraction_of_hash("flip", cell.seed, row["id"]) for row in rows}
+    if cell.flips == "uniform":
+        return {i for i, draw in drawn.items() if draw < cell.rate}
+    if cell.flips == "longer":
+        shorter_won = [row["id"] for row in rows if len(row["chosen"]) < len(row["rejected"])]
+        return set(sorted(shorter_won, key=lambda i: drawn[i])[: round(cell.rate * len(rows))])
+    return set()
+
+
+def run_cell(cell: Cell, rows: list[dict[str, Any]], model: str, work: Path) -> dict[str, float]:
+    """Score the cell's pairs and its proxies; minutes of both. A finished stage costs nothing and keeps its time."""
+    flipped = flipped_ids(rows, cell)
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "pairs.jsonl").open("w", encoding="utf-8") as f:
+        for row in rows:
+            if row["id"] in flipped:
+                row = {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
+            f.write(json.dumps(row, ensure_ascii=False) + "\n")
+    run, timing = work / "run", work / "minutes.json"
+    minutes: dict[str, float] = read_json(timing) if timing.exists() else {}
+    score = ("score", work / "pairs.jsonl", "--model", model, "--out", run, "--proxy-folds", 0)
+    proxy = ("proxy", run, "--folds", cell.folds, "--epochs", cell.epochs, "--seed", cell.seed)
+    for name, arguments in (("reference", score), ("proxies", (*proxy, *steps_of_epochs(cell, len(rows))))):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "rmo_curate", *map(str, arguments)], check=True)
+        if name not in minutes:
+            minutes[name] = (time.perf_counter() - start) / 60
+            write_json(timing, minutes)
+    return minutes
+
+
+def steps_of_epochs(cell: Cell, pairs: int) -> tuple[str, ...]:
+    """Proxies of several epochs are scored after each."""
+    if cell.epochs == 1:
+        return ()
+    seen = pairs if cell.folds == 1 else pairs * (cell.folds - 1) // cell.folds
+    return ("--steps", ",".join(str(seen // 16 * epoch) for epoch in range(1, cell.epochs)))
+
+
+# ---------------------------------------------------------------------------------------------------- its figures
+
+
+def measure(cell: Cell, flipped: set[str], clear: set[str] | None, run_folder: Path) -> dict[str, Any]:
+    """Every rule against the truth, on all pairs and on the clear ones."""
+    from rmo_curate.rules import RULES
+    from rmo_curate.runs import open_run
+
+    run = open_run(run_folder)
+    trajectory = run.trajectory()
+    scores = run.scores(trajectory)
+    pairs = run.pairs(["id", "prompt"])
+    ids = pairs["id"].to_pylist()
+    groups = np.array([json.dumps(prompt) for prompt in pairs["prompt"].to_pylist()], dtype=object)
+    wrong = np.array([i in flipped for i in ids])
+    strata = length_strata_of(scores.chosen_tokens, scores.rejected_tokens)
+    subsets = {"all": np.ones(len(ids), dtype=bool)}
+    if clear is not None:
+        subsets["clear"] = np.array([i in clear for i in ids])
+    suspicions = {name: rule.suspicion(scores) for name, rule in RULES.items() if rule.ranks}
+    return {
+        "trajectory": list(trajectory.names),
+        "rules": {
+            name: {
+                subset: figures(wrong[rows], s[rows], strata[rows], groups[rows], float(wrong[rows].mean()))
+                for subset, rows in subsets.items()
+            }
+            for name, s in suspicions.items()
+        },
+    }
+
+
+# ---------------------------------------------------------------------------------------------------- the table
+
+
+def table(plan: dict[str, Any]) -> Iterator[str]:
+    """Length-matched AUROC on clear pairs by rule, a line a cell, and what is missing."""
+    missing = []
+    for cell in cells(plan):
+        path = RESULTS / f"{cell.name}.json"
+        if not path.exists():
+            missing.append(cell.name)
+            continue
+        found = read_json(path)
+        yield f"{cell.name}: {sum(found['minutes'].values()):.1f} minutes"
+        for rule, subsets in found["rules"].items():
+            headline = subsets.get("clear", subsets["all"])
+            a, b = headline["matched_auroc"], headline["auroc"]
+            yield (
+                f"  {rule:14} matched {a['value']:.3f} [{a['low']:.3f}, {a['high']:.3f}]  plain {b['value']:.3f}  "
+                f"precision at the rate {headline['precision_at_rate']:.2f}"
+            )
+    yield f"missing: {', '.join(missing) or 'none'}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--judged", type=Path)
+    parser.add_argument("--gold", type=Path)
+    parser.add_argument("--hh", type=Path)
+    parser.add_argument("--work", type=Path, default=Path("detect-work"))
+    parser.add_argument("--cell", action="append", help="only cells of this name; repeatable")
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args()
+    plan = yaml.safe_load((HERE / "plan.yaml").read_text(encoding="utf-8"))["detect"]
+    if given.table:
+        print("\n".join(table(plan)))
+        return
+    files = {"judged": given.judged, "hh": given.hh}
+    for cell in cells(plan):
+        out, path = RESULTS / f"{cell.name}.json", files[cell.data]
+        if out.exists() or path is None or (given.cell and cell.name not in given.cell):
+            continue
+        ran_on = environment()
+        rows = records(plan, cell.data, path)
+        minutes = run_cell(cell, rows, plan["model"], given.work / cell.name)
+        clear = None
+        if cell.data == "judged":
+            with gzip.open(given.gold, "rt", encoding="utf-8") as f:
+                clear = {row["id"] for row in map(json.loads, f) if row["clarity"] == "clear"}
+        found = measure(cell, flipped_ids(rows, cell), clear, given.work / cell.name / "run")
+        result = {"environment": ran_on, "cell": vars(cell), "minutes": minutes, "bootstrap_draws": DRAWS, **found}
+        write_json(out, result)
+        print(f"{cell.name}: written", flush=True)
+
+
+if __name__ == "__main__":
+    main()
