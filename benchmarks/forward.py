@@ -1,13 +1,18 @@
-"""Where the time of the scoring forward goes: operators by kind, and the rate of the matrix products among them.
+"""Where the time of scoring and of training goes: operators by kind, and the rate of the matrix products among them.
 
     python -m benchmarks.forward --data judged=FILE --data hh=FILE
 
-The grid is benchmarks/plan.yaml; torch.profiler's own cost is a few per cent. Writes benchmarks/results/forward.json.
+The grid is benchmarks/plan.yaml. The same pairs are scored with and without torch.profiler: what watching costs is in
+the figures. Operations are counted from the model's shape, not by the profiler. Writes benchmarks/results/forward.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +23,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.data import load
 from benchmarks.environment import environment
+from benchmarks.score import operations_of, work_of
 from rmo_train.tables import write_json
-from rmo_train.throughput import matmul_rate
+from rmo_train.throughput import matmul_rate, training_flop
 
 HERE = Path(__file__).parent
 KINDS = {  # of operators, by a part of their name; the first that fits; the rest is elementwise
@@ -36,29 +42,73 @@ def kind_of(operator: str) -> str:
 def measure(plan: dict[str, Any], path: str) -> dict[str, Any]:
     from rmo_curate.engines.transformers import TransformersEngine
 
-    data = load(path, plan["pairs"], plan["model"]).tokens
+    loaded = load(path, plan["pairs"], plan["model"])
+    data = loaded.tokens
     engine = TransformersEngine(plan["model"], plan["dtype"], data)
     rows = np.arange(len(data))
     engine.score(data, rows)  # warms up
-    rate = matmul_rate(torch.device("cpu"), getattr(torch, plan["dtype"]))
-    with profile(activities=[ProfilerActivity.CPU], with_flops=True) as profiled:
-        engine.score(data, rows)
+    operations = operations_of(work_of(loaded), plan["model"])["trees"]
+    return {"layout": engine.layout.reason} | split(lambda: engine.score(data, rows), operations, plan["dtype"])
+
+
+def measure_training(plan: dict[str, Any], path: str, lora: int | None) -> dict[str, Any]:
+    """Forward and backward of one optimizer batch of the trainer, and its update."""
+    from rmo_train.config import TrainSettings
+    from rmo_train.job import build_job
+    from rmo_train.loop import forward_backward, packed_batch
+    from rmo_train.losses import loss_named
+    from rmo_train.optimizer import MasterAdamW
+    from rmo_train.plan import make_plan
+
+    loaded = load(path, plan["pairs_per_step"], plan["model"])
+    zeros = np.zeros(len(loaded.tokens))
+    data = replace(loaded.tokens, ref_chosen=zeros, ref_rejected=zeros)
+    settings = TrainSettings(
+        lora=lora,
+        per_device_train_batch_size=len(data),
+        gradient_accumulation_steps=1,
+        bf16=plan["dtype"] == "bfloat16",
+    )
+    with tempfile.TemporaryDirectory() as out:
+        job = build_job(data, make_plan(data, settings), plan["model"], Path(out), settings, {})
+    job.model.train()
+    optimizer, rows, loss = MasterAdamW(job.model.parameters(), 1e-6, 0.0), np.arange(len(data)), loss_named("dpo")
+
+    def step() -> None:
+        for packs, members in packed_batch(job, rows):
+            forward_backward(job, loss, rows, packs, members)
+        optimizer.clip(1.0)
+        optimizer.step(1e-6)
+
+    step()  # warms up
+    decoder, head = training_flop(job.model)
+    packs = [pack for packs, _ in packed_batch(job, rows) for pack in packs]
+    operations = decoder * sum(p.size for p in packs) + head * sum(len(p.targets) for p in packs)
+    return split(step, operations, plan["dtype"])
+
+
+def split(work: Callable[[], Any], operations: int, dtype: str) -> dict[str, Any]:
+    """Seconds of `work` by kind of operator; `operations`: what its matrix products need."""
+    start = time.perf_counter()
+    work()
+    alone = time.perf_counter() - start
+    rate = matmul_rate(torch.device("cpu"), getattr(torch, dtype))
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        work()
     seconds: dict[str, float] = {}
-    operations = 0
     for event in profiled.key_averages():
         kind = kind_of(event.key)
         seconds[kind] = seconds.get(kind, 0.0) + event.self_cpu_time_total / 1e6
-        operations += event.flops if kind == "matrix products" else 0
     total = sum(seconds.values())
-    products = operations / seconds["matrix products"]
+    slowest = sorted(profiled.key_averages(), key=lambda e: -e.self_cpu_time_total)[:12]
     return {
-        "layout": engine.layout.reason,
-        "seconds": seconds,
+        "seconds": alone,
+        "seconds_profiled": total,
         "share": {kind: s / total for kind, s in seconds.items()},
+        "slowest_operators": {e.key: e.self_cpu_time_total / 1e6 for e in slowest},
         "matmul_gflops": rate / 1e9,
-        "matrix_products_gflops": products / 1e9,
-        "share_of_matmul_rate": operations / total / rate,
-        "reachable_share": seconds["matrix products"] / total,  # if its products ran at the rate measured alone
+        "matrix_products_gflops": operations / seconds["matrix products"] / 1e9,
+        "share_of_matmul_rate": operations / alone / rate,
     }
 
 
@@ -69,9 +119,12 @@ def main() -> None:
     plan = yaml.safe_load((HERE / "plan.yaml").read_text(encoding="utf-8"))["forward"]
     result: dict[str, Any] = {"environment": environment(), "plan": plan}
     for name, path in dict(item.split("=", 1) for item in given.data).items():
-        result[name] = measure(plan, path)
-        print(name, {k: f"{v:.1%}" for k, v in result[name]["share"].items()}, flush=True)
+        result[f"{name} score"] = measure(plan, path)
+        result[f"{name} train full"] = measure_training(plan, path, None)
+        result[f"{name} train lora"] = measure_training(plan, path, plan["lora"])
         write_json(HERE / "results" / "forward.json", result)
+    for what in [k for k in result if k not in ("environment", "plan")]:
+        print(what, {k: f"{v:.1%}" for k, v in result[what]["share"].items()}, flush=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ DPO with the grid of benchmarks/plan.yaml. Each method lives in a process of its
 the same optimizer batches in the same order, so that a slow minute of the machine hits all of them; the first step
 warms up and does not count. References are scored once, by our engine, and given to all. TRL's precision and
 micro-batch are those that were fastest in a trial before (`tune`). Losses are compared step by step in float32.
+What results/train.json has of the same plan already is not measured again.
 Writes benchmarks/results/train.json.
 """
 
@@ -29,10 +30,11 @@ import yaml
 from benchmarks.data import Loaded, load
 from benchmarks.environment import environment
 from benchmarks.workers import Worker, answers_to_parent, peak_gib, questions
-from rmo_train.tables import write_json
+from rmo_train.tables import read_json, write_json
 from rmo_train.throughput import matmul_rate
 
 HERE = Path(__file__).parent
+OUT = HERE / "results" / "train.json"
 Report = Callable[[float, float], None]  # seconds and loss of a step: answers, and waits for the next turn
 
 
@@ -236,8 +238,8 @@ def with_given_references(data: Loaded, file: Path) -> Loaded:
 # ---------------------------------------------------------------------------------------------------- the run
 
 
-def run_case(name: str, cases: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The methods of one case taking turns, a result after each step; the first step is not counted."""
+def run_case(name: str, cases: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The methods of one case taking turns; the first step is not counted."""
     workers = {m: Worker("benchmarks.train", m, ["--worker", json.dumps(case)]) for m, case in cases.items()}
     for method in [m for m, w in workers.items() if w.ready is None]:
         print(f"{name}: {method} left out, it does not run here: {workers[method].log}", flush=True)
@@ -251,14 +253,13 @@ def run_case(name: str, cases: dict[str, dict[str, Any]]) -> Iterator[dict[str, 
             answer = process.ask({"step": step})
             found[method].append(answer)
             print(f"{name} step {step}: {method} {some['pairs_per_step'] / answer['seconds']:.2f} pairs/s", flush=True)
-        if step:
-            yield {"matmul_gflops": rates, "methods": summary(found, some["pairs_per_step"])}
     for process in workers.values():
         process.close()
+    return {"matmul_gflops": rates, "methods": summary(found, some["pairs_per_step"])}
 
 
 def summary(found: dict[str, list[dict[str, Any]]], pairs: int) -> dict[str, Any]:
-    """Each method's speed over the counted steps, beside TRL on the same steps where it ran."""
+    """Each method's speed over the counted steps, beside TRL or the padded loop on the same steps where it ran."""
     methods = {}
     for method, answers in found.items():
         pace = [pairs / a["seconds"] for a in answers[1:]]
@@ -268,12 +269,12 @@ def summary(found: dict[str, list[dict[str, Any]]], pairs: int) -> dict[str, Any
             "peak_gib": answers[-1]["peak_gib"],
             "loss": [a["loss"] for a in answers],
         }
-        if "trl" in found:
-            beside = [t["seconds"] / a["seconds"] for t, a in zip(found["trl"], answers, strict=True)][1:]
-            methods[method]["over_trl"] = {
+        for peer in {"trl", "padded"} & set(found):
+            beside = [t["seconds"] / a["seconds"] for t, a in zip(found[peer], answers, strict=True)][1:]
+            methods[method][f"over_{peer}"] = {
                 "median": statistics.median(beside), "lowest": min(beside), "highest": max(beside)
             }  # fmt: skip
-            methods[method]["memory_of_trl"] = answers[-1]["peak_gib"] / found["trl"][-1]["peak_gib"]
+            methods[method][f"memory_over_{peer}"] = answers[-1]["peak_gib"] / found[peer][-1]["peak_gib"]
     return methods
 
 
@@ -295,8 +296,7 @@ def tune(plan: dict[str, Any], case: dict[str, Any]) -> dict[str, Any]:
     for autocast in plan["trl"]["autocast"]:
         for pairs in plan["trl"]["pairs"]:
             tried = case | {"method": "trl", "trl_autocast": autocast, "trl_pairs": pairs, "steps": 2}
-            *_, last = run_case(f"tune autocast={autocast} micro-batch={pairs}", {"trl": tried})
-            numbers = last["methods"]["trl"]
+            numbers = run_case(f"tune autocast={autocast} micro-batch={pairs}", {"trl": tried})["methods"]["trl"]
             found.append({"trl_autocast": autocast, "trl_pairs": pairs} | numbers)
     best = max(found, key=lambda f: f["pairs_per_second"])
     return {"tried": found, "best": {k: best[k] for k in ("trl_autocast", "trl_pairs")}}
@@ -312,9 +312,11 @@ def main() -> None:
         return
     plan = yaml.safe_load((HERE / "plan.yaml").read_text(encoding="utf-8"))["train"]
     result: dict[str, Any] = {"environment": environment(), "plan": plan}
+    if OUT.exists() and (before := read_json(OUT))["plan"] == plan:
+        result = before
 
     def keep() -> None:
-        write_json(HERE / "results" / "train.json", result)
+        write_json(OUT, result)
 
     with tempfile.TemporaryDirectory() as folder:
         for name, path in dict(item.split("=", 1) for item in given.data).items():
@@ -328,21 +330,25 @@ def main() -> None:
                 result["trl"] = tune(plan, bf16 | plan["modes"]["full"])
                 keep()
             data = load(path, common["pairs"], plan["model"])
-            for mode, methods in plan["methods"].items():
-                case = bf16 | plan["modes"][mode] | result["trl"]["best"]
-                for so_far in run_case(f"{name} {mode}", {m: case | plan["as"][m] for m in methods}):
-                    result[f"{name} {mode}"] = so_far
-                    keep()
+            for run, taken in plan["runs"].items():
+                case = bf16 | plan["modes"][taken["mode"]] | result["trl"]["best"]
+                if f"{name} {run}" in result:
+                    continue
+                so_far = run_case(f"{name} {run}", {m: case | plan["as"][m] for m in taken["methods"]})
                 flop = needed_flop(data, plan["model"], case["lora"], np.arange(common["pairs"])) / common["pairs"]
                 rate = statistics.median(so_far["matmul_gflops"]) * 1e9
                 for method in so_far["methods"].values():
                     method["share_of_matmul_rate"] = method["pairs_per_second"] * flop / rate
+                result[f"{name} {run}"] = so_far
+                keep()
+            if f"{name} float32" in result:
+                continue
             exact = common | plan["modes"]["full"] | plan["parity"]
             exact |= {"dtype": "float32", "references": references["float32"], "attention": "auto"}
-            for so_far in run_case(f"{name} float32", {m: exact | plan["as"][m] for m in ("ours", "trl")}):
-                result[f"{name} float32"] = so_far
+            so_far = run_case(f"{name} float32", {m: exact | plan["as"][m] for m in ("ours", "trl")})
             losses = [np.array(so_far["methods"][m]["loss"]) for m in ("ours", "trl")]
             so_far["largest_loss_difference"] = float(np.abs(losses[0] - losses[1]).max())
+            result[f"{name} float32"] = so_far
             keep()
 
 
