@@ -14,12 +14,13 @@ import numpy as np
 from rmo_curate import margins, thresholds
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.id_hash import Strings, places
-from rmo_curate.rules import check_proxy, get_rule, is_constant, suspicion
+from rmo_curate.rules import check_proxy, get_rule, is_constant, prepared, suspicion
+from rmo_curate.rules.of_margins import AUTHORS_RANGE
 from rmo_curate.runs import SCORED_COLUMNS, Run, Scores, Trajectory, flagged
 from rmo_train.errors import UserError
 
 REASONS = ("noisy", "ambiguous", "too_long", "duplicate", "decision")
-AUTHORS_RANGE = 10.0  # nats; the constant of the authors' script
+
 FLIP_RATE = 0.2  # of the remark on recall
 HEAVY_REMOVAL = 0.3  # share of the pairs beyond which removal is reported to cost more than it brings
 
