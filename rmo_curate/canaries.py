@@ -19,6 +19,7 @@ import numpy as np
 from rmo_curate.noise_rate import Resampled
 from rmo_train.metrics import Interval, accuracy
 
+Q = (0.025, 0.975)  # of the intervals
 MIN_FLAGGED = 10  # pairs: the precision of fewer is not estimated
 
 
@@ -34,7 +35,7 @@ class Found:
 
 
 def solved(given: np.ndarray, swapped: np.ndarray, rate: np.ndarray | float) -> tuple[np.ndarray, ...]:
-    """(recall, false-alarm rate, precision) of h0, h1 and the noise rate, clipped to [0, 1]; precision is NaN at h0 = 0."""
+    """(recall, false-alarm rate, precision) of h0, h1 and the noise rate, in [0, 1]; no precision at h0 = 0."""
     recall = np.clip(((1 - rate) * swapped - rate * given) / (1 - 2 * rate), 0, 1)
     alarms = np.clip(((1 - rate) * given - rate * swapped) / (1 - 2 * rate), 0, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -54,14 +55,16 @@ def find(flagged: np.ndarray, flagged_swapped: np.ndarray, resampled: Resampled)
         return solved(times @ hits / pairs, times @ swapped_hits / pairs, rate)
 
     value = at(np.ones(len(size)), resampled.rate.value)
-    draws = np.array([at(times, rate) for times, rate in resampled.draws])
-    low, high = np.nanquantile(draws, [0.025, 0.975], axis=0)
-    recall, alarms, precision = (Interval(float(v), float(a), float(b)) for v, a, b in zip(value, low, high, strict=True))
+    draws = np.array([at(times, rate) for times, rate in zip(resampled.times, resampled.rates, strict=True)])
+    low, high = np.array([np.quantile(d[np.isfinite(d)] if np.isfinite(d).any() else [np.nan], Q) for d in draws.T]).T
+    recall, alarms, precision = (
+        Interval(float(v), float(a), float(b)) for v, a, b in zip(value, low, high, strict=True)
+    )
     return Found(int(given.sum()), float(given.mean()), recall, alarms, precision)
 
 
 def budget_of_precision(suspicion: np.ndarray, of_swapped: np.ndarray, rate: float, wanted: float) -> int:
-    """The largest number of most suspect pairs whose estimated precision is at least `wanted`; 0 where there is none."""
+    """The largest number of most suspect pairs that are wrong in the share `wanted` at least; 0 where there is none."""
     known = np.isfinite(suspicion)
     given = np.sort(suspicion[known])[::-1]
     eligible = int((given > 0).sum())

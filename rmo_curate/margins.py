@@ -50,6 +50,11 @@ def swapped(scores: Scores) -> Scores:
     )
 
 
+def where_scored(values: np.ndarray, scores: Scores) -> np.ndarray:
+    """`values` [pairs] that are not made of scores, NaN for pairs that have none: no rule ranks those."""
+    return np.where(np.isfinite(scores.chosen_logp[:, 0]), values, np.nan)
+
+
 def on_one_scale(margin: np.ndarray, scores: Scores) -> np.ndarray:
     """`margin` [pairs] of the last checkpoint over its fold's MAD around 0 (median |margin| x 1.4826): no unit.
 

@@ -1,7 +1,8 @@
 """Right and wrong labels as two mirrored normals: alpha N(mu, sd) + (1 - alpha) N(-mu, sd).
 
 Exchanging a pair's answers negates its margin, so under flips at random the wrong pairs are the mirror image of the
-right ones (PerpCorrect, Kong et al. 2024, fits the same mixture to a histogram).
+right ones (PerpCorrect, Kong et al. 2024, fits the same mixture to a histogram). Real margins have heavier tails than
+normals, so the share of wrong labels is estimated otherwise: see `rmo_curate.noise_rate`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BINS = 4096  # margins are put in bins of equal numbers first: EM costs the same for any number of pairs
+BINS = 4096
 STEPS = 2000
 TOLERANCE = 1e-10
 
@@ -31,36 +32,17 @@ class Mixture:
         return 2 * self.mean * margin / self.sd**2 + prior
 
 
-@dataclass(frozen=True)
-class Binned:
-    """Margins in bins: which one each is in, and what a bin stands for."""
-
-    of: np.ndarray  # int [finite margins]
-    centre: np.ndarray  # [bins] mean of its margins
-    square: np.ndarray  # [bins] mean of their squares
-
-    @classmethod
-    def from_margins(cls, margin: np.ndarray) -> Binned:
-        order = np.argsort(margin, kind="stable")
-        of = np.empty(len(margin), dtype=np.int64)
-        bins = min(BINS, len(margin))
-        of[order] = np.arange(len(margin)) * bins // max(1, len(margin))
-        count = np.bincount(of, minlength=bins)
-        return cls(of, np.bincount(of, margin, bins) / count, np.bincount(of, margin**2, bins) / count)
-
-
 def fit_mixture(margin: np.ndarray) -> Mixture:
-    """The mixture of the finite margins [pairs]."""
-    known = margin[np.isfinite(margin)]
-    binned = Binned.from_margins(known)
-    return fit_binned(binned, np.bincount(binned.of, minlength=len(binned.centre)).astype(np.float64))
-
-
-def fit_binned(binned: Binned, weight: np.ndarray) -> Mixture:
-    """EM on bins of total weights [bins]. alpha stays at 0.5 or above: with more than half of the labels wrong the two
+    """EM on the finite margins [pairs]. alpha stays at 0.5 or above: with more than half of the labels wrong the two
     components would change names."""
-    share = weight / weight.sum()
-    x, second = binned.centre, float(share @ binned.square)
+    x = margin[np.isfinite(margin)]
+    share = np.full(len(x), 1 / max(1, len(x)))
+    if len(x) > BINS:  # bins of equal numbers, so that EM costs the same for any number of pairs
+        parts = np.array_split(np.sort(x), BINS)
+        share, second = np.array([len(p) for p in parts]) / len(x), float(np.mean(x**2))
+        x = np.array([p.mean() for p in parts])
+    else:
+        second = float(share @ x**2)
     mixture = Mixture(0.8, float(share @ np.abs(x)), max(second, 1e-300) ** 0.5 / 2)
     for _ in range(STEPS):
         right = 1 - mixture.wrong(x)

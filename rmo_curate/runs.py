@@ -61,7 +61,9 @@ class Scores:
     chosen_tokens: np.ndarray  # [pairs]
     rejected_tokens: np.ndarray  # [pairs]
     held_out: np.ndarray  # [pairs] of True, False or None: was this pair unseen by the last checkpoint?
-    fold: np.ndarray | None = None  # int16 [pairs]: the last checkpoint's proxy that scored it; None or all -1: one model
+    fold: np.ndarray | None = (
+        None  # int16 [pairs]: the last checkpoint's proxy that scored it; None or all -1: one model
+    )
     ids: Strings | None = None  # [pairs]
     groups: np.ndarray | None = None  # int [pairs]: pairs of one prompt have the same; see `Run.with_groups`
     external: np.ndarray | None = None  # [pairs] somebody else's margin, higher = chosen is better
@@ -180,15 +182,38 @@ class Run:
         at = places(scores.ids, split["id"])
         return replace(scores, groups=np.where(at >= 0, group[at], -1))
 
+    def external_margin(self, name: str) -> np.ndarray:
+        """Somebody else's margin from the source's columns: [pairs], higher = the chosen response is better.
+
+        NAME is a column with a margin, or the part that two columns of scores share: chosen_NAME and rejected_NAME, or
+        NAME_chosen and NAME_rejected.
+        """
+        from rmo_curate.slices import column, own_columns
+
+        numbers = {
+            n: kind for n, kind in own_columns(self).items() if pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        }
+        for chosen, rejected in ((f"chosen_{name}", f"rejected_{name}"), (f"{name}_chosen", f"{name}_rejected")):
+            if chosen in numbers and rejected in numbers:
+                pair = [column(self, n).cast(pa.float64()).to_numpy(False) for n in (chosen, rejected)]
+                return pair[0] - pair[1]
+        if name in numbers:
+            return column(self, name).cast(pa.float64()).to_numpy(False)
+        have = f"its columns of numbers are {', '.join(numbers)}" if numbers else "it has no column of numbers"
+        raise UserError(
+            f"--score-column {name}: {self.folder} has no such column of numbers, and no chosen_{name} and "
+            f"rejected_{name}; {have}{nearest(name, numbers)}"
+        )
+
     def with_others(self, scores: Scores, trajectory: Trajectory) -> Scores:
-        """`scores` with those of every other proxy family that was trained as the last checkpoint's but for its seed."""
+        """`scores` with those of every other proxy family that differs from the last checkpoint's by its seed alone."""
         end = trajectory.end
         if end is None or end.family is None:
             return scores
-        alike = self._key_but_seed(end.family)
-        families = {c.family for c in self.checkpoints if c.family not in (None, end.family)}
-        ends = [[c for c in self.checkpoints if c.family == f][-1] for f in sorted(map(str, families))]
-        others = [c for c in ends if c.family is not None and self._key_but_seed(c.family) == alike]
+        families = sorted({c.family for c in self.checkpoints if c.family not in (None, end.family)}, key=str)
+        ends = [[c for c in self.checkpoints if c.family == family][-1] for family in families]
+        key = self._key_but_seed
+        others = [c for c in ends if c.family is not None and key(c.family) == key(end.family)]
         return replace(
             scores,
             others=tuple(self.scores(Trajectory((self.checkpoints[0], c), c)) for c in others),

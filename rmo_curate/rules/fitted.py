@@ -6,6 +6,7 @@ import numpy as np
 
 from rmo_curate import margins
 from rmo_curate.mixture import fit_mixture
+from rmo_curate.rules.of_trajectory import sigmoid
 from rmo_curate.rules.registry import Statistic, register
 from rmo_curate.runs import Scores
 
@@ -33,12 +34,15 @@ def cl(scores: Scores) -> Statistic:
     The two classes are mirror images, so one threshold serves both and the calibration has no intercept.
     """
     x = scaled_irm(scores)
-    slope = fit_logistic(x[np.isfinite(x), None])
-    confidence = float(np.nanmean(_sigmoid(x * slope[0])))
-    return lambda these: _sigmoid(-scaled_irm(these) * slope[0]) - confidence
+    # Margins that speak against the labels on the whole give no confidence, rather than a reversed one.
+    slope = max(0.0, float(fit_logistic(x[np.isfinite(x), None])[0]))
+    confidence = float(np.mean(sigmoid(x[np.isfinite(x)] * slope)))
+    return lambda these: sigmoid(-scaled_irm(these) * slope) - confidence
 
 
-@register("fuse", source="logistic regression that tells pairs from their swapped copies", needs_groups=True, fitted=True)
+@register(
+    "fuse", source="logistic regression that tells pairs from their swapped copies", needs_groups=True, fitted=True
+)
 def fuse(scores: Scores) -> Statistic:
     """s = -w . (margins of base and T, summed and per token), w learned on swapped copies of other prompts' pairs."""
     return _fused(scores, with_length=False)
@@ -90,7 +94,7 @@ def fit_logistic(features: np.ndarray) -> np.ndarray:
     x = np.clip(features, -5, 5)
     w = np.zeros(x.shape[1])
     for _ in range(NEWTON_STEPS):
-        p = _sigmoid(-x @ w)
+        p = sigmoid(-x @ w)
         gradient = x.T @ p - RIDGE * w
         curvature = (x * (p * (1 - p))[:, None]).T @ x + RIDGE * np.eye(len(w))
         change = np.linalg.solve(curvature, gradient)
@@ -98,7 +102,3 @@ def fit_logistic(features: np.ndarray) -> np.ndarray:
         if np.abs(change).max() < 1e-9:
             break
     return w
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return np.exp(-np.logaddexp(0, -x))

@@ -61,4 +61,4 @@ def score(scores: Scores) -> np.ndarray:
     """s = rejected minus chosen score of --score-column: somebody else's opinion. Needs no proxy."""
     if scores.external is None:
         raise UserError("--rule score reads scores of yours: give --score-column NAME")
-    return -scores.external
+    return margins.where_scored(-scores.external, scores)

@@ -17,7 +17,8 @@ BETA = 0.1  # DPO's, which the proxies are trained with by default
 def loss(scores: Scores) -> np.ndarray:
     """s = mean over proxies of softplus(-beta (D_T - D_0)) - ln 2: a held-out loss above the untrained model's."""
     members = [BETA * margins.reward(member) for member in (scores, *scores.others)]
-    return np.mean([np.logaddexp(0, -m) for m in members], axis=0) - math.log(2)
+    with np.errstate(invalid="ignore"):  # NaN stays NaN
+        return np.mean([np.logaddexp(0, -m) for m in members], axis=0) - math.log(2)
 
 
 @register("aum", source="area under the margin, Pleiss et al. 2020, over the trajectory's steps")
@@ -29,7 +30,7 @@ def aum(scores: Scores) -> np.ndarray:
 @register("cartography", source="dataset cartography, Swayamdipta et al. 2020: mean confidence over the steps")
 def cartography(scores: Scores) -> np.ndarray:
     """s = 1/2 - mean over the steps of sigmoid(beta (D_t - D_0)): never confident in the given label."""
-    return 0.5 - np.mean([_sigmoid(BETA * m) for m in _steps(scores)], axis=0)
+    return 0.5 - np.mean([sigmoid(BETA * m) for m in _steps(scores)], axis=0)
 
 
 def _steps(scores: Scores) -> list[np.ndarray]:
@@ -37,5 +38,6 @@ def _steps(scores: Scores) -> list[np.ndarray]:
     return [margins.reward(scores, m) for m in range(1, len(scores.names))]
 
 
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return np.exp(-np.logaddexp(0, -x))
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):  # NaN stays NaN
+        return np.exp(-np.logaddexp(0, -x))

@@ -38,7 +38,7 @@ def test_the_posterior_by_hand_and_calibrated():
 def test_less_margin_is_never_less_suspect(n: int, mean: float, seed: int):
     x = np.sort(simulated(n, 0.2, mean, seed=seed)[0])
     wrong = fit_mixture(x).wrong(x)
-    assert (np.diff(wrong) <= 1e-12).all() and (0 <= wrong).all() and (wrong <= 1).all()
+    assert (np.diff(wrong) <= 1e-12).all() and (wrong >= 0).all() and (wrong <= 1).all()
 
 
 def test_pairs_without_scores_have_no_posterior_and_do_not_count():
