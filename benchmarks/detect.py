@@ -17,19 +17,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from benchmarks.detection import DRAWS, figures, length_strata_of
+from benchmarks.detection import DRAWS, auroc, calibration_error, figures, length_strata_of
 from benchmarks.environment import environment
 from rmo_train.tables import fraction_of_hash, read_json, write_json
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "detect"
+LEFT_OUT = ("none", "score")
+HIGH_Q = 0.95  # the filter's default
 
 
 @dataclass(frozen=True)
@@ -118,32 +120,79 @@ def steps_of_epochs(cell: Cell, pairs: int) -> tuple[str, ...]:
 # ---------------------------------------------------------------------------------------------------- its figures
 
 
-def measure(cell: Cell, flipped: set[str], clear: set[str] | None, run_folder: Path) -> dict[str, Any]:
-    """Every rule against the truth, on all pairs and on the clear ones."""
-    from rmo_curate.rules import RULES
+@dataclass(frozen=True)
+class Truth:
+    """What no stage has read: ids of flipped pairs, and by the judge's log-odds those of clear pairs and near-ties."""
+
+    flipped: set[str]
+    clear: set[str]
+    ties: set[str]
+
+    @classmethod
+    def of(cls, flipped: set[str], gold: Path | None) -> Truth:
+        """Without gold nothing is known to be clear or a near-tie."""
+        if gold is None:
+            return cls(flipped, set(), set())
+        with gzip.open(gold, "rt", encoding="utf-8") as f:
+            clarity = {row["id"]: row["clarity"] for row in map(json.loads, f)}
+        return cls(flipped, *({i for i, c in clarity.items() if c == kind} for kind in ("clear", "ambiguous")))
+
+
+def measure(truth: Truth, run_folder: Path) -> dict[str, Any]:
+    """Every rule against the truth, on all pairs and on the clear ones; the estimates made without it."""
+    from rmo_curate.margins import MARGINS
+    from rmo_curate.rules import RULES, prepared
     from rmo_curate.runs import open_run
 
     run = open_run(run_folder)
     trajectory = run.trajectory()
+    assert trajectory.end is not None
+    held_out = trajectory.end.cross_fitted
     scores = run.scores(trajectory)
-    pairs = run.pairs(["id", "prompt"])
-    ids = pairs["id"].to_pylist()
-    groups = np.array([json.dumps(prompt) for prompt in pairs["prompt"].to_pylist()], dtype=object)
-    wrong = np.array([i in flipped for i in ids])
+    ids = run.pairs(["id"])["id"].to_pylist()
+    groups = np.array([json.dumps(p) for p in run.pairs(["prompt"])["prompt"].to_pylist()], dtype=object)
+    wrong, clear, ties = (np.array([i in some for i in ids]) for some in (truth.flipped, truth.clear, truth.ties))
     strata = length_strata_of(scores.chosen_tokens, scores.rejected_tokens)
-    subsets = {"all": np.ones(len(ids), dtype=bool)}
-    if clear is not None:
-        subsets["clear"] = np.array([i in clear for i in ids])
-    suspicions = {name: rule.suspicion(scores) for name, rule in RULES.items() if rule.ranks}
+    subsets = {"all": np.ones(len(ids), dtype=bool)} | ({"clear": clear} if clear.any() else {})
+    rules = {}
+    for name, rule in RULES.items():
+        if name in LEFT_OUT or (rule.needs_groups and not held_out):
+            continue
+        s = rule.suspicion(prepared(rule, run, trajectory, scores))
+        rules[name] = {
+            subset: figures(wrong[rows], s[rows], strata[rows], groups[rows], float(wrong[rows].mean()))
+            for subset, rows in subsets.items()
+        }
+    ambiguity = {name: auroc(ties, -np.abs(margin(scores))) for name, margin in MARGINS.items()} if ties.any() else None
+    estimates = estimated(run.with_groups(scores, trajectory), wrong) if held_out else None
+    return {"trajectory": list(trajectory.names), "rules": rules, "near_ties_auroc": ambiguity, "estimates": estimates}
+
+
+def estimated(scores: Any, wrong: np.ndarray) -> dict[str, Any]:
+    """The noise rate, the self-check and canaries at the default cut, beside the truth."""
+    from rmo_curate import canaries
+    from rmo_curate.margins import reward
+    from rmo_curate.noise_rate import Resampled, fit_noise, noise_margin
+    from rmo_curate.rule_report import flagged_by
+    from rmo_curate.rules import RULES
+    from rmo_curate.thresholds import noisy_budget
+
+    resampled = Resampled(scores)
+    found = {}
+    for name in ("irm", "irm-ln", "fuse"):
+        given, swapped = flagged_by(RULES[name], scores, noisy_budget(len(wrong), HIGH_Q))
+        found[name] = {
+            "canaries": asdict(canaries.find(given, swapped, resampled)),
+            "true_precision": float(wrong[given].mean()) if given.any() else None,
+            "true_recall": float(given[wrong].mean()) if wrong.any() else None,
+        }
+    margin = noise_margin(scores)
     return {
-        "trajectory": list(trajectory.names),
-        "rules": {
-            name: {
-                subset: figures(wrong[rows], s[rows], strata[rows], groups[rows], float(wrong[rows].mean()))
-                for subset, rows in subsets.items()
-            }
-            for name, s in suspicions.items()
-        },
+        "noise_rate": vars(resampled.rate),
+        "flipped": float(wrong.mean()),
+        "self_check": vars(canaries.self_check(reward(scores), resampled.rate.value)),
+        "calibration_error": calibration_error(wrong, fit_noise(margin).wrong(margin)),
+        "rules": found,
     }
 
 
@@ -160,6 +209,9 @@ def table(plan: dict[str, Any]) -> Iterator[str]:
             continue
         found = read_json(path)
         yield f"{cell.name}: {sum(found['minutes'].values()):.1f} minutes"
+        if found["estimates"]:
+            rate = found["estimates"]["noise_rate"]
+            yield f"  noise rate {rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]"
         for rule, subsets in found["rules"].items():
             headline = subsets.get("clear", subsets["all"])
             a, b = headline["matched_auroc"], headline["auroc"]
@@ -191,11 +243,8 @@ def main() -> None:
         ran_on = environment()
         rows = records(plan, cell.data, path)
         minutes = run_cell(cell, rows, plan["model"], given.work / cell.name)
-        clear = None
-        if cell.data == "judged":
-            with gzip.open(given.gold, "rt", encoding="utf-8") as f:
-                clear = {row["id"] for row in map(json.loads, f) if row["clarity"] == "clear"}
-        found = measure(cell, flipped_ids(rows, cell), clear, given.work / cell.name / "run")
+        truth = Truth.of(flipped_ids(rows, cell), given.gold if cell.data == "judged" else None)
+        found = measure(truth, given.work / cell.name / "run")
         result = {"environment": ran_on, "cell": vars(cell), "minutes": minutes, "bootstrap_draws": DRAWS, **found}
         write_json(out, result)
         print(f"{cell.name}: written", flush=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -37,6 +37,19 @@ def described(config: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> 
     return {**config, "description": f"{sum(part['rows'] for part in parts)} pairs, sha256 {contents}"}
 
 
+def flags_of(settings: Mapping[str, Any]) -> Iterator[str]:
+    """The flags of `rmo-curate filter` that ask for these settings; what a preset implies is left out."""
+    for name, value in settings.items():
+        implied = settings["preset"] and name in ("rule", "margin", "low_q", "high_q", "hard")
+        if value in (None, False, []) or implied or (name, value) == ("action", "drop"):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            yield flag
+        else:
+            yield from (f"{flag} {item}" for item in (value if isinstance(value, list) else [value]))
+
+
 def dataset_card(manifest: Mapping[str, Any], inputs: list[Mapping[str, Any]]) -> str:
     """README.md for a shard folder with this manifest, made from these input files."""
     counts, settings = manifest["counts"], manifest["settings"]
@@ -45,12 +58,7 @@ def dataset_card(manifest: Mapping[str, Any], inputs: list[Mapping[str, Any]]) -
     front = {"tags": ["dpo", "preference", "rmo"], "configs": configs}
     held_out = {True: "held out", False: "not held out", None: "unknown whether held out"}[manifest["held_out"]]
     end = f"`{manifest['end']}` ({held_out})" if manifest["end"] else "none"
-    options = " ".join(
-        f"--{name.replace('_', '-')}" if value is True else f"--{name.replace('_', '-')} {value}"
-        for name, value in settings.items()
-        if value not in (None, False)
-        and not (settings["preset"] and name in ("rule", "margin", "low_q", "high_q", "hard"))
-    )
+    options = " ".join(flags_of(settings))
     lines = [
         f"# {counts['kept']:,} preference pairs",
         "",

@@ -1,7 +1,8 @@
-"""`rmo-curate`: score, proxy, filter, audit, inspect, export, status. Each parses, builds its settings and calls."""
+"""`rmo-curate`: score, proxy, rules, filter, audit, inspect, export, status. Each parses its flags and calls."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,6 +101,21 @@ def filter_(
         return
     shards = Path(place(out, found, "--out", "filter.out"))
     typer.echo("\n".join(run_filter(folder, shards, settings, overwrite=overwrite, dry_run=dry_run)))
+
+
+@app.command()
+def rules(
+    run: Annotated[Path | None, typer.Argument(help="Run folder made by `rmo-curate score`")] = None,
+    high_q: Annotated[float, typer.Option(min=0, max=1, help="Quantile of suspicion that each rule is cut at")] = 0.95,
+    proxy: Annotated[str | None, typer.Option(help="Checkpoint of the run that ends the trajectory")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+    recipe: RecipeOption = None,
+) -> None:
+    """What each rule would drop, how far rules agree, and what canaries say of their precision and recall."""
+    from rmo_curate.rule_report import run_rules
+
+    found = run_rules(Path(place(run, read_recipe(recipe), "RUN", "score.out")), high_q, proxy)
+    typer.echo(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(found.lines()))
 
 
 @app.command()

@@ -6,20 +6,24 @@ only the reason that a dropped pair carries: too_long, then duplicate, then nois
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from rmo_curate import margins, thresholds
+from rmo_curate import canaries, margins, thresholds
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.id_hash import Strings, places
-from rmo_curate.rules import check_proxy, get_rule, is_constant, suspicion
+from rmo_curate.noise_rate import Resampled, fit_noise, noise_margin
+from rmo_curate.reviews import ACTIONS, DROP, FLIP, KEEP, reviewed
+from rmo_curate.rules import Rule, check_proxy, get_rule, is_constant, prepared, suspicion
+from rmo_curate.rules.of_margins import AUTHORS_RANGE
 from rmo_curate.runs import SCORED_COLUMNS, Run, Scores, Trajectory, flagged
+from rmo_curate.slices import protected, removal_lines
 from rmo_train.errors import UserError
 
 REASONS = ("noisy", "ambiguous", "too_long", "duplicate", "decision")
-AUTHORS_RANGE = 10.0  # nats; the constant of the authors' script
+
 FLIP_RATE = 0.2  # of the remark on recall
 HEAVY_REMOVAL = 0.3  # share of the pairs beyond which removal is reported to cost more than it brings
 
@@ -38,7 +42,22 @@ class Decisions:
     draw: np.ndarray  # [pairs] in [0, 1), NaN where nothing is drawn (--hard, --low-q 0)
     thresholds: dict[str, float | None]
     counts: dict[str, int]
+    flipped: np.ndarray  # bool [pairs]: kept with the answers exchanged
+    weight: np.ndarray  # [pairs]
+    label_confidence: np.ndarray  # [pairs]
     said: list[str]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What was asked of single pairs."""
+
+    protected: np.ndarray  # bool [pairs]
+    review: np.ndarray  # int8 [pairs], see `rmo_curate.reviews`
+
+    @classmethod
+    def none(cls, pairs: int) -> Wishes:
+        return cls(np.zeros(pairs, dtype=bool), np.zeros(pairs, dtype=np.int8))
 
 
 @dataclass(frozen=True)
@@ -68,7 +87,18 @@ def decide(run: Run, settings: FilterSettings) -> Decisions:
         )
     duplicate = repeats(pairs["tokens_sha"])
     pairs = pairs.select(SCORED_COLUMNS)  # the other column, 64 bytes a pair, is read no more
-    return decide_scored(pairs["id"], too_long, duplicate, run.scores(trajectory, pairs), trajectory, settings)
+    ids = pairs["id"]
+    wishes = Wishes.none(len(ids))
+    if settings.protect:
+        wishes = replace(wishes, protected=protected(run, settings.protect))
+    if settings.decisions is not None:
+        wishes = replace(wishes, review=reviewed(settings.decisions, ids))
+    scores = prepared(rule, run, trajectory, run.scores(trajectory, pairs), settings.score_column)
+    if settings.noise_rate == "auto" or settings.precision is not None:
+        scores = run.with_groups(scores, trajectory)
+    found = decide_scored(ids, too_long, duplicate, scores, trajectory, settings, wishes)
+    removed = found.reason != None  # noqa: E711 (elementwise)
+    return replace(found, said=[*found.said, *removal_lines(run, removed)])
 
 
 def decide_scored(
@@ -78,22 +108,39 @@ def decide_scored(
     scores: Scores,
     trajectory: Trajectory,
     settings: FilterSettings,
+    wishes: Wishes | None = None,
 ) -> Decisions:
     """`decide` on what it read: ids, too_long, duplicate [pairs] and their scores. No input or output."""
+    wishes = wishes or Wishes.none(len(ids))
     scorable = ~too_long
     n = int(scorable.sum())
     rule = get_rule(settings.rule)
     s = suspicion(rule, scores)
-    budget = thresholds.noisy_budget(n, settings.high_q) if rule.ranks else 0
+    limit = noisy_limit(rule, scores, s, n, settings)
+    budget = limit.pairs
     noisy = thresholds.most_suspect(s, ids, budget)
     cut = (
         authors_range(scores) if settings.preset == "authors-code" else low_quantile(ids, scores, trajectory, settings)
     )
 
-    by_reason = {"ambiguous": cut.dropped, "noisy": noisy, "duplicate": duplicate, "too_long": too_long}
+    free = ~wishes.protected
+    flipped = noisy & free if settings.action == "flip" else np.zeros(len(ids), dtype=bool)
+    by_reason = {
+        "ambiguous": cut.dropped & free & ~flipped,
+        "noisy": noisy & free & ~flipped,
+        "duplicate": duplicate,
+        "too_long": too_long,
+    }
     code = np.zeros(len(ids), dtype=np.int8)  # 0 = kept, else 1 + the reason's place in REASONS
     for name, dropped in by_reason.items():  # the last one that holds is the one that is told
         code[dropped] = 1 + REASONS.index(name)
+    review = np.where(too_long & (wishes.review != DROP), 0, wishes.review)  # without scores a pair cannot be kept
+    code[(review == KEEP) | (review == FLIP)] = 0
+    code[review == DROP] = 1 + REASONS.index("decision")
+    flipped = ((flipped & (review == 0)) | (review == FLIP)) & (code == 0)
+    confidence = right_probability(scores, trajectory, settings)
+    confidence = np.where(wishes.protected, 1.0, confidence)
+    ones = np.ones(len(ids))
     tally = np.bincount(code, minlength=1 + len(REASONS)).tolist()
     counts = {"pairs": len(ids), **dict(zip(("kept", *REASONS), tally, strict=True))}
     limits = {
@@ -102,7 +149,7 @@ def decide_scored(
         "tau": cut.tau,
         "gamma": cut.gamma,
     }
-    said = remarks(counts, limits, n, trajectory, settings)
+    said = [*remarks(counts, limits, limit, n, trajectory, settings), *asked_lines(flipped, wishes, too_long, settings)]
     return Decisions(
         trajectory,
         scores,
@@ -114,8 +161,66 @@ def decide_scored(
         cut.draw,
         limits,
         counts,
+        flipped,
+        confidence if settings.action == "weight" else ones,
+        confidence if settings.action == "soft-label" else ones,
         said,
     )
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How many noisy pairs there may be at most, and where that number is from."""
+
+    pairs: int
+    said: str
+
+
+def noisy_limit(rule: Rule, scores: Scores, s: np.ndarray, n: int, settings: FilterSettings) -> Limit:
+    """The budget of noisy pairs among n scorable ones, by --high-q, --noise-rate or --precision."""
+    if not rule.ranks or settings.action in ("weight", "soft-label"):
+        return Limit(0, "none")
+    if settings.noise_rate is None and settings.precision is None:
+        return Limit(thresholds.noisy_budget(n, settings.high_q), f"--high-q {settings.high_q:g}")
+    if settings.noise_rate not in (None, "auto"):
+        rate = float(settings.noise_rate)
+        return Limit(thresholds.noisy_budget(n, 1 - rate), f"--noise-rate {rate:g}")
+    found = Resampled(scores).rate
+    estimated = f"{found.value:.1%} [{found.low:.1%}, {found.high:.1%}]"
+    if settings.precision is None:
+        return Limit(int(found.value * n), f"--noise-rate auto: {estimated} of the labels are wrong")
+    pairs = canaries.budget_of_precision(s, rule.suspicion_of_swapped(scores), found.value, settings.precision)
+    if not pairs:
+        return Limit(0, f"--precision {settings.precision:g} is not reached at any cut (noise rate {estimated})")
+    return Limit(pairs, f"--precision {settings.precision:g} by canaries, at a noise rate of {estimated}")
+
+
+def right_probability(scores: Scores, trajectory: Trajectory, settings: FilterSettings) -> np.ndarray:
+    """P(the label is right) [pairs] where an action asks for it, else 1: given its held-out margin."""
+    if settings.action not in ("weight", "soft-label"):
+        return np.ones(len(scores.chosen_tokens))
+    if trajectory.end is None:
+        raise UserError(f"--action {settings.action} needs a proxy, whose margins tell how likely a label is right")
+    margin = noise_margin(scores)
+    return np.nan_to_num(1 - fit_noise(margin).wrong(margin), nan=1.0)
+
+
+def asked_lines(flipped: np.ndarray, wishes: Wishes, too_long: np.ndarray, settings: FilterSettings) -> list[str]:
+    """What actions, protected slices and reviewers changed, a line each."""
+    lines = []
+    if flipped.any():
+        lines.append(f"{flipped.sum():,} of the kept pairs are flipped: chosen and rejected are exchanged")
+    if settings.action in ("weight", "soft-label"):
+        column = {"weight": "weight", "soft-label": "label_confidence"}[settings.action]
+        lines.append(f"noisy: none is dropped; `{column}` is the probability that a pair's label is right")
+    if wishes.protected.any():
+        lines.append(f"{wishes.protected.sum():,} pairs are protected ({', '.join(settings.protect)})")
+    if wishes.review.any():
+        said = [f"{(wishes.review == code).sum():,} {name}" for code, name in enumerate(ACTIONS, start=1)]
+        lines.append(f"reviewed: {', '.join(said)}")
+    if (stuck := too_long & np.isin(wishes.review, (KEEP, FLIP))).any():
+        lines.append(f"warning: {stuck.sum():,} pairs that a reviewer keeps are too long and have no scores: dropped")
+    return lines
 
 
 def repeats(tokens_sha: Strings) -> np.ndarray:
@@ -170,7 +275,12 @@ def authors_range(scores: Scores) -> Cut:
 
 
 def remarks(
-    counts: dict[str, int], limits: dict[str, Any], n: int, trajectory: Trajectory, settings: FilterSettings
+    counts: dict[str, int],
+    limits: dict[str, Any],
+    limit: Limit,
+    n: int,
+    trajectory: Trajectory,
+    settings: FilterSettings,
 ) -> list[str]:
     """What a user should know of these decisions, a line each."""
     shown = ", ".join(f"{counts[name]:,} {name.replace('_', ' ')}" for name in REASONS if name != "decision")
@@ -186,16 +296,18 @@ def remarks(
         said.append(f"T = {end.name}{folds}, {held_out}")
     if settings.rule == "none":
         said.append("noisy: --rule none, so none is dropped")
-    else:
+    elif settings.action in ("drop", "flip"):
         least = "" if limits["suspicion"] is None else f"; the least suspect of them has {limits['suspicion']:.4g}"
         said.append(
             f"noisy: --rule {settings.rule}, at most {limits['noisy_budget']:,} of {n:,} scorable pairs "
-            f"(--high-q {settings.high_q:g}), and only with suspicion > 0{least}"
+            f"({limit.said}), and only with suspicion > 0{least}"
         )
-        most = min(1.0, (1 - settings.high_q) / FLIP_RATE)
-        said.append(
-            f"if {FLIP_RATE:.0%} of pairs are flipped, --high-q {settings.high_q:g} finds at most {most:.0%} of them"
-        )
+        if settings.noise_rate is None and settings.precision is None:
+            most = min(1.0, (1 - settings.high_q) / FLIP_RATE)
+            said.append(
+                f"if {FLIP_RATE:.0%} of pairs are flipped, --high-q {settings.high_q:g} finds at most {most:.0%} "
+                "of them"
+            )
     if settings.preset == "authors-code":
         said.append(f"ambiguous: |D_0| and |D_T| both at most {AUTHORS_RANGE:g} nats, the authors' constant")
     elif limits["tau"] is not None:

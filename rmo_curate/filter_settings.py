@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,6 +17,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"rule": "rmo", "margin": "logp", "low_q": 0.1, "high_q": 0.0, "hard": False},
     "authors-code": {"rule": "rmo", "margin": "logp", "low_q": 0.0, "high_q": 0.0, "hard": True},
 }
+CUTS = ("high_q", "noise_rate", "precision")  # ways to say how many noisy pairs there are
 
 
 class FilterSettings(Settings):
@@ -45,6 +47,29 @@ class FilterSettings(Settings):
         description="Set rule, margin and quantiles together, as the paper or its authors' script has them",
     )
     hard: bool = Field(default=False, description="Cut ambiguous pairs at the quantile, instead of sampling around it")
+    noise_rate: str | None = Field(
+        default=None,
+        description="Drop as noisy this share of the pairs (0.2), or the share that is estimated (auto); instead of "
+        "--high-q",
+    )
+    precision: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Drop as many pairs as noisy as are wrong in this share at least, by canaries; instead of --high-q",
+    )
+    action: Literal["drop", "weight", "soft-label", "flip"] = Field(
+        default="drop",
+        description="What happens to noisy pairs: drop, flip (exchange the answers); or instead of a cut, weight every "
+        "pair by the probability that its label is right, or write that as its label confidence (soft-label)",
+    )
+    protect: tuple[str, ...] = Field(
+        default=(), description="COLUMN=VALUE: never drop, flip or weight these pairs for their margins; repeatable"
+    )
+    decisions: Path | None = Field(default=None, description="JSON file of a reviewer's keep, drop and flip by id")
+    score_column: str | None = Field(
+        default=None, description="Column with somebody else's margin or scores, for --rule score"
+    )
     proxy: str | None = Field(
         default=None, description="Checkpoint of the run that ends the trajectory (default: its own choice)"
     )
@@ -59,16 +84,51 @@ class FilterSettings(Settings):
         name = given.get("preset")
         if isinstance(name, str) and name in PRESETS:
             preset = PRESETS[name]
-            clashes = [flag_of(field) for field in preset if field in given]
+            clashes = [flag_of(field) for field in (*preset, *CUTS[1:]) if field in given]
             if clashes:
                 raise UserError(
                     f"--preset {name} sets {', '.join(flag_of(field) for field in preset)} together, and "
                     f"{', '.join(clashes)} is given as well; leave out one or the other"
                 )
             return given | preset
+        cuts = [flag_of(field) for field in CUTS if given.get(field) is not None]
+        if len(cuts) > 1:
+            raise UserError(f"{' and '.join(cuts)} each say how many pairs are dropped as noisy: give one of them")
+        if given.get("action") in ("weight", "soft-label") and cuts:
+            raise UserError(
+                f"--action {given['action']} drops no noisy pairs, so {cuts[0]} has no meaning: leave it out"
+            )
+        if given.get("score_column") is not None:
+            given = {"rule": "score"} | given
         if given.get("rule") == "none":
             return {"low_q": 0.0} | given
         return given
+
+    @field_validator("noise_rate", mode="before")
+    @classmethod
+    def _auto_or_share(cls, value: Any) -> Any:
+        if value in (None, "auto"):
+            return value
+        try:
+            share = float(value)
+        except (TypeError, ValueError):
+            share = -1.0
+        if not 0 <= share < 0.5:
+            raise ValueError("expected auto, or a share of at least 0 and below 0.5")
+        return f"{share:g}"
+
+    @field_validator("protect", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _score_has_its_column(self) -> Self:
+        if (self.rule == "score") != (self.score_column is not None):
+            raise ValueError(
+                "--rule score and --score-column NAME go together: one names the rule, the other its scores"
+            )
+        return self
 
     @field_validator("rule")
     @classmethod

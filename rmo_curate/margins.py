@@ -13,6 +13,8 @@ import numpy as np
 
 from rmo_curate.runs import Scores
 
+MAD_TO_SD = 1.4826  # a normal's standard deviation over its median absolute deviation
+
 
 def logp(scores: Scores, m: int = -1) -> np.ndarray:
     """D_m = l_m(chosen) - l_m(rejected): [pairs], nats. Grows with the responses' lengths."""
@@ -43,4 +45,27 @@ def swapped(scores: Scores) -> Scores:
         rejected_logp=scores.chosen_logp,
         chosen_tokens=scores.rejected_tokens,
         rejected_tokens=scores.chosen_tokens,
+        external=None if scores.external is None else -scores.external,
+        others=tuple(swapped(other) for other in scores.others),
     )
+
+
+def where_scored(values: np.ndarray, scores: Scores) -> np.ndarray:
+    """`values` [pairs] that are not made of scores, NaN for pairs that have none: no rule ranks those."""
+    return np.where(np.isfinite(scores.chosen_logp[:, 0]), values, np.nan)
+
+
+def on_one_scale(margin: np.ndarray, scores: Scores) -> np.ndarray:
+    """`margin` [pairs] of the last checkpoint over its fold's MAD around 0 (median |margin| x 1.4826): no unit.
+
+    Proxies of different folds end with margins of different size, so that one of them would fill every top list. Around
+    0, not around the median: a margin keeps its sign, and swapping a pair negates it.
+    """
+    scaled = np.full(len(margin), np.nan)
+    fold = np.full(len(margin), -1) if scores.fold is None else scores.fold
+    for k in np.unique(fold):
+        rows = fold == k
+        known = np.abs(margin[rows & np.isfinite(margin)])
+        mad = MAD_TO_SD * float(np.median(known)) if len(known) else 0.0
+        scaled[rows] = margin[rows] / mad if mad > 0 else margin[rows]
+    return scaled

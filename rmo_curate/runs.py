@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rmo_curate.id_hash import places
+from rmo_curate.id_hash import Strings, places
 from rmo_train import tables
 from rmo_train.errors import UserError, nearest
 
@@ -61,6 +61,13 @@ class Scores:
     chosen_tokens: np.ndarray  # [pairs]
     rejected_tokens: np.ndarray  # [pairs]
     held_out: np.ndarray  # [pairs] of True, False or None: was this pair unseen by the last checkpoint?
+    fold: np.ndarray | None = (
+        None  # int16 [pairs]: the last checkpoint's proxy that scored it; None or all -1: one model
+    )
+    ids: Strings | None = None  # [pairs]
+    groups: np.ndarray | None = None  # int [pairs]: pairs of one prompt have the same; see `Run.with_groups`
+    external: np.ndarray | None = None  # [pairs] somebody else's margin, higher = chosen is better
+    others: tuple[Scores, ...] = ()  # (base, T) of proxy families that differ from T's by their seed alone
 
 
 def flagged(pairs: pa.Table, flag: str) -> np.ndarray:
@@ -133,6 +140,7 @@ class Run:
         shape = (pairs.num_rows, len(trajectory.checkpoints))
         chosen, rejected = np.full(shape, np.nan), np.full(shape, np.nan)
         held_out = np.full(pairs.num_rows, None, dtype=object)
+        fold = np.full(pairs.num_rows, -1, dtype=np.int16)
         joined: pa.ChunkedArray | None = None  # the ids that `at` was looked up in: checkpoints mostly share an order
         at = np.empty(0, dtype=np.int32)
         for column, checkpoint in enumerate(trajectory.checkpoints):
@@ -155,8 +163,65 @@ class Run:
             if column == shape[1] - 1:
                 known = pc.fill_null(table["held_out"].cast(pa.int8()), 2).to_numpy()
                 held_out[scorable] = np.array([False, True, None], dtype=object)[known[at]]
+                fold[scorable] = table["fold"].to_numpy()[at]
         tokens = [pairs[name].to_numpy() for name in ("chosen_tokens", "rejected_tokens")]
-        return Scores(trajectory.names, chosen, rejected, tokens[0], tokens[1], held_out)
+        return Scores(trajectory.names, chosen, rejected, tokens[0], tokens[1], held_out, fold, pairs["id"])
+
+    def with_groups(self, scores: Scores, trajectory: Trajectory) -> Scores:
+        """`scores` with the prompt groups that the last checkpoint's proxies were cross-fitted by."""
+        end = trajectory.end
+        if end is None or not end.cross_fitted:
+            raise UserError(
+                f"{self.folder}: this needs held-out scores, of proxies that did not see a pair's prompt, and the "
+                f"trajectory ends with {scores.names[-1]!r}; run `rmo-curate proxy {self.folder} --folds 2`"
+            )
+        assert end.family is not None and scores.ids is not None
+        folder = self.folder / "proxies" / end.family
+        split = tables.read_table(folder, tables.require_manifest(folder, "proxies", MADE_BY), tables.SPLIT_SCHEMA)
+        group = split["group"].combine_chunks().dictionary_encode().indices.to_numpy()
+        at = places(scores.ids, split["id"])
+        return replace(scores, groups=np.where(at >= 0, group[at], -1))
+
+    def external_margin(self, name: str) -> np.ndarray:
+        """Somebody else's margin from the source's columns: [pairs], higher = the chosen response is better.
+
+        NAME is a column with a margin, or the part that two columns of scores share: chosen_NAME and rejected_NAME, or
+        NAME_chosen and NAME_rejected.
+        """
+        from rmo_curate.slices import column, own_columns
+
+        numbers = {
+            n: kind for n, kind in own_columns(self).items() if pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        }
+        for chosen, rejected in ((f"chosen_{name}", f"rejected_{name}"), (f"{name}_chosen", f"{name}_rejected")):
+            if chosen in numbers and rejected in numbers:
+                pair = [column(self, n).cast(pa.float64()).to_numpy(False) for n in (chosen, rejected)]
+                return pair[0] - pair[1]
+        if name in numbers:
+            return column(self, name).cast(pa.float64()).to_numpy(False)
+        have = f"its columns of numbers are {', '.join(numbers)}" if numbers else "it has no column of numbers"
+        raise UserError(
+            f"--score-column {name}: {self.folder} has no such column of numbers, and no chosen_{name} and "
+            f"rejected_{name}; {have}{nearest(name, numbers)}"
+        )
+
+    def with_others(self, scores: Scores, trajectory: Trajectory) -> Scores:
+        """`scores` with those of every other proxy family that differs from the last checkpoint's by its seed alone."""
+        end = trajectory.end
+        if end is None or end.family is None:
+            return scores
+        families = sorted({c.family for c in self.checkpoints if c.family not in (None, end.family)}, key=str)
+        ends = [[c for c in self.checkpoints if c.family == family][-1] for family in families]
+        key = self._key_but_seed
+        others = [c for c in ends if c.family is not None and key(c.family) == key(end.family)]
+        return replace(
+            scores,
+            others=tuple(self.scores(Trajectory((self.checkpoints[0], c), c)) for c in others),
+        )
+
+    def _key_but_seed(self, family: str) -> dict[str, Any]:
+        manifest = tables.require_manifest(self.folder / "proxies" / family, "proxies", MADE_BY)
+        return {name: value for name, value in manifest["key"].items() if name != "seed"}
 
     def _check_join(self, folder: Path, pairs: pa.Table, scorable: np.ndarray, at: np.ndarray, rows: int) -> None:
         missing = scorable & (at < 0)

@@ -17,12 +17,14 @@ from rmo_curate.card import dataset_card
 from rmo_curate.decisions import Decisions
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.replacing import refuse_strangers, replacing, restore
+from rmo_curate.reviews import file_sha256
 from rmo_curate.runs import Run, Trajectory
 from rmo_train import tables
 from rmo_train.errors import UserError
 
 MAKER = "rmo-curate filter"
 ROWS_PER_FILE = 50_000
+FLIPPED = "flipped"  # the flag of a pair whose answers were exchanged
 
 
 def write_shards(
@@ -62,7 +64,8 @@ def shards_key(run: Run, trajectory: Trajectory, settings: FilterSettings) -> di
     hashes = {name: [part["sha256"] for part in stage["parts"]] for name, stage in stages.items()}
     fingerprint = tables.sha256_text(tables.canonical_json([hashes, run.manifest["reference"]]))
     end = trajectory.end.name if trajectory.end else None
-    return {"run": fingerprint, **settings.model_dump(), "proxy": end}
+    reviewed = None if settings.decisions is None else file_sha256(settings.decisions)
+    return {"run": fingerprint, **settings.model_dump(mode="json"), "proxy": end, "decisions": reviewed}
 
 
 class PartFiles:
@@ -121,7 +124,8 @@ def fill(folder: Path, run: Run, decisions: Decisions, settings: FilterSettings)
         end=trajectory.end.name if trajectory.end else None,
         held_out=trajectory.end.held_out if trajectory.end else None,
         thresholds=decisions.thresholds,
-        settings=settings.model_dump(),
+        settings=settings.model_dump(mode="json"),
+        flipped=int(decisions.flipped.sum()),
         noise_sd={c.name: c.noise_sd for c in trajectory.checkpoints},
         max_length=run.manifest["max_length"],
     )
@@ -134,6 +138,13 @@ def fill(folder: Path, run: Run, decisions: Decisions, settings: FilterSettings)
 def with_decisions(pairs: pa.Table, decisions: Decisions, rows: slice) -> pa.Table:
     """The pairs of one part with the shard columns and the drop columns; null where a pair has no scores."""
     chosen, rejected = decisions.scores.chosen_logp[rows], decisions.scores.rejected_logp[rows]
+    flipped = decisions.flipped[rows]
+    if flipped.any():
+        pairs = with_answers_exchanged(pairs, flipped)
+        chosen, rejected = (
+            np.where(flipped[:, None], rejected, chosen),
+            np.where(flipped[:, None], chosen, rejected),
+        )
     columns = {
         "chosen_logps": per_checkpoint(chosen),
         "rejected_logps": per_checkpoint(rejected),
@@ -141,8 +152,8 @@ def with_decisions(pairs: pa.Table, decisions: Decisions, rows: slice) -> pa.Tab
         "ref_chosen_logps": number(chosen[:, 0]),
         "ref_rejected_logps": number(rejected[:, 0]),
         "suspicion": number(decisions.suspicion[rows]),
-        "weight": number(np.ones(len(chosen))),
-        "label_confidence": number(np.ones(len(chosen))),
+        "weight": number(decisions.weight[rows]),
+        "label_confidence": number(decisions.label_confidence[rows]),
         "drop_reason": pa.array(decisions.reason[rows], pa.string()),
         "keep_probability": number(decisions.keep_probability[rows]),
         "draw": number(decisions.draw[rows]),
@@ -150,6 +161,29 @@ def with_decisions(pairs: pa.Table, decisions: Decisions, rows: slice) -> pa.Tab
     for field in (*tables.SHARD_COLUMNS, *tables.DROP_COLUMNS):
         pairs = pairs.append_column(field, columns[field.name])
     return pairs
+
+
+def with_answers_exchanged(pairs: pa.Table, flipped: np.ndarray) -> pa.Table:
+    """The pairs with every chosen and rejected column exchanged where `flipped` [pairs], and the flag `flipped` there.
+
+    The source's own couples of columns (chosen_score and rejected_score, score_chosen and score_rejected) go along.
+    `tokens_sha` stays that of the pair as it was given.
+    """
+    n = pairs.num_rows
+    take = pa.array(np.where(flipped, np.arange(n) + n, np.arange(n)))
+    for name in [n for n in pairs.column_names if "chosen" in n]:
+        other = name.replace("chosen", "rejected")
+        if other in pairs.column_names and pairs[name].type == pairs[other].type:
+            a, b = pairs[name].combine_chunks(), pairs[other].combine_chunks()
+            pairs = put(pairs, name, pa.concat_arrays([a, b]).take(take))
+            pairs = put(pairs, other, pa.concat_arrays([b, a]).take(take))
+    flags = [[*row, FLIPPED] if f else row for row, f in zip(pairs["flags"].to_pylist(), flipped, strict=True)]
+    return put(pairs, "flags", pa.array(flags, pairs["flags"].type))
+
+
+def put(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    at = table.column_names.index(name)
+    return table.set_column(at, table.schema.field(at), values)
 
 
 def number(values: np.ndarray) -> pa.Array:

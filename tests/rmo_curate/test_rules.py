@@ -1,10 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from rmo_curate import margins
 from rmo_curate.rules import RULES, check_proxy, get_rule, suspicion
+from rmo_curate.rules.fitted import fit_logistic, scaled_irm
 from rmo_curate.runs import Scores, Trajectory, open_run
 from rmo_train.errors import UserError
 
@@ -13,7 +18,11 @@ def scores_of(chosen, rejected, chosen_tokens, rejected_tokens) -> Scores:
     n, m = np.shape(chosen)
     names = ("base", *(f"oof-{i}" for i in range(1, m)))
     logps = np.array([chosen, rejected], dtype=float)
-    return Scores(names, logps[0], logps[1], np.asarray(chosen_tokens), np.asarray(rejected_tokens), np.full(n, None))
+    tokens = np.asarray(chosen_tokens), np.asarray(rejected_tokens)
+    return Scores(
+        names, logps[0], logps[1], *tokens, np.full(n, None),
+        ids=pa.array([f"p{i}" for i in range(n)]), groups=np.arange(n), external=np.arange(n) - 1.5,
+    )  # fmt: skip
 
 
 nats = st.floats(-300, 0, allow_nan=False).map(lambda x: round(x, 3))
@@ -41,11 +50,19 @@ def test_margins_by_hand():
         ("irm-ln", [1.5, -4]),
         ("rmo", [2, -6]),  # min(2, 4); min(-3, -6)
         ("rmo-ln", [1.5, -7]),  # min(3, 1.5); min(-7, -4)
+        # |D| at most 6 and 9 nats: 10 - 6 = 4 > 2, 10 - 9 = 1 > -6
+        ("authors-code", [4, 1]),
+        ("base-ln", [3, -7]),
+        ("ppldiff", [4.5, -11]),
+        ("loss", [np.log((1 + np.exp(0.4)) / 2), np.log((1 + np.exp(-0.6)) / 2)]),
+        ("aum", [4 / (1.4826 * 5), -6 / (1.4826 * 5)]),  # the median of |reward| is 5
+        ("cartography", [0.5 - 1 / (1 + np.exp(0.4)), 0.5 - 1 / (1 + np.exp(-0.6))]),
+        ("length", [2, -2]),
         ("none", [np.nan, np.nan]),
     ],
 )
 def test_rules_by_hand(name, expected):
-    np.testing.assert_array_equal(get_rule(name).suspicion(HAND), expected)
+    np.testing.assert_allclose(get_rule(name).suspicion(HAND), expected, rtol=1e-12)
 
 
 @given(many)
@@ -53,8 +70,76 @@ def test_swapping_every_pair_negates_every_margin_and_irm(scores):
     swapped = margins.swapped(scores)
     for margin in margins.MARGINS.values():
         np.testing.assert_array_equal(margin(swapped), -margin(scores))
-    for name in ("irm", "irm-ln"):
-        np.testing.assert_array_equal(RULES[name].suspicion(swapped), -RULES[name].suspicion(scores))
+    for name in ("irm", "irm-ln", "base-ln", "ppldiff", "aum", "cartography", "fuse", "fuse+length", "length", "score"):
+        s = RULES[name].suspicion(scores)
+        np.testing.assert_allclose(RULES[name].suspicion_of_swapped(scores), -s, atol=1e-9, err_msg=name)
+    # P(wrong) of a pair and of its copy add up to 1 where both priors are even; a loss differs by its mean margin
+    loss = RULES["loss"]
+    np.testing.assert_allclose(
+        loss.suspicion(swapped), loss.suspicion(scores) + 0.1 * margins.reward(scores), atol=1e-9
+    )
+
+
+@given(many)
+def test_fitted_rules_order_pairs_as_irm_on_one_scale_does(scores):
+    margin = scaled_irm(scores)
+    order = np.argsort(margin, kind="stable")
+    for name in ("gmm", "cl"):
+        assert (np.diff(RULES[name].suspicion(scores)[order]) <= 1e-9).all(), name
+    assert (np.diff(RULES["loss"].suspicion(scores)[np.argsort(margins.reward(scores), kind="stable")]) <= 1e-12).all()
+
+
+def test_a_fold_whose_proxy_moved_three_times_as_far_changes_no_ranking():
+    rng = np.random.default_rng(3)
+    n = 400
+    base, moved, fold = rng.normal(0, 4, n), rng.normal(2, 3, n), (np.arange(n) % 2).astype(np.int16)
+    tokens = rng.integers(3, 40, (2, n))
+
+    def scores(scale: float) -> Scores:
+        end = base + moved * np.where(fold == 1, scale, 1.0)
+        logps = np.stack([base, end], axis=1)
+        return replace(scores_of(logps, np.zeros((n, 2)), *tokens), fold=fold)
+
+    for name in ("aum", "gmm", "cl"):
+        one, three = (RULES[name].suspicion(scores(scale)) for scale in (1.0, 3.0))
+        np.testing.assert_allclose(three, one, atol=1e-6, err_msg=name)
+
+
+def test_a_combination_learned_on_canaries_beats_its_parts_where_they_complete_each_other():
+    rng = np.random.default_rng(5)
+    n = 3000
+    wrong = rng.random(n) < 0.2
+    right = np.where(wrong, -1, 1)
+    tokens = np.full(n, 10)
+    base = right * rng.normal(0.8, 1, n)
+    end = base + right * rng.normal(0.8, 1, n)
+    scores = scores_of(np.stack([base, end], axis=1), np.zeros((n, 2)), tokens, tokens)
+    found = {name: roc_auc_score(wrong, RULES[name].suspicion(scores)) for name in ("fuse", "irm", "base-ln")}
+    assert found["fuse"] > max(found["irm"], found["base-ln"]) + 0.05
+
+
+def test_the_loss_averages_over_proxies_of_other_seeds():
+    other = replace(HAND, chosen_logp=HAND.chosen_logp + np.array([[0, 8], [0, 0]]))
+    alone = [RULES["loss"].suspicion(s) for s in (HAND, other)]
+    np.testing.assert_allclose(RULES["loss"].suspicion(replace(HAND, others=(other,))), np.mean(alone, axis=0))
+
+
+def test_confident_learning_flags_what_cleanlab_flags():
+    cleanlab = pytest.importorskip("cleanlab.filter")
+    rng = np.random.default_rng(1)
+    n = 600
+    wrong = rng.random(n) < 0.2
+    end = np.where(wrong, -1, 1) * rng.normal(2, 2, n)
+    tokens = np.full(n, 10)
+    scores = scores_of(np.stack([np.zeros(n), end], axis=1), np.zeros((n, 2)), tokens, tokens)
+    s = RULES["cl"].suspicion(scores)
+    x = scaled_irm(scores)
+    p = 1 / (1 + np.exp(-x * fit_logistic(x[:, None])[0]))
+    # both orientations of every pair, so that both classes are there: class 1 = the first answer is better
+    labels = np.repeat([1, 0], n)
+    first = np.concatenate([p, 1 - p])
+    issues = cleanlab.find_label_issues(labels, np.stack([1 - first, first], axis=1), filter_by="confident_learning")
+    np.testing.assert_array_equal(issues[:n], s >= 0)
 
 
 @given(many)
@@ -75,7 +160,9 @@ def test_a_pair_without_scores_has_no_suspicion(scores):
 def test_every_rule_says_what_it_is_and_where_it_is_from():
     for name, rule in RULES.items():
         assert rule.name == name and rule.description and rule.source
-    assert [rule.name for rule in RULES.values() if not rule.needs_proxy] == ["none"]
+    assert [rule.name for rule in RULES.values() if not rule.needs_proxy] == [
+        "length", "random", "none", "base-ln", "score"
+    ]  # fmt: skip
 
 
 def test_an_unknown_rule_names_the_nearest():

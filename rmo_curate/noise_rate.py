@@ -1,0 +1,116 @@
+"""The share of labels flipped at random, estimated from held-out margins, with an interval over prompts.
+
+A flip changes the sign of a margin x and leaves |x|. Where a proxy is sure (large |x|), a label that it contradicts is
+likely a flipped one, so the share of negative margins there tends to the noise rate eps:
+
+    P(x > 0 | |x|) = (1 - eps) sigma(k |x|) + eps (1 - sigma(k |x|))
+
+(eps, k) maximise its likelihood on a grid. Nothing is assumed of how margins are distributed, only that the log-odds of
+a right order grow in proportion to the margin, as they do for mirrored normals; a mixture of normals, fitted to the
+margins themselves, takes their heavy tails for right labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rmo_curate import margins
+from rmo_curate.runs import Scores
+from rmo_train.errors import UserError
+from rmo_train.metrics import Interval
+
+DRAWS = 200
+BINS = 256  # of |x|, of equal numbers of pairs
+RATES = np.linspace(0.0, 0.45, 91)  # a rate above cannot be told from one half
+SLOPES = np.geomspace(0.02, 50, 80)  # per MAD
+
+
+def noise_margin(scores: Scores) -> np.ndarray:
+    """The margin that labels are judged by: [pairs], D_T - D_0 of per-token means, every fold on one scale."""
+    return margins.on_one_scale(margins.mean_logp(scores) - margins.mean_logp(scores, 0), scores)
+
+
+@dataclass(frozen=True)
+class LabelNoise:
+    """Labels flipped at the rate `rate`; k of the log-odds k |x| that a right label's margin is above 0."""
+
+    rate: float
+    slope: float
+
+    def wrong(self, margin: np.ndarray) -> np.ndarray:
+        """P(the label is flipped | margin): [pairs], NaN where the margin is. Its log-odds are logit(eps) - k x."""
+        with np.errstate(divide="ignore"):
+            prior = np.log(self.rate) - np.log1p(-self.rate)
+        return 1 / (1 + np.exp(np.clip(self.slope * margin - prior, -500, 500)))
+
+
+@dataclass(frozen=True)
+class Binned:
+    """Margins by size: the bin of each, a bin's mean |x|, and which margins are above 0."""
+
+    of: np.ndarray  # int [margins]
+    size: np.ndarray  # [bins]
+    positive: np.ndarray  # bool [margins]
+
+    @classmethod
+    def from_margins(cls, margin: np.ndarray) -> Binned:
+        size = np.abs(margin)
+        bins = min(BINS, len(margin))
+        of = np.empty(len(margin), dtype=np.int64)
+        of[np.argsort(size, kind="stable")] = np.arange(len(margin)) * bins // max(1, len(margin))
+        return cls(of, np.bincount(of, size, bins) / np.bincount(of, minlength=bins), margin > 0)
+
+    def fits(self, weights: list[np.ndarray]) -> list[LabelNoise]:
+        """The likeliest noise under each of the weights [margins]."""
+        sure = 1 / (1 + np.exp(-np.clip(SLOPES[:, None] * self.size, 0, 500)))
+        right = (RATES[:, None, None] + (1 - 2 * RATES[:, None, None]) * sure).reshape(-1, len(self.size))
+        with np.errstate(divide="ignore"):
+            log_right, log_wrong = np.log(right), np.log(np.maximum(1 - right, 1e-12))
+        found = []
+        for weight in weights:
+            above, all_ = (np.bincount(self.of, w, len(self.size)) for w in (weight * self.positive, weight))
+            rate, slope = divmod(int((log_right @ above + log_wrong @ (all_ - above)).argmax()), len(SLOPES))
+            found.append(LabelNoise(float(RATES[rate]), float(SLOPES[slope])))
+        return found
+
+
+def fit_noise(margin: np.ndarray) -> LabelNoise:
+    """The noise of the finite margins [pairs]."""
+    known = margin[np.isfinite(margin)]
+    return Binned.from_margins(known).fits([np.ones(len(known))])[0]
+
+
+class Resampled:
+    """The noise rate of held-out margins, and of resampled prompts: what canaries are computed with."""
+
+    def __init__(self, scores: Scores, draws: int = DRAWS, seed: int = 0):
+        """scores: with groups; pairs without scores are left out. UserError where scores are not held out."""
+        require_held_out(scores)
+        assert scores.groups is not None
+        margin = noise_margin(scores)
+        self.known = np.isfinite(margin)
+        _, self.group = np.unique(scores.groups[self.known], return_inverse=True)
+        rng = np.random.default_rng(seed)
+        prompts = int(self.group.max()) + 1
+        self.times = [np.bincount(rng.integers(0, prompts, prompts), minlength=prompts) for _ in range(draws)]
+        binned = Binned.from_margins(margin[self.known])
+        value, *drawn = binned.fits(
+            [np.ones(len(self.group)), *(times[self.group].astype(float) for times in self.times)]
+        )
+        self.rates = [noise.rate for noise in drawn]  # under each draw of prompts
+        low, high = np.quantile(self.rates, [0.025, 0.975])
+        self.rate = Interval(value.rate, float(low), float(high))
+
+
+def require_held_out(scores: Scores) -> None:
+    """Margins of pairs that a proxy was trained on say what it memorised, flips included."""
+    known = np.isfinite(scores.chosen_logp[:, -1])
+    seen = np.array([h is not True for h in scores.held_out[known]])
+    if seen.any():
+        raise UserError(
+            f"{scores.names[-1]!r}: {seen.sum():,} of {len(seen):,} pairs were not scored held out, so a noise rate or "
+            "a precision estimated from them would be too good; use cross-fitted proxies (`rmo-curate proxy RUN "
+            "--folds 2`, then --proxy oof-...)"
+        )

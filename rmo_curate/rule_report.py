@@ -1,0 +1,163 @@
+"""`rmo-curate rules`: what each rule would drop of a scored run, what canaries say of it, and how far rules agree."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from rmo_curate import canaries, margins
+from rmo_curate.canaries import Found, SelfCheck
+from rmo_curate.noise_rate import Resampled
+from rmo_curate.rules import RULES, Rule, prepared
+from rmo_curate.runs import Scores, open_run
+from rmo_curate.thresholds import most_suspect, noisy_budget
+from rmo_train.errors import UserError
+from rmo_train.metrics import Interval
+
+HIGH_Q = 0.95
+REFERENCE = "irm"  # the rule that others are compared with
+LEFT_OUT = ("none", "score")
+ALIKE = 0.6  # share of pairs whose longer answer is the chosen one, beyond which length decides
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class RuleLine:
+    """One rule at the cut."""
+
+    rule: str
+    flagged: int
+    overlap: float  # with the reference rule's: shared / all that either flags
+    found: Found | None  # None where scores are not held out, or the rule reads no scores
+
+
+@dataclass(frozen=True)
+class Report:
+    pairs: int
+    end: str
+    high_q: float
+    noise_rate: Interval | None
+    check: SelfCheck | None
+    longer_chosen: float  # share of pairs whose chosen answer is the longer one, of those that differ
+    base_accuracy: float  # of summed log-probs
+    rules: list[RuleLine]
+    why_not: str | None  # why there are no estimates
+
+    def as_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, **asdict(self)}
+
+    def lines(self) -> list[str]:
+        """At most 25 lines for a terminal."""
+        rate = (
+            f"{self.noise_rate.value:.1%} [{self.noise_rate.low:.1%}, {self.noise_rate.high:.1%}]"
+            if self.noise_rate
+            else "?"
+        )
+        said = [f"{self.pairs:,} scorable pairs, T = {self.end}; estimated noise rate {rate}"]
+        if self.why_not:
+            said.append(f"no estimates: {self.why_not}")
+        if self.check:
+            said.append(
+                f"self-check: AUROC of canaries {self.check.measured:.3f}, {self.check.predicted:.3f} expected of "
+                f"normal margins with accuracy {self.check.accuracy:.3f}"
+            )
+        said.append(f"at --high-q {self.high_q:g}    flagged  shared with {REFERENCE}  precision             recall")
+        for line in self.rules:
+            estimates = "-" if line.found is None else f"{_short(line.found.precision):20}  {_short(line.found.recall)}"
+            said.append(f"  {line.rule:16} {line.flagged:9,} {line.overlap:16.0%}  {estimates}")
+        return [*said, *self.advice()]
+
+    def advice(self) -> list[str]:
+        """Which rule suits these data."""
+        share = self.longer_chosen
+        if max(share, 1 - share) < ALIKE:
+            said = (
+                f"answers are of like length ({share:.0%} of the chosen ones are the longer ones): rules on summed "
+                "log-probs, the paper's among them, are not misled by length here"
+            )
+        else:
+            which = "longer" if share > 0.5 else "shorter"
+            said = (
+                f"{max(share, 1 - share):.0%} of the chosen answers are the {which} ones: summed log-probs fall with "
+                f"length (the base's are right in {self.base_accuracy:.0%}), so the paper's rule follows length; "
+                "prefer irm or irm-ln"
+            )
+        return [
+            said,
+            "estimates hold for labels flipped at random; labels that are wrong for a reason are found less often",
+        ]
+
+
+def _short(interval: Interval) -> str:
+    if not np.isfinite(interval.value):
+        return "-"
+    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def run_rules(run_folder: Any, high_q: float = HIGH_Q, proxy: str | None = None) -> Report:
+    """Ask every rule of a scored run."""
+    run = open_run(run_folder)
+    trajectory = run.trajectory(proxy)
+    if trajectory.end is None:
+        raise UserError(f"{run.folder} has scores of the base only; run `rmo-curate proxy {run.folder}` first")
+    scores = run.scores(trajectory)
+    why_not = None
+    try:
+        scores = run.with_groups(scores, trajectory)
+        resampled: Resampled | None = Resampled(scores)
+    except UserError as e:
+        resampled, why_not = None, str(e)
+    rules = [rule for rule in RULES.values() if rule.name not in LEFT_OUT and not (rule.needs_groups and why_not)]
+    prepared_for = {rule.name: prepared(rule, run, trajectory, scores) for rule in rules}
+    return report(scores, prepared_for, trajectory.end.name, resampled, high_q, why_not)
+
+
+def report(
+    scores: Scores,
+    of: dict[str, Scores],
+    end: str,
+    resampled: Resampled | None,
+    high_q: float,
+    why_not: str | None = None,
+) -> Report:
+    """The report on scores that were read; `of`: what each rule is asked of."""
+    known = np.isfinite(scores.chosen_logp[:, -1])
+    n = int(known.sum())
+    flagged = {name: flagged_by(RULES[name], these, noisy_budget(n, high_q)) for name, these in of.items()}
+    lines = []
+    for name, (given, swapped) in flagged.items():
+        either = (given | flagged[REFERENCE][0]).sum()
+        overlap = float((given & flagged[REFERENCE][0]).sum() / either) if either else 1.0
+        found = None
+        if resampled is not None and name != "random":  # a swapped copy's hash is that of the pair: it tells nothing
+            found = canaries.find(given, swapped, resampled)
+        lines.append(RuleLine(name, int(given.sum()), overlap, found))
+    difference = scores.chosen_tokens[known] - scores.rejected_tokens[known]
+    unequal = difference != 0
+    reward, base = margins.reward(scores), margins.logp(scores, 0)[known]
+    rate = resampled.rate if resampled is not None else None
+    return Report(
+        n,
+        end,
+        high_q,
+        rate,
+        canaries.self_check(reward, rate.value) if rate is not None else None,
+        float((difference[unequal] > 0).mean()) if unequal.any() else 0.5,
+        float((base > 0).mean()),
+        lines,
+        why_not,
+    )
+
+
+def flagged_by(rule: Rule, scores: Scores, budget: int) -> tuple[np.ndarray, np.ndarray]:
+    """(pairs, swapped copies) that the rule would drop, bool [pairs]: the copies by the threshold of the pairs."""
+    assert scores.ids is not None
+    statistic = rule.fit(scores)
+    s = statistic(scores)
+    given = most_suspect(s, scores.ids, budget)
+    if not given.any():
+        return given, given
+    with np.errstate(invalid="ignore"):
+        return given, statistic(margins.swapped(scores)) >= s[given].min()

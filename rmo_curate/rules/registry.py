@@ -1,0 +1,106 @@
+"""What a rule is, the registry, and what is refused before a rule is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rmo_curate.margins import swapped
+from rmo_curate.runs import Run, Scores, Trajectory
+from rmo_train.errors import UserError, nearest
+
+Statistic = Callable[[Scores], np.ndarray]  # Scores -> suspicion [pairs], NaN where a pair has no scores
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`fit` looks at all pairs as given and returns the statistic; most rules have nothing to fit.
+
+    The suspicion of swapped copies is that of a statistic fitted on the pairs as given: see `rmo_curate.canaries`.
+    """
+
+    name: str
+    fit: Callable[[Scores], Statistic]
+    needs_proxy: bool
+    needs_groups: bool
+    description: str
+    source: str
+
+    @property
+    def ranks(self) -> bool:
+        """Does the rule put pairs in an order at all? Only `none` does not."""
+        return self.name != "none"
+
+    def suspicion(self, scores: Scores) -> np.ndarray:
+        """[pairs], NaN where a pair has no scores; above 0 where the rule would drop the pair."""
+        return self.fit(scores)(scores)
+
+    def suspicion_of_swapped(self, scores: Scores) -> np.ndarray:
+        """[pairs]: what the rule would say of each pair with its answers exchanged."""
+        return self.fit(scores)(swapped(scores))
+
+
+RULES: dict[str, Rule] = {}
+
+
+def register(
+    name: str, *, source: str, needs_proxy: bool = True, needs_groups: bool = False, fitted: bool = False
+) -> Callable[..., Callable[[Scores], np.ndarray]]:
+    """Enter the decorated function in `RULES`; its docstring's first line is the rule's description.
+
+    fitted: the function returns the statistic instead of being it.
+    """
+
+    def enter(function: Callable[[Scores], np.ndarray]) -> Callable[[Scores], np.ndarray]:
+        description = (function.__doc__ or "").splitlines()[0]
+        fit: Callable[[Scores], Statistic] = function if fitted else (lambda scores: function)  # type: ignore[assignment]
+        RULES[name] = Rule(name, fit, needs_proxy, needs_groups, description, source)
+        return function
+
+    return enter
+
+
+def get_rule(name: str) -> Rule:
+    if name not in RULES:
+        raise UserError(f"--rule {name}: no such rule; the rules are {', '.join(RULES)}{nearest(name, RULES)}")
+    return RULES[name]
+
+
+def check_proxy(rule: Rule, run: Run, trajectory: Trajectory) -> None:
+    """Refuse a rule that needs a T on a run without one: no rule ever falls back to another."""
+    if rule.needs_proxy and trajectory.end is None:
+        raise UserError(
+            f"--rule {rule.name} compares the base with a proxy, and {run.folder} has scores of the base only; "
+            f"run `rmo-curate proxy {run.folder}` first, or take --rule none"
+        )
+
+
+def prepared(rule: Rule, run: Run, trajectory: Trajectory, scores: Scores, column: str | None = None) -> Scores:
+    """`scores` with what the rule reads besides them: prompt groups, other seeds' proxies, a column of the data."""
+    if rule.needs_groups:
+        scores = run.with_groups(scores, trajectory)
+    if rule.name == "loss":
+        scores = run.with_others(scores, trajectory)
+    if column is not None:
+        scores = replace(scores, external=run.external_margin(column))
+    return scores
+
+
+def suspicion(rule: Rule, scores: Scores) -> np.ndarray:
+    """The rule's suspicion of every pair: [pairs]. Refuses data on which it is constant, since that orders nothing."""
+    s = rule.suspicion(scores)
+    if rule.ranks and is_constant(s):
+        raise UserError(
+            f"--rule {rule.name}: all {np.isfinite(s).sum()} pairs get the same suspicion ({np.nanmax(s):.6g}), so it "
+            f"cannot rank them; is {scores.names[-1]!r} the same model as {scores.names[0]!r}? "
+            "Use another proxy (--proxy NAME) or --rule none"
+        )
+    return s
+
+
+def is_constant(values: np.ndarray) -> bool:
+    """Are two or more finite values all equal, up to the rounding of a difference of log-probs?"""
+    known = values[np.isfinite(values)]
+    return len(known) > 1 and bool(np.ptp(known) <= 1e-9 * max(1.0, float(np.abs(known).max())))

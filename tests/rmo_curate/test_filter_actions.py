@@ -1,0 +1,252 @@
+"""What `rmo-curate filter` does beside dropping: flip, weigh, protect, obey a reviewer, cut by rate or precision."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rmo_curate.decisions import Wishes, decide, decide_scored
+from rmo_curate.filter_settings import FilterSettings
+from rmo_curate.noise_rate import fit_noise
+from rmo_curate.reviews import SCHEMA
+from rmo_curate.runs import Checkpoint, Trajectory, open_run
+from rmo_train import tables
+from rmo_train.errors import UserError
+from tests.command_line import curate
+from tests.rmo_curate.test_canaries import simulated
+
+# As in test_filtering: with low_q 0.25, high_q 0.8 and a hard cut p2, p3 are noisy and p4, p5 ambiguous.
+D_0 = [1.0, 2.0, -1.0, 3.0, -2.0, 0.0, 1.0, -4.0, 2.0, 1.0, 0.0]
+D_T = [9.0, 8.0, -5.0, 1.0, -3.0, 0.5, 6.0, -1.0, 9.0, 5.0, 0.0]
+CUT = {"low_q": 0.25, "high_q": 0.8, "hard": True}
+FLAGS = ("--low-q", 0.25, "--high-q", 0.8, "--hard")
+
+
+@pytest.fixture
+def folder(make_run) -> Path:
+    extra = {
+        "source": ["math", "chat"] * 5 + ["math"],
+        "chosen_score": [float(i) for i in range(11)],
+        "rejected_score": [5.0] * 11,
+        "judge": [3, 2, -1, 0, 1, 2, 3, 4, 5, 6, 7],
+    }
+    rows = [{"chosen": f"yes {i}", "rejected": f"no {i}", "chosen_tokens": 3, "rejected_tokens": 2} for i in range(11)]
+    return make_run({"base": D_0, "oof-16": D_T}, rows=rows, too_long=[10], extra=extra)
+
+
+def decisions_file(path: Path, **actions: str) -> Path:
+    rows = [{"id": i, "action": action} for i, action in actions.items()]
+    path.write_text(json.dumps({"schema": SCHEMA, "decisions": rows}))
+    return path
+
+
+def reasons(decided) -> dict[str, str]:
+    return {i: r for i, r in zip(decided.ids.to_pylist(), decided.reason, strict=True) if r is not None}
+
+
+def kept_rows(out: Path) -> dict[str, dict]:
+    manifest = tables.read_manifest(out)
+    assert manifest is not None
+    rows = {row["id"]: row for part in tables.iter_parts(out, manifest) for row in part.to_pylist()}
+    assert manifest["counts"]["pairs"] == len(rows) + sum(p["rows"] for p in manifest["dropped"]["parts"])
+    return rows
+
+
+def text(messages: list[dict]) -> str:
+    return messages[-1]["content"]
+
+
+# ---------------------------------------------------------------------------------------------------- actions
+
+
+def test_a_flipped_pair_is_the_pair_the_other_way_round_in_every_column(folder, tmp_path):
+    done = curate("filter", folder, "--out", tmp_path / "out", *FLAGS, "--action", "flip")
+    assert done.code == 0 and "2 of the kept pairs are flipped" in done.out
+    rows = kept_rows(tmp_path / "out")
+    plain = kept_rows_of_plain(folder, tmp_path)
+    flipped, as_given = rows["p2"], rows["p0"]
+    assert text(flipped["chosen"]) == "no 2" and text(flipped["rejected"]) == "yes 2"
+    assert (flipped["chosen_tokens"], flipped["rejected_tokens"]) == (2, 3)
+    assert (flipped["chosen_score"], flipped["rejected_score"]) == (5.0, 2.0)
+    assert flipped["margins"] == [1.0, 5.0] and flipped["flags"] == ["flipped"]
+    assert flipped["ref_chosen_logps"] - flipped["ref_rejected_logps"] == 1.0
+    assert flipped["suspicion"] == 4.0  # of the pair as it was given
+    assert as_given == plain["p0"]
+    assert set(rows) == {"p0", "p1", "p2", "p3", "p6", "p7", "p8", "p9"}
+
+
+def kept_rows_of_plain(folder: Path, tmp_path: Path) -> dict[str, dict]:
+    assert curate("filter", folder, "--out", tmp_path / "plain", *FLAGS).code == 0
+    return kept_rows(tmp_path / "plain")
+
+
+@pytest.mark.parametrize(("action", "column"), [("weight", "weight"), ("soft-label", "label_confidence")])
+def test_weights_and_soft_labels_are_the_probability_of_a_right_label(folder, tmp_path, action, column):
+    done = curate("filter", folder, "--out", tmp_path / "out", "--low-q", 0, "--action", action)
+    assert done.code == 0 and f"`{column}` is the probability that a pair's label is right" in done.out
+    rows = kept_rows(tmp_path / "out")
+    assert set(rows) == {f"p{i}" for i in range(10)}  # none but the one that is too long is dropped
+    chosen, rejected = (np.array([row[side] for row in plain_logps(folder)]) for side in (0, 1))
+    moved = (chosen[:, 1] - chosen[:, 0]) / 3 - (rejected[:, 1] - rejected[:, 0]) / 2  # per token
+    fold = np.arange(10) % 2
+    scaled = moved / np.where(fold == 0, *(1.4826 * np.median(np.abs(moved[fold == k])) for k in (0, 1)))
+    expected = 1 - fit_noise(scaled).wrong(scaled)
+    np.testing.assert_allclose([rows[f"p{i}"][column] for i in range(10)], expected)
+    other = {"weight": "label_confidence", "label_confidence": "weight"}[column]
+    assert {row[other] for row in rows.values()} == {1.0}
+
+
+def plain_logps(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    run = open_run(folder)
+    scores = run.scores(run.trajectory())
+    return list(zip(scores.chosen_logp[:10], scores.rejected_logp[:10], strict=True))
+
+
+# ---------------------------------------------------------------------------------------------------- slices
+
+
+def test_a_protected_slice_loses_nothing_for_its_margins_and_removal_is_told_by_slice(folder):
+    decided = decide(open_run(folder), FilterSettings(**CUT, protect=("source=math",)))
+    assert reasons(decided) == {"p3": "noisy", "p5": "ambiguous", "p10": "too_long"}
+    assert "6 pairs are protected (source=math)" in decided.said
+    assert "removed by source: chat 40% of 5, math 17% of 6" in decided.said
+
+
+def test_a_protected_pair_is_not_flipped_and_not_weighed(folder):
+    flipped = decide(open_run(folder), FilterSettings(**CUT, action="flip", protect=("source=math",))).flipped
+    assert np.flatnonzero(flipped).tolist() == [3]
+    scores, wrong = simulated(0.3)
+    n = len(wrong)
+    end = Checkpoint("oof-9", "proxy", "oof", 9, 2, True, 0.01)
+    trajectory = Trajectory((Checkpoint("base", "base", None, None, None, None, 0.01), end), end)
+    wishes = Wishes(np.arange(n) % 2 == 0, np.zeros(n, dtype=np.int8))
+    no = np.zeros(n, dtype=bool)
+    settings = FilterSettings(low_q=0, action="weight", protect=("source=math",))
+    weight = decide_scored(scores.ids, no, no, scores, trajectory, settings, wishes).weight
+    assert set(weight[::2]) == {1.0}
+    assert weight[1::2][wrong[1::2]].mean() < 0.2 < 0.9 < weight[1::2][~wrong[1::2]].mean()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("source", "expected COLUMN=VALUE"),
+        (
+            "sorce=math",
+            "no column 'sorce' in the data; its own columns are source, chosen_score, rejected_score, judge",
+        ),
+        ("source=maths", "no pair has it; the values of 'source' are chat, math; did you mean 'math'"),
+    ],
+)
+def test_a_slice_that_is_not_there_is_refused(folder, tmp_path, given, said):
+    assert curate("filter", folder, "--out", tmp_path / "o", "--protect", given).refused(f"--protect {given}", said)
+    assert not (tmp_path / "o").exists()
+
+
+# ---------------------------------------------------------------------------------------------------- reviewers
+
+
+def test_a_reviewer_is_obeyed_before_anything_else(folder, tmp_path):
+    file = decisions_file(tmp_path / "d.json", p2="keep", p3="flip", p0="drop", p4="drop", p10="keep", p1="flip")
+    done = curate("filter", folder, "--out", tmp_path / "out", *FLAGS, "--decisions", file)
+    assert done.code == 0
+    assert "reviewed: 2 keep, 2 drop, 2 flip" in done.out
+    assert "1 pairs that a reviewer keeps are too long and have no scores: dropped" in done.out
+    rows = kept_rows(tmp_path / "out")
+    assert set(rows) == {"p1", "p2", "p3", "p6", "p7", "p8", "p9"}
+    assert text(rows["p3"]["chosen"]) == "no 3" and text(rows["p1"]["chosen"]) == "no 1"
+    assert text(rows["p2"]["chosen"]) == "yes 2"
+    manifest = tables.read_manifest(tmp_path / "out")
+    assert manifest["counts"]["decision"] == 2 and manifest["counts"]["too_long"] == 1 and manifest["flipped"] == 2
+
+
+def test_another_decisions_file_makes_other_shards(folder, tmp_path):
+    out = ("--out", tmp_path / "out", *FLAGS, "--decisions")
+    assert curate("filter", folder, *out, decisions_file(tmp_path / "d.json", p0="drop")).code == 0
+    again = curate("filter", folder, *out, tmp_path / "d.json")
+    assert again.code == 0 and "already done" in again.out
+    decisions_file(tmp_path / "d.json", p1="drop")
+    assert curate("filter", folder, *out, tmp_path / "d.json").refused("decisions")
+
+
+def file_of(*rows: str) -> str:
+    return f'{{"schema": "{SCHEMA}", "decisions": [{", ".join(rows)}]}}'
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "not JSON"),
+        ('{"decisions": []}', 'not a decisions file; expected {"schema"'),
+        (
+            file_of('{"action": "keep"}'),
+            "decision 1: {'action': 'keep'} has no id",
+        ),
+        (file_of('{"id": "p1", "action": "swap"}'), "action 'swap' of 'p1'"),
+        (
+            file_of('{"id": "p1", "action": "keep"}', '{"id": "p1", "action": "drop"}'),
+            "decision 2: 'p1' is to keep and to drop",
+        ),
+        (
+            file_of('{"id": "p11", "action": "keep"}'),
+            "1 of its 1 ids are not in the run, the first 'p11'",
+        ),
+    ],
+)
+def test_a_decisions_file_that_cannot_be_obeyed_is_refused(folder, tmp_path, content, said):
+    (tmp_path / "d.json").write_text(content)
+    assert curate("filter", folder, "--out", tmp_path / "o", "--decisions", tmp_path / "d.json").refused(said)
+    assert curate("filter", folder, "--out", tmp_path / "o", "--decisions", tmp_path / "no").refused("no such file")
+    assert not (tmp_path / "o").exists()
+
+
+# ---------------------------------------------------------------------------------------------------- cuts
+
+
+def test_a_given_noise_rate_is_the_share_that_may_go(folder):
+    decided = decide(open_run(folder), FilterSettings(low_q=0, noise_rate="0.1"))
+    assert reasons(decided) == {"p2": "noisy", "p10": "too_long"}
+    assert any("--noise-rate 0.1" in line for line in decided.said)
+    assert not any("--high-q" in line for line in decided.said)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--noise-rate", "0.2", "--high-q", 0.9), "--high-q and --noise-rate each say how many"),
+        (("--noise-rate", "0.2", "--precision", 0.9), "--noise-rate and --precision each say how many"),
+        (("--noise-rate", "much"), "expected auto, or a share of at least 0 and below 0.5"),
+        (("--noise-rate", "0.6"), "expected auto, or a share of at least 0 and below 0.5"),
+        (("--precision", "1.5"), "precision"),
+        (("--preset", "paper", "--precision", 0.8), "--precision is given as well"),
+        (("--action", "weight", "--high-q", 0.9), "--action weight drops no noisy pairs"),
+        (("--action", "relabel"), "relabel"),
+        (("--rule", "score"), "--rule score and --score-column NAME go together"),
+        (("--rule", "irm", "--score-column", "judge"), "--rule score and --score-column NAME go together"),
+        (("--score-column", "jude"), "no such column of numbers, and no chosen_jude"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(folder, tmp_path, flags, said):
+    assert curate("filter", folder, "--out", tmp_path / "o", *flags).refused(said)
+    assert not (tmp_path / "o").exists()
+
+
+def test_estimates_need_scores_that_are_held_out(make_run, tmp_path):
+    run = make_run({"base": D_0, "insample-16": D_T})
+    for flags in (("--noise-rate", "auto"), ("--precision", 0.8)):
+        assert curate("filter", run, "--out", tmp_path / "o", *flags).refused("needs held-out scores", "--folds 2")
+
+
+# ---------------------------------------------------------------------------------------------------- other scores
+
+
+def test_a_judges_margin_and_a_couple_of_scores_rank_pairs_without_a_proxy(folder):
+    judged = decide(open_run(folder), FilterSettings(low_q=0, high_q=0.8, score_column="judge"))
+    assert reasons(judged) == {"p2": "noisy", "p10": "too_long"}  # the only margin below 0
+    scored = decide(open_run(folder), FilterSettings(low_q=0, high_q=0.8, score_column="score"))
+    assert reasons(scored) == {"p0": "noisy", "p1": "noisy", "p10": "too_long"}  # 0 - 5, 1 - 5
+    with pytest.raises(UserError, match="columns of numbers are chosen_score, rejected_score, judge"):
+        decide(open_run(folder), FilterSettings(score_column="reward"))
