@@ -4,7 +4,18 @@ To add one: write a small function in the module of its kind, decorate it with `
 to the tests.
 """
 
-from rmo_curate.rules import controls, fitted, of_margins, of_trajectory  # noqa: F401  (they enter their rules)
+from rmo_curate.rules import of_margins  # noqa: F401  (they enter their rules, in this order)
+
+# isort: split
+from rmo_curate.rules import of_trajectory  # noqa: F401
+
+# isort: split
+from rmo_curate.rules import fitted  # noqa: F401
+
+# isort: split
+from rmo_curate.rules import controls  # noqa: F401
+
+# isort: split
 from rmo_curate.rules.registry import RULES, Rule, check_proxy, get_rule, is_constant, prepared, suspicion
 
 __all__ = ["RULES", "Rule", "check_proxy", "get_rule", "is_constant", "prepared", "suspicion"]
