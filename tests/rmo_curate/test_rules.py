@@ -160,7 +160,13 @@ def test_a_pair_without_scores_has_no_suspicion(scores):
 def test_every_rule_says_what_it_is_and_where_it_is_from():
     for name, rule in RULES.items():
         assert rule.name == name and rule.description and rule.source
-    assert [rule.name for rule in RULES.values() if not rule.needs_proxy] == ["base-ln", "score", "length", "random", "none"]  # fmt: skip
+    assert [rule.name for rule in RULES.values() if not rule.needs_proxy] == [
+        "base-ln",
+        "score",
+        "length",
+        "random",
+        "none",
+    ]
 
 
 def test_an_unknown_rule_names_the_nearest():
