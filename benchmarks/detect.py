@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -44,10 +46,24 @@ class Cell:
     folds: int
     epochs: int
     seed: int
+    learning_rate: float | None = None  # None: the proxies' default
+    full: bool = False
+
+    @property
+    def labels(self) -> str:
+        """Name of the data with these flips, the same for every way to train proxies on it."""
+        return f"{self.data}-{self.flips}{round(100 * self.rate)}-s{self.seed}"
 
     @property
     def name(self) -> str:
-        return f"{self.data}-{self.flips}{round(100 * self.rate)}-k{self.folds}-e{self.epochs}-s{self.seed}"
+        rate = f"-lr{self.learning_rate:g}" if self.learning_rate else ""
+        return f"{self.labels}-k{self.folds}-e{self.epochs}{rate}{'-full' if self.full else ''}"
+
+    @property
+    def proxy_options(self) -> tuple[str, ...]:
+        rate = ("--learning-rate", str(self.learning_rate)) if self.learning_rate else ()
+        shape = ("--folds", str(self.folds), "--epochs", str(self.epochs), "--seed", str(self.seed))
+        return (*shape, *rate, *(("--full",) if self.full else ()))
 
 
 def cells(plan: dict[str, Any]) -> list[Cell]:
@@ -87,25 +103,36 @@ def flipped_ids(rows: list[dict[str, Any]], cell: Cell) -> set[str]:
     return set()
 
 
-def run_cell(cell: Cell, rows: list[dict[str, Any]], model: str, work: Path) -> dict[str, float]:
-    """Score the cell's pairs and its proxies; minutes of both. A finished stage costs nothing and keeps its time."""
+def run_cell(cell: Cell, rows: list[dict[str, Any]], model: str, work: Path) -> dict[str, dict[str, float]]:
+    """Score the cell's pairs and its proxies; minutes of both. A finished stage costs nothing and keeps its time, and
+    cells with the same labels share the reference's scores."""
     flipped = flipped_ids(rows, cell)
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / "pairs.jsonl").open("w", encoding="utf-8") as f:
+    labelled, folder = work / cell.labels, work / cell.name
+    labelled.mkdir(parents=True, exist_ok=True)
+    pairs = labelled / "pairs.jsonl"
+    with pairs.open("w", encoding="utf-8") as f:
         for row in rows:
             if row["id"] in flipped:
                 row = {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
             f.write(json.dumps(row, ensure_ascii=False) + "\n")
-    run, timing = work / "run", work / "minutes.json"
-    minutes: dict[str, float] = read_json(timing) if timing.exists() else {}
-    score = ("score", work / "pairs.jsonl", "--model", model, "--out", run, "--proxy-folds", 0)
-    proxy = ("proxy", run, "--folds", cell.folds, "--epochs", cell.epochs, "--seed", cell.seed)
-    for name, arguments in (("reference", score), ("proxies", (*proxy, *steps_of_epochs(cell, len(rows))))):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "rmo_curate", *map(str, arguments)], check=True)
-        if name not in minutes:
-            minutes[name] = (time.perf_counter() - start) / 60
-            write_json(timing, minutes)
+    score = ("score", pairs, "--model", model, "--out", labelled / "run", "--proxy-folds", 0)
+    reference = timed(labelled / "minutes.json", score)
+    if not folder.exists():
+        folder.mkdir()
+        shutil.copytree(labelled / "run", folder / "run")
+    proxy = ("proxy", folder / "run", *cell.proxy_options, *steps_of_epochs(cell, len(rows)))
+    return {"reference": reference, "proxies": timed(folder / "minutes.json", proxy)}
+
+
+def timed(timing: Path, arguments: tuple[Any, ...]) -> dict[str, float]:
+    """Minutes of one command, of the clock and of both processors' work; kept in `timing` by the run that did it."""
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "rmo_curate", *map(str, arguments)], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    if not timing.exists():
+        write_json(timing, {"clock": (time.perf_counter() - start) / 60, "processor": processor / 60})
+    minutes: dict[str, float] = read_json(timing)
     return minutes
 
 
@@ -208,7 +235,8 @@ def table(plan: dict[str, Any]) -> Iterator[str]:
             missing.append(cell.name)
             continue
         found = read_json(path)
-        yield f"{cell.name}: {sum(found['minutes'].values()):.1f} minutes"
+        minutes = sum(stage["processor"] for stage in found["minutes"].values())
+        yield f"{cell.name}: {minutes:.0f} processor minutes"
         if found["estimates"]:
             rate = found["estimates"]["noise_rate"]
             yield f"  noise rate {rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]"
@@ -242,7 +270,7 @@ def main() -> None:
             continue
         ran_on = environment()
         rows = records(plan, cell.data, path)
-        minutes = run_cell(cell, rows, plan["model"], given.work / cell.name)
+        minutes = run_cell(cell, rows, plan["model"], given.work)
         truth = Truth.of(flipped_ids(rows, cell), given.gold if cell.data == "judged" else None)
         found = measure(truth, given.work / cell.name / "run")
         result = {"environment": ran_on, "cell": vars(cell), "minutes": minutes, "bootstrap_draws": DRAWS, **found}
