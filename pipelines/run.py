@@ -59,7 +59,8 @@ def run_recipe(recipe: Recipe) -> None:
             stage("plain", run_training(recipe.plain_shards, recipe.model, recipe.plain_trained, plain))
         for name, model, file in recipe.evaluations():
             stage(f"eval {name}", measure(recipe.eval.run, model, file))
-    stage("audit", list(write_audit(recipe.run, recipe.report, recipe.audit, recipe.filter).lines))
+    audited = write_audit(recipe.run, recipe.report, recipe.audit, recipe.filter)
+    stage("audit", list(audited.lines))
 
 
 def measure(held_out: Path, model: str, file: Path) -> list[str]:

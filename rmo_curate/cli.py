@@ -121,22 +121,28 @@ def rules(
 @app.command()
 @flags(AuditSettings)
 def audit(
-    run: Annotated[Path | None, typer.Argument(help="Run folder made by `rmo-curate score`")] = None,
+    data: Annotated[list[str] | None, typer.Argument(help=f"A run folder made by `score`; or data. {DATA_HELP}")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for report.html and audit.json")] = None,
+    map: MapOption = None,
     recipe: RecipeOption = None,
     **given: Any,
 ) -> None:
-    """Write an offline HTML report about a run's data, and its numbers as JSON."""
-    from rmo_curate.audit.report import write_audit
+    """Say what is wrong with preference data, scored or not: an offline HTML report, and its numbers as JSON."""
+    from rmo_curate.audit.report import is_run, write_audit, write_data_audit
 
     found = read_recipe(recipe)
-    summary = write_audit(
-        Path(place(run, found, "RUN", "score.out")),
-        Path(place(out, found, "--out", "audit.out")),
-        build(AuditSettings, "audit", without_places("audit", found), given),
-        build(FilterSettings, "filter", without_places("filter", found), {}) if "filter" in found else None,
-    )
+    paths = data or [place(None, found, "RUN or DATA", "score.out")]
+    folder = Path(place(out, found, "--out", "audit.out"))
+    settings = build(AuditSettings, "audit", without_places("audit", found), given)
+    if not data or (len(paths) == 1 and is_run(paths[0])):
+        if map:
+            raise UserError("--map is for data; a run was read with its own")
+        filtering = build(FilterSettings, "filter", without_places("filter", found), {}) if "filter" in found else None
+        summary = write_audit(Path(paths[0]), folder, settings, filtering)
+    else:
+        summary = write_data_audit(paths, folder, settings, columns=column_map(map, found))
     typer.echo("\n".join(summary.lines))
+    summary.check()
 
 
 @app.command()

@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rmo_curate.audit.curve import Curve
 from rmo_curate.audit.findings import GROUPS, Band, Histogram, LengthTrend
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ SVG = "http://www.w3.org/2000/svg"
 XLINK = "{http://www.w3.org/1999/xlink}href"
 INKS = ("ink", "soft", "grid", *GROUPS)  # style.css has .fill-<ink> and .stroke-<ink> for each
 COLOURS = {ink: f"#00000{i + 1}" for i, ink in enumerate(INKS)}
+CURVE_MARK = "curve-mark"
 PANEL = (4.7, 2.9)  # inches; the page shows panels side by side where there is room, so text keeps its size on a phone
 
 
@@ -100,8 +101,47 @@ def length_chart(trend: LengthTrend, title: str, text: str) -> str:
     return inline(fig, salt, title, text)
 
 
-def inline(fig: Any, salt: str, title: str, text: str) -> str:
-    """The figure's SVG with classes in place of colours, no inline style, and a text alternative."""
+def difference_chart(hist: Histogram, unit: str, title: str, text: str) -> str:
+    """Pairs over the difference in length: which side is longer."""
+    from matplotlib.ticker import MaxNLocator
+
+    fig, axes = figure()
+    width = hist.edges[1] - hist.edges[0]
+    counts = [sum(bars) for bars in zip(*hist.counts.values(), strict=True)]
+    axes.bar(hist.edges[:-1], counts, width * 0.9, align="edge", color=COLOURS["kept"], linewidth=0)
+    axes.axvline(0, color=COLOURS["ink"], linewidth=1, dashes=(3, 2))
+    axes.set_xlim(hist.edges[0], hist.edges[-1])
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    label(axes, f"chosen − rejected, {unit}", "pairs")
+    return inline(fig, f"difference-{unit}", title, text)
+
+
+def curve_chart(curve: Curve, title: str, text: str) -> str:
+    """What is dropped at each threshold; precision and recall where they are estimated. The line `curve-mark` stands
+    at the slider's place: the page moves it."""
+    fig, axes = figure()
+    x = [step.dropped for step in curve.steps]
+    estimated = [step for step in curve.steps if step.precision is not None and step.recall is not None]
+    if estimated:
+        drawn = (("precision", "kept", [s.precision for s in estimated]), ("recall", "noisy", [s.recall for s in estimated]))
+        for name, ink, y in drawn:
+            axes.plot([s.dropped for s in estimated], y, color=COLOURS[ink], linewidth=2.2)
+            axes.annotate(name, (estimated[-1].dropped, y[-1]), (-4, 4), textcoords="offset points", ha="right", color=COLOURS[ink])
+        axes.set_ylim(0, 1)
+        label(axes, "pairs dropped", "estimated share")
+    else:
+        axes.plot(x[1:], [step.threshold for step in curve.steps[1:]], color=COLOURS["kept"], linewidth=2.2, drawstyle="steps-pre")
+        axes.set_ylim(bottom=0)
+        label(axes, "pairs dropped", f"threshold, {curve.unit}")
+    axes.set_xlim(0, max(x[-1], 1))
+    mark = axes.axvline(0, color=COLOURS["noisy"], linewidth=1.6)
+    mark.set_gid(CURVE_MARK)
+    return inline(fig, "curve", title, text, keep=(CURVE_MARK,))
+
+
+def inline(fig: Any, salt: str, title: str, text: str, keep: Sequence[str] = ()) -> str:
+    """The figure's SVG with classes in place of colours, no inline style, and a text alternative. `keep`: ids that
+    the page uses; the axes' left and right edges (SVG units) are written beside them."""
     import matplotlib
 
     out = io.StringIO()
@@ -116,7 +156,11 @@ def inline(fig: Any, salt: str, title: str, text: str) -> str:
     referenced = {"url(#" + e.get("id", "") + ")" for e in root.iter(f"{{{SVG}}}clipPath")}
     targets = {e.get(XLINK, "")[1:] for e in root.iter() if e.get(XLINK)}
     for element in root.iter():
-        if element.get("id") and element.get("id") not in targets and f"url(#{element.get('id')})" not in referenced:
+        if element.get("id") in keep:
+            box = fig.axes[0].get_window_extent()
+            for side, place in (("left", box.x0), ("right", box.x1)):
+                element.set(f"data-{side}", f"{place * 72 / fig.dpi:.2f}")
+        elif element.get("id") and element.get("id") not in targets and f"url(#{element.get('id')})" not in referenced:
             del element.attrib["id"]  # figure_1, axes_1 …: the same in every chart
         if (href := element.attrib.pop(XLINK, None)) is not None:
             element.set("href", href)
@@ -151,26 +195,3 @@ def restyle(element: ET.Element) -> None:
             element.set(key, value)
     if classes:
         element.set("class", " ".join(classes))
-
-
-@dataclass(frozen=True)
-class Sparkline:
-    """One pair's margins over the checkpoints: SVG path data, and the height of zero, in its box."""
-
-    path: str
-    zero: float
-    width: int = 120
-    height: int = 32
-
-
-def sparkline(values: Sequence[float]) -> Sparkline:
-    """The path of `values` (nats), scaled so that zero is always in sight."""
-    width, height, edge = Sparkline.width, Sparkline.height, 4
-    low, high = min(0.0, *values), max(0.0, *values)
-    step = (width - 2 * edge) / max(1, len(values) - 1)
-
-    def y(value: float) -> float:
-        return edge + (high - value) / ((high - low) or 1.0) * (height - 2 * edge)
-
-    path = "M" + " L".join(f"{edge + i * step:.1f},{y(v):.1f}" for i, v in enumerate(values))
-    return Sparkline(path, round(y(0.0), 1))

@@ -1,4 +1,4 @@
-"""From a scored run folder to a `Report`: every number and sentence of the audit."""
+"""From data, or from a scored run, to a `Report`: every number and sentence of the audit."""
 
 from __future__ import annotations
 
@@ -9,63 +9,107 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from rmo_curate import margins
 from rmo_curate.audit import findings, suspects
+from rmo_curate.audit.baseline import Change
+from rmo_curate.audit.checks import KINDS, Checked, Overlap, check, explain, token_counts
+from rmo_curate.audit.curve import Curve, curve
+from rmo_curate.audit.estimates import NoiseRate, detection, noise_rate
+from rmo_curate.audit.gates import parse_gate
+from rmo_curate.audit.overview import (
+    FindingCount,
+    Opening,
+    Sizes,
+    TextStats,
+    WHERE,
+    finding_counts,
+    openings,
+    sizes,
+    text_stats,
+)
+from rmo_curate.audit.scored import CheckpointFindings, Scored, identity, read_scores, why_suspect
+from rmo_curate.audit.slices import SliceRow, longer_wins, slice_rows, slices
 from rmo_curate.audit.suspects import RejectGroup, Suspect
-from rmo_curate.audit.wording import BASE_MARGIN, END_MARGIN, Wording, moved_by, wording
-from rmo_curate.decisions import REASONS, Decisions, decide
+from rmo_curate.audit.texts import Texts, first_texts, read_run, read_source
+from rmo_curate.audit.wording import BASE_MARGIN, END_MARGIN, Wording, data_wording, wording
+from rmo_curate.decisions import REASONS
 from rmo_curate.filter_settings import FilterSettings
-from rmo_curate.runs import Checkpoint, Run, Scores, Trajectory
-from rmo_train import tables
+from rmo_curate.runs import Run
+from rmo_curate.sources import Source, open_source
+from rmo_train.errors import UserError
 from rmo_train.settings import Settings
+from rmo_train.tables import versions
 
-PANELS = 6  # checkpoints drawn as histograms; the tables hold all
+SCHEMA = "rmo-audit-1"
+MAX_LENGTH = 1024  # tokens, as `score` takes them by default
+REJECT_TEXT = 600  # characters of a reject's text at most
 
 
 class AuditSettings(Settings):
     """Settings of `rmo-curate audit`."""
 
-    worst: int = Field(50, ge=0, description="Suspects listed on the page, worst first")
+    worst: int = Field(5000, ge=0, description="Pairs listed on the page at most, worst first")
     characters: int = Field(4000, ge=1, description="Characters shown of each prompt and answer; the rest is counted")
     examples: int = Field(3, ge=0, description="Rejects shown for each reason")
+    against: tuple[str, ...] = Field((), description="Held-out data that must share no prompt with these; repeatable")
+    fail_on: tuple[str, ...] = Field(
+        (), description="Exit with 4 where a number of audit.json is so: 'length_bias>0.8'; repeatable"
+    )
+    baseline: str | None = Field(None, description="An earlier audit.json: say what changed since")
+    limit: int | None = Field(None, ge=1, description="Of data, the first N input records only")
+    max_length: int | None = Field(
+        None, ge=8, description="Of data, tokens of prompt + longer answer that are over-long (default: 1024)"
+    )
 
-
-@dataclass(frozen=True)
-class CheckpointFindings:
-    name: str
-    kind: str
-    family: str | None
-    step: int | None
-    folds: int | None
-    held_out: bool | None
-    standing: str  # the same in words
-    noise_sd: float | None
-    accuracy: findings.Accuracy
-    logp_margin: findings.Distribution | None
-    reward_margin: findings.Distribution | None  # None at the base, where it is 0
-    histogram: findings.Histogram | None  # of the logp margin at the base, of the reward margin after it
+    @field_validator("fail_on")
+    @classmethod
+    def _readable(cls, gates: tuple[str, ...]) -> tuple[str, ...]:
+        for gate in gates:
+            parse_gate(gate)
+        return gates
 
 
 @dataclass(frozen=True)
 class Report:
-    """Every number and sentence of the page; `asdict` of it is audit.json."""
+    """Every number and sentence of the page; as JSON it is audit.json, whose schema is docs/audit.schema.json.
 
-    schema_version: int
-    run: str
+    A share is between 0 and 1; a number that is not known is null.
+    """
+
+    schema: str
+    kind: str  # "run": scored; "data": not
+    name: str
     headline: Wording
-    end: str | None
-    share_against: float
+    noise_rate: float  # estimated share of wrong labels
+    noise_rate_low: float
+    noise_rate_high: float
+    length_bias: float  # of the pairs whose answers differ in length, the share in which the chosen one is longer
+    share_against: float  # of the scored pairs, the share that training moved against the label
+    flagged: int  # pairs with a finding
+    flagged_share: float
+    contradictions: int  # pairs that are preferred both ways or in a circle
+    contradiction_share: float
     counts: findings.Counts
     rejects: tuple[RejectGroup, ...]
+    findings: dict[str, FindingCount]
+    texts: TextStats
+    sizes: dict[str, Sizes]  # prompt, chosen, rejected
+    tokens_counted_by: str  # the reference's tokenizer, or "an estimate, …"
+    length: findings.LengthBias | None
+    slices: tuple[SliceRow, ...]
+    openings: tuple[Opening, ...]
+    overlap: Overlap | None
+    curve: Curve
+    end: str | None
     path: tuple[str, ...]
     suspicion_unit: str
     checkpoints: tuple[CheckpointFindings, ...]
     bands: tuple[findings.Band, ...]
-    length: findings.LengthBias | None
     length_accuracy: float
+    suspects_found: int
     suspects: tuple[Suspect, ...]
+    changes: tuple[Change, ...]  # since --baseline
     identity: dict[str, Any]
     filter: dict[str, Any]
     thresholds: dict[str, float | None]
@@ -85,148 +129,209 @@ class Report:
         return [(findings.KEPT, self.counts.kept), *known]
 
 
-def collect(run: Run, settings: AuditSettings, filter_settings: FilterSettings | None) -> Report:
-    """Everything an audit says about `run`."""
-    if filter_settings is None:  # on a run without a proxy only what goes under every rule can be told
-        filter_settings = FilterSettings.model_validate({} if run.trajectory().end else {"rule": "none"})
-    decisions = decide(run, filter_settings)
-    path, scores = decisions.trajectory, decisions.scores
-    groups = findings.group_of(decisions.reason)
-    logp = np.stack([margins.logp(scores, m) for m in range(len(path.checkpoints))], axis=1)
-    rewards = logp - logp[:, :1]
-    rejects = suspects.reject_groups(run.rejects(), settings.examples, limit=min(settings.characters, 600))
-    counts = count(run, decisions, rejects)
+@dataclass(frozen=True)
+class Audit:
+    """A report, and the texts of its suspects: `places` are their positions in `texts`."""
+
+    report: Report
+    texts: Texts
+    places: np.ndarray
+
+
+def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettings | None) -> Audit:
+    """Everything an audit says about a scored run."""
+    for name in ("limit", "max_length"):
+        if getattr(settings, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} is for data; {run.folder} is a run, which was scored with its own")
+    scored = read_scores(run, filter_settings)
+    rejects = suspects.reject_groups(run.rejects(), settings.examples, limit=min(settings.characters, REJECT_TEXT))
+    counts = count(run, scored, rejects)
+    texts = read_run(run)
+    held_out, held_out_name = held_out_texts(settings)
+    checked = check(texts, run.manifest["max_length"], held_out, held_out_name)
+    path, scores, end = scored.decisions.trajectory, scored.decisions.scores, scored.decisions.trajectory.end
     length = findings.length_bias(
         scores.chosen_tokens,
         scores.rejected_tokens,
-        {BASE_MARGIN: logp[:, 0], **({END_MARGIN: rewards[:, -1]} if path.end else {})},
+        {BASE_MARGIN: scored.logp[:, 0], **({END_MARGIN: scored.rewards[:, -1]} if end else {})},
     )
-    scored = np.isfinite(rewards[:, -1])
-    share_against = float((rewards[scored, -1] < 0).mean()) if path.end and scored.any() else math.nan
-    manifest = run.manifest
-    return Report(
-        schema_version=tables.SCHEMA_VERSION,
-        run=run.folder.resolve().name,
-        headline=wording(run.folder, counts, path.end, share_against, length, filter_settings),
-        end=path.end.name if path.end else None,
+    usable = np.isfinite(scored.rewards[:, -1])
+    difference = scores.chosen_tokens - scores.rejected_tokens
+    share_against = float((scored.rewards[usable, -1] < 0).mean()) if end and usable.any() else math.nan
+    rate = noise_rate(run, scored.decisions)
+    unit = "nats per token" if scored.settings.rule.endswith("-ln") else "nats"
+    found = curve(scored.decisions.suspicion, unit, lambda at: detection(run, scored.decisions, at))
+    return assemble(
+        settings,
+        texts,
+        checked,
+        difference,
+        scored,
+        kind="run",
+        name=run.folder.resolve().name,
+        headline=wording(run.folder, counts, end, share_against, length, scored.settings, rate),
+        rate=rate,
         share_against=share_against,
         counts=counts,
         rejects=rejects,
-        path=path.names,
-        suspicion_unit="nats per token" if filter_settings.rule.endswith("-ln") else "nats",
-        checkpoints=checkpoint_findings(path, scores, groups),
-        bands=findings.bands(rewards, groups) if path.end else (),
+        tokens_counted_by=f"the tokenizer of {run.manifest['reference']['name']}",
         length=length,
-        length_accuracy=findings.win_rate((scores.chosen_tokens - scores.rejected_tokens)[scored].astype(float)),
-        suspects=worst_suspects(run, decisions, settings),
-        identity=identity(manifest, path),
-        filter=filter_settings.model_dump(),
-        thresholds=decisions.thresholds,
-        versions=manifest.get("versions") or run.stage("pairs").get("versions", {}),
-        inputs=tuple(manifest["inputs"]),
+        curve=found,
+        end=end.name if end else None,
+        path=path.names,
+        suspicion_unit=unit,
+        checkpoints=scored.checkpoints,
+        bands=scored.bands,
+        length_accuracy=findings.win_rate(difference[usable].astype(float)),
+        identity=identity(run.manifest, path),
+        filter=scored.settings.model_dump(),
+        thresholds=scored.decisions.thresholds,
+        versions=run.manifest.get("versions") or run.stage("pairs").get("versions", {}),
+        inputs=tuple(run.manifest["inputs"]),
     )
 
 
-def count(run: Run, decisions: Decisions, rejects: tuple[RejectGroup, ...]) -> findings.Counts:
+def collect_data(source: Source, data: tuple[str, ...], settings: AuditSettings) -> Audit:
+    """Everything an audit says about data that no model has scored."""
+    texts, rejected = read_source(source)
+    rejects = suspects.reject_groups(rejected, settings.examples, limit=min(settings.characters, REJECT_TEXT))
+    max_length = settings.max_length or MAX_LENGTH
+    held_out, held_out_name = held_out_texts(settings)
+    checked = check(texts, max_length, held_out, held_out_name)
+    counts = findings.Counts(
+        records=len(texts) + len(rejected),
+        pairs=len(texts),
+        rejects=len(rejected),
+        rejects_by_reason={g.reason: g.count for g in rejects},
+        kept=len(texts),
+        dropped={},
+        scorable=len(texts),
+    )
+    length = findings.length_bias(checked.words[:, 1], checked.words[:, 2], {}, unit="words")
+    columns = ", ".join(f"{role}={name}" for role, name in source.columns.items())
+    identity = {"form": source.form.name, "max_length": max_length} | ({"columns": columns} if columns else {})
+    return assemble(
+        settings,
+        texts,
+        checked,
+        checked.words[:, 1] - checked.words[:, 2],
+        None,
+        kind="data",
+        name=", ".join(data),
+        headline=data_wording(data, counts, checked, length),
+        rate=None,
+        share_against=math.nan,
+        counts=counts,
+        rejects=rejects,
+        tokens_counted_by="an estimate, four bytes of UTF-8 a token",
+        length=length,
+        curve=curve(checked.points.astype(float), "points"),
+        end=None,
+        path=(),
+        suspicion_unit="points",
+        checkpoints=(),
+        bands=(),
+        length_accuracy=math.nan,
+        identity=identity,
+        filter={},
+        thresholds={},
+        versions=versions(),
+        inputs=tuple(source.inputs),
+    )
+
+
+def held_out_texts(settings: AuditSettings) -> tuple[Texts | None, str]:
+    """The data named by --against, as text, and what they are called."""
+    if not settings.against:
+        return None, ""
+    return first_texts(open_source(settings.against).records()), ", ".join(settings.against)
+
+
+def assemble(
+    settings: AuditSettings,
+    texts: Texts,
+    checked: Checked,
+    difference: np.ndarray,
+    scored: Scored | None,
+    *,
+    rate: NoiseRate | None,
+    counts: findings.Counts,
+    **more: Any,
+) -> Audit:
+    """The report: what every audit has, with `more` of its kind. difference: chosen - rejected length [pairs]."""
+    n, flagged = len(texts), checked.any
+    places = suspects.ranking(scored.decisions.suspicion if scored else None, checked.points, flagged)
+    columns = slices(texts, checked.words, checked.scripts)
+    listed = places[: settings.worst]
+    contradicting = (checked.where["reversed"] > 0) | (checked.where["cycle"] > 0)
+    moved = scored.rewards[:, -1] if scored and scored.decisions.trajectory.end else None
+    lengths = token_counts(texts) if texts.tokens is not None else checked.words
+    report = Report(
+        schema=SCHEMA,
+        noise_rate=rate.rate if rate else math.nan,
+        noise_rate_low=rate.low if rate else math.nan,
+        noise_rate_high=rate.high if rate else math.nan,
+        length_bias=longer_wins(difference),
+        flagged=int(flagged.sum()),
+        flagged_share=float(flagged.mean()) if n else math.nan,
+        contradictions=int(contradicting.sum()),
+        contradiction_share=float(contradicting.mean()) if n else math.nan,
+        counts=counts,
+        findings=finding_counts(checked, counts),
+        texts=text_stats(checked),
+        sizes=sizes(texts, checked),
+        slices=slice_rows(columns, difference, flagged, moved),
+        openings=openings(texts),
+        overlap=checked.overlap,
+        suspects_found=len(places),
+        suspects=tuple(
+            suspect(rank, int(i), texts, checked, scored, columns, lengths) for rank, i in enumerate(listed, start=1)
+        ),
+        changes=(),
+        **more,
+    )
+    return Audit(report, texts, listed)
+
+
+def suspect(
+    rank: int,
+    i: int,
+    texts: Texts,
+    checked: Checked,
+    scored: Scored | None,
+    columns: Mapping[str, list[str]],
+    lengths: np.ndarray,
+) -> Suspect:
+    """Pair `i` as the page lists it."""
+    suspicion = float(scored.decisions.suspicion[i]) if scored else math.nan
+    scorable = scored is not None and bool(np.isfinite(scored.rewards[i, -1]))
+    why = [*(why_suspect(scored, i) if scored and scorable else ()), *explain(checked, texts, i)]
+    return Suspect(
+        rank=rank,
+        id=suspects.presentable(texts.ids[i]),
+        suspicion=None if math.isnan(suspicion) else suspicion,
+        points=int(checked.points[i]),
+        decision=str(scored.decisions.reason[i] or findings.KEPT) if scored else "",
+        findings={name: WHERE[int(checked.where[name][i])] for name in KINDS if checked.where[name][i]},
+        slices={name: suspects.presentable(values[i]) for name, values in columns.items()},
+        why=tuple(suspects.presentable(sentence) for sentence in why),
+        chosen_length=int(lengths[i, 1]),
+        rejected_length=int(lengths[i, 2]),
+        margins=findings.floats(scored.logp[i]) if scored and scorable else (),
+        rewards=findings.floats(scored.rewards[i]) if scored and scorable else (),
+    )
+
+
+def count(run: Run, scored: Scored, rejects: tuple[RejectGroup, ...]) -> findings.Counts:
     """The manifest's counts beside those of the tables themselves: `Counts` checks that they agree."""
-    dropped = Counter({reason: decisions.counts[reason] for reason in REASONS if decisions.counts[reason]})
+    decided = scored.decisions.counts
+    dropped = Counter({reason: decided[reason] for reason in REASONS if decided.get(reason)})
     return findings.Counts(
         records=run.manifest["counts"]["records"],
-        pairs=len(decisions.reason),
+        pairs=len(scored.decisions.reason),
         rejects=run.manifest["counts"]["rejects"],
         rejects_by_reason={g.reason: g.count for g in rejects},
-        kept=decisions.counts["kept"],
+        kept=decided["kept"],
         dropped=dict(dropped.most_common()),
         scorable=run.manifest["counts"]["scorable"],
     )
-
-
-def checkpoint_findings(path: Trajectory, scores: Scores, groups: np.ndarray) -> tuple[CheckpointFindings, ...]:
-    """Margins and accuracy of each checkpoint; the reward panels share one axis, so that they can be compared."""
-    rewards = [margins.reward(scores, m) for m in range(len(path.checkpoints))]
-    limits = findings.common_limits(np.concatenate(rewards[1:])) if len(rewards) > 1 else None
-    drawn = {0, *(findings.evenly(len(rewards) - 1, PANELS - 1) + 1)}
-    found = []
-    for m, c in enumerate(path.checkpoints):
-        logp = margins.logp(scores, m)
-        values = rewards[m] if m else logp
-        axis = findings.common_limits(logp) if m == 0 or limits is None else limits
-        found.append(
-            CheckpointFindings(
-                name=c.name,
-                kind=c.kind,
-                family=c.family,
-                step=c.step,
-                folds=c.folds,
-                held_out=c.held_out,
-                standing=standing(c),
-                noise_sd=c.noise_sd,
-                accuracy=findings.Accuracy(
-                    reward=findings.win_rate(rewards[m]),
-                    logp=findings.win_rate(logp),
-                    mean_logp=findings.win_rate(margins.mean_logp(scores, m)),
-                ),
-                logp_margin=findings.distribution(logp),
-                reward_margin=findings.distribution(rewards[m]) if m else None,
-                histogram=findings.histogram(values, groups, axis) if m in drawn else None,
-            )
-        )
-    return tuple(found)
-
-
-def standing(checkpoint: Checkpoint) -> str:
-    if checkpoint.kind == "base":
-        return "the reference's"
-    return {True: "held out", False: "in-sample", None: "unknown"}[checkpoint.held_out]
-
-
-def worst_suspects(run: Run, decisions: Decisions, settings: AuditSettings) -> tuple[Suspect, ...]:
-    """The pairs to read first, with their texts."""
-    scores = decisions.scores
-    places = suspects.most_suspect(decisions.suspicion, settings.worst)
-    ids = [decisions.ids[int(i)].as_py() for i in places]
-    parts = tables.iter_parts(run.folder / "pairs", run.stage("pairs"), ["id", "prompt", "chosen", "rejected"])
-    texts = suspects.pick_texts(parts, frozenset(ids))
-    population = margins.reward(scores)
-    population = population[np.isfinite(population)]
-    found = []
-    for rank, (i, pair_id) in enumerate(zip(places, ids, strict=True), start=1):
-        logps = scores.chosen_logp[i] - scores.rejected_logp[i]
-        tokens = (int(scores.chosen_tokens[i]), int(scores.rejected_tokens[i]))
-        rewards = findings.floats(logps - logps[0])
-        messages = {
-            side: suspects.excerpts(texts[pair_id][side], settings.characters)
-            for side in ("prompt", "chosen", "rejected")
-        }
-        found.append(
-            Suspect(
-                rank=rank,
-                id=suspects.presentable(pair_id),
-                suspicion=float(decisions.suspicion[i]),
-                decision=str(decisions.reason[i] or findings.KEPT),
-                why=suspects.reasons_to_look(
-                    rewards, float(logps[0]), tokens, population, moved_by(decisions.trajectory.end)
-                ),
-                chosen_tokens=tokens[0],
-                rejected_tokens=tokens[1],
-                chosen_logps=findings.floats(scores.chosen_logp[i]),
-                rejected_logps=findings.floats(scores.rejected_logp[i]),
-                margins=findings.floats(logps),
-                rewards=rewards,
-                **messages,
-            )
-        )
-    return tuple(found)
-
-
-def identity(manifest: Mapping[str, Any], path: Trajectory) -> dict[str, Any]:
-    """What was scored with what, flat: `reference` first, as the page's kicker shows it."""
-    reference = dict(manifest["reference"])
-    return {
-        "reference": reference.pop("name"),
-        **reference,
-        "max_length": manifest["max_length"],
-        "form": manifest["form"],
-        "trajectory": " → ".join(path.names),
-        "checkpoints_scored": ", ".join(c["name"] for c in manifest["checkpoints"]),
-    }

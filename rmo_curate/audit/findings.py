@@ -108,13 +108,15 @@ class LengthTrend:
 
 @dataclass(frozen=True)
 class LengthBias:
-    """Difference = chosen tokens - rejected tokens. The three shares add up to 1."""
+    """Difference = chosen length - rejected length, in `unit`. The three shares add up to 1."""
 
+    unit: str  # tokens where a model counted them, else words
     n: int
     chosen_longer: float
     rejected_longer: float
     equal: float
     median_difference: float
+    histogram: Histogram  # of the difference
     trends: tuple[LengthTrend, ...]
 
 
@@ -192,18 +194,22 @@ def bands(rewards: np.ndarray, groups: np.ndarray, lines: int = 25) -> tuple[Ban
 
 
 def length_bias(
-    chosen_tokens: np.ndarray, rejected_tokens: np.ndarray, margins: Mapping[str, np.ndarray]
+    chosen: np.ndarray, rejected: np.ndarray, margins: Mapping[str, np.ndarray], unit: str = "tokens"
 ) -> LengthBias | None:
-    """Which side is longer, and how each of `margins` (name -> [n]) goes with the difference; None without pairs."""
-    difference = (chosen_tokens - rejected_tokens).astype(float)
+    """Which side is longer ([n] of `unit`), and how each of `margins` (name -> [n]) goes with the difference; None
+    without pairs."""
+    difference = (chosen - rejected).astype(float)
     if not len(difference):
         return None
+    everyone = np.full(len(difference), KEPT, dtype=object)
     return LengthBias(
+        unit=unit,
         n=len(difference),
         chosen_longer=float((difference > 0).mean()),
         rejected_longer=float((difference < 0).mean()),
         equal=float((difference == 0).mean()),
         median_difference=float(np.median(difference)),
+        histogram=histogram(difference, everyone, common_limits(difference)),
         trends=tuple(
             trend for name, margin in margins.items() if (trend := length_trend(name, difference, margin)) is not None
         ),

@@ -5,30 +5,26 @@ Both come from one `Report`, so a number on the page is the number in the JSON.
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import json
 import math
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from rmo_curate.audit import findings, suspects
-from rmo_curate.audit.charts import band_chart, histogram_chart, length_chart, sparkline
-from rmo_curate.audit.collect import AuditSettings, Report, collect
-from rmo_curate.audit.numerals import magnitude, number, percent, signed
+from rmo_curate.audit import baseline, suspects
+from rmo_curate.audit.collect import SCHEMA, Audit, AuditSettings, Report, collect_data, collect_run
+from rmo_curate.audit.gates import GateTripped, tripped
+from rmo_curate.audit.numerals import magnitude, percent, signed
+from rmo_curate.audit.page import render
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.runs import open_run
+from rmo_curate.sources import open_source
 from rmo_train import tables
-from rmo_train.settings import flag_of
+from rmo_train.errors import UserError
 
-if TYPE_CHECKING:
-    from markupsafe import Markup
-
-HERE = Path(__file__).parent
+MOST_LINES = 25
+MOST_FINDINGS, MOST_CHANGES, MOST_SUSPECTS = 7, 4, 2
 
 
 @dataclass(frozen=True)
@@ -36,6 +32,18 @@ class AuditSummary:
     page: Path
     json: Path
     lines: tuple[str, ...]  # for the terminal
+    tripped: tuple[str, ...]  # the --fail-on that trip
+
+    def check(self) -> None:
+        """GateTripped (exit code 4) where a --fail-on trips."""
+        if self.tripped:
+            raise GateTripped("; ".join(self.tripped))
+
+
+def is_run(path: str) -> bool:
+    """Whether `path` is a folder that `rmo-curate score` fills or filled."""
+    folder = Path(path)
+    return (folder / "pairs").is_dir() or (tables.read_manifest(folder) or {}).get("stage") == "run"
 
 
 def write_audit(
@@ -46,11 +54,36 @@ def write_audit(
     Without `filter_settings` the page shows what `filter` does by default, or, on a run that has no proxy, what every
     rule does. With a rule that needs a proxy on such a run: UserError, as from `filter`.
     """
-    report = collect(open_run(run_folder), settings, filter_settings)
+    before = read_before(settings)
+    return write(collect_run(open_run(run_folder), settings, filter_settings), out, settings, before)
+
+
+def write_data_audit(
+    data: Sequence[str], out: Path, settings: AuditSettings, *, columns: Mapping[str, str] | None = None
+) -> AuditSummary:
+    """Audit data that no model has scored: files, folders, `hf:` names, as `score` takes them."""
+    if runs := [path for path in data if is_run(path)]:
+        raise UserError(f"{runs[0]} is a run folder: audit it alone, or give data files only")
+    before = read_before(settings)
+    source = open_source(data, limit=settings.limit, columns=columns)
+    return write(collect_data(source, tuple(data), settings), out, settings, before)
+
+
+def read_before(settings: AuditSettings) -> Mapping[str, Any] | None:
+    """The --baseline, read before there is any work, and before a new audit.json can take its place."""
+    return None if settings.baseline is None else baseline.read_baseline(settings.baseline, SCHEMA)
+
+
+def write(audit: Audit, out: Path, settings: AuditSettings, before: Mapping[str, Any] | None) -> AuditSummary:
+    numbers = as_json(audit.report)
+    failed = tripped(settings.fail_on, numbers)
+    if before is not None:
+        audit = replace(audit, report=replace(audit.report, changes=baseline.changes(before, numbers)))
+        numbers = as_json(audit.report)
     page, json_path = out / "report.html", out / "audit.json"
-    tables.write_json(json_path, as_json(report))
-    tables.write_bytes(page, render(report).encode())
-    return AuditSummary(page, json_path, summary_lines(report, page, json_path))
+    tables.write_bytes(json_path, json.dumps(numbers, indent=1, ensure_ascii=False).encode())
+    tables.write_bytes(page, render(audit, settings.characters).encode())
+    return AuditSummary(page, json_path, summary_lines(audit.report, page, json_path), tuple(failed))
 
 
 def as_json(value: Any) -> Any:
@@ -58,7 +91,7 @@ def as_json(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: as_json(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
-        return {str(k): as_json(v) for k, v in value.items()}
+        return {suspects.presentable(str(k)): as_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_json(v) for v in value]
     if isinstance(value, str):
@@ -66,97 +99,51 @@ def as_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def render(report: Report) -> str:
-    """The page as one text. Every value is escaped; only the stylesheet and our own charts go in as they are."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    style = (HERE / "style.css").read_text(encoding="utf-8")
-    env = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    env.filters |= {
-        "count": lambda n: f"{n:,}",
-        "percent": percent,
-        "signed": signed,
-        "magnitude": magnitude,
-        "prose": prose,
-        "value": value,
-        "flag": flag_of,
-        "number": number,
-        "words": lambda text: str(text).replace("_", " "),
-        "spark": sparkline,
-        "gist": suspects.gist,
-    }
-    return env.get_template("report.html.j2").render(
-        report=report,
-        nan=math.nan,
-        style=Markup(style),
-        style_hash="sha256-" + base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        charts={name: Markup(svg) for name, svg in charts(report).items()},
-    )
-
-
-def value(setting: Any) -> str:
-    """A setting or threshold for reading."""
-    if isinstance(setting, bool):
-        return "yes" if setting else "no"
-    if isinstance(setting, float):
-        return f"{setting:.4g}"
-    return "–" if setting is None else str(setting)
-
-
-def prose(sentence: str) -> Markup:
-    """A sentence of ours, escaped, with `commands` and --flags set as code (a flag never breaks after its dashes)."""
-    from markupsafe import Markup, escape
-
-    found = re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(sentence)))
-    return Markup(re.sub(r"(?<=[ (])(--[a-z-]+(?: [\d.]+\d)?)(?![^<]*</code>)", r"<code>\1</code>", found))
-
-
-def charts(report: Report) -> dict[str, str]:
-    """Every chart of the page by name, with its text alternative."""
-    drawn = {}
-    for c in report.checkpoints:
-        d = c.reward_margin or c.logp_margin
-        if c.histogram and d:
-            unit = "reward" if c.reward_margin else "log-prob"
-            text = (
-                f"Histogram of the {unit} margins of {d.n:,} pairs: median {signed(d.median)}, middle half "
-                f"{signed(d.p25)} to {signed(d.p75)} nats, {percent(d.share_above_zero)} above zero."
-            )
-            title = f"{unit.capitalize()} margins at {c.name}"
-            drawn[f"histogram-{c.name}"] = histogram_chart(c.name, c.histogram, unit, title, text)
-    if report.bands:
-        values = np.array([v for b in report.bands for line in (b.lower, b.upper, *b.lines) for v in line])
-        limits = findings.common_limits(values)  # not the extremes: one odd pair would flatten the rest
-        for b in report.bands:
-            steps = ", ".join(f"{name} {signed(v)}" for name, v in zip(report.path, b.median, strict=True))
-            text = f"Reward margins of {b.n:,} pairs over the checkpoints. Medians in nats: {steps}."
-            title = f"Trajectories: {b.group}"
-            drawn[f"trajectory-{b.group}"] = band_chart(b, report.path, limits, title, text)
-    for t in report.length.trends if report.length else ():
-        text = (
-            f"Over {t.n:,} pairs the rank correlation is {signed(t.spearman, 2)}. Medians, from the relatively "
-            f"shortest to the relatively longest chosen answers: {', '.join(signed(v) for v in t.median)} nats."
-        )
-        drawn[f"length-{t.margin}"] = length_chart(t, f"{t.margin.capitalize()} margin by difference in length", text)
-    return drawn
-
-
 def summary_lines(report: Report, page: Path, json_path: Path) -> tuple[str, ...]:
-    """At most 25 lines for the terminal."""
-    lines = [report.headline.lead, *report.headline.sentences]
+    """At most MOST_LINES lines for the terminal."""
+    head = [report.headline.lead, *report.headline.sentences]
     if report.headline.warning:
-        lines.append(f"warning: {report.headline.warning}")
-    lines += [f"rejects: {n:,} {reason}" for reason, n in list(report.counts.rejects_by_reason.items())[:5]]
-    if report.length:
-        lines.append(f"length: the chosen answer is longer in {percent(report.length.chosen_longer)} of the pairs")
+        head.append(f"warning: {report.headline.warning}")
+    body = [f"rejects: {n:,} {reason}" for reason, n in list(report.counts.rejects_by_reason.items())[:3]]
+    found = sorted((f for f in report.findings.values() if f.count and f.of == "pairs"), key=lambda f: -f.count)
+    body += [finding_line(f) for f in found[:MOST_FINDINGS]]
+    if report.length and report.kind == "run":
+        body.append(f"length: the chosen answer is longer in {percent(report.length.chosen_longer)} of the pairs")
     if report.end:
         end = report.checkpoints[-1]
-        lines.append(f"reward accuracy at {end.name} ({end.standing}): {percent(end.accuracy.reward)}")
-    lines += [
-        f"suspect {s.rank}: {s.id} (suspicion {magnitude(s.suspicion)}, {s.decision})" for s in report.suspects[:3]
-    ]
-    lines += [step.command for step in report.headline.next_steps if step.command]
-    return (*lines, f"page: {page}", f"numbers: {json_path}")
+        body.append(f"reward accuracy at {end.name} ({end.standing}): {percent(end.accuracy.reward)}")
+    body += change_lines(report)
+    unit = "points" if report.kind == "data" else "suspicion"
+    for s in report.suspects[:MOST_SUSPECTS]:
+        value = s.suspicion if report.kind == "run" and s.suspicion is not None else float(s.points)
+        decided = f", {s.decision}" if s.decision else ""
+        body.append(f"look at {one_line(s.id)} ({unit} {magnitude(value) if value > 0 else signed(value)}{decided})")
+    steps = [step.command for step in report.headline.next_steps if step.command]
+    tail = [*steps, f"page: {page}", f"numbers: {json_path}"]
+    return (*(head + body)[: MOST_LINES - len(tail)], *tail)
+
+
+def finding_line(found: Any) -> str:
+    sides = ""
+    if found.chosen_only is not None:
+        sides = f" (chosen only {found.chosen_only:,}, rejected only {found.rejected_only:,}, both {found.both:,})"
+    return f"{found.title.lower()}: {found.count:,} pairs, {percent(found.share)}{sides}"
+
+
+def change_lines(report: Report) -> list[str]:
+    if not report.changes:
+        return []
+    told = [c for c in report.changes if c.name.split(".")[0] not in ("sizes", "texts")] or list(report.changes)
+    lines = [f"since the baseline: {c.name} {plain(c.before)} -> {plain(c.after)}" for c in told[:MOST_CHANGES]]
+    if len(report.changes) > len(lines):
+        lines.append(f"since the baseline: {len(report.changes):,} numbers changed in all")
+    return lines
+
+
+def plain(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.6g}"
+
+
+def one_line(text: str) -> str:
+    """An id of unknown origin, fit for a terminal."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)[:80]

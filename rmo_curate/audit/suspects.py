@@ -1,18 +1,16 @@
 """What to read first: the most suspect pairs, and examples of the rejects, with the reason in words.
 
-Dataset text is made fit to show here (`presentable`, `clip`); escaping is the template's.
+Dataset text is made fit to show here (`presentable`, `clip`); escaping is the page's.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rmo_curate.audit.numerals import magnitude, percent
 
@@ -30,22 +28,21 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A pair near the top of the suspicion ranking. Log-probs and margins are one per checkpoint, in nats."""
+    """A pair on the page, without its text. Log-probs and margins are one per checkpoint, in nats; empty and None
+    where a pair was not scored."""
 
     rank: int
     id: str
-    suspicion: float
-    decision: str  # "kept" or the drop reason
+    suspicion: float | None
+    points: int  # of its findings
+    decision: str  # "kept" or the drop reason; empty where nothing was decided
+    findings: dict[str, str]  # name -> chosen, rejected, both or pair
+    slices: dict[str, str]  # column -> value
     why: tuple[str, ...]
-    chosen_tokens: int
-    rejected_tokens: int
-    chosen_logps: tuple[float, ...]
-    rejected_logps: tuple[float, ...]
+    chosen_length: int  # in the unit of the report's length bias
+    rejected_length: int
     margins: tuple[float, ...]
     rewards: tuple[float, ...]
-    prompt: tuple[Excerpt, ...]
-    chosen: tuple[Excerpt, ...]
-    rejected: tuple[Excerpt, ...]
 
 
 @dataclass(frozen=True)
@@ -76,29 +73,13 @@ def clip(role: str, text: str, limit: int) -> Excerpt:
     return Excerpt(presentable(role), presentable(text[:limit]), max(0, len(text) - limit))
 
 
-def excerpts(messages: Sequence[Mapping[str, Any]], limit: int) -> tuple[Excerpt, ...]:
-    """Messages as excerpts that share one budget of `limit` characters."""
-    shown = []
-    for message in messages:
-        shown.append(clip(message["role"] or "", message["content"] or "", limit))
-        limit = max(0, limit - len(shown[-1].text))
-    return tuple(shown)
-
-
-def most_suspect(suspicion: np.ndarray, n: int) -> np.ndarray:
-    """Positions of the `n` most suspect pairs with a suspicion above zero, worst first (a tie: first in the data)."""
-    order = np.argsort(np.where(np.isfinite(suspicion), -suspicion, np.inf), kind="stable")[:n]
-    return order[suspicion[order] > 0]
-
-
-def pick_texts(tables: Iterable[pa.Table], wanted: frozenset[str]) -> dict[str, dict[str, Any]]:
-    """The rows of `tables` (with a column id) whose id is `wanted`, by id: one part in memory at a time."""
-    value_set = pa.array(sorted(wanted), pa.string())
-    found = {}
-    for table in tables:
-        rows = table.filter(pc.is_in(table["id"], value_set=value_set))
-        found.update({row["id"]: row for row in rows.to_pylist()})
-    return found
+def ranking(suspicion: np.ndarray | None, points: np.ndarray, flagged: np.ndarray) -> np.ndarray:
+    """Positions of the pairs to look at: those with a suspicion above zero, most suspect first, then those with a
+    finding; equal ones by points, then in the order of the data."""
+    s = np.zeros(len(points)) if suspicion is None else np.where(np.isfinite(suspicion), suspicion, 0.0)
+    s = np.maximum(s, 0.0)
+    order = np.lexsort((np.arange(len(s)), -points, ~flagged, -s))
+    return order[(s > 0)[order] | flagged[order]]
 
 
 def reasons_to_look(
@@ -157,9 +138,3 @@ def reject_groups(rejects: pa.Table, examples: int, limit: int) -> tuple[RejectG
             )
         )
     return tuple(found)
-
-
-def gist(suspect: Suspect, length: int = 160) -> str:
-    """The last message of the prompt on one line."""
-    text = " ".join(suspect.prompt[-1].text.split()) if suspect.prompt else ""
-    return text[:length] or suspect.id

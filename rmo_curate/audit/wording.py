@@ -6,6 +6,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from rmo_curate.audit.checks import Checked
+from rmo_curate.audit.estimates import NoiseRate
 from rmo_curate.audit.findings import Counts, LengthBias
 from rmo_curate.audit.numerals import percent
 from rmo_curate.filter_settings import FilterSettings
@@ -49,11 +51,12 @@ def wording(
     share_against: float,
     length: LengthBias | None,
     settings: FilterSettings,
+    rate: NoiseRate | None,
 ) -> Wording:
     """`share_against` is the share of scored pairs whose reward margin at `end` is below zero."""
     return Wording(
         lead=lead(counts, end, share_against),
-        sentences=sentences(counts, end, share_against, settings),
+        sentences=(*noise_sentences(rate), *sentences(counts, end, share_against, settings)),
         warning=warning(folder, end),
         missing="" if end else missing(folder),
         filter_text=filter_text(end, settings),
@@ -62,6 +65,72 @@ def wording(
         held_out_text=held_out_text(end),
         next_steps=next_steps(folder, end, settings),
     )
+
+
+def data_wording(
+    data: tuple[str, ...], counts: Counts, checked: Checked, length: LengthBias | None
+) -> Wording:
+    """The sentences of an audit without a model."""
+    flagged = int(checked.any.sum())
+    share = flagged / counts.pairs if counts.pairs else 0.0
+    given = " ".join(shlex.quote(name) for name in data)
+    return Wording(
+        lead=f"{counts.records:,} records, {counts.pairs:,} usable pairs. {flagged:,} of them ({percent(share)}) have "
+        "something to look at.",
+        sentences=data_sentences(checked, length),
+        warning=overlap_warning(checked),
+        missing=SCORES_MISSING,
+        filter_text="",
+        length_text=length_text(length),
+        suspects_text="Points say how much a pair's findings speak against its label or its use; they order the list.",
+        held_out_text="No model has scored these pairs: everything here was told from their text.",
+        next_steps=(
+            Step("Read the pairs below, decide, and download the decisions. Then find wrong labels with a model:"),
+            Step("", f"rmo-curate score {given} --model MODEL --out RUN"),
+            Step("", "rmo-curate audit RUN --out DIR"),
+        ),
+    )
+
+
+SCORES_MISSING = "Margins need scores: `rmo-curate score DATA --model MODEL --out RUN`, then `rmo-curate audit RUN`."
+
+
+def data_sentences(checked: Checked, length: LengthBias | None) -> tuple[str, ...]:
+    said = []
+    reversed_pairs, circled = (int((checked.where[name] > 0).sum()) for name in ("reversed", "cycle"))
+    if reversed_pairs:
+        said.append(
+            f"{reversed_pairs:,} pairs have a counterpart that prefers the same two answers the other way round: one of "
+            "each two labels is wrong, or both are a matter of taste."
+        )
+    if circled:
+        said.append(f"{circled:,} pairs are part of a circle of preferences, A over B over C over A.")
+    if length:
+        unequal = length.chosen_longer + length.rejected_longer
+        bias = length.chosen_longer / unequal if unequal else 0.5
+        said.append(
+            f"The longer answer is preferred in {percent(bias)} of the pairs whose answers differ in length"
+            + (": a model trained on these learns to write more." if bias > 0.65 else ".")
+        )
+    said.append("Wrong labels that contradict nothing else do not show in the text: telling them needs a model.")
+    return tuple(said)
+
+
+def overlap_warning(checked: Checked) -> str:
+    overlap = checked.overlap
+    if overlap is None or not overlap.pairs:
+        return ""
+    return (
+        f"{overlap.pairs:,} pairs have a prompt that is in {overlap.name}, too, or nearly: what is measured there is not "
+        "held out."
+    )
+
+
+def noise_sentences(rate: NoiseRate | None) -> tuple[str, ...]:
+    if rate is None:
+        return ()
+    interval = f"{percent(rate.low)} to {percent(rate.high)}"
+    return (f"The estimated noise rate is {percent(rate.rate)} ({interval}): that share of the labels is wrong.",)
 
 
 def moved_by(end: Checkpoint | None) -> str:

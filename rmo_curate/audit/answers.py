@@ -1,0 +1,149 @@
+"""Checks of one answer by itself: each takes the text and says in words what is wrong, or nothing.
+
+The words complete "The chosen answer …". Patterns are English where they are words; each page in docs/findings says so.
+"""
+
+from __future__ import annotations
+
+import re
+
+MOST_WORDS_SHOWN = 60  # characters of the text quoted in a sentence
+
+# ---------------------------------------------------------------------------------------------------- cut short
+
+ENDS_WELL = set(".!?…\"'”’»)]}>`*_~|;=。！？」』）/\\%€$°")
+ENDS_OPEN = set(",([{–—-:&+")
+SHORT = 120  # characters; a shorter answer may be a name, a number, a title
+FULL_LINE = 60  # characters of a last line that is a sentence and not an item
+ITEM = re.compile(r"\s*(?:[-*•·–]|\d+[.)]|[A-Za-z][.)]|#+|\|)")
+
+
+def truncated(text: str) -> str:
+    text = text.rstrip()
+    if text.count("```") % 2:
+        return "opens a block of code that it does not close"
+    if len(text) < SHORT or text[-1] in ENDS_WELL:
+        return ""
+    line = text[text.rfind("\n") + 1 :]
+    ending = quoted(line[-30:])
+    if text[-1] in ENDS_OPEN:
+        return f"stops in the middle, at {ending}"
+    if text[-1].isalnum() and len(line) >= FULL_LINE and not ITEM.match(line) and "://" not in line[-80:]:
+        return f"stops in the middle of a sentence, at {ending}"
+    return ""
+
+
+# ---------------------------------------------------------------------------------------------------- refusals
+
+REFUSAL = re.compile(
+    r"(?:sorry|apologi[sz]e)[,.;]? (?:but|i (?:can|am|do)|that is not)"
+    r"|\bi(?:'m| am) (?:really |very |so |truly )?(?:unable|not able|not allowed|not comfortable)\b"
+    r"|\bi (?:can ?not|can't|won't|will not|could not|couldn't|shouldn't) (?:\w+ ){0,2}?"
+    r"(?:help|assist|provide|answer|fulfil|fulfill|comply|do that|support|engage|create|generate|write|discuss|offer|share"
+    r"|recommend|condone|encourage|give|tell you|say)\b"
+    r"|\bi (?:do not|don't) (?:think (?:it(?:'s| is) a good idea|i should)|feel comfortable|want to (?:help|encourage))",
+    re.I,
+)
+BEGINNING = 250  # characters in which a refusal comes
+
+
+def refusal(text: str) -> str:
+    found = REFUSAL.search(text[:BEGINNING].replace("’", "'"))
+    return f"refuses ({quoted(found.group())})" if found else ""
+
+
+BOILERPLATE = re.compile(
+    r"\bas an? (?:ai|artificial intelligence|large language|language)\b[ \w-]{0,20}(?:model|assistant)?"
+    r"|\bi hope (?:this|that) (?:helps|was helpful)|\blet me know if (?:you (?:have|need)|there)"
+    r"|\b(?:please )?(?:feel free|don't hesitate) to (?:ask|reach|contact|let)|\bis there anything else"
+    r"|\b(?:knowledge|training) (?:cut-?off|data (?:only )?goes)",
+    re.I,
+)
+
+
+def boilerplate(text: str) -> str:
+    found = BOILERPLATE.search(text.replace("’", "'"))
+    return f"has a stock phrase ({quoted(found.group())})" if found else ""
+
+
+# ---------------------------------------------------------------------------------------------------- loops
+
+LOOP_WORDS = 50
+LOOP_DISTINCT = 0.4  # least share of distinct three-word sequences
+LOOP_LINES, LOOP_LINE = 4, 20  # a line of so many characters, so often
+
+
+def repetitive(text: str) -> str:
+    found = text.split()
+    if len(found) < LOOP_WORDS:
+        return ""
+    if len(set(found)) < 0.75 * len(found):  # all three-word sequences distinct otherwise, nearly
+        distinct = len(set(zip(found, found[1:], found[2:], strict=False))) / (len(found) - 2)
+        if distinct < LOOP_DISTINCT:
+            return f"repeats itself: {100 * (1 - distinct):.0f}% of its three-word sequences come again"
+    lines = [line.strip() for line in text.split("\n") if len(line) >= LOOP_LINE]
+    if len(lines) - len(set(lines)) >= LOOP_LINES - 1:
+        most = max(set(lines), key=lambda line: (lines.count(line), line))
+        if lines.count(most) >= LOOP_LINES:
+            return f"says the line {quoted(most)} {lines.count(most)} times"
+    return ""
+
+
+# ---------------------------------------------------------------------------------------------------- characters
+
+DAMAGE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]|Ã[\x80-\xbf\u0192\u201a]|Â[\xa0-\xbf]|â€|ï»¿|ðŸ")
+MARKER = re.compile(
+    r"<\|[a-z0-9_]{2,30}\|>|\[/?INST\]|<</?SYS>>|</s>|<(?:start|end)_of_turn>|<(?:eos|pad|unk|bos)>"
+    r"|^[ \t]*(?:#{1,4} ?)?(?:Human|Assistant|Instruction|Response|### ?(?:Input|User))[ \t]*:[ \t]*",
+    re.M,
+)
+
+
+def encoding(text: str) -> str:
+    found = DAMAGE.search(text)
+    if not found:
+        return ""
+    named = {"\ufffd": "a replacement character"}.get(found.group(), "")
+    if not named and len(found.group()) == 1:
+        named = f"the control character U+{ord(found.group()):04X}"
+    return f"has {named or 'wrongly decoded characters, ' + quoted(found.group())}"
+
+
+def template_marker(text: str) -> str:
+    found = MARKER.search(text)
+    return f"has a mark of a chat template in its text, {quoted(found.group())}" if found else ""
+
+
+# ---------------------------------------------------------------------------------------------------- scripts
+
+SCRIPTS = {
+    "Latin": "A-Za-zÀ-ɏ",
+    "Greek": "Ͱ-Ͽ",
+    "Cyrillic": "Ѐ-ӿ",
+    "Hebrew": "\u0590-\u05ff",
+    "Arabic": "\u0600-\u06ff",
+    "Devanagari": "\u0900-\u097f",
+    "Thai": "\u0e00-\u0e7f",
+    "Chinese or Japanese": "\u3040-\u30ff\u4e00-\u9fff",
+    "Korean": "\uac00-\ud7af",
+}
+SCRIPT = re.compile("|".join(f"([{letters}])" for letters in SCRIPTS.values()))
+SCRIPT_NAMES = tuple(SCRIPTS)
+SAMPLE = 2000  # characters looked at
+
+
+def script(text: str) -> str:
+    """The writing system of most of its letters; empty where there are none that are known."""
+    text = text[:SAMPLE]
+    if text.isascii():
+        return "Latin" if any(c.isalpha() for c in text) else ""
+    counts = [0] * len(SCRIPT_NAMES)
+    for found in SCRIPT.finditer(text):
+        counts[(found.lastindex or 1) - 1] += 1
+    return SCRIPT_NAMES[counts.index(max(counts))] if any(counts) else ""
+
+
+def quoted(text: str) -> str:
+    """Up to MOST_WORDS_SHOWN characters of data in quotation marks, on one line."""
+    line = " ".join(text.split())
+    return f"“{line[:MOST_WORDS_SHOWN]}{'…' if len(line) > MOST_WORDS_SHOWN else ''}”"

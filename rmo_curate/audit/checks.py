@@ -1,0 +1,287 @@
+"""What is looked for in every pair without a model: a registry of findings, and who has them.
+
+To add one: a `Kind` here, its flags in `check`, a page docs/findings/<name>.md, a test. Page, audit.json, --fail-on and
+terminal take it from here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from rmo_curate.audit import answers
+from rmo_curate.audit.near import NearPair, near_pairs, nearest_prompts
+from rmo_curate.audit.preferences import Preferences, circles, preferences, reversals, text_key
+from rmo_curate.audit.shingles import PROMPT_MARK, profile
+from rmo_curate.audit.texts import Texts
+from rmo_train.progress import progress
+
+CHOSEN, REJECTED, WHOLE = 1, 2, 4  # where a pair has a finding: bits, WHOLE = the pair and no side of it
+BOTH = CHOSEN | REJECTED
+BYTES_A_TOKEN = 4  # of UTF-8; an estimate where no model has tokenised the data
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A finding. `points` order the pairs: what it says against the label, or against using the pair at all."""
+
+    name: str
+    title: str
+    points: tuple[int, int, int]  # on the chosen answer only, on the rejected one only, on both or on the pair
+
+    @property
+    def sided(self) -> bool:
+        """Whether one answer can have it and the other not."""
+        return self.points[0] > 0
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("reversed", "Preferred both ways", (0, 0, 4)),
+        Kind("cycle", "Preferred in a circle", (0, 0, 3)),
+        Kind("repetitive", "Answer repeats itself", (3, 0, 1)),
+        Kind("template_marker", "Chat template in the text", (3, 1, 2)),
+        Kind("encoding", "Damaged characters", (3, 1, 1)),
+        Kind("other_script", "Another writing system", (3, 0, 1)),
+        Kind("truncated", "Answer stops short", (2, 0, 1)),
+        Kind("prefix", "One answer begins the other", (2, 1, 1)),
+        Kind("refusal", "Answer refuses", (2, 0, 0)),
+        Kind("overlap", "Also in the held-out data", (0, 0, 2)),
+        Kind("near_duplicate", "Nearly the same pair again", (0, 0, 1)),
+        Kind("over_long", "Over-long pair", (0, 0, 1)),
+        Kind("boilerplate", "Stock phrases", (1, 0, 0)),
+    )
+}
+ANSWER_CHECKS: dict[str, Callable[[str], str]] = {
+    "repetitive": answers.repetitive,
+    "template_marker": answers.template_marker,
+    "encoding": answers.encoding,
+    "truncated": answers.truncated,
+    "refusal": answers.refusal,
+    "boilerplate": answers.boilerplate,
+}
+SIDE_NAMES = {CHOSEN: "chosen", REJECTED: "rejected"}
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What the data share with the held-out data (`--against`)."""
+
+    name: str
+    held_out_pairs: int
+    same_pairs: int  # prompt and both answers
+    same_prompts: int  # pairs whose prompt is there too, same_pairs included
+    near_prompts: int  # pairs whose prompt is nearly one of there
+    pairs: int  # all of these
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Findings of all pairs. `where` holds bits, uint8 [pairs], for each of KINDS; `words` int64 [pairs, 3]."""
+
+    where: dict[str, np.ndarray]
+    words: np.ndarray  # of prompt, chosen, rejected
+    scripts: list[str]  # of the prompts
+    preferences: Preferences
+    reversed_by: dict[int, int]
+    circle_sizes: dict[int, int]
+    near: dict[int, NearPair]  # a pair -> the first one that it nearly repeats
+    near_clusters: int
+    overlap: Overlap | None
+    overlaps: dict[int, str]  # a pair -> what is in the held-out data
+
+    @cached_property
+    def points(self) -> np.ndarray:
+        """Points of each pair over all findings: int64 [pairs]."""
+        total = np.zeros(len(self.words), np.int64)
+        for name, where in self.where.items():
+            chosen, rejected, whole = KINDS[name].points
+            total += np.select([where == 0, where == CHOSEN, where == REJECTED], [0, chosen, rejected], whole)
+        return total
+
+    @cached_property
+    def any(self) -> np.ndarray:
+        """Pairs with at least one finding: bool [pairs]."""
+        return np.any([where > 0 for where in self.where.values()], axis=0)
+
+
+def check(texts: Texts, max_length: int, held_out: Texts | None = None, held_out_name: str = "") -> Checked:
+    """Look for every finding. `max_length`: tokens of prompt + longer answer; `held_out`: what must not be in here."""
+    n = len(texts)
+    where = {name: np.zeros(n, np.uint8) for name in KINDS}
+    with progress("check the texts", len(ANSWER_CHECKS) + 4, "steps") as bar:
+        for name, look in ANSWER_CHECKS.items():
+            for side, column in ((CHOSEN, texts.chosen), (REJECTED, texts.rejected)):
+                where[name] |= np.fromiter((bool(look(text)) for text in column), bool, n).astype(np.uint8) * side
+            bar.advance()
+        where["prefix"] = prefixes(texts)
+        scripts = [answers.script(text) for text in texts.prompt]
+        where["other_script"] = other_scripts(texts, scripts)
+        where["over_long"] = over_long(texts, max_length) * np.uint8(WHOLE)
+        bar.advance()
+
+        found = preferences(texts)
+        reversed_by = reversals(found)
+        circle_sizes = circles(found, list(reversed_by))
+        bar.advance()
+        prompt_words, prompt_signatures = profile(texts.prompt, PROMPT_MARK)
+        chosen_words, signatures = profile(texts.chosen)
+        rejected_words, rejected_signatures = profile(texts.rejected)
+        signatures = np.minimum(prompt_signatures, np.minimum(signatures, rejected_signatures))
+        near = near_pairs(texts, signatures)
+        bar.advance()
+        first_near = first_of_each(near)
+        for pair in near:
+            if pair.swapped:
+                reversed_by.setdefault(pair.first, pair.second)
+                reversed_by.setdefault(pair.second, pair.first)
+        overlap, overlaps = None, dict[int, str]()
+        if held_out is not None:
+            overlap, overlaps = overlap_with(texts, prompt_signatures, held_out, held_out_name)
+        bar.advance()
+    for name, places in (
+        ("reversed", reversed_by),
+        ("cycle", circle_sizes),
+        ("near_duplicate", first_near),
+        ("overlap", overlaps),
+    ):
+        where[name][list(places)] = WHOLE
+    words = np.stack([prompt_words, chosen_words, rejected_words], axis=1)
+    clusters = cluster_count(near)
+    return Checked(where, words, scripts, found, reversed_by, circle_sizes, first_near, clusters, overlap, overlaps)
+
+
+def prefixes(texts: Texts) -> np.ndarray:
+    """CHOSEN where the rejected answer begins with the chosen one, REJECTED the other way round."""
+    found = np.zeros(len(texts), np.uint8)
+    for i, (chosen, rejected) in enumerate(zip(texts.chosen, texts.rejected, strict=True)):
+        a, b = chosen.strip(), rejected.strip()
+        if b.startswith(a):
+            found[i] = BOTH if a == b else CHOSEN
+        elif a.startswith(b):
+            found[i] = REJECTED
+    return found
+
+
+def other_scripts(texts: Texts, prompts: list[str]) -> np.ndarray:
+    """The side whose writing system is neither the prompt's nor the other answer's."""
+    found = np.zeros(len(texts), np.uint8)
+    for i, (asked, chosen, rejected) in enumerate(zip(prompts, texts.chosen, texts.rejected, strict=True)):
+        a, b = answers.script(chosen), answers.script(rejected)
+        if asked and a and b and a != b:
+            found[i] = CHOSEN * (a != asked) | REJECTED * (b != asked)
+    return found
+
+
+def token_counts(texts: Texts) -> np.ndarray:
+    """Tokens of prompt, chosen, rejected: a model's where there are some, else estimated from bytes; [pairs, 3]."""
+    if texts.tokens is not None:
+        return texts.tokens
+    columns = [
+        np.fromiter((len(t.encode("utf-8", "replace")) // BYTES_A_TOKEN for t in column), np.int64, len(texts))
+        for column in (texts.prompt, texts.chosen, texts.rejected)
+    ]
+    return np.stack(columns, axis=1)
+
+
+def over_long(texts: Texts, max_length: int) -> np.ndarray:
+    if texts.too_long is not None:
+        return texts.too_long
+    tokens = token_counts(texts)
+    return tokens[:, 0] + tokens[:, 1:].max(axis=1, initial=0) > max_length
+
+
+def first_of_each(near: list[NearPair]) -> dict[int, NearPair]:
+    """Each pair that is near another, with the earliest of those."""
+    found: dict[int, NearPair] = {}
+    for pair in sorted(near, key=lambda p: (p.first, p.second)):
+        found.setdefault(pair.second, pair)
+        found.setdefault(pair.first, pair)
+    return found
+
+
+def cluster_count(near: list[NearPair]) -> int:
+    import networkx
+
+    return networkx.number_connected_components(networkx.Graph([(p.first, p.second) for p in near]))
+
+
+def overlap_with(texts: Texts, signatures: np.ndarray, held_out: Texts, name: str) -> tuple[Overlap, dict[int, str]]:
+    """Pairs whose prompt, or a nearly equal one, is in the held-out data. `signatures`: of the prompts."""
+    prompts = {text_key(text) for text in held_out.prompt}
+    contents = {frozenset(map(text_key, answers)) for answers in zip(held_out.chosen, held_out.rejected, strict=True)}
+    near = nearest_prompts(signatures, profile(held_out.prompt, PROMPT_MARK)[1], texts.prompt, held_out.prompt)
+    found: dict[int, str] = {}
+    counts: Counter[str] = Counter()
+    for i, (prompt, chosen, rejected) in enumerate(zip(texts.prompt, texts.chosen, texts.rejected, strict=True)):
+        if text_key(prompt) in prompts:
+            same = frozenset((text_key(chosen), text_key(rejected))) in contents
+            counts["prompts"] += 1
+            counts["pairs"] += same
+            found[i] = f"Its prompt{' and both answers are' if same else ' is'} in {name}, too."
+        elif near[i] >= 0:
+            counts["near"] += 1
+            found[i] = f"A prompt of nearly the same words is in {name}."
+    return Overlap(name, len(held_out), counts["pairs"], counts["prompts"], counts["near"], len(found)), found
+
+
+def explain(checked: Checked, texts: Texts, i: int) -> list[str]:
+    """Why pair `i` has its findings, in sentences, in the order of KINDS."""
+    said = []
+    for name in KINDS:
+        bits = int(checked.where[name][i])
+        if not bits:
+            continue
+        if name in ANSWER_CHECKS:
+            for side, column in ((CHOSEN, texts.chosen), (REJECTED, texts.rejected)):
+                if bits & side:
+                    said.append(f"The {SIDE_NAMES[side]} answer {ANSWER_CHECKS[name](column[i])}.")
+        else:
+            said.append(PAIR_SENTENCES[name](checked, texts, i))
+    return said
+
+
+def _reversed(checked: Checked, texts: Texts, i: int) -> str:
+    return f"The pair {texts.ids[checked.reversed_by[i]]} prefers the same two answers the other way round."
+
+
+def _near(checked: Checked, texts: Texts, i: int) -> str:
+    pair = checked.near[i]
+    other = pair.second if pair.first == i else pair.first
+    return f"It nearly repeats the pair {texts.ids[other]}: {pair.similarity:.0%} of the answers' word sequences agree."
+
+
+def _prefix(checked: Checked, texts: Texts, i: int) -> str:
+    bits = int(checked.where["prefix"][i])
+    if bits == BOTH:
+        return "Both answers are the same but for white space at the ends."
+    shorter, longer = ("chosen", "rejected") if bits == CHOSEN else ("rejected", "chosen")
+    return f"The {longer} answer begins with the whole {shorter} one."
+
+
+def _other_script(checked: Checked, texts: Texts, i: int) -> str:
+    found = [f"the chosen answer in {answers.script(texts.chosen[i])}"]
+    found.append(f"the rejected one in {answers.script(texts.rejected[i])}")
+    return f"The prompt is written in {checked.scripts[i]}, {' and '.join(found)}."
+
+
+def _over_long(checked: Checked, texts: Texts, i: int) -> str:
+    if texts.tokens is not None:
+        return "It is longer than the run's --max-length, so it was not scored."
+    return "It is longer than --max-length, as estimated from its bytes: a trainer would cut or drop it."
+
+
+PAIR_SENTENCES: dict[str, Callable[[Checked, Texts, int], str]] = {
+    "reversed": _reversed,
+    "cycle": lambda checked, _, i: f"It closes a circle of preferences among {checked.circle_sizes[i]} answers.",
+    "near_duplicate": _near,
+    "prefix": _prefix,
+    "other_script": _other_script,
+    "over_long": _over_long,
+    "overlap": lambda checked, _, i: checked.overlaps[i],
+}

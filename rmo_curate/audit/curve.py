@@ -1,0 +1,46 @@
+"""What each threshold would cost and catch: the curve under the page's slider."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from rmo_curate.audit.estimates import Detection
+
+STEPS = 100
+
+
+@dataclass(frozen=True)
+class Step:
+    """Dropping every pair at or above `threshold`."""
+
+    threshold: float | None  # None: nothing is dropped
+    dropped: int
+    share: float  # of all pairs that have a value
+    precision: float | None
+    recall: float | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """`unit`: of the thresholds: nats, nats per token or points. `steps` start with dropping nothing."""
+
+    unit: str
+    pairs: int
+    steps: tuple[Step, ...]
+
+
+def curve(values: np.ndarray, unit: str, detect: Callable[[np.ndarray], list[Detection]] | None = None) -> Curve:
+    """Thresholds over the positive `values` [n] (NaN: a pair without one), at even shares of the data."""
+    finite = np.sort(values[np.isfinite(values)])[::-1]
+    positive = finite[finite > 0]
+    places = np.unique(np.linspace(1, len(positive), min(STEPS, len(positive))).round().astype(int)) - 1
+    thresholds = np.unique(positive[places])[::-1] if len(positive) else np.zeros(0)
+    estimated = detect(thresholds) if detect else [Detection(None, None)] * len(thresholds)
+    steps = [Step(None, 0, 0.0, None, None)]
+    for threshold, found in zip(thresholds.tolist(), estimated, strict=True):
+        dropped = int(np.searchsorted(-finite, -threshold, side="right"))
+        steps.append(Step(threshold, dropped, dropped / len(finite), found.precision, found.recall))
+    return Curve(unit, len(finite), tuple(steps))

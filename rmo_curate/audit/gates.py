@@ -1,0 +1,85 @@
+"""`--fail-on 'length_bias>0.8'`: numbers of audit.json that end the command with exit code 4."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rmo_train.errors import RmoError, UserError, nearest
+
+COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+GATE = re.compile(r"\s*([\w.-]+)\s*(>=|<=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
+NO_GATES = ("identity", "filter", "versions", "thresholds")  # settings and names, not what was found
+
+
+class GateTripped(RmoError):
+    """A number of the audit is beyond what --fail-on allows."""
+
+    exit_code = 4
+
+
+@dataclass(frozen=True)
+class Gate:
+    name: str
+    comparison: str
+    limit: float
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.comparison}{self.limit:g}"
+
+    def trips(self, value: float) -> bool:
+        return bool(COMPARISONS[self.comparison](value, self.limit))
+
+
+def parse_gate(text: str) -> Gate:
+    """`name>0.2` with >, >=, < or <=; ValueError otherwise."""
+    found = GATE.fullmatch(text)
+    if not found:
+        raise ValueError(f"{text!r} is not a name, one of > >= < <= and a number, as in 'length_bias>0.8'")
+    return Gate(found[1], found[2], float(found[3]))
+
+
+def scalars(audit: Mapping[str, Any], under: str = "") -> dict[str, float | None]:
+    """Every number of an audit.json by its path (`counts.pairs`); None: a number that is not known there."""
+    found: dict[str, float | None] = {}
+    for key, value in audit.items():
+        if not under and key in NO_GATES:
+            continue
+        if isinstance(value, Mapping):
+            found |= scalars(value, f"{under}{key}.")
+        elif value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+            found[under + key] = value
+    return found
+
+
+def tripped(gates: Sequence[str], audit: Mapping[str, Any]) -> list[str]:
+    """A line for each of `gates` that trips; a UserError for a name that audit.json has not, or not for these data."""
+    known = scalars(audit)
+    lines = []
+    for gate in map(parse_gate, gates):
+        if gate.name not in known:
+            raise UserError(
+                f"--fail-on {gate}: audit.json has no number {gate.name!r}{nearest(gate.name, known)}; "
+                "docs/audit.md lists them"
+            )
+        value = known[gate.name]
+        if value is None or math.isnan(value):
+            raise UserError(
+                f"--fail-on {gate}: {gate.name} is not known for these data, so the check can say nothing; "
+                + why_unknown(gate.name, audit)
+            )
+        if gate.trips(value):
+            lines.append(f"--fail-on {gate}: {gate.name} is {value:.6g}")
+    return lines
+
+
+def why_unknown(name: str, audit: Mapping[str, Any]) -> str:
+    if name.split(".")[0] == "overlap":
+        return "give the held-out data with --against"
+    if audit["kind"] == "data":
+        return "it needs scores: `rmo-curate score DATA --model MODEL --out RUN`, then `rmo-curate audit RUN`"
+    return "it needs a cross-fitted proxy and an estimate that this run allows: `rmo-curate proxy RUN --folds 2`"

@@ -1,0 +1,109 @@
+"""The list of pairs as the page's script reads it: JSON with every text once, cut to a budget, safe inside HTML."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from rmo_curate.audit.checks import KINDS
+from rmo_curate.audit.collect import Audit
+from rmo_curate.audit.suspects import Suspect, presentable
+from rmo_curate.messages import Message
+
+BUDGET = 3_700_000  # bytes of embedded JSON: with charts and explanations the page stays below 5 MB
+DECISIONS = "rmo-decisions-1"
+FIXED = 160  # bytes of a pair's keys and numbers, about
+ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+
+
+@dataclass
+class Strings:
+    """Texts of the page, each held once: prompts and answers come again in many pairs."""
+
+    limit: int  # characters shown of each
+
+    def __post_init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+        self.shown: list[list[Any]] = []  # [text, characters left out]
+        self.bytes = 0
+
+    def number(self, text: str) -> int:
+        if text not in self.numbers:
+            self.numbers[text] = len(self.shown)
+            cut = presentable(text[: self.limit])
+            self.shown.append([cut, max(0, len(text) - self.limit)])
+            self.bytes += len(embedded(cut)) + 5
+        return self.numbers[text]
+
+    def messages(self, messages: list[Message]) -> list[list[Any]]:
+        return [[presentable(m["role"] or ""), self.number(m["content"] or "")] for m in messages]
+
+
+def embedded(value: Any) -> bytes:
+    """JSON that no HTML parser can leave: no tag, comment or entity is left in it."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character, escape in ESCAPES.items():
+        text = text.replace(character, escape)
+    return text.encode("utf-8")
+
+
+def listing(audit: Audit, characters: int) -> dict[str, Any]:
+    """What the script shows: pairs worst first, as many as BUDGET holds, and the curve."""
+    report, texts = audit.report, audit.texts
+    strings, rows, used = Strings(characters), [], 0
+    columns: dict[str, list[str]] = {}
+    for found, i in zip(report.suspects, audit.places.tolist(), strict=True):
+        sides = [
+            strings.messages(m) for m in (texts.prompt_messages[i], texts.chosen_messages[i], texts.rejected_messages[i])
+        ]
+        parts = {name: place(columns.setdefault(name, []), value) for name, value in found.slices.items()}
+        row = pair_row(found, texts.ids[i], sides, parts)
+        used += len(embedded(row))
+        if rows and used + strings.bytes > BUDGET:
+            break
+        rows.append(row)
+    return {
+        "decisions": DECISIONS,
+        "kind": report.kind,
+        "name": report.name,
+        "unit": report.suspicion_unit,
+        "length": report.length.unit if report.length else "words",
+        "path": list(report.path),
+        "titles": {name: kind.title for name, kind in KINDS.items()},
+        "slices": columns,
+        "texts": strings.shown,
+        "pairs": rows,
+        "found": report.suspects_found,
+        "curve": [[s.threshold, s.dropped, s.share, s.precision, s.recall] for s in report.curve.steps],
+    }
+
+
+def place(values: list[str], value: str) -> int:
+    if value not in values:
+        values.append(value)
+    return values.index(value)
+
+
+def pair_row(found: Suspect, own_id: str, sides: list[Any], parts: dict[str, int]) -> dict[str, Any]:
+    row = {
+        "id": own_id,  # as it stands in the data: decisions are joined by it
+        "s": rounded(found.suspicion),
+        "n": found.points,
+        "d": found.decision,
+        "f": found.findings,
+        "v": parts,
+        "why": list(found.why),
+        "len": [found.chosen_length, found.rejected_length],
+        "m": [rounded(value) for value in found.margins],
+        "r": [rounded(value) for value in found.rewards],
+        "p": sides[0],
+        "c": sides[1],
+        "j": sides[2],
+    }
+    return {key: value for key, value in row.items() if value not in (None, "", [], {})}
+
+
+def rounded(value: float | None) -> float | None:
+    """Three digits after the point: what the page shows."""
+    return None if value is None else round(value, 3)

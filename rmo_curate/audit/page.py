@@ -1,0 +1,142 @@
+"""A `Report` as one HTML page: template, stylesheet and script in one text, under a policy that lets nothing else run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rmo_curate.audit import findings
+from rmo_curate.audit.charts import band_chart, curve_chart, difference_chart, histogram_chart, length_chart
+from rmo_curate.audit.collect import Audit, Report
+from rmo_curate.audit.explained import explained
+from rmo_curate.audit.listing import embedded, listing
+from rmo_curate.audit.numerals import magnitude, number, percent, signed
+from rmo_train.settings import flag_of
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+HERE = Path(__file__).parent
+
+
+def render(audit: Audit, characters: int) -> str:
+    """The page as one text. Every value is escaped; only our stylesheet, script, charts and explanations, and JSON
+    without a character that HTML knows, go in as they are."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    report = audit.report
+    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "page.js"))
+    env = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    env.filters |= {
+        "count": lambda n: f"{n:,}",
+        "percent": percent,
+        "signed": signed,
+        "magnitude": magnitude,
+        "prose": prose,
+        "value": value,
+        "flag": flag_of,
+        "number": number,
+        "words": lambda text: str(text).replace("_", " "),
+        "markup": Markup,
+    }
+    data = listing(audit, characters)
+    return env.get_template("report.html.j2").render(
+        report=report,
+        nan=math.nan,
+        style=Markup(style),
+        style_hash=sha256(style),
+        script=Markup(script),
+        script_hash=sha256(script),
+        data=Markup(embedded(data).decode()),
+        listed=len(data["pairs"]),
+        explained=explained(),
+        charts={name: Markup(svg) for name, svg in charts(report).items()},
+    )
+
+
+def sha256(text: str) -> str:
+    """As a Content-Security-Policy names an inline element by its content."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def value(setting: Any) -> str:
+    """A setting or threshold for reading."""
+    if isinstance(setting, bool):
+        return "yes" if setting else "no"
+    if isinstance(setting, float):
+        return f"{setting:.4g}"
+    return "–" if setting is None else str(setting)
+
+
+def prose(sentence: str) -> Markup:
+    """A sentence of ours, escaped, with `commands` and --flags set as code (a flag never breaks after its dashes)."""
+    from markupsafe import Markup, escape
+
+    found = re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(sentence)))
+    return Markup(re.sub(r"(?<=[ (])(--[a-z-]+(?: [\d.]+\d)?)(?![^<]*</code>)", r"<code>\1</code>", found))
+
+
+def charts(report: Report) -> dict[str, str]:
+    """Every chart of the page by name, with its text alternative."""
+    return {**margin_charts(report), **length_charts(report), **curve_charts(report)}
+
+
+def margin_charts(report: Report) -> dict[str, str]:
+    drawn = {}
+    for c in report.checkpoints:
+        d = c.reward_margin or c.logp_margin
+        if c.histogram and d:
+            unit = "reward" if c.reward_margin else "log-prob"
+            text = (
+                f"Histogram of the {unit} margins of {d.n:,} pairs: median {signed(d.median)}, middle half "
+                f"{signed(d.p25)} to {signed(d.p75)} nats, {percent(d.share_above_zero)} above zero."
+            )
+            title = f"{unit.capitalize()} margins at {c.name}"
+            drawn[f"histogram-{c.name}"] = histogram_chart(c.name, c.histogram, unit, title, text)
+    if report.bands:
+        values = np.array([v for b in report.bands for line in (b.lower, b.upper, *b.lines) for v in line])
+        limits = findings.common_limits(values)  # not the extremes: one odd pair would flatten the rest
+        for b in report.bands:
+            steps = ", ".join(f"{name} {signed(v)}" for name, v in zip(report.path, b.median, strict=True))
+            text = f"Reward margins of {b.n:,} pairs over the checkpoints. Medians in nats: {steps}."
+            title = f"Trajectories: {b.group}"
+            drawn[f"trajectory-{b.group}"] = band_chart(b, report.path, limits, title, text)
+    return drawn
+
+
+def length_charts(report: Report) -> dict[str, str]:
+    if report.length is None:
+        return {}
+    length = report.length
+    text = (
+        f"Histogram of the difference in length, chosen minus rejected, of {length.n:,} pairs: the chosen answer is longer "
+        f"in {percent(length.chosen_longer)}, the rejected one in {percent(length.rejected_longer)}; the median difference "
+        f"is {signed(length.median_difference, 0)} {length.unit}."
+    )
+    drawn = {"difference": difference_chart(length.histogram, length.unit, "Difference in length", text)}
+    for t in length.trends:
+        text = (
+            f"Over {t.n:,} pairs the rank correlation is {signed(t.spearman, 2)}. Medians, from the relatively "
+            f"shortest to the relatively longest chosen answers: {', '.join(signed(v) for v in t.median)} nats."
+        )
+        drawn[f"length-{t.margin}"] = length_chart(t, f"{t.margin.capitalize()} margin by difference in length", text)
+    return drawn
+
+
+def curve_charts(report: Report) -> dict[str, str]:
+    steps = report.curve.steps
+    if len(steps) < 2:
+        return {}
+    some = [steps[i] for i in findings.evenly(len(steps), 5)[1:]]
+    told = "; ".join(f"at {magnitude(s.threshold or 0)} {s.dropped:,} ({percent(s.share)})" for s in some)
+    text = f"Pairs dropped by threshold, in {report.curve.unit}: {told}."
+    return {"curve": curve_chart(report.curve, "What each threshold drops", text)}

@@ -1,0 +1,109 @@
+"""Pairs as text: what every check without a model reads. From raw data, or from a run folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rmo_curate.messages import Message
+from rmo_curate.runs import Run, flagged
+from rmo_curate.sources import Pair, Reject, Source
+from rmo_train.progress import progress
+from rmo_train.tables import PAIR_SCHEMA, REJECT_SCHEMA
+
+EXAMPLES_KEPT = 50  # rejects of one reason held in memory with their text
+
+
+@dataclass
+class Texts:
+    """Pairs in the order of the data; all lists are [pairs]. `columns`: the source's other columns, flat values only."""
+
+    ids: list[str] = field(default_factory=list)
+    prompt_messages: list[list[Message]] = field(default_factory=list)
+    chosen_messages: list[list[Message]] = field(default_factory=list)
+    rejected_messages: list[list[Message]] = field(default_factory=list)
+    prompt: list[str] = field(default_factory=list)
+    chosen: list[str] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)  # the file of each pair; empty for a run, whose tables do not say
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+    tokens: np.ndarray | None = None  # int [pairs, 3] of prompt, chosen, rejected; None: no model has tokenised them
+    too_long: np.ndarray | None = None  # bool [pairs], from a run
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def add(self, pair_id: str, prompt: list[Message], chosen: list[Message], rejected: list[Message]) -> None:
+        self.ids.append(pair_id)
+        for name, messages in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
+            getattr(self, f"{name}_messages").append(messages)
+            getattr(self, name).append(joined(messages))
+
+    def add_columns(self, values: dict[str, Any]) -> None:
+        """The other columns of the pair added last; a column that starts late is filled up with None."""
+        for name, value in values.items():
+            if value is None or isinstance(value, str | int | bool):
+                column = self.columns.setdefault(name, [])
+                column += [None] * (len(self) - 1 - len(column))
+                column.append(value)
+
+    def close(self) -> Texts:
+        for column in self.columns.values():
+            column += [None] * (len(self) - len(column))
+        return self
+
+
+def joined(messages: list[Message]) -> str:
+    """The contents of `messages` as one text."""
+    return messages[0]["content"] or "" if len(messages) == 1 else "\n\n".join(m["content"] or "" for m in messages)
+
+
+def read_source(source: Source) -> tuple[Texts, pa.Table]:
+    """Every pair of `source`, and its rejects as a run's table has them: all of them, the text of the first ones."""
+    texts, rejects, seen = Texts(), [], Counter[str]()
+    with progress("read", sum(source.counts.values()), "records") as bar:
+        for record in source.records():
+            if isinstance(record, Pair):
+                texts.add(record.id, record.prompt, record.chosen, record.rejected)
+                texts.files.append(record.source)
+                texts.add_columns(record.extra)
+            else:
+                seen[record.reason.value] += 1
+                rejects.append(reject_row(record, whole=seen[record.reason.value] <= EXAMPLES_KEPT))
+            bar.advance()
+    return texts.close(), pa.Table.from_pylist(rejects, schema=REJECT_SCHEMA)
+
+
+def reject_row(record: Reject, whole: bool) -> dict[str, Any]:
+    row = {"source": record.source, "line": record.line, "reason": record.reason.value}
+    return row | ({"detail": record.detail, "raw": record.raw} if whole else {})
+
+
+def read_run(run: Run) -> Texts:
+    """Every pair of `run`, with its token counts."""
+    texts, tokens, too_long = Texts(), [], []
+    for part in run.pair_parts():
+        extras = [name for name in part.column_names if name not in PAIR_SCHEMA.names]
+        prompt_tokens = pa.compute.list_value_length(part["prompt_ids"]).to_numpy()
+        tokens.append(np.stack([prompt_tokens, part["chosen_tokens"], part["rejected_tokens"]], axis=1))
+        too_long.append(flagged(part, "too_long"))
+        for row in part.select(["id", "prompt", "chosen", "rejected", *extras]).to_pylist():
+            texts.add(row["id"], row["prompt"], row["chosen"], row["rejected"])
+            texts.add_columns({name: row[name] for name in extras})
+    texts.tokens = np.concatenate(tokens) if tokens else np.zeros((0, 3), np.int64)
+    texts.too_long = np.concatenate(too_long) if too_long else np.zeros(0, bool)
+    return texts.close()
+
+
+def first_texts(pairs: Iterable[Pair | Reject]) -> Texts:
+    """The pairs of a stream, without the rest: what a held-out file is compared by."""
+    texts = Texts()
+    for pair in pairs:
+        if isinstance(pair, Pair):
+            texts.add(pair.id, pair.prompt, pair.chosen, pair.rejected)
+    return texts
