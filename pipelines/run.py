@@ -61,6 +61,7 @@ def run_recipe(recipe: Recipe) -> None:
             stage(f"eval {name}", measure(recipe.eval.run, model, file))
     audited = write_audit(recipe.run, recipe.report, recipe.audit, recipe.filter)
     stage("audit", list(audited.lines))
+    audited.check()
 
 
 def measure(held_out: Path, model: str, file: Path) -> list[str]:

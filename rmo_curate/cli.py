@@ -121,7 +121,9 @@ def rules(
 @app.command()
 @flags(AuditSettings)
 def audit(
-    data: Annotated[list[str] | None, typer.Argument(help=f"A run folder made by `score`; or data. {DATA_HELP}")] = None,
+    data: Annotated[
+        list[str] | None, typer.Argument(help=f"A run folder made by `score`; or data. {DATA_HELP}")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for report.html and audit.json")] = None,
     map: MapOption = None,
     recipe: RecipeOption = None,

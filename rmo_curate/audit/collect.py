@@ -18,11 +18,11 @@ from rmo_curate.audit.curve import Curve, curve
 from rmo_curate.audit.estimates import NoiseRate, detection, noise_rate
 from rmo_curate.audit.gates import parse_gate
 from rmo_curate.audit.overview import (
+    WHERE,
     FindingCount,
     Opening,
     Sizes,
     TextStats,
-    WHERE,
     finding_counts,
     openings,
     sizes,
@@ -142,7 +142,9 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
     """Everything an audit says about a scored run."""
     for name in ("limit", "max_length"):
         if getattr(settings, name) is not None:
-            raise UserError(f"--{name.replace('_', '-')} is for data; {run.folder} is a run, which was scored with its own")
+            raise UserError(
+                f"--{name.replace('_', '-')} is for data; {run.folder} is a run, which was scored with its own"
+            )
     scored = read_scores(run, filter_settings)
     rejects = suspects.reject_groups(run.rejects(), settings.examples, limit=min(settings.characters, REJECT_TEXT))
     counts = count(run, scored, rejects)

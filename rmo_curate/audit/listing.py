@@ -55,7 +55,8 @@ def listing(audit: Audit, characters: int) -> dict[str, Any]:
     columns: dict[str, list[str]] = {}
     for found, i in zip(report.suspects, audit.places.tolist(), strict=True):
         sides = [
-            strings.messages(m) for m in (texts.prompt_messages[i], texts.chosen_messages[i], texts.rejected_messages[i])
+            strings.messages(m)
+            for m in (texts.prompt_messages[i], texts.chosen_messages[i], texts.rejected_messages[i])
         ]
         parts = {name: place(columns.setdefault(name, []), value) for name, value in found.slices.items()}
         row = pair_row(found, texts.ids[i], sides, parts)

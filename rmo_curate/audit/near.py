@@ -67,9 +67,7 @@ def near_pairs(texts: Texts, signatures: np.ndarray) -> list[NearPair]:
     found = candidates(signatures)
     places = np.unique(found)
     at = {int(p): i for i, p in enumerate(places)}
-    sets = {
-        side: shingle_sets([getattr(texts, side)[p] for p in places]) for side in ("prompt", "chosen", "rejected")
-    }
+    sets = {side: shingle_sets([getattr(texts, side)[p] for p in places]) for side in ("prompt", "chosen", "rejected")}
     near = []
     for first, second in found.tolist():
         i, j = at[first], at[second]
@@ -83,7 +81,9 @@ def near_pairs(texts: Texts, signatures: np.ndarray) -> list[NearPair]:
     return near
 
 
-def nearest_prompts(own: np.ndarray, other: np.ndarray, own_texts: Sequence[str], other_texts: Sequence[str]) -> np.ndarray:
+def nearest_prompts(
+    own: np.ndarray, other: np.ndarray, own_texts: Sequence[str], other_texts: Sequence[str]
+) -> np.ndarray:
     """For each prompt the position of one in `other` that is nearly the same, else -1: int64 [own]."""
     found = np.full(len(own), -1, np.int64)
     if not len(own) or not len(other):

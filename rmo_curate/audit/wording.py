@@ -67,9 +67,7 @@ def wording(
     )
 
 
-def data_wording(
-    data: tuple[str, ...], counts: Counts, checked: Checked, length: LengthBias | None
-) -> Wording:
+def data_wording(data: tuple[str, ...], counts: Counts, checked: Checked, length: LengthBias | None) -> Wording:
     """The sentences of an audit without a model."""
     flagged = int(checked.any.sum())
     share = flagged / counts.pairs if counts.pairs else 0.0
