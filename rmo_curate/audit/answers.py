@@ -39,9 +39,10 @@ REFUSAL = re.compile(
     r"(?:sorry|apologi[sz]e)[,.;]? (?:but|i (?:can|am|do)|that is not)"
     r"|\bi(?:'m| am) (?:really |very |so |truly )?(?:unable|not able|not allowed|not comfortable)\b"
     r"|\bi (?:can ?not|can't|won't|will not|could not|couldn't|shouldn't) (?:\w+ ){0,2}?"
-    r"(?:help|assist|provide|answer|fulfil|fulfill|comply|do that|support|engage|create|generate|write|discuss|offer|share"
-    r"|recommend|condone|encourage|give|tell you|say)\b"
-    r"|\bi (?:do not|don't) (?:think (?:it(?:'s| is) a good idea|i should)|feel comfortable|want to (?:help|encourage))",
+    r"(?:help|assist|provide|answer|fulfil|fulfill|comply|do that|support|engage|create|generate|write|discuss|offer"
+    r"|share|recommend|condone|encourage|give|tell you|say)\b"
+    r"|\bi (?:do not|don't) (?:think (?:it(?:'s| is) a good idea|i should)|feel comfortable"
+    r"|want to (?:help|encourage))",
     re.I,
 )
 BEGINNING = 250  # characters in which a refusal comes

@@ -123,30 +123,19 @@ def curve_chart(curve: Curve, title: str, text: str) -> str:
     x = [step.dropped for step in curve.steps]
     estimated = [step for step in curve.steps if step.precision is not None and step.recall is not None]
     if estimated:
-        drawn = (
-            ("precision", "kept", [s.precision for s in estimated]),
-            ("recall", "noisy", [s.recall for s in estimated]),
+        at = [step.dropped for step in estimated]
+        lines = (
+            ("precision", "kept", [step.precision or 0.0 for step in estimated]),
+            ("recall", "noisy", [step.recall or 0.0 for step in estimated]),
         )
-        for name, ink, y in drawn:
-            axes.plot([s.dropped for s in estimated], y, color=COLOURS[ink], linewidth=2.2)
-            axes.annotate(
-                name,
-                (estimated[-1].dropped, y[-1]),
-                (-4, 4),
-                textcoords="offset points",
-                ha="right",
-                color=COLOURS[ink],
-            )
+        for name, ink, y in lines:
+            axes.plot(at, y, color=COLOURS[ink], linewidth=2.2)
+            axes.annotate(name, (at[-1], y[-1]), (-4, 4), textcoords="offset points", ha="right", color=COLOURS["soft"])
         axes.set_ylim(0, 1)
         label(axes, "pairs dropped", "estimated share")
     else:
-        axes.plot(
-            x[1:],
-            [step.threshold for step in curve.steps[1:]],
-            color=COLOURS["kept"],
-            linewidth=2.2,
-            drawstyle="steps-pre",
-        )
+        thresholds = [step.threshold or 0.0 for step in curve.steps[1:]]
+        axes.plot(x[1:], thresholds, color=COLOURS["kept"], linewidth=2.2, drawstyle="steps-pre")
         axes.set_ylim(bottom=0)
         label(axes, "pairs dropped", f"threshold, {curve.unit}")
     axes.set_xlim(0, max(x[-1], 1))

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from rmo_curate.audit.baseline import Change
 from rmo_curate.audit.checks import KINDS, Checked, Overlap, check, explain, token_counts
 from rmo_curate.audit.curve import Curve, curve
 from rmo_curate.audit.estimates import NoiseRate, detection, noise_rate
+from rmo_curate.audit.findings import Band, Counts, LengthBias
 from rmo_curate.audit.gates import parse_gate
 from rmo_curate.audit.overview import (
     WHERE,
@@ -90,13 +92,13 @@ class Report:
     flagged_share: float
     contradictions: int  # pairs that are preferred both ways or in a circle
     contradiction_share: float
-    counts: findings.Counts
+    counts: Counts
     rejects: tuple[RejectGroup, ...]
     findings: dict[str, FindingCount]
     texts: TextStats
     sizes: dict[str, Sizes]  # prompt, chosen, rejected
     tokens_counted_by: str  # the reference's tokenizer, or "an estimate, …"
-    length: findings.LengthBias | None
+    length: LengthBias | None
     slices: tuple[SliceRow, ...]
     openings: tuple[Opening, ...]
     overlap: Overlap | None
@@ -105,7 +107,7 @@ class Report:
     path: tuple[str, ...]
     suspicion_unit: str
     checkpoints: tuple[CheckpointFindings, ...]
-    bands: tuple[findings.Band, ...]
+    bands: tuple[Band, ...]
     length_accuracy: float
     suspects_found: int
     suspects: tuple[Suspect, ...]
@@ -200,7 +202,7 @@ def collect_data(source: Source, data: tuple[str, ...], settings: AuditSettings)
     max_length = settings.max_length or MAX_LENGTH
     held_out, held_out_name = held_out_texts(settings)
     checked = check(texts, max_length, held_out, held_out_name)
-    counts = findings.Counts(
+    counts = Counts(
         records=len(texts) + len(rejected),
         pairs=len(texts),
         rejects=len(rejected),
@@ -219,7 +221,7 @@ def collect_data(source: Source, data: tuple[str, ...], settings: AuditSettings)
         checked.words[:, 1] - checked.words[:, 2],
         None,
         kind="data",
-        name=", ".join(data),
+        name=", ".join(map(short, data)),
         headline=data_wording(data, counts, checked, length),
         rate=None,
         share_against=math.nan,
@@ -242,11 +244,16 @@ def collect_data(source: Source, data: tuple[str, ...], settings: AuditSettings)
     )
 
 
+def short(path: str) -> str:
+    """What a file, folder or hf: name is called on the page."""
+    return path if path.startswith("hf:") else Path(path).resolve().name
+
+
 def held_out_texts(settings: AuditSettings) -> tuple[Texts | None, str]:
     """The data named by --against, as text, and what they are called."""
     if not settings.against:
         return None, ""
-    return first_texts(open_source(settings.against).records()), ", ".join(settings.against)
+    return first_texts(open_source(settings.against).records()), ", ".join(map(short, settings.against))
 
 
 def assemble(
@@ -257,7 +264,7 @@ def assemble(
     scored: Scored | None,
     *,
     rate: NoiseRate | None,
-    counts: findings.Counts,
+    counts: Counts,
     **more: Any,
 ) -> Audit:
     """The report: what every audit has, with `more` of its kind. difference: chosen - rejected length [pairs]."""
@@ -324,11 +331,11 @@ def suspect(
     )
 
 
-def count(run: Run, scored: Scored, rejects: tuple[RejectGroup, ...]) -> findings.Counts:
+def count(run: Run, scored: Scored, rejects: tuple[RejectGroup, ...]) -> Counts:
     """The manifest's counts beside those of the tables themselves: `Counts` checks that they agree."""
     decided = scored.decisions.counts
     dropped = Counter({reason: decided[reason] for reason in REASONS if decided.get(reason)})
-    return findings.Counts(
+    return Counts(
         records=run.manifest["counts"]["records"],
         pairs=len(scored.decisions.reason),
         rejects=run.manifest["counts"]["rejects"],

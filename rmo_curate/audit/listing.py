@@ -51,7 +51,8 @@ def embedded(value: Any) -> bytes:
 def listing(audit: Audit, characters: int) -> dict[str, Any]:
     """What the script shows: pairs worst first, as many as BUDGET holds, and the curve."""
     report, texts = audit.report, audit.texts
-    strings, rows, used = Strings(characters), [], 0
+    strings, used = Strings(characters), 0
+    rows: list[dict[str, Any]] = []
     columns: dict[str, list[str]] = {}
     for found, i in zip(report.suspects, audit.places.tolist(), strict=True):
         sides = [

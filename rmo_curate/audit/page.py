@@ -1,4 +1,4 @@
-"""A `Report` as one HTML page: template, stylesheet and script in one text, under a policy that lets nothing else run."""
+"""A `Report` as one HTML page: template, stylesheet and script in one text; the policy lets nothing else run."""
 
 from __future__ import annotations
 
@@ -118,9 +118,9 @@ def length_charts(report: Report) -> dict[str, str]:
         return {}
     length = report.length
     text = (
-        f"Histogram of the difference in length, chosen minus rejected, of {length.n:,} pairs: the chosen answer is longer "
-        f"in {percent(length.chosen_longer)}, the rejected one in {percent(length.rejected_longer)}; the median difference "
-        f"is {signed(length.median_difference, 0)} {length.unit}."
+        f"Histogram of the difference in length, chosen minus rejected, of {length.n:,} pairs: the chosen answer is "
+        f"longer in {percent(length.chosen_longer)}, the rejected one in {percent(length.rejected_longer)}; the median "
+        f"difference is {signed(length.median_difference, 0)} {length.unit}."
     )
     drawn = {"difference": difference_chart(length.histogram, length.unit, "Difference in length", text)}
     for t in length.trends:

@@ -36,8 +36,8 @@ def preferences(texts: Texts) -> Preferences:
     columns: list[tuple[int, int, int]] = []
     for prompt, chosen, rejected in zip(texts.prompt, texts.chosen, texts.rejected, strict=True):
         p = prompts.setdefault(text_key(prompt), len(prompts))
-        w, l = (answers.setdefault((p, text_key(text)), len(answers)) for text in (chosen, rejected))
-        columns.append((p, w, l))
+        winner, loser = (answers.setdefault((p, text_key(text)), len(answers)) for text in (chosen, rejected))
+        columns.append((p, winner, loser))
     found = np.array(columns, np.int64).reshape(-1, 3)
     return Preferences(found[:, 0], found[:, 1], found[:, 2])
 
@@ -47,7 +47,7 @@ def reversals(found: Preferences) -> dict[int, int]:
     edges: dict[tuple[int, int], list[int]] = defaultdict(list)
     for i, edge in enumerate(zip(found.winner.tolist(), found.loser.tolist(), strict=True)):
         edges[edge].append(i)
-    return {i: edges[l, w][0] for (w, l), places in edges.items() if w != l and (l, w) in edges for i in places}
+    return {i: edges[b, a][0] for (a, b), places in edges.items() if a != b and (b, a) in edges for i in places}
 
 
 def circles(found: Preferences, left_out: Sequence[int]) -> dict[int, int]:

@@ -21,7 +21,7 @@ EXAMPLES_KEPT = 50  # rejects of one reason held in memory with their text
 
 @dataclass
 class Texts:
-    """Pairs in the order of the data; all lists are [pairs]. `columns`: the source's other columns, flat values only."""
+    """Pairs in the order of the data; all lists are [pairs]. `columns`: the source's others, flat values only."""
 
     ids: list[str] = field(default_factory=list)
     prompt_messages: list[list[Message]] = field(default_factory=list)

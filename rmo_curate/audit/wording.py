@@ -98,8 +98,8 @@ def data_sentences(checked: Checked, length: LengthBias | None) -> tuple[str, ..
     reversed_pairs, circled = (int((checked.where[name] > 0).sum()) for name in ("reversed", "cycle"))
     if reversed_pairs:
         said.append(
-            f"{reversed_pairs:,} pairs have a counterpart that prefers the same two answers the other way round: one of "
-            "each two labels is wrong, or both are a matter of taste."
+            f"{reversed_pairs:,} pairs have a counterpart that prefers the same two answers the other way round: one "
+            "of each two labels is wrong, or both are a matter of taste."
         )
     if circled:
         said.append(f"{circled:,} pairs are part of a circle of preferences, A over B over C over A.")
@@ -119,8 +119,8 @@ def overlap_warning(checked: Checked) -> str:
     if overlap is None or not overlap.pairs:
         return ""
     return (
-        f"{overlap.pairs:,} pairs have a prompt that is in {overlap.name}, too, or nearly: what is measured there is not "
-        "held out."
+        f"{overlap.pairs:,} pairs have a prompt that is in {overlap.name}, too, or nearly: what is measured there is "
+        "not held out."
     )
 
 
