@@ -12,6 +12,7 @@
   const percent = (share) => (100 * share).toFixed(share < 0.1 ? 1 : 0) + "%";
   const digits = (value) => Math.abs(value).toFixed(Math.abs(value) >= 10 ? 1 : 2);
   const signed = (value) => (value < 0 ? "−" : value > 0 ? "+" : "") + digits(value);
+  const points = (n) => count(n) + (n === 1 ? " point" : " points");
   const text = (i) => data.texts[i][0];
 
   function make(tag, className, content) {
@@ -147,9 +148,10 @@
     excerpt.append(tags);
     summary.append(excerpt, pair.r ? spark(pair) : make("span", "spark"));
     const value = make("span", "number");
-    if (data.kind === "run") value.textContent = pair.s > 0 ? digits(pair.s) : "–";
-    else value.textContent = count(pair.n || 0);
-    value.append(make("span", "unseen", data.kind === "run" ? ` ${data.unit} of suspicion` : " points"));
+    if (data.kind === "run") {
+      value.textContent = pair.s > 0 ? digits(pair.s) : "–";
+      value.append(make("span", "unseen", ` ${data.unit} of suspicion`));
+    } else value.textContent = points(pair.n || 0);
     const tag = make("span", "tag");
     if (pair.d) tag.append(make("span", "swatch " + ink(pair.d)), pair.d.replaceAll("_", " "));
     tag.append(make("span", "decided"));
@@ -312,7 +314,7 @@
     const [threshold, dropped, share, precision, recall] = data.curve[Number($("threshold").value)];
     let said = threshold === null
       ? "Nothing is dropped."
-      : `From ${digits(threshold)} ${data.unit} up, ${count(dropped)} pairs would go: ${percent(share)} of the data.`;
+      : `From ${data.kind === "run" ? `${digits(threshold)} ${data.unit}` : points(threshold)} up, ${count(dropped)} pairs would go: ${percent(share)} of the data.`;
     if (precision !== null && threshold !== null) said += ` Of them, ${percent(precision)} are estimated to be labelled wrongly`;
     if (recall !== null && threshold !== null) said += `; that is ${percent(recall)} of all wrong labels.`;
     if (threshold !== null && precision === null && data.kind === "run") said += " How many of them are wrong is not estimated for this run.";
@@ -363,7 +365,7 @@
     }
   }
 
-  if ($("list")) {
+  if (data.pairs.length) {
     const tally = {};
     for (const pair of data.pairs) for (const name of Object.keys(pair.f || {})) tally[name] = (tally[name] || 0) + 1;
     const suspected = data.pairs.filter((pair) => pair.s > 0).length;
@@ -381,6 +383,7 @@
     $("search").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(choose, 150); });
     for (const id of ["finding", "side", "slice", "sort"]) $(id).addEventListener("change", choose);
     $("more").addEventListener("click", more);
+    $("list").classList.add(data.kind);
     $("controls").hidden = false;
     showDecisions();
     choose();

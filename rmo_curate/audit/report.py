@@ -15,7 +15,7 @@ from typing import Any
 from rmo_curate.audit import baseline, suspects
 from rmo_curate.audit.collect import SCHEMA, Audit, AuditSettings, Report, collect_data, collect_run
 from rmo_curate.audit.gates import GateTripped, tripped
-from rmo_curate.audit.numerals import magnitude, percent, signed
+from rmo_curate.audit.numerals import magnitude, percent
 from rmo_curate.audit.page import render
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.runs import open_run
@@ -64,6 +64,10 @@ def write_data_audit(
     """Audit data that no model has scored: files, folders, `hf:` names, as `score` takes them."""
     if runs := [path for path in data if is_run(path)]:
         raise UserError(f"{runs[0]} is a run folder: audit it alone, or give data files only")
+    if len(data) == 1 and not data[0].startswith("hf:") and not Path(data[0]).exists():
+        raise UserError(
+            f"{data[0]}: no such file or folder; give data, or the run folder that `rmo-curate score` makes of them"
+        )
     before = read_before(settings)
     source = open_source(data, limit=settings.limit, columns=columns)
     return write(collect_data(source, tuple(data), settings), out, settings, before)
@@ -113,11 +117,10 @@ def summary_lines(report: Report, page: Path, json_path: Path) -> tuple[str, ...
         end = report.checkpoints[-1]
         body.append(f"reward accuracy at {end.name} ({end.standing}): {percent(end.accuracy.reward)}")
     body += change_lines(report)
-    unit = "points" if report.kind == "data" else "suspicion"
     for s in report.suspects[:MOST_SUSPECTS]:
-        value = s.suspicion if report.kind == "run" and s.suspicion is not None else float(s.points)
-        decided = f", {s.decision}" if s.decision else ""
-        body.append(f"look at {one_line(s.id)} ({unit} {magnitude(value) if value > 0 else signed(value)}{decided})")
+        scored = s.suspicion is not None and s.suspicion > 0
+        weight = f"suspicion {magnitude(s.suspicion or 0)}" if scored else f"points {s.points}"
+        body.append(f"look at {one_line(s.id)} ({weight}{', ' if s.decision else ''}{s.decision})")
     steps = [step.command for step in report.headline.next_steps if step.command]
     tail = [*steps, f"page: {page}", f"numbers: {json_path}"]
     return (*(head + body)[: MOST_LINES - len(tail)], *tail)

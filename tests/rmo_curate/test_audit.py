@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rmo_curate.audit import findings, suspects
-from rmo_curate.audit.charts import Sparkline, sparkline
 from rmo_curate.audit.collect import AuditSettings
-from rmo_curate.audit.report import prose, write_audit
+from rmo_curate.audit.page import prose
+from rmo_curate.audit.report import write_audit
 from rmo_curate.filter_settings import FilterSettings
 from rmo_train.errors import ProcessingError, UserError
 
@@ -25,6 +25,7 @@ HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)>\"'`><svg onload=alert(3)></style></div></details>"
     "<!-- {{ 7 * 7 }} {% raw %} ${7*7} \u202eevil\u202c \x00\x1b[31m & &amp;"
 )
+HOSTILE_SHOWN = suspects.presentable(HOSTILE)
 NAN = float("nan")
 patient = hypothesis.settings(deadline=None)  # shared machines stall
 FINITE = st.floats(-1e3, 1e3)
@@ -59,10 +60,15 @@ def audited(make_run, tmp_path):
     return summary, summary.page.read_text(encoding="utf-8"), json.loads(summary.json.read_text(encoding="utf-8"))
 
 
+def embedded_data(page: str) -> dict:
+    """What the page's script reads."""
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
+
+
 class Page(HTMLParser):
     """The elements of a page with their attributes, its visible text, and whether its tags nest."""
 
-    VOID = frozenset({"meta", "link", "br"})
+    VOID = frozenset({"meta", "link", "br", "input"})
 
     def __init__(self, page: str):
         super().__init__()
@@ -125,12 +131,14 @@ def test_the_noise_share_is_that_of_pairs_moved_towards_the_rejected_answer(audi
 
 def test_suspects_come_worst_first_with_their_margins(audited):
     _, page, numbers = audited
-    assert [s["id"] for s in numbers["suspects"]] == ["p15", "p10", "p5", "p0"]
+    assert [s["id"] for s in numbers["suspects"]] == ["p15", "p10", "p5", "p0", "p7"]  # p7 is too long
     worst = numbers["suspects"][0]
     assert worst["suspicion"] == 4.875 and worst["rewards"] == [0.0, -2.4375, -4.875]
     assert worst["margins"] == [-16.0, -18.4375, -20.875] and worst["decision"] == "noisy"
     assert "Training on other prompts moved the model 4.88 nats towards the rejected answer" in worst["why"][0]
-    assert page.count('<details class="suspect"') == 4
+    listed = embedded_data(page)["pairs"]
+    assert [p["id"] for p in listed] == ["p15", "p10", "p5", "p0", "p7"]
+    assert [p["r"][-1] for p in listed[:4]] == [s["rewards"][-1] for s in numbers["suspects"][:4]]
 
 
 def test_histograms_hold_every_scored_pair(audited):
@@ -201,6 +209,7 @@ def test_a_run_of_the_base_alone_names_the_command_that_adds_the_rest(make_run, 
     summary = write_audit(run, tmp_path / "audit", settings())
     numbers = json.loads(summary.json.read_text())
     assert numbers["end"] is None and numbers["suspects"] == [] and numbers["bands"] == []
+    assert numbers["noise_rate"] is None and numbers["kind"] == "run"
     assert f"rmo-curate proxy {run}" in summary.lines
     assert summary.page.read_text().count(f"<code>rmo-curate proxy {run}</code>") >= 3
     with pytest.raises(UserError, match="rmo-curate proxy"):
@@ -243,12 +252,6 @@ def test_the_terminal_gets_at_most_25_lines(audited):
     )
 
 
-def test_a_sparkline_stays_in_its_box():
-    line = sparkline([0.0, 5.0, -5.0])
-    assert line.path == "M4.0,16.0 L60.0,4.0 L116.0,28.0" and line.zero == 16.0
-    assert sparkline([0.0, 0.0]).zero <= Sparkline.height
-
-
 # ---------------------------------------------------------------------------------------------------- hostile text
 
 
@@ -260,19 +263,22 @@ def test_hostile_text_is_shown_and_does_nothing(make_run, tmp_path):
     page = summary.page.read_text(encoding="utf-8")
     parsed = Page(page)
     tags = {tag for tag, _ in parsed.elements}
-    assert not tags & {"script", "img", "iframe", "object", "form", "base"}
+    assert not tags & {"img", "iframe", "object", "form", "base"}
+    assert [dict(a) for t, a in parsed.elements if t == "script"] == [{"type": "application/json", "id": "data"}, {}]
     for tag, attributes in parsed.elements:
         assert not [a for a in attributes if a.startswith("on") or a == "style"], (tag, attributes)
     assert "{{ 7 * 7 }}" in page and "49" not in {t.strip() for t in parsed.texts}
     shown = html.escape(suspects.presentable(HOSTILE)).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")
-    assert page.count(shown) >= 6  # id, gist, prompt, chosen, rejected, and the reject's three fields
+    assert page.count(shown) == 3  # the reject's three fields
+    listed = embedded_data(page)
+    assert listed["pairs"][0]["id"] == HOSTILE and [HOSTILE_SHOWN, 0] in listed["texts"]
     assert "\x00" not in page and "\x1b" not in page
 
 
 def test_dataset_text_sits_in_boxes_of_its_own_direction(audited):
     _, page, _ = audited
-    for box in re.findall(r'<div class="text-box"[^>]*>', page):
-        assert 'dir="auto"' in box
+    boxes = re.findall(r'<div class="text-box"[^>]*>', page)
+    assert boxes and all('dir="auto"' in box for box in boxes) and 'box.dir = "auto"' in page
     style = page[page.index("<style>") : page.index("</style>")]
     assert re.search(r"\.text-box \{[^}]*white-space: pre-wrap;[^}]*unicode-bidi: isolate", style)
 
@@ -294,10 +300,11 @@ def test_a_megabyte_answer_is_cut_and_the_page_says_so(make_run, tmp_path):
     run = make_run({"base": [1.0, 2.0], "oof-2": [-9.0, 3.0]}, rows=[row])
     summary = write_audit(run, tmp_path / "audit", settings(characters=4000))
     page = summary.page.read_text()
-    assert len(page) < 300_000
-    assert "996,000 more characters are not shown" in page
-    prompt = json.loads(summary.json.read_text())["suspects"][0]["prompt"]
-    assert [(len(m["text"]), m["hidden"]) for m in prompt] == [(3000, 0), (1000, 2000), (0, 3000)]
+    assert len(page) < 300_000 and summary.json.stat().st_size < 100_000
+    data = embedded_data(page)
+    assert ["x" * 4000, 996_000] in data["texts"]
+    (_, first), (_, second), _ = data["pairs"][0]["p"]
+    assert first == second and data["texts"][first] == ["y" * 3000, 0]  # said three times, held once
 
 
 def test_prose_sets_flags_and_commands_as_code_and_escapes_the_rest():
@@ -309,7 +316,7 @@ def test_prose_sets_flags_and_commands_as_code_and_escapes_the_rest():
 def test_charts_have_text_alternatives_and_unique_ids(audited):
     _, page, _ = audited
     charts = re.findall(r'<svg [^>]*class="chart"[^>]*>.*?</svg>', page, re.S)
-    assert len(charts) == 3 + 3 + 2  # checkpoints, groups, margins by length
+    assert len(charts) == 3 + 3 + 3 + 1  # checkpoints, groups, lengths, the curve
     for chart in charts:
         assert 'role="img"' in chart and re.search(
             r"<title [^>]*>\S.*?</title>\s*<desc [^>]*>\S.*?</desc>", chart, re.S

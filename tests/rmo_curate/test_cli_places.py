@@ -34,6 +34,8 @@ def test_what_is_missing_is_named(data, model, arguments, said):
 @pytest.mark.parametrize("command", ["status", "proxy", "filter", "audit"])
 @pytest.mark.parametrize("kind", ["absent", "a folder of something else", "a file"])
 def test_a_run_that_is_none(data, command, kind, working_folder):
+    if command == "audit" and kind != "absent":
+        pytest.skip("audit takes data, too")
     run = {"absent": "nowhere", "a folder of something else": working_folder, "a file": data}[kind]
     more = ["--out", "made"] if command in ("filter", "audit") else []
     outcome = curate(command, run, *more)
