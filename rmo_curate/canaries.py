@@ -45,22 +45,40 @@ def solved(given: np.ndarray, swapped: np.ndarray, rate: np.ndarray | float) -> 
 
 def find(flagged: np.ndarray, flagged_swapped: np.ndarray, resampled: Resampled) -> Found:
     """What is found where `flagged` [pairs] would be dropped, and `flagged_swapped` of their swapped copies."""
-    known, group = resampled.known, resampled.group
-    given, swapped = flagged[known], flagged_swapped[known]
-    size = np.bincount(group)
-    hits, swapped_hits = np.bincount(group, given), np.bincount(group, swapped)
+    group, size = resampled.group, resampled.size
+    hits, swapped = (np.bincount(group, f[resampled.known], size) for f in (flagged, flagged_swapped))
+    return _found(hits[:, None], swapped[:, None], resampled)[0]
 
-    def at(times: np.ndarray, rate: float) -> tuple[np.ndarray, ...]:
-        pairs = times @ size
-        return solved(times @ hits / pairs, times @ swapped_hits / pairs, rate)
 
-    value = at(np.ones(len(size)), resampled.rate.value)
-    draws = np.array([at(times, rate) for times, rate in zip(resampled.times, resampled.rates, strict=True)])
-    low, high = np.array([np.quantile(d[np.isfinite(d)] if np.isfinite(d).any() else [np.nan], Q) for d in draws.T]).T
-    recall, alarms, precision = (
-        Interval(float(v), float(a), float(b)) for v, a, b in zip(value, low, high, strict=True)
-    )
-    return Found(int(given.sum()), float(given.mean()), recall, alarms, precision)
+def find_at(thresholds: np.ndarray, suspicion: np.ndarray, of_swapped: np.ndarray, resampled: Resampled) -> list[Found]:
+    """`find` at each of `thresholds` [m], falling: pairs of a suspicion at or above it would be dropped."""
+    group, size, m = resampled.group, resampled.size, len(thresholds)
+
+    def hits(values: np.ndarray) -> np.ndarray:
+        first = np.searchsorted(-thresholds, -values[resampled.known], side="left")  # the first that it reaches
+        first = np.where(np.isnan(values[resampled.known]), m, first)
+        return np.bincount(group * (m + 1) + first, minlength=size * (m + 1)).reshape(size, m + 1)[:, :m].cumsum(axis=1)
+
+    return _found(hits(suspicion), hits(of_swapped), resampled)
+
+
+def _found(hits: np.ndarray, swapped: np.ndarray, resampled: Resampled) -> list[Found]:
+    """hits, swapped: flagged pairs and copies of each bundle of prompts at each threshold, [bundles, thresholds]."""
+    pairs = np.bincount(resampled.group, minlength=resampled.size)
+    all_ = len(resampled.group)
+    flagged = hits.sum(axis=0)
+    value = solved(flagged / all_, swapped.sum(axis=0) / all_, resampled.rate.value)
+    times = resampled.times.astype(float)
+    drawn = (times @ pairs)[:, None]
+    draws = solved(times @ hits / drawn, times @ swapped / drawn, resampled.rates[:, None])
+    of = [[_interval(v[m], d[:, m]) for v, d in zip(value, draws, strict=True)] for m in range(len(flagged))]
+    return [Found(int(n), float(n / all_), *intervals) for n, intervals in zip(flagged, of, strict=True)]
+
+
+def _interval(value: float, draws: np.ndarray) -> Interval:
+    finite = draws[np.isfinite(draws)]
+    low, high = np.quantile(finite if len(finite) else [np.nan], Q)
+    return Interval(float(value), float(low), float(high))
 
 
 def budget_of_precision(suspicion: np.ndarray, of_swapped: np.ndarray, rate: float, wanted: float) -> int:

@@ -22,6 +22,7 @@ from rmo_train.errors import UserError
 from rmo_train.metrics import Interval
 
 DRAWS = 200
+BUNDLES = 2000  # of prompts: more are drawn in bundles, whose bootstrap has the same spread at a bounded cost
 BINS = 256  # of |x|, of equal numbers of pairs
 RATES = np.linspace(0.0, 0.45, 91)  # a rate above cannot be told from one half
 SLOPES = np.geomspace(0.02, 50, 80)  # per MAD
@@ -83,7 +84,11 @@ def fit_noise(margin: np.ndarray) -> LabelNoise:
 
 
 class Resampled:
-    """The noise rate of held-out margins, and of resampled prompts: what canaries are computed with."""
+    """The noise rate of held-out margins, and of resampled prompts: what canaries are computed with.
+
+    `group` is the bundle of prompts [known pairs] that a pair is drawn with; `times` how often each is drawn [draws,
+    bundles]; `rates` the noise rate under each draw.
+    """
 
     def __init__(self, scores: Scores, draws: int = DRAWS, seed: int = 0):
         """scores: with groups; pairs without scores are left out. UserError where scores are not held out."""
@@ -91,15 +96,19 @@ class Resampled:
         assert scores.groups is not None
         margin = noise_margin(scores)
         self.known = np.isfinite(margin)
-        _, self.group = np.unique(scores.groups[self.known], return_inverse=True)
         rng = np.random.default_rng(seed)
-        prompts = int(self.group.max()) + 1
-        self.times = [np.bincount(rng.integers(0, prompts, prompts), minlength=prompts) for _ in range(draws)]
+        _, prompt = np.unique(scores.groups[self.known], return_inverse=True)
+        prompts = int(prompt.max()) + 1
+        self.size = min(prompts, BUNDLES)
+        self.group = (rng.permutation(prompts) % self.size)[prompt]
+        self.times = np.stack(
+            [np.bincount(rng.integers(0, self.size, self.size), minlength=self.size) for _ in range(draws)]
+        )
         binned = Binned.from_margins(margin[self.known])
         value, *drawn = binned.fits(
             [np.ones(len(self.group)), *(times[self.group].astype(float) for times in self.times)]
         )
-        self.rates = [noise.rate for noise in drawn]  # under each draw of prompts
+        self.rates = np.array([noise.rate for noise in drawn])
         low, high = np.quantile(self.rates, [0.025, 0.975])
         self.rate = Interval(value.rate, float(low), float(high))
 

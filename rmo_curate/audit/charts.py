@@ -125,10 +125,12 @@ def curve_chart(curve: Curve, title: str, text: str) -> str:
     if estimated:
         at = [step.dropped for step in estimated]
         lines = (
-            ("precision", "kept", [step.precision or 0.0 for step in estimated]),
-            ("recall", "noisy", [step.recall or 0.0 for step in estimated]),
+            ("precision", "kept", [step.precision for step in estimated if step.precision]),
+            ("recall", "noisy", [step.recall for step in estimated if step.recall]),
         )
-        for name, ink, y in lines:
+        for name, ink, found in lines:
+            y = [interval.value for interval in found]
+            axes.fill_between(at, [i.low for i in found], [i.high for i in found], color=COLOURS[ink], alpha=0.15, lw=0)
             axes.plot(at, y, color=COLOURS[ink], linewidth=2.2)
             axes.annotate(name, (at[-1], y[-1]), (-4, 4), textcoords="offset points", ha="right", color=COLOURS["soft"])
         axes.set_ylim(0, 1)

@@ -16,7 +16,7 @@ from rmo_curate.audit import findings, suspects
 from rmo_curate.audit.baseline import Change
 from rmo_curate.audit.checks import KINDS, Checked, Overlap, check, explain, token_counts
 from rmo_curate.audit.curve import Curve, curve
-from rmo_curate.audit.estimates import NoiseRate, detection, noise_rate
+from rmo_curate.audit.estimates import Estimates, estimates
 from rmo_curate.audit.findings import Band, Counts, LengthBias
 from rmo_curate.audit.gates import parse_gate
 from rmo_curate.audit.overview import (
@@ -34,7 +34,8 @@ from rmo_curate.audit.scored import CheckpointFindings, Scored, identity, read_s
 from rmo_curate.audit.slices import SliceRow, longer_wins, slice_rows, slices
 from rmo_curate.audit.suspects import RejectGroup, Suspect
 from rmo_curate.audit.texts import Texts, first_texts, read_run, read_source
-from rmo_curate.audit.wording import BASE_MARGIN, END_MARGIN, Wording, data_wording, wording
+from rmo_curate.audit.wording import BASE_MARGIN, END_MARGIN, SCORES_MISSING, Wording, data_wording, wording
+from rmo_curate.canaries import Found, SelfCheck
 from rmo_curate.decisions import REASONS
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.runs import Run
@@ -86,6 +87,9 @@ class Report:
     noise_rate: float  # estimated share of wrong labels
     noise_rate_low: float
     noise_rate_high: float
+    not_estimated: str  # why there is no noise rate; empty where there is one
+    self_check: SelfCheck | None
+    at_cut: Found | None  # what canaries say of the pairs that the filter's settings call noisy
     length_bias: float  # of the pairs whose answers differ in length, the share in which the chosen one is longer
     share_against: float  # of the scored pairs, the share that training moved against the label
     flagged: int  # pairs with a finding
@@ -162,9 +166,9 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
     usable = np.isfinite(scored.rewards[:, -1])
     difference = scores.chosen_tokens - scores.rejected_tokens
     share_against = float((scored.rewards[usable, -1] < 0).mean()) if end and usable.any() else math.nan
-    rate = noise_rate(run, scored.decisions)
+    estimated = estimates(run, scored.decisions, scored.settings.rule)
     unit = "nats per token" if scored.settings.rule.endswith("-ln") else "nats"
-    found = curve(scored.decisions.suspicion, unit, lambda at: detection(run, scored.decisions, at))
+    found = curve(scored.decisions.suspicion, unit, estimated.at)
     return assemble(
         settings,
         texts,
@@ -173,8 +177,8 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
         scored,
         kind="run",
         name=run.folder.resolve().name,
-        headline=wording(run.folder, counts, end, share_against, length, scored.settings, rate),
-        rate=rate,
+        headline=wording(run.folder, counts, end, share_against, length, scored.settings, estimated),
+        estimated=estimated,
         share_against=share_against,
         counts=counts,
         rejects=rejects,
@@ -223,7 +227,7 @@ def collect_data(source: Source, data: tuple[str, ...], settings: AuditSettings)
         kind="data",
         name=", ".join(map(short, data)),
         headline=data_wording(data, counts, checked, length),
-        rate=None,
+        estimated=Estimates(why_not=SCORES_MISSING),
         share_against=math.nan,
         counts=counts,
         rejects=rejects,
@@ -263,7 +267,7 @@ def assemble(
     difference: np.ndarray,
     scored: Scored | None,
     *,
-    rate: NoiseRate | None,
+    estimated: Estimates,
     counts: Counts,
     **more: Any,
 ) -> Audit:
@@ -277,9 +281,12 @@ def assemble(
     lengths = token_counts(texts) if texts.tokens is not None else checked.words
     report = Report(
         schema=SCHEMA,
-        noise_rate=rate.rate if rate else math.nan,
-        noise_rate_low=rate.low if rate else math.nan,
-        noise_rate_high=rate.high if rate else math.nan,
+        noise_rate=estimated.noise_rate.value,
+        noise_rate_low=estimated.noise_rate.low,
+        noise_rate_high=estimated.noise_rate.high,
+        not_estimated=estimated.why_not,
+        self_check=estimated.self_check,
+        at_cut=estimated.at_cut,
         length_bias=longer_wins(difference),
         flagged=int(flagged.sum()),
         flagged_share=float(flagged.mean()) if n else math.nan,

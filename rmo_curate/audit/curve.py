@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmo_curate.audit.estimates import Detection
+from rmo_curate.canaries import MIN_FLAGGED, Found
+from rmo_train.metrics import Interval
 
 STEPS = 100
 
@@ -19,8 +20,8 @@ class Step:
     threshold: float | None  # None: nothing is dropped
     dropped: int
     share: float  # of all pairs that have a value
-    precision: float | None
-    recall: float | None
+    precision: Interval | None  # estimated by canaries: the share of wrong labels among the dropped pairs
+    recall: Interval | None  # and the share of all wrong labels that are dropped
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,16 @@ class Curve:
     steps: tuple[Step, ...]
 
 
-def curve(values: np.ndarray, unit: str, detect: Callable[[np.ndarray], list[Detection]] | None = None) -> Curve:
+def curve(values: np.ndarray, unit: str, detect: Callable[[np.ndarray], list[Found | None]] | None = None) -> Curve:
     """Thresholds over the positive `values` [n] (NaN: a pair without one), at even shares of the data."""
     finite = np.sort(values[np.isfinite(values)])[::-1]
     positive = finite[finite > 0]
     places = np.unique(np.linspace(1, len(positive), min(STEPS, len(positive))).round().astype(int)) - 1
     thresholds = np.unique(positive[places])[::-1] if len(positive) else np.zeros(0)
-    estimated = detect(thresholds) if detect else [Detection(None, None)] * len(thresholds)
+    estimated = detect(thresholds) if detect else [None] * len(thresholds)
     steps = [Step(None, 0, 0.0, None, None)]
     for threshold, found in zip(thresholds.tolist(), estimated, strict=True):
         dropped = int(np.searchsorted(-finite, -threshold, side="right"))
-        steps.append(Step(threshold, dropped, dropped / len(finite), found.precision, found.recall))
+        precision, recall = (found.precision, found.recall) if found and dropped >= MIN_FLAGGED else (None, None)
+        steps.append(Step(threshold, dropped, dropped / len(finite), precision, recall))
     return Curve(unit, len(finite), tuple(steps))

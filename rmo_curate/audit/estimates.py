@@ -1,41 +1,69 @@
-"""What is estimated of a scored run beyond its counts: the noise rate, and precision and recall of a threshold.
-
-The one place where the audit asks for them. None: not known for this run, and page, JSON and --fail-on say so.
-"""
+"""What is estimated of a scored run beyond its counts: the noise rate, and what canaries say of a threshold."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from rmo_curate import canaries
+from rmo_curate.canaries import Found, SelfCheck
 from rmo_curate.decisions import Decisions
+from rmo_curate.margins import reward
+from rmo_curate.noise_rate import Resampled
+from rmo_curate.rules import RULES
 from rmo_curate.runs import Run
+from rmo_train.errors import UserError
+from rmo_train.metrics import Interval
+
+UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
+WIDE = 0.15  # width of the noise rate's interval beyond which the page warns of it
+NO_CANARIES = ("none", "random")  # rules that a swapped copy tells nothing of
 
 
 @dataclass(frozen=True)
-class NoiseRate:
-    """Estimated share of pairs whose label is the wrong way round, with its interval."""
+class Estimates:
+    """Estimated of one run. `why_not` says why there are none; then the rate is NaN and nothing is found."""
 
-    rate: float
-    low: float
-    high: float
+    noise_rate: Interval = UNKNOWN
+    self_check: SelfCheck | None = None
+    at_cut: Found | None = None  # what the filter's settings find
+    why_not: str = ""
+    suspicion: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [pairs]
+    of_swapped: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [pairs], of their swapped copies
+    resampled: Resampled | None = None
+
+    @property
+    def known(self) -> bool:
+        return self.resampled is not None
+
+    @property
+    def wide(self) -> bool:
+        return self.known and self.noise_rate.high - self.noise_rate.low > WIDE
+
+    def at(self, thresholds: np.ndarray) -> list[Found | None]:
+        """What would be found at each of the falling `thresholds` (suspicion, [m])."""
+        if self.resampled is None or not len(self.of_swapped):
+            return [None] * len(thresholds)
+        return list(canaries.find_at(thresholds, self.suspicion, self.of_swapped, self.resampled))
 
 
-@dataclass(frozen=True)
-class Detection:
-    """Estimated for dropping every pair above a threshold: the share of wrong labels among them (precision), and the
-    share of all wrong labels that they hold (recall)."""
-
-    precision: float | None
-    recall: float | None
-
-
-def noise_rate(run: Run, decisions: Decisions) -> NoiseRate | None:
-    """The run's noise rate."""
-    return None
-
-
-def detection(run: Run, decisions: Decisions, thresholds: np.ndarray) -> list[Detection]:
-    """Precision and recall at each of `thresholds` (suspicion, [m]): pairs of a suspicion at or above it would go."""
-    return [Detection(None, None)] * len(thresholds)
+def estimates(run: Run, decisions: Decisions, rule_name: str) -> Estimates:
+    """Estimates of a run under the filter's rule, where its scores are held out."""
+    trajectory = decisions.trajectory
+    try:
+        scores = run.with_groups(decisions.scores, trajectory)
+        resampled = Resampled(scores)
+    except UserError as e:
+        return Estimates(why_not=str(e))
+    rate, check = resampled.rate, canaries.self_check(reward(scores), resampled.rate.value)
+    if rule_name in NO_CANARIES:
+        return Estimates(rate, check, resampled=resampled)
+    of_swapped = RULES[rule_name].suspicion_of_swapped(scores)
+    least = decisions.thresholds["suspicion"]
+    s = decisions.suspicion
+    at_cut = None
+    if least is not None:
+        with np.errstate(invalid="ignore"):
+            at_cut = canaries.find(s >= least, of_swapped >= least, resampled)
+    return Estimates(rate, check, at_cut, "", s, of_swapped, resampled)

@@ -82,4 +82,4 @@ def why_unknown(name: str, audit: Mapping[str, Any]) -> str:
         return "give the held-out data with --against"
     if audit["kind"] == "data":
         return "it needs scores: `rmo-curate score DATA --model MODEL --out RUN`, then `rmo-curate audit RUN`"
-    return "it needs a cross-fitted proxy and an estimate that this run allows: `rmo-curate proxy RUN --folds 2`"
+    return audit["not_estimated"] or "this run has none"

@@ -6,14 +6,14 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from rmo_curate import reviews
 from rmo_curate.audit.checks import KINDS
 from rmo_curate.audit.collect import Audit
 from rmo_curate.audit.suspects import Suspect, presentable
 from rmo_curate.messages import Message
+from rmo_train.metrics import Interval
 
 BUDGET = 3_700_000  # bytes of embedded JSON: with charts and explanations the page stays below 5 MB
-DECISIONS = "rmo-decisions-1"
-FIXED = 160  # bytes of a pair's keys and numbers, about
 ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
@@ -66,7 +66,7 @@ def listing(audit: Audit, characters: int) -> dict[str, Any]:
             break
         rows.append(row)
     return {
-        "decisions": DECISIONS,
+        "decisions": reviews.SCHEMA,
         "kind": report.kind,
         "name": report.name,
         "unit": report.suspicion_unit,
@@ -77,7 +77,10 @@ def listing(audit: Audit, characters: int) -> dict[str, Any]:
         "texts": strings.shown,
         "pairs": rows,
         "found": report.suspects_found,
-        "curve": [[s.threshold, s.dropped, s.share, s.precision, s.recall] for s in report.curve.steps],
+        "estimated": not report.not_estimated,
+        "curve": [
+            [s.threshold, s.dropped, s.share, interval(s.precision), interval(s.recall)] for s in report.curve.steps
+        ],
     }
 
 
@@ -104,6 +107,10 @@ def pair_row(found: Suspect, own_id: str, sides: list[Any], parts: dict[str, int
         "j": sides[2],
     }
     return {key: value for key, value in row.items() if value not in (None, "", [], {})}
+
+
+def interval(found: Interval | None) -> list[float | None] | None:
+    return None if found is None else [rounded(v) for v in (found.value, found.low, found.high)]
 
 
 def rounded(value: float | None) -> float | None:

@@ -315,9 +315,12 @@
     let said = threshold === null
       ? "Nothing is dropped."
       : `From ${data.kind === "run" ? `${digits(threshold)} ${data.unit}` : points(threshold)} up, ${count(dropped)} pairs would go: ${percent(share)} of the data.`;
-    if (precision !== null && threshold !== null) said += ` Of them, ${percent(precision)} are estimated to be labelled wrongly`;
-    if (recall !== null && threshold !== null) said += `; that is ${percent(recall)} of all wrong labels.`;
-    if (threshold !== null && precision === null && data.kind === "run") said += " How many of them are wrong is not estimated for this run.";
+    const range = ([value, low, high]) => `${percent(value)} (${percent(low)} to ${percent(high)})`;
+    if (precision && recall) {
+      said += ` By canaries ${range(precision)} of them are labelled wrongly; that is ${range(recall)} of all wrong labels.`;
+    } else if (threshold !== null && data.kind === "run") {
+      said += data.estimated ? " They are too few to estimate how many are wrong." : " How many of them are wrong is not estimated for this run.";
+    }
     $("cost").textContent = said;
     $("threshold").setAttribute("aria-valuetext", said);
     const mark = $("curve-mark");

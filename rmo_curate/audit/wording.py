@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rmo_curate.audit.checks import Checked
-from rmo_curate.audit.estimates import NoiseRate
+from rmo_curate.audit.estimates import Estimates
 from rmo_curate.audit.findings import Counts, LengthBias
 from rmo_curate.audit.numerals import percent
+from rmo_curate.canaries import MIN_FLAGGED
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.runs import Checkpoint
 
@@ -51,12 +52,12 @@ def wording(
     share_against: float,
     length: LengthBias | None,
     settings: FilterSettings,
-    rate: NoiseRate | None,
+    estimated: Estimates,
 ) -> Wording:
     """`share_against` is the share of scored pairs whose reward margin at `end` is below zero."""
     return Wording(
         lead=lead(counts, end, share_against),
-        sentences=(*noise_sentences(rate), *sentences(counts, end, share_against, settings)),
+        sentences=(*noise_sentences(estimated), *sentences(counts, end, share_against, settings)),
         warning=warning(folder, end),
         missing="" if end else missing(folder),
         filter_text=filter_text(end, settings),
@@ -124,11 +125,29 @@ def overlap_warning(checked: Checked) -> str:
     )
 
 
-def noise_sentences(rate: NoiseRate | None) -> tuple[str, ...]:
-    if rate is None:
+def noise_sentences(estimated: Estimates) -> tuple[str, ...]:
+    """The noise rate and what the filter's cut finds, as far as they are known."""
+    if not estimated.known:
         return ()
-    interval = f"{percent(rate.low)} to {percent(rate.high)}"
-    return (f"The estimated noise rate is {percent(rate.rate)} ({interval}): that share of the labels is wrong.",)
+    rate = estimated.noise_rate
+    said = [
+        f"The estimated noise rate is {percent(rate.value)} ({percent(rate.low)} to {percent(rate.high)}): that share "
+        "of the labels looks flipped at random. Labels that are wrong for a reason are counted less."
+    ]
+    if estimated.wide:
+        said.append(
+            "That is a wide interval: the proxy learned too little from these data to tell wrong labels from hard "
+            "pairs. More data, or a proxy trained for longer, narrows it."
+        )
+    found = estimated.at_cut
+    if found and found.flagged >= MIN_FLAGGED:
+        precision, recall = found.precision, found.recall
+        said.append(
+            f"Of the {found.flagged:,} pairs that the filter calls noisy, canaries say, {percent(precision.value)} "
+            f"({percent(precision.low)} to {percent(precision.high)}) are labelled wrongly; that is "
+            f"{percent(recall.value)} ({percent(recall.low)} to {percent(recall.high)}) of all wrong labels."
+        )
+    return tuple(said)
 
 
 def moved_by(end: Checkpoint | None) -> str:
