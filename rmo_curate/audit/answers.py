@@ -15,22 +15,29 @@ ENDS_WELL = set(".!?…\"'”’»)]}>`*_~|;=。！？」』）/\\%€$°")
 ENDS_OPEN = set(",([{–—-:&+")
 SHORT = 120  # characters; a shorter answer may be a name, a number, a title
 FULL_LINE = 60  # characters of a last line that is a sentence and not an item
+FENCE = re.compile(r"^\s*```", re.M)
+RULE = re.compile(r"[-*_=\s]+")  # a line across the page
+SIGNED = re.compile(r"(?:[\"”'*_] ?[-–—~] ?[^.!?]{2,60}|#\w+)$")  # a quotation's author, a hashtag
+UNSTOPPED = 2  # other lines that end without a stop: then that is how this text writes
 ITEM = re.compile(r"\s*(?:[-*•·–]|\d+[.)]|[A-Za-z][.)]|#+|\|)")
 
 
 def truncated(text: str) -> str:
     text = text.rstrip()
-    if text.count("```") % 2:
+    if len(FENCE.findall(text)) % 2:
         return "opens a block of code that it does not close"
     if len(text) < SHORT or text[-1] in ENDS_WELL:
         return ""
-    line = text[text.rfind("\n") + 1 :]
-    ending = quoted(line[-30:])
+    *before, line = text.split("\n")
+    if RULE.fullmatch(line):
+        return ""
     if text[-1] in ENDS_OPEN:
-        return f"stops in the middle, at {ending}"
-    if text[-1].isalnum() and len(line) >= FULL_LINE and not ITEM.match(line) and "://" not in line[-80:]:
-        return f"stops in the middle of a sentence, at {ending}"
-    return ""
+        return f"stops in the middle, at {quoted(line[-30:])}"
+    if not text[-1].isalnum() or len(line) < FULL_LINE or ITEM.match(line) or "://" in line or SIGNED.search(line):
+        return ""
+    if sum(len(other) >= FULL_LINE and other.rstrip()[-1:].isalnum() for other in before) >= UNSTOPPED:
+        return ""
+    return f"stops in the middle of a sentence, at {quoted(line[-30:])}"
 
 
 # ---------------------------------------------------------------------------------------------------- refusals
@@ -71,7 +78,7 @@ def boilerplate(text: str) -> str:
 
 LOOP_WORDS = 50
 LOOP_DISTINCT = 0.4  # least share of distinct three-word sequences
-LOOP_LINES, LOOP_LINE = 4, 20  # a line of so many characters, so often
+LOOP_LINES, LOOP_LINE = 4, 20  # a line of so many letters and digits, so often
 
 
 def repetitive(text: str) -> str:
@@ -82,7 +89,7 @@ def repetitive(text: str) -> str:
         distinct = len(set(zip(found, found[1:], found[2:], strict=False))) / (len(found) - 2)
         if distinct < LOOP_DISTINCT:
             return f"repeats itself: {100 * (1 - distinct):.0f}% of its three-word sequences come again"
-    lines = [line.strip() for line in text.split("\n") if len(line) >= LOOP_LINE]
+    lines = [line.strip() for line in text.split("\n") if sum(map(str.isalnum, line)) >= LOOP_LINE]
     if len(lines) - len(set(lines)) >= LOOP_LINES - 1:
         most = max(set(lines), key=lambda line: (lines.count(line), line))
         if lines.count(most) >= LOOP_LINES:
