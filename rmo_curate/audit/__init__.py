@@ -1,12 +1,16 @@
-"""The audit: what a scored run says about a preference dataset, as one page that opens offline.
+"""The audit: what is wrong with a preference dataset, scored or not, as one page that opens offline.
 
-    findings.py     the numbers: pure functions of arrays -> frozen dataclasses
-    numerals.py     numbers as text
-    suspects.py     the pairs and rejects to read, with the reason in words
-    wording.py      the sentences: headline, what "held out" means here, what to do next
-    charts.py       inline SVG, light and dark, each with a text alternative
-    collect.py      a run folder -> a Report: all of the above
-    report.py       a Report -> DIR/report.html and DIR/audit.json (report.html.j2, style.css)
+    texts.py         pairs as text, from data or from a run
+    checks.py        what is looked for without a model: the registry of findings (answers.py, preferences.py, near.py
+                     with shingles.py)
+    overview.py      counts over the whole data; slices.py: by part
+    scored.py        margins by checkpoint and trajectories (findings.py: the statistics)
+    estimates.py     noise rate and canaries; curve.py: what each threshold costs and catches
+    suspects.py      the pairs and rejects to read; wording.py, numerals.py: sentences, and numbers as text
+    collect.py       all of the above -> a Report
+    report.py        a Report -> DIR/report.html and DIR/audit.json (schema.py: its JSON Schema)
+    page.py          the page: charts.py, listing.py (what page.js reads), explained.py, report.html.j2, style.css
+    gates.py         --fail-on; baseline.py: --baseline
 
-Made by `rmo-curate audit RUN --out DIR`.
+Made by `rmo-curate audit DATA --out DIR` and `rmo-curate audit RUN --out DIR`.
 """

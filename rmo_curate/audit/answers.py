@@ -86,8 +86,9 @@ def repetitive(text: str) -> str:
     if len(found) < LOOP_WORDS:
         return ""
     if len(set(found)) < 0.75 * len(found):  # all three-word sequences distinct otherwise, nearly
-        distinct = len(set(zip(found, found[1:], found[2:], strict=False))) / (len(found) - 2)
-        if distinct < LOOP_DISTINCT:
+        found = [word for word in found if any(map(str.isalnum, word))]  # the bars of a table do not count
+        distinct = len(set(zip(found, found[1:], found[2:], strict=False))) / max(1, len(found) - 2)
+        if len(found) >= LOOP_WORDS and distinct < LOOP_DISTINCT:
             return f"repeats itself: {100 * (1 - distinct):.0f}% of its three-word sequences come again"
     lines = [line.strip() for line in text.split("\n") if sum(map(str.isalnum, line)) >= LOOP_LINE]
     if len(lines) - len(set(lines)) >= LOOP_LINES - 1:

@@ -317,7 +317,7 @@
       : `From ${data.kind === "run" ? `${digits(threshold)} ${data.unit}` : points(threshold)} up, ${count(dropped)} pairs would go: ${percent(share)} of the data.`;
     const range = ([value, low, high]) => `${percent(value)} (${percent(low)} to ${percent(high)})`;
     if (precision && recall) {
-      said += ` By canaries ${range(precision)} of them are labelled wrongly; that is ${range(recall)} of all wrong labels.`;
+      said += ` By canaries ${range(precision)} of them are labelled wrongly; of labels flipped at random, ${range(recall)} would be among them.`;
     } else if (threshold !== null && data.kind === "run") {
       said += data.estimated ? " They are too few to estimate how many are wrong." : " How many of them are wrong is not estimated for this run.";
     }

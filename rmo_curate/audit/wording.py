@@ -57,7 +57,7 @@ def wording(
     """`share_against` is the share of scored pairs whose reward margin at `end` is below zero."""
     return Wording(
         lead=lead(counts, end, share_against),
-        sentences=(*noise_sentences(estimated), *sentences(counts, end, share_against, settings)),
+        sentences=(*sentences(counts, end, share_against, settings), *noise_sentences(estimated)),
         warning=warning(folder, end),
         missing="" if end else missing(folder),
         filter_text=filter_text(end, settings),
@@ -144,8 +144,8 @@ def noise_sentences(estimated: Estimates) -> tuple[str, ...]:
         precision, recall = found.precision, found.recall
         said.append(
             f"Of the {found.flagged:,} pairs that the filter calls noisy, canaries say, {percent(precision.value)} "
-            f"({percent(precision.low)} to {percent(precision.high)}) are labelled wrongly; that is "
-            f"{percent(recall.value)} ({percent(recall.low)} to {percent(recall.high)}) of all wrong labels."
+            f"({percent(precision.low)} to {percent(precision.high)}) are labelled wrongly; of labels flipped at "
+            f"random, {percent(recall.value)} ({percent(recall.low)} to {percent(recall.high)}) would be among them."
         )
     return tuple(said)
 

@@ -71,6 +71,7 @@ def make_run(tmp_path: Path):
 
     margins: checkpoint name -> one margin D (nats) per pair; the rejected response always scores REJECTED_LOGP.
     logps:   checkpoint name -> one (chosen_logp, rejected_logp) per pair, instead of margins.
+    groups:  a prompt's name for each pair, as the proxies' split has it (default: each its own).
     rows:    per pair, columns to set (id, prompt, chosen, rejected, flags, chosen_tokens, tokens_sha, ...).
     too_long, rejects, extra (source column -> values), name, part_size: as they say.
     A too_long pair's score is not written.
@@ -80,6 +81,7 @@ def make_run(tmp_path: Path):
         margins: Mapping[str, Sequence[float]] | None = None,
         *,
         logps: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+        groups: Sequence[str] = (),
         rows: Sequence[Mapping[str, Any]] = (),
         too_long: Sequence[int] = (),
         rejects: Sequence[Mapping[str, Any]] = (),
@@ -119,6 +121,13 @@ def make_run(tmp_path: Path):
             ]
             table.reverse()  # scores come in their own order: whoever joins them by position fails
             write_parts(folder / "scores" / entry["name"], "scores", table, tables.SCORE_SCHEMA, part_size + 1)
+        for family in {entry["family"] for entry in entries if entry["held_out"]}:
+            split = [
+                {"id": pair["id"], "group": str(groups[i] if groups else i), "fold": i % 2}
+                for i, pair in enumerate(pairs)
+                if "too_long" not in pair["flags"]
+            ]
+            write_parts(folder / "proxies" / family, "proxies", split, tables.SPLIT_SCHEMA, n)
         counts = {
             "records": n + len(rejects),
             "pairs": n,

@@ -1,0 +1,82 @@
+"""Parts of an audit by themselves, against values worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rmo_curate.audit.baseline import changes
+from rmo_curate.audit.curve import curve
+from rmo_curate.audit.gates import parse_gate, scalars
+from rmo_curate.audit.listing import embedded
+from rmo_curate.audit.preferences import Preferences, circles, reversals
+from rmo_curate.audit.slices import longer_wins, parts, thirds
+
+
+def preferences(*edges: tuple[int, int, int]) -> Preferences:
+    found = np.array(edges, np.int64).reshape(-1, 3)
+    return Preferences(found[:, 0], found[:, 1], found[:, 2])
+
+
+def test_reversals_name_their_counterpart():
+    assert reversals(preferences((0, 1, 2), (0, 2, 1), (0, 1, 3), (0, 2, 1))) == {0: 1, 1: 0, 3: 0}
+
+
+def test_circles_are_strongly_connected_answers():
+    # 1 > 2 > 3 > 1 is a circle of three; 3 > 4 leaves it and 5 > 1 leads to it.
+    found = preferences((0, 1, 2), (0, 2, 3), (0, 3, 1), (0, 3, 4), (0, 5, 1))
+    assert circles(found, []) == {0: 3, 1: 3, 2: 3}
+    # The two arrows of an outright reversal are left out, and with them the circle that they close.
+    assert circles(preferences((0, 1, 2), (0, 2, 1), (0, 2, 3), (0, 3, 1)), [0, 1]) == {}
+    assert circles(preferences(), []) == {}
+
+
+def test_a_chain_of_a_hundred_thousand_answers_is_no_circle():
+    found = preferences(*((0, i, i + 1) for i in range(100_000)))
+    assert circles(found, []) == {}
+
+
+def test_the_curve_counts_what_goes_at_each_threshold():
+    found = curve(np.array([3.0, 2.0, 2.0, 1.0, 0.0, -1.0, np.nan]), "nats")
+    assert [(s.threshold, s.dropped) for s in found.steps] == [(None, 0), (3.0, 1), (2.0, 3), (1.0, 4)]
+    assert found.steps[-1].share == pytest.approx(4 / 6) and found.pairs == 6
+    assert [(s.threshold, s.dropped) for s in curve(np.array([-1.0, np.nan]), "nats").steps] == [(None, 0)]
+
+
+def test_the_curve_of_many_pairs_has_a_hundred_steps_and_falls():
+    values = np.random.default_rng(0).normal(size=5000)
+    steps = curve(values, "nats").steps
+    assert len(steps) == 101 and steps[-1].dropped == (values > 0).sum()
+    thresholds = [s.threshold for s in steps[1:]]
+    assert thresholds == sorted(thresholds, reverse=True)
+    assert [(values >= t).sum() for t in thresholds] == [s.dropped for s in steps[1:]]
+
+
+def test_slices():
+    assert parts(["a", "b", "a", None, "a"], 5)
+    assert not parts(["a", "a", "a"], 3) and not parts([str(i) for i in range(50)], 50)
+    assert not parts(["a", "b", None, None, None], 5)  # most pairs have none
+    assert thirds(np.arange(1, 10)) == ["up to 3 words"] * 3 + ["4 to 6 words"] * 3 + ["over 6 words"] * 3
+    assert longer_wins(np.array([5, -1, 0, 2])) == pytest.approx(2 / 3)
+    assert np.isnan(longer_wins(np.array([0, 0])))
+
+
+def test_gates():
+    gate = parse_gate(" findings.refusal.share >= 2e-1 ")
+    assert str(gate) == "findings.refusal.share>=0.2" and gate.trips(0.2) and not gate.trips(0.19)
+    for text in ("a", "a>", ">1", "a=1", "a>b", "a>1>2"):
+        with pytest.raises(ValueError, match="is not a name"):
+            parse_gate(text)
+    audit = {"a": 1, "b": {"c": None, "d": [1]}, "e": "text", "f": True, "identity": {"x": 3}}
+    assert scalars(audit) == {"a": 1, "b.c": None}
+
+
+def test_changes_come_largest_first():
+    found = changes({"a": 10, "b": 1.0, "c": None, "d": 5}, {"a": 11, "b": 2.0, "c": 3, "d": 5})
+    assert [(c.name, c.before, c.after) for c in found if c.name != "c"] == [("b", 1.0, 2.0), ("a", 10, 11)]
+    assert {c.name for c in found} == {"a", "b", "c"}
+
+
+def test_embedded_json_holds_nothing_that_html_knows():
+    text = embedded({"a": "</script><!-- & \u2028 ]]>"}).decode()
+    assert not set("<>&\u2028") & set(text)
