@@ -69,7 +69,14 @@ BOILERPLATE = re.compile(
 )
 
 
+# A text without any of these words matches nothing: looking for them first takes a fifth of the time.
+BOILERPLATE_HINTS = ("as a", "hope th", "let me know", "feel free", "hesitate", "anything else", "cut", "data")
+
+
 def boilerplate(text: str) -> str:
+    lower = text.lower()
+    if not any(hint in lower for hint in BOILERPLATE_HINTS):
+        return ""
     found = BOILERPLATE.search(text.replace("’", "'"))
     return f"has a stock phrase ({quoted(found.group())})" if found else ""
 
@@ -85,17 +92,23 @@ def repetitive(text: str) -> str:
     found = text.split()
     if len(found) < LOOP_WORDS:
         return ""
-    if len(set(found)) < 0.75 * len(found):  # all three-word sequences distinct otherwise, nearly
+    # With words nearly all distinct, so are all sequences.
+    if len(set(found)) < 0.75 * len(found) and distinct_share(found) < LOOP_DISTINCT:
         found = [word for word in found if any(map(str.isalnum, word))]  # the bars of a table do not count
-        distinct = len(set(zip(found, found[1:], found[2:], strict=False))) / max(1, len(found) - 2)
-        if len(found) >= LOOP_WORDS and distinct < LOOP_DISTINCT:
+        if len(found) >= LOOP_WORDS and (distinct := distinct_share(found)) < LOOP_DISTINCT:
             return f"repeats itself: {100 * (1 - distinct):.0f}% of its three-word sequences come again"
-    lines = [line.strip() for line in text.split("\n") if sum(map(str.isalnum, line)) >= LOOP_LINE]
+    lines = [line.strip() for line in text.split("\n") if len(line) >= LOOP_LINE]
     if len(lines) - len(set(lines)) >= LOOP_LINES - 1:
-        most = max(set(lines), key=lambda line: (lines.count(line), line))
+        lines = [line for line in lines if sum(map(str.isalnum, line)) >= LOOP_LINE]
+        most = max(lines, key=lambda line: (lines.count(line), line), default="")
         if lines.count(most) >= LOOP_LINES:
             return f"says the line {quoted(most)} {lines.count(most)} times"
     return ""
+
+
+def distinct_share(words: list[str]) -> float:
+    """Of the three-word sequences of `words`, the share that is distinct."""
+    return len(set(zip(words, words[1:], words[2:], strict=False))) / max(1, len(words) - 2)
 
 
 # ---------------------------------------------------------------------------------------------------- characters
@@ -108,8 +121,11 @@ MARKER = re.compile(
 )
 
 
+CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
 def encoding(text: str) -> str:
-    found = DAMAGE.search(text)
+    found = (CONTROL if text.isascii() else DAMAGE).search(text)
     if not found:
         return ""
     named = {"\ufffd": "a replacement character"}.get(found.group(), "")
@@ -118,7 +134,13 @@ def encoding(text: str) -> str:
     return f"has {named or 'wrongly decoded characters, ' + quoted(found.group())}"
 
 
+MARKER_HINTS = ("<|", "INST]", "SYS>>", "</s>", "_of_turn>", "<eos>", "<pad>", "<unk>", "<bos>")
+MARKER_HINTS += ("Human", "Assistant", "Instruction", "Response", "Input", "User")
+
+
 def template_marker(text: str) -> str:
+    if not any(hint in text for hint in MARKER_HINTS):
+        return ""
     found = MARKER.search(text)
     return f"has a mark of a chat template in its text, {quoted(found.group())}" if found else ""
 

@@ -1,6 +1,6 @@
 """The JSON Schema of audit.json, told from `Report`: docs/audit.schema.json is what `published` gives.
 
-    python -m rmo_curate.audit.schema > docs/audit.schema.json
+python -m rmo_curate.audit.schema > docs/audit.schema.json
 """
 
 from __future__ import annotations

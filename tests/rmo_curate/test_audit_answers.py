@@ -113,3 +113,22 @@ def test_checks_of_a_megabyte_take_no_time():
         for check in ANSWER_CHECKS.values():
             check(text)
         assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("name", ["BOILERPLATE", "MARKER"])
+def test_whatever_a_pattern_finds_has_one_of_its_hints(name: str):
+    """The words looked for first lose nothing: texts made from the pattern itself have one of them."""
+    pattern, hints = getattr(answers, name), getattr(answers, f"{name}_HINTS")
+
+    @hypothesis.settings(deadline=None, max_examples=300)
+    @given(st.from_regex(pattern))
+    def holds(text: str):
+        given_text = text if name == "MARKER" else text.lower()
+        assert any(hint in given_text for hint in hints)
+
+    holds()
+
+
+def test_ascii_damage_is_control_characters_alone():
+    for code in range(128):
+        assert bool(answers.DAMAGE.search(chr(code))) == bool(answers.CONTROL.search(chr(code)))
