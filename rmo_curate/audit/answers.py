@@ -134,8 +134,10 @@ def encoding(text: str) -> str:
     return f"has {named or 'wrongly decoded characters, ' + quoted(found.group())}"
 
 
-MARKER_HINTS = ("<|", "INST]", "SYS>>", "</s>", "_of_turn>", "<eos>", "<pad>", "<unk>", "<bos>")
-MARKER_HINTS += ("Human", "Assistant", "Instruction", "Response", "Input", "User")
+MARKER_HINTS = (
+    *("<|", "INST]", "SYS>>", "</s>", "_of_turn>", "<eos>", "<pad>", "<unk>", "<bos>"),
+    *("Human", "Assistant", "Instruction", "Response", "Input", "User"),
+)
 
 
 def template_marker(text: str) -> str:
