@@ -6,7 +6,7 @@ Synthetic pairs: ids of 32 hex digits, four pairs a prompt, Gaussian margins, 20
 the proxy's scores lie fold by fold, as a cross-fitted run has them. Every measurement is a process of its own:
 
 - memory: duplicates, rule, thresholds, draws and reasons of columns that are in memory already
-- rules: the suspicion of every rule, four checkpoints
+- rules: the suspicion of every rule, four checkpoints, and the report of `rmo-curate rules`
 - files: `decide` on a run folder, every file verified, the scores joined by id (texts of a few words)
 - command: `rmo-curate filter`, shards written (texts and tokens as long as those of judged_pairs)
 """
@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from benchmarks.environment import environment
 from rmo_curate.decisions import decide, decide_scored, repeats
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.filtering import run_filter
+from rmo_curate.noise_rate import Resampled
+from rmo_curate.rule_report import HIGH_Q, LEFT_OUT, report
 from rmo_curate.rules import RULES
 from rmo_curate.runs import Checkpoint, Scores, Trajectory, open_run
 from rmo_train import tables
@@ -186,11 +189,24 @@ def in_memory(n: int) -> dict[str, Any]:
 
 
 def every_rule(n: int) -> dict[str, Any]:
-    _, scores = scored(n, 4, np.random.default_rng(0))
-    found: dict[str, Any] = {}
-    for name, rule in RULES.items():
-        found |= timed(lambda rule=rule: rule.suspicion(scores), name)[0]  # type: ignore[misc]
-    return found
+    """Each rule by itself, all of them in a row, and the report of `rmo-curate rules` on scores that were read."""
+    rng = np.random.default_rng(0)
+    _, scores = scored(n, 4, rng)
+    prompt = np.arange(n) // 4
+    scores = replace(scores, ids=hex_strings(n, 32, rng), groups=prompt, fold=(prompt % 2).astype(np.int16))
+    rules = {name: rule for name, rule in RULES.items() if name not in LEFT_OUT}
+    before = peak_gib()
+    each: dict[str, dict[str, float]] = {}
+    for name, rule in rules.items():
+        each[name], _ = timed(lambda rule=rule: rule.suspicion(scores))  # type: ignore[misc]
+    total = {unit: sum(took[unit] for took in each.values()) for unit in ("seconds", "cpu_seconds")}
+    peak = peak_gib()
+    reported, _ = timed(
+        lambda: report(scores, dict.fromkeys(rules, scores), scores.names[-1], Resampled(scores), HIGH_Q), "report"
+    )
+    return (
+        total | reported | {"peak_gib": peak, "report_peak_gib": peak_gib(), "peak_gib_before": before, "rules": each}
+    )
 
 
 def from_files(run: Path) -> dict[str, Any]:
@@ -267,12 +283,12 @@ def main() -> None:
         child(*arguments.child)
         return
     settings = {"flips": FLIPS, "too_long": TOO_LONG, "repeats": REPEATS, "filter": FilterSettings().model_dump()}
-    report = {"command": ["-m", "benchmarks.filter", *sys.argv[1:]], "environment": environment(), "settings": settings}
+    head = {"command": ["-m", "benchmarks.filter", *sys.argv[1:]], "environment": environment(), "settings": settings}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     rows = []
     for row in measure(arguments):
         rows.append(row | {"load_average": os.getloadavg()[0]})
-        tables.write_json(arguments.out, report | {"rows": rows})
+        tables.write_json(arguments.out, head | {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,5 +1,10 @@
 """Take a picture of an audit page: `python docs/screenshot.py report.html out.png --width 1280 [--dark]`.
 
+The README's pictures, of the demo's report (`make demo`):
+
+    python docs/screenshot.py demo-run/report/report.html docs/report.png --height 1000
+    python docs/screenshot.py demo-run/report/report.html docs/suspects.png --section suspects --height 1150
+
 Needs Selenium, chromium and chromedriver. The page is a local file; the browser is started without a network service
 of its own and with a profile that is thrown away.
 """
@@ -43,6 +48,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--width", type=int, default=1280, help="width of the window, px")
     parser.add_argument("--height", type=int, default=0, help="height of the picture, px (default: the whole page)")
+    parser.add_argument("--section", help="id of the element that the picture starts with")
     parser.add_argument("--dark", action="store_true", help="as a reader with a dark theme sees it")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as profile:
@@ -54,7 +60,9 @@ def main() -> None:
             driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
             driver.get(given.report.resolve().as_uri())
             size = driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
-            clip = {"x": 0, "y": 0, "width": given.width, "height": given.height or size["height"], "scale": 1}
+            start = "document.getElementById(arguments[0]).getBoundingClientRect().top + scrollY"
+            top = driver.execute_script(f"return {start}", given.section) if given.section else 0
+            clip = {"x": 0, "y": top, "width": given.width, "height": given.height or size["height"] - top, "scale": 1}
             shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
         finally:
             driver.quit()

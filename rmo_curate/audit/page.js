@@ -7,6 +7,7 @@
   const SVG = "http://www.w3.org/2000/svg";
   const PAGE = 50; // rows added at a time
   const MOST_CELLS = 4e6; // of the comparison of two answers, word by word
+  const LEAST_COMMON = 0.3; // share of words in both answers, below which no difference is marked
   const ACTIONS = ["keep", "drop", "flip"];
   const count = (n) => n.toLocaleString("en-US");
   const percent = (share) => (100 * share).toFixed(share < 0.1 ? 1 : 0) + "%";
@@ -216,7 +217,7 @@
       sides.append(box);
     });
     body.append(actions, why, asked, sides);
-    if (!marks) body.append(make("p", "soft id", "The answers are too long, or have several messages: differences are not marked."));
+    if (!marks) body.append(make("p", "soft id", "Differences are not marked: the answers share few words, are too long, or have several messages."));
     if (pair.r) body.append(margins(pair));
     const footer = make("p", "soft id", "id ");
     const code = make("code");
@@ -293,6 +294,10 @@
       else if (j >= m || (i < n && best[(i + 1) * (m + 1) + j] >= best[i * (m + 1) + j + 1])) own[0][start + i++] = 1;
       else own[1][start + j++] = 1;
     }
+    const word = (w) => w.trim() !== "";
+    const common = a.filter((w, k) => word(w) && !own[0][k]).length;
+    const all = a.filter(word).length + b.filter(word).length;
+    if (2 * common < LEAST_COMMON * all) return null; // everything would be marked
     return [a, b].map((words, k) => pieces(words, own[k]));
   }
 

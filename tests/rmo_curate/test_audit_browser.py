@@ -318,9 +318,11 @@ def test_a_findings_name_opens_what_it_means(browser, data_page):
 def test_words_that_only_one_answer_has_are_marked(browser, tmp_path):
     said = "I'm sorry, but I can't say that it is {} today."
     rows = [{"id": "a", "prompt": "Is it so?", "chosen": said.format("red"), "rejected": said.format("blue and green")}]
+    rows.append({"id": "b", "prompt": "And so?", "chosen": "I cannot help you.", "rejected": "Tie two knots of rope."})
     data = write_jsonl(tmp_path / "p.jsonl", rows)
     summary = write_data_audit([str(data)], tmp_path / "o", AuditSettings.model_validate({}))
     browser.get(summary.page.resolve().as_uri())
     open_all(browser)
     marks = browser.execute_script("return [...document.querySelectorAll('.suspect mark')].map(m => m.textContent)")
-    assert marks == ["red", "blue and green"]
+    assert marks == ["red", "blue and green"]  # of the first pair; the second one's answers have nothing in common
+    assert "answers share few words" in browser.find_element("id", "list").text
