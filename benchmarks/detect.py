@@ -190,9 +190,36 @@ def measure(truth: Truth, run_folder: Path) -> dict[str, Any]:
             subset: figures(wrong[rows], s[rows], strata[rows], groups[rows], float(wrong[rows].mean()))
             for subset, rows in subsets.items()
         }
+    if held_out:
+        by_cleanlab, issues = cleanlab_of(scores)
+        rules["cleanlab"] = {
+            subset: figures(wrong[rows], by_cleanlab[rows], strata[rows], groups[rows], float(wrong[rows].mean()))
+            for subset, rows in subsets.items()
+        }
+        rules["cleanlab"]["issues"] = {"flagged": int(issues.sum()), "precision": float(wrong[issues].mean())}
     ambiguity = {name: auroc(ties, -np.abs(margin(scores))) for name, margin in MARGINS.items()} if ties.any() else None
     estimates = estimated(run.with_groups(scores, trajectory), wrong) if held_out else None
     return {"trajectory": list(trajectory.names), "rules": rules, "near_ties_auroc": ambiguity, "estimates": estimates}
+
+
+def cleanlab_of(scores: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(suspicion [pairs], what it calls label issues [pairs]) of cleanlab, given the same held-out probabilities that
+    `cl` has: both orientations of every pair, so that both classes are there."""
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    from rmo_curate.rules.fitted import fit_logistic, scaled_irm
+    from rmo_curate.rules.of_trajectory import sigmoid
+
+    x = scaled_irm(scores)
+    known = np.isfinite(x)
+    p = sigmoid(x[known] * max(0.0, float(fit_logistic(x[known, None])[0])))
+    first, labels = np.concatenate([p, 1 - p]), np.repeat([1, 0], len(p))
+    probabilities = np.stack([1 - first, first], axis=1)
+    suspicion, issues = np.full(len(x), np.nan), np.zeros(len(x), dtype=bool)
+    suspicion[known] = 1 - get_label_quality_scores(labels, probabilities)[: len(p)]
+    issues[known] = find_label_issues(labels, probabilities)[: len(p)]
+    return suspicion, issues
 
 
 def estimated(scores: Any, wrong: np.ndarray) -> dict[str, Any]:
