@@ -7,6 +7,7 @@ manifest is complete and a folder without one is absent for every reader but the
 from __future__ import annotations
 
 import errno
+import contextlib
 import hashlib
 import json
 import os
@@ -156,7 +157,8 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as e:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a path through a file has nothing to remove, either
+            temporary.unlink(missing_ok=True)
         raise cannot_write(path, e, len(data)) from e
 
 

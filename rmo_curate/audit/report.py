@@ -54,7 +54,7 @@ def write_audit(
     Without `filter_settings` the page shows what `filter` does by default, or, on a run that has no proxy, what every
     rule does. With a rule that needs a proxy on such a run: UserError, as from `filter`.
     """
-    before = read_before(settings)
+    before = read_before(settings, out)
     return write(collect_run(open_run(run_folder), settings, filter_settings), out, settings, before)
 
 
@@ -68,13 +68,15 @@ def write_data_audit(
         raise UserError(
             f"{data[0]}: no such file or folder; give data, or the run folder that `rmo-curate score` makes of them"
         )
-    before = read_before(settings)
+    before = read_before(settings, out)
     source = open_source(data, limit=settings.limit, columns=columns)
     return write(collect_data(source, tuple(data), settings), out, settings, before)
 
 
-def read_before(settings: AuditSettings) -> Mapping[str, Any] | None:
-    """The --baseline, read before there is any work, and before a new audit.json can take its place."""
+def read_before(settings: AuditSettings, out: Path) -> Mapping[str, Any] | None:
+    """The --baseline, read before there is any work, and before a new audit.json in `out` can take its place."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: a file; give a folder, new or one that an audit was written to")
     return None if settings.baseline is None else baseline.read_baseline(settings.baseline, SCHEMA)
 
 
@@ -85,8 +87,8 @@ def write(audit: Audit, out: Path, settings: AuditSettings, before: Mapping[str,
         audit = replace(audit, report=replace(audit.report, changes=baseline.changes(before, numbers)))
         numbers = as_json(audit.report)
     page, json_path = out / "report.html", out / "audit.json"
+    tables.write_bytes(page, render(audit, settings.characters).encode())  # the larger one: a disk fills here first
     tables.write_bytes(json_path, json.dumps(numbers, indent=1, ensure_ascii=False).encode())
-    tables.write_bytes(page, render(audit, settings.characters).encode())
     return AuditSummary(page, json_path, summary_lines(audit.report, page, json_path), tuple(failed))
 
 

@@ -179,6 +179,7 @@ def test_what_is_not_data_is_refused(working_folder):
     assert curate("audit", "--out", "r").refused("RUN or DATA")
     data = write_jsonl(working_folder / "pairs.jsonl", planted())
     assert curate("audit", data).refused("--out")
+    assert curate("audit", data, "--out", data).refused("a file; give a folder")
 
 
 def test_flags_of_data_are_refused_on_a_run(make_run, working_folder):
