@@ -6,8 +6,8 @@ manifest is complete and a folder without one is absent for every reader but the
 
 from __future__ import annotations
 
-import errno
 import contextlib
+import errno
 import hashlib
 import json
 import os
