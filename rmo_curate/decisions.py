@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rmo_curate import canaries, margins, thresholds
+from rmo_curate.advice import FOLLOWING_LENGTH, Lengths
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.id_hash import Strings, places
 from rmo_curate.noise_rate import Resampled, fit_noise, noise_margin
@@ -149,7 +150,11 @@ def decide_scored(
         "tau": cut.tau,
         "gamma": cut.gamma,
     }
-    said = [*remarks(counts, limits, limit, n, trajectory, settings), *asked_lines(flipped, wishes, too_long, settings)]
+    said = [
+        *remarks(counts, limits, limit, n, trajectory, settings),
+        *length_lines(scores, settings),
+        *asked_lines(flipped, wishes, too_long, settings),
+    ]
     return Decisions(
         trajectory,
         scores,
@@ -203,6 +208,15 @@ def right_probability(scores: Scores, trajectory: Trajectory, settings: FilterSe
         raise UserError(f"--action {settings.action} needs a proxy, whose margins tell how likely a label is right")
     margin = noise_margin(scores)
     return np.nan_to_num(1 - fit_noise(margin).wrong(margin), nan=1.0)
+
+
+def length_lines(scores: Scores, settings: FilterSettings) -> list[str]:
+    """Whether the lengths of the answers mislead a rule, where one is used."""
+    if settings.rule == "none":
+        return []
+    lengths = Lengths.of(scores)
+    misled = settings.rule in FOLLOWING_LENGTH and not lengths.alike
+    return [f"{'warning: ' if misled else ''}{lengths.line()}"]
 
 
 def asked_lines(flipped: np.ndarray, wishes: Wishes, too_long: np.ndarray, settings: FilterSettings) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rmo_curate import canaries, margins
+from rmo_curate.advice import Lengths
 from rmo_curate.canaries import Found, SelfCheck
 from rmo_curate.noise_rate import Resampled
 from rmo_curate.rules import RULES, Rule, prepared
@@ -19,7 +20,6 @@ from rmo_train.metrics import Interval
 HIGH_Q = 0.95
 REFERENCE = "irm"  # the rule that others are compared with
 LEFT_OUT = ("none", "score")
-ALIKE = 0.6  # share of pairs whose longer answer is the chosen one, beyond which length decides
 SCHEMA = 1
 
 
@@ -40,8 +40,7 @@ class Report:
     high_q: float
     noise_rate: Interval | None
     check: SelfCheck | None
-    longer_chosen: float  # share of pairs whose chosen answer is the longer one, of those that differ
-    base_accuracy: float  # of summed log-probs
+    lengths: Lengths
     rules: list[RuleLine]
     why_not: str | None  # why there are no estimates
 
@@ -67,25 +66,9 @@ class Report:
         for line in self.rules:
             estimates = "-" if line.found is None else f"{_short(line.found.precision):20}  {_short(line.found.recall)}"
             said.append(f"  {line.rule:16} {line.flagged:9,} {line.overlap:16.0%}  {estimates}")
-        return [*said, *self.advice()]
-
-    def advice(self) -> list[str]:
-        """Which rule suits these data."""
-        share = self.longer_chosen
-        if max(share, 1 - share) < ALIKE:
-            said = (
-                f"answers are of like length ({share:.0%} of the chosen ones are the longer ones): rules on summed "
-                "log-probs, the paper's among them, are not misled by length here"
-            )
-        else:
-            which = "longer" if share > 0.5 else "shorter"
-            said = (
-                f"{max(share, 1 - share):.0%} of the chosen answers are the {which} ones: summed log-probs fall with "
-                f"length (the base's are right in {self.base_accuracy:.0%}), so the paper's rule follows length; "
-                "prefer irm or irm-ln"
-            )
+        said.append(self.lengths.line())
         return [
-            said,
+            *said,
             "estimates hold for labels flipped at random; labels that are wrong for a reason are found less often",
         ]
 
@@ -134,9 +117,7 @@ def report(
         if resampled is not None and name != "random":  # a swapped copy's hash is that of the pair: it tells nothing
             found = canaries.find(given, swapped, resampled)
         lines.append(RuleLine(name, int(given.sum()), overlap, found))
-    difference = scores.chosen_tokens[known] - scores.rejected_tokens[known]
-    unequal = difference != 0
-    reward, base = margins.reward(scores), margins.logp(scores, 0)[known]
+    reward = margins.reward(scores)
     rate = resampled.rate if resampled is not None else None
     return Report(
         n,
@@ -144,8 +125,7 @@ def report(
         high_q,
         rate,
         canaries.self_check(reward, rate.value) if rate is not None else None,
-        float((difference[unequal] > 0).mean()) if unequal.any() else 0.5,
-        float((base > 0).mean()),
+        Lengths.of(scores),
         lines,
         why_not,
     )

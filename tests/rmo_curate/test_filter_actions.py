@@ -250,3 +250,15 @@ def test_a_judges_margin_and_a_couple_of_scores_rank_pairs_without_a_proxy(folde
     assert reasons(scored) == {"p0": "noisy", "p1": "noisy", "p10": "too_long"}  # 0 - 5, 1 - 5
     with pytest.raises(UserError, match="columns of numbers are chosen_score, rejected_score, judge"):
         decide(open_run(folder), FilterSettings(score_column="reward"))
+
+
+def test_the_papers_rule_is_warned_of_where_lengths_mislead_it(make_run, tmp_path):
+    rows = [{"chosen_tokens": 9, "rejected_tokens": 4}] * 8
+    margins = {"base": [-5.0] * 8, "oof-8": [-5.0 - i for i in range(8)]}
+    run = make_run(margins, rows=rows)
+    done = curate("filter", run, "--out", tmp_path / "a", "--preset", "paper")
+    assert done.code == 0 and "warning: 100% of the chosen answers are the longer ones" in done.out
+    done = curate("filter", run, "--out", tmp_path / "b")
+    assert "100% of the chosen answers are the longer ones" in done.out and "warning: 100%" not in done.out
+    done = curate("filter", make_run(margins, name="like"), "--out", tmp_path / "c", "--preset", "paper")
+    assert "answers are of like length" in done.out

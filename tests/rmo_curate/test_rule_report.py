@@ -55,11 +55,11 @@ def test_estimates_of_simulated_scores_are_those_of_the_truth():
     assert irm.flagged == 900
     assert irm.found is not None and irm.found.precision.value == pytest.approx(1.0, abs=0.05)
     assert irm.found.recall.value == pytest.approx(900 / wrong.sum(), abs=0.05)
-    assert "of like length" in found.advice()[0]
+    assert "of like length" in found.lengths.line()
 
 
 def test_data_whose_longer_answers_win_are_told_so():
     scores, _ = simulated(0.2)
     longer = scores.__class__(**{**vars(scores), "chosen_tokens": np.full(len(scores.chosen_tokens), 20)})
     found = report(longer, {"irm": longer}, "oof-9", None, 0.9, "none")
-    assert "the paper's rule follows length" in found.advice()[0]
+    assert "the paper's rule follows length" in found.lengths.line()
