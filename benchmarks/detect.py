@@ -26,13 +26,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks.detection import DRAWS, auroc, calibration_error, figures, length_strata_of
+from benchmarks.detection import DRAWS, auroc, calibration_error, figures, length_strata_of, matched_difference
 from benchmarks.environment import environment
 from rmo_train.tables import fraction_of_hash, read_json, write_json
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "detect"
 LEFT_OUT = ("none", "score")
+COMPARED = (("fuse", "irm"), ("fuse", "length"), ("irm", "length"), ("fuse", "rmo"), ("irm", "rmo"))
 HIGH_Q = 0.95  # the filter's default
 
 
@@ -181,15 +182,23 @@ def measure(truth: Truth, run_folder: Path) -> dict[str, Any]:
     wrong, clear, ties = (np.array([i in some for i in ids]) for some in (truth.flipped, truth.clear, truth.ties))
     strata = length_strata_of(scores.chosen_tokens, scores.rejected_tokens)
     subsets = {"all": np.ones(len(ids), dtype=bool)} | ({"clear": clear} if clear.any() else {})
-    rules = {}
+    rules, suspicions = {}, {}
     for name, rule in RULES.items():
         if name in LEFT_OUT or (rule.needs_groups and not held_out):
             continue
-        s = rule.suspicion(prepared(rule, run, trajectory, scores))
+        s = suspicions[name] = rule.suspicion(prepared(rule, run, trajectory, scores))
         rules[name] = {
             subset: figures(wrong[rows], s[rows], strata[rows], groups[rows], float(wrong[rows].mean()))
             for subset, rows in subsets.items()
         }
+    rows = clear if clear.any() else subsets["all"]
+    differences = {
+        f"{a} - {b}": matched_difference(
+            wrong[rows], suspicions[a][rows], suspicions[b][rows], strata[rows], groups[rows]
+        )
+        for a, b in COMPARED
+        if a in suspicions and wrong.any()
+    }
     if held_out:
         by_cleanlab, issues = cleanlab_of(scores)
         rules["cleanlab"] = {
@@ -199,7 +208,13 @@ def measure(truth: Truth, run_folder: Path) -> dict[str, Any]:
         rules["cleanlab"]["issues"] = {"flagged": int(issues.sum()), "precision": float(wrong[issues].mean())}
     ambiguity = {name: auroc(ties, -np.abs(margin(scores))) for name, margin in MARGINS.items()} if ties.any() else None
     estimates = estimated(run.with_groups(scores, trajectory), wrong) if held_out else None
-    return {"trajectory": list(trajectory.names), "rules": rules, "near_ties_auroc": ambiguity, "estimates": estimates}
+    return {
+        "trajectory": list(trajectory.names),
+        "rules": rules,
+        "differences": differences,
+        "near_ties_auroc": ambiguity,
+        "estimates": estimates,
+    }
 
 
 def cleanlab_of(scores: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -284,6 +299,7 @@ def main() -> None:
     parser.add_argument("--hh", type=Path)
     parser.add_argument("--work", type=Path, default=Path("detect-work"))
     parser.add_argument("--cell", action="append", help="only cells of this name; repeatable")
+    parser.add_argument("--again", action="store_true", help="compute the figures of finished cells anew")
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     plan = yaml.safe_load((HERE / "plan.yaml").read_text(encoding="utf-8"))["detect"]
@@ -293,7 +309,7 @@ def main() -> None:
     files = {"judged": given.judged, "hh": given.hh}
     for cell in cells(plan):
         out, path = RESULTS / f"{cell.name}.json", files[cell.data]
-        if out.exists() or path is None or (given.cell and cell.name not in given.cell):
+        if out.exists() != given.again or path is None or (given.cell and cell.name not in given.cell):
             continue
         ran_on = environment()
         rows = records(plan, cell.data, path)

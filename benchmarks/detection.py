@@ -41,6 +41,18 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole else float("nan")
 
 
+def matched_difference(
+    wrong: np.ndarray, one: np.ndarray, other: np.ndarray, strata: np.ndarray, groups: np.ndarray
+) -> dict[str, float]:
+    """Length-matched AUROC of `one` less that of `other`, both on the same draws of prompts."""
+    found: Interval = bootstrap(
+        lambda r: matched_auroc(wrong[r], one[r], strata[r]) - matched_auroc(wrong[r], other[r], strata[r]),
+        groups,
+        draws=DRAWS,
+    )
+    return vars(found)
+
+
 def precision_at(wrong: np.ndarray, suspicion: np.ndarray, share: float) -> float:
     """Share of wrong pairs among the most suspect `share` of all."""
     n = round(share * len(wrong))
