@@ -1,6 +1,6 @@
 """How well each rule finds flipped labels, held out: the grid of benchmarks/plan.yaml, a resumable job a cell.
 
-    python -m benchmarks.detect --judged TRAIN --gold GOLD --hh FILE --work FOLDER [--cell NAME]
+    python -m benchmarks.detect --data judged=TRAIN --gold judged=GOLD --data hh=FILE --work FOLDER [--cell NAME]
     python -m benchmarks.detect --table
 
 A cell flips some labels by a hash of id and seed, scores the pairs and cross-fitted proxies with `rmo-curate` as a user
@@ -84,8 +84,8 @@ def records(plan: dict[str, Any], data: str, path: Path) -> list[dict[str, Any]]
     """The records that the plan takes of a file, each with an id of its own."""
     with gzip.open(path, "rt", encoding="utf-8") as f:
         rows = [{"id": f"{data}-{n}", **json.loads(line)} for n, line in enumerate(f)]
-    if "pairs" in plan["data"][data]:
-        return rows[: plan["data"][data]["pairs"]]
+    if "prompts" not in plan["data"][data]:
+        return rows[: plan["data"][data].get("pairs")]
     prompts: dict[str, None] = {}
     for row in rows:
         prompts.setdefault(row["prompt"])
@@ -294,9 +294,8 @@ def table(plan: dict[str, Any]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--judged", type=Path)
-    parser.add_argument("--gold", type=Path)
-    parser.add_argument("--hh", type=Path)
+    parser.add_argument("--data", action="append", default=[], help="NAME=FILE, a name of the plan's data; repeatable")
+    parser.add_argument("--gold", action="append", default=[], help="NAME=FILE, the judge's log-odds; repeatable")
     parser.add_argument("--work", type=Path, default=Path("detect-work"))
     parser.add_argument("--cell", action="append", help="only cells of this name; repeatable")
     parser.add_argument("--again", action="store_true", help="compute the figures of finished cells anew")
@@ -306,15 +305,18 @@ def main() -> None:
     if given.table:
         print("\n".join(table(plan)))
         return
-    files = {"judged": given.judged, "hh": given.hh}
+    files, gold = (
+        {name: Path(path) for name, _, path in (text.partition("=") for text in texts)}
+        for texts in (given.data, given.gold)
+    )
     for cell in cells(plan):
-        out, path = RESULTS / f"{cell.name}.json", files[cell.data]
+        out, path = RESULTS / f"{cell.name}.json", files.get(cell.data)
         if out.exists() != given.again or path is None or (given.cell and cell.name not in given.cell):
             continue
         ran_on = environment()
         rows = records(plan, cell.data, path)
         minutes = run_cell(cell, rows, plan["model"], given.work)
-        truth = Truth.of(flipped_ids(rows, cell), given.gold if cell.data == "judged" else None)
+        truth = Truth.of(flipped_ids(rows, cell), gold.get(cell.data))
         found = measure(truth, given.work / cell.name / "run")
         result = {"environment": ran_on, "cell": vars(cell), "minutes": minutes, "bootstrap_draws": DRAWS, **found}
         write_json(out, result)
