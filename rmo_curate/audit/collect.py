@@ -277,7 +277,9 @@ def assemble(
     columns = slices(texts, checked.words, checked.scripts)
     listed = places[: settings.worst]
     contradicting = (checked.where["reversed"] > 0) | (checked.where["cycle"] > 0)
-    moved = scored.rewards[:, -1] if scored and scored.decisions.trajectory.end else None
+    end = scored.decisions.trajectory.end if scored else None
+    moved = scored.rewards[:, -1] if scored and end else np.full(n, math.nan)
+    noisy = scored.decisions.reason == "noisy" if scored and end else None
     lengths = token_counts(texts) if texts.tokens is not None else checked.words
     report = Report(
         schema=SCHEMA,
@@ -296,7 +298,7 @@ def assemble(
         findings=finding_counts(checked, counts),
         texts=text_stats(checked),
         sizes=sizes(texts, checked),
-        slices=slice_rows(columns, difference, flagged, moved),
+        slices=slice_rows(columns, difference, flagged, moved, noisy),
         openings=openings(texts),
         overlap=checked.overlap,
         suspects_found=len(places),

@@ -27,6 +27,7 @@ class SliceRow:
     length_bias: float
     flagged: float  # share with a finding
     against: float  # share that training moved against the label; NaN without scores
+    noisy: float  # share that the filter calls noisy; NaN without scores
 
 
 def slices(texts: Texts, words: np.ndarray, scripts: list[str]) -> dict[str, list[str]]:
@@ -60,20 +61,30 @@ def thirds(words: np.ndarray) -> list[str]:
 
 
 def slice_rows(
-    columns: Mapping[str, list[str]], difference: np.ndarray, flagged: np.ndarray, moved: np.ndarray | None
+    columns: Mapping[str, list[str]],
+    difference: np.ndarray,
+    flagged: np.ndarray,
+    moved: np.ndarray,
+    noisy: np.ndarray | None,
 ) -> tuple[SliceRow, ...]:
-    """A row for each value of each column, the largest first. difference: chosen - rejected length [n]; moved: the
-    end's reward margin [n], or None without scores."""
+    """A row for each value of each column, the largest first. All are [n]; difference: chosen - rejected length; moved:
+    the end's reward margin, NaN where there is none; noisy: what the filter calls so, None without scores."""
     rows = []
     for column, values in columns.items():
         array = np.array(values, dtype=object)
         for value, count in sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])):
             here = array == value
-            against = np.nan
-            if moved is not None and np.isfinite(moved[here]).any():
-                against = float((moved[here & np.isfinite(moved)] < 0).mean())
+            scored = here & np.isfinite(moved)
             rows.append(
-                SliceRow(column, value, count, longer_wins(difference[here]), float(flagged[here].mean()), against)
+                SliceRow(
+                    column,
+                    value,
+                    count,
+                    longer_wins(difference[here]),
+                    float(flagged[here].mean()),
+                    float((moved[scored] < 0).mean()) if scored.any() else np.nan,
+                    float(noisy[here].mean()) if noisy is not None else np.nan,
+                )
             )
     return tuple(rows)
 

@@ -10,7 +10,7 @@ from rmo_curate.audit.curve import curve
 from rmo_curate.audit.gates import parse_gate, scalars
 from rmo_curate.audit.listing import embedded
 from rmo_curate.audit.preferences import Preferences, circles, reversals
-from rmo_curate.audit.slices import longer_wins, parts, thirds
+from rmo_curate.audit.slices import SliceRow, longer_wins, parts, slice_rows, thirds
 
 
 def preferences(*edges: tuple[int, int, int]) -> Preferences:
@@ -59,6 +59,14 @@ def test_slices():
     assert thirds(np.arange(1, 10)) == ["up to 3 words"] * 3 + ["4 to 6 words"] * 3 + ["over 6 words"] * 3
     assert longer_wins(np.array([5, -1, 0, 2])) == pytest.approx(2 / 3)
     assert np.isnan(longer_wins(np.array([0, 0])))
+
+
+def test_slice_rows_by_hand():
+    flagged, noisy = np.array([True, False, False]), np.array([False, True, False])
+    rows = slice_rows({"source": ["a", "b", "b"]}, np.array([2, -1, 3]), flagged, np.array([-1.0, np.nan, 2.0]), noisy)
+    assert rows == (SliceRow("source", "b", 2, 0.5, 0.0, 0.0, 0.5), SliceRow("source", "a", 1, 1.0, 1.0, 1.0, 0.0))
+    unscored = slice_rows({"source": ["a", "b", "b"]}, np.array([2, -1, 3]), flagged, np.full(3, np.nan), None)
+    assert all(np.isnan([row.against, row.noisy]).all() for row in unscored)
 
 
 def test_gates():
