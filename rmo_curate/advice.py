@@ -44,5 +44,5 @@ class Lengths:
         return (
             f"{max(share, 1 - share):.0%} of the chosen answers are the {which} ones: summed log-probs fall with "
             f"length (the base's are right in {self.base_accuracy:.0%}), so the paper's rule follows length; prefer "
-            "irm or irm-ln"
+            "fuse or irm"
         )
