@@ -114,7 +114,7 @@ def report(
         either = (given | flagged[REFERENCE][0]).sum()
         overlap = float((given & flagged[REFERENCE][0]).sum() / either) if either else 1.0
         found = None
-        if resampled is not None and name != "random":  # a swapped copy's hash is that of the pair: it tells nothing
+        if resampled is not None and RULES[name].told_by_canaries:
             found = canaries.find(given, swapped, resampled)
         lines.append(RuleLine(name, int(given.sum()), overlap, found))
     reward = margins.reward(scores)

@@ -18,7 +18,6 @@ from rmo_train.metrics import Interval
 
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 WIDE = 0.15  # width of the noise rate's interval beyond which the page warns of it
-NO_CANARIES = ("none", "random")  # rules that a swapped copy tells nothing of
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,10 @@ def estimates(run: Run, decisions: Decisions, rule_name: str) -> Estimates:
     except UserError as e:
         return Estimates(why_not=str(e))
     rate, check = resampled.rate, canaries.self_check(reward(scores), resampled.rate.value)
-    if rule_name in NO_CANARIES:
+    rule = RULES[rule_name]
+    if not rule.told_by_canaries:
         return Estimates(rate, check, resampled=resampled)
-    of_swapped = RULES[rule_name].suspicion_of_swapped(scores)
+    of_swapped = rule.suspicion_of_swapped(scores)
     least = decisions.thresholds["suspicion"]
     s = decisions.suspicion
     at_cut = None

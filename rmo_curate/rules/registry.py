@@ -33,6 +33,11 @@ class Rule:
         """Does the rule put pairs in an order at all? Only `none` does not."""
         return self.name != "none"
 
+    @property
+    def told_by_canaries(self) -> bool:
+        """Whether a swapped copy says anything of the rule: a random draw is by id, the same for both."""
+        return self.ranks and self.name != "random"
+
     def suspicion(self, scores: Scores) -> np.ndarray:
         """[pairs], NaN where a pair has no scores; above 0 where the rule would drop the pair."""
         return self.fit(scores)(scores)
