@@ -21,7 +21,7 @@ LONG = SENTENCE * 3
         LONG + "It was carrying salt,",
         LONG + "These are the things that it carried:",
         "Here it is:\n```python\nprint(1)\n",
-        "早" * 0 + LONG + "The captain, a quiet man from the north of the country, was never again seen by anyo",
+        LONG + "The captain, a quiet man from the north of the country, was never again seen by anyo",
     ],
 )
 def test_answers_that_stop_short(text: str):

@@ -257,10 +257,8 @@ def test_many_long_pairs_make_a_page_below_5_mb_that_says_what_it_leaves_out(wor
     assert f"The worst {listed:,} of 3,580 pairs" in page.read_text()
 
 
-def test_empty_data_and_data_of_rejects_alone_are_told(working_folder):
-    outcome, found = audit(
-        write_jsonl(working_folder / "pairs.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "b"}] * 3)
-    )
-    assert outcome.code in (0, 2) and "Traceback" not in outcome.err
-    if outcome.code == 0:
-        assert found["counts"]["pairs"] == 0 and found["length_bias"] is None
+def test_data_without_a_usable_pair_are_refused_with_their_reasons(working_folder):
+    same = [{"prompt": "a", "chosen": "b", "rejected": "b"}] * 3
+    outcome, _ = audit(write_jsonl(working_folder / "pairs.jsonl", same))
+    assert outcome.refused("not one usable pair in 3 records", "identical_responses")
+    assert not Path("report").exists()

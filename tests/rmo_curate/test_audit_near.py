@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmo_curate.audit import near
-from rmo_curate.audit.shingles import PERMUTATIONS, WIDTH, jaccard, profile, shingle_sets, shingles, words
+from rmo_curate.audit.shingles import PERMUTATIONS, PROMPT_MARK, WIDTH, jaccard, profile, shingle_sets, shingles, words
 from rmo_curate.audit.texts import Texts
 
 WORDS = [f"word{i}" for i in range(500)]
@@ -36,15 +36,9 @@ def texts_of(pairs: list[tuple[str, str, str]]) -> Texts:
 
 def found_in(texts: Texts) -> list[near.NearPair]:
     signatures = np.minimum.reduce(
-        [profile(texts.prompt, near_mark())[1], profile(texts.chosen)[1], profile(texts.rejected)[1]]
+        [profile(texts.prompt, PROMPT_MARK)[1], profile(texts.chosen)[1], profile(texts.rejected)[1]]
     )
     return near.near_pairs(texts, signatures)
-
-
-def near_mark() -> np.uint64:
-    from rmo_curate.audit.shingles import PROMPT_MARK
-
-    return PROMPT_MARK
 
 
 def plain_sets(text: str) -> set[tuple[str, ...]]:
@@ -117,7 +111,6 @@ def test_planted_copies_are_found_and_nothing_else():
     texts = texts_of([*pairs, *copies])
     found = {(p.first, p.second): p for p in found_in(texts)}
     assert {place for pair in found for place in pair} == {7, 400, 401, 402}
-    assert found[7, 402].swapped if (7, 402) in found else True
     assert any(p.swapped for p in found.values() if 402 in (p.first, p.second))
     assert not any(p.swapped for p in found.values() if 402 not in (p.first, p.second))
     assert all(p.similarity >= near.SIMILARITY for p in found.values())
