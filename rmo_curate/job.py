@@ -27,7 +27,7 @@ from rmo_curate.run_folder import (
     write_run_manifest,
 )
 from rmo_curate.run_lock import check_not_held
-from rmo_curate.runs import MADE_BY
+from rmo_curate.runs import DEFAULT_MAX_LENGTH, MADE_BY
 from rmo_curate.scoring import Assignment, ScoreStage, in_group_order, score_stage
 from rmo_curate.sources import Pair, Source, open_source
 from rmo_train.config import Attention
@@ -47,7 +47,6 @@ from rmo_train.tables import (
     sha256_text,
 )
 
-DEFAULT_MAX_LENGTH = 1024
 LOGS = "logs"  # in a run folder: what engines print
 
 

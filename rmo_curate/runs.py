@@ -19,6 +19,7 @@ from rmo_train import tables
 from rmo_train.errors import UserError, nearest
 
 MADE_BY = "rmo-curate score DATA --model REF --out RUN"
+DEFAULT_MAX_LENGTH = 1024  # tokens of prompt + longer response
 SCORED_COLUMNS = ("id", "flags", "chosen_tokens", "rejected_tokens")  # of a pair, which scores are joined to
 
 

@@ -38,14 +38,13 @@ from rmo_curate.audit.wording import BASE_MARGIN, END_MARGIN, SCORES_MISSING, Wo
 from rmo_curate.canaries import Found, SelfCheck
 from rmo_curate.decisions import REASONS
 from rmo_curate.filter_settings import FilterSettings
-from rmo_curate.runs import Run
+from rmo_curate.runs import DEFAULT_MAX_LENGTH, Run
 from rmo_curate.sources import Source, open_source
 from rmo_train.errors import UserError
 from rmo_train.settings import Settings
 from rmo_train.tables import versions
 
 SCHEMA = "rmo-audit-1"
-MAX_LENGTH = 1024  # tokens, as `score` takes them by default
 REJECT_TEXT = 600  # characters of a reject's text at most
 
 
@@ -203,7 +202,7 @@ def collect_data(source: Source, data: tuple[str, ...], settings: AuditSettings)
     """Everything an audit says about data that no model has scored."""
     texts, rejected = read_source(source)
     rejects = suspects.reject_groups(rejected, settings.examples, limit=min(settings.characters, REJECT_TEXT))
-    max_length = settings.max_length or MAX_LENGTH
+    max_length = settings.max_length or DEFAULT_MAX_LENGTH
     held_out, held_out_name = held_out_texts(settings)
     checked = check(texts, max_length, held_out, held_out_name)
     counts = Counts(
