@@ -1,6 +1,6 @@
 """How long `rmo-curate audit` of data takes, and how much memory, on 100,000 pairs; and what it finds in given files.
 
-    python -m benchmarks.audit --pairs 100000 [--data FILE …]
+    python -m benchmarks.audit --pairs 100000 [--data FILE …] [--overlap FILE HELDOUT]
 
 Makes pairs of the demo's words in a temporary folder, with known numbers of near-duplicates, reversed pairs, circles,
 loops, cut answers and damaged characters, runs the command in a process of its own, and compares what it found with
@@ -103,14 +103,25 @@ def found_in(data: Path, folder: Path) -> dict[str, Any]:
     return {"data": data.name, **{name: audit[name] for name in kept}, "findings": findings, "page_MB": round(page, 2)}
 
 
+def overlap_of(data: Path, held_out: Path, folder: Path) -> dict[str, Any]:
+    """What `--against` finds."""
+    command = [sys.executable, "-m", "rmo_curate", "audit", str(data), "--against", str(held_out), "--out", str(folder)]
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    found: dict[str, Any] = json.loads((folder / "audit.json").read_text())["overlap"]
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=100_000)
     parser.add_argument("--data", type=Path, nargs="*", default=[])
+    parser.add_argument("--overlap", type=Path, nargs=2, help="data, and held-out data that must not be in them")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = measure(given.pairs, Path(folder))
         found["files"] = [found_in(data.resolve(), Path(folder) / f"of-{i}") for i, data in enumerate(given.data)]
+        if given.overlap:
+            found["overlap"] = overlap_of(*(path.resolve() for path in given.overlap), Path(folder) / "overlap")
     write_json(RESULTS / "audit.json", found)
     print(json.dumps(found, indent=2))
     sys.exit(0 if found["seconds"] <= TARGET_SECONDS and found["peak_GiB"] <= TARGET_GIB else 1)
