@@ -3,9 +3,15 @@
     python -m benchmarks.detect --data judged=TRAIN --gold judged=GOLD --data hh=FILE --work FOLDER [--cell NAME]
     python -m benchmarks.detect --table
 
-A cell flips some labels by a hash of id and seed, scores the pairs and cross-fitted proxies with `rmo-curate` as a user
-would, and only then compares every rule with what was flipped. GOLD, the judge's log-odds, tells clear pairs from
-near-ties; no stage reads it. Writes benchmarks/results/detect/<cell>.json; a cell that is there is not run again.
+A cell flips some labels by a hash of id and seed, scores the pairs and their proxies, and only then compares every rule
+with what was flipped. GOLD, the judge's log-odds, tells clear pairs from near-ties; no stage reads it.
+
+Cells of trained proxies run `rmo-curate` on the flipped pairs as a user would. Cells of probes score a data set and
+read its hidden states once, as given: a flip exchanges a pair's log-probs and reverses the difference of its states,
+exactly, so the probe is fitted on the flipped labels without another forward pass (`--by-command` runs it on the
+flipped file instead, to show that).
+
+Writes benchmarks/results/detect/<cell>.json; a cell that is there is not run again.
 """
 
 from __future__ import annotations
@@ -19,7 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +34,7 @@ import yaml
 
 from benchmarks.detection import DRAWS, auroc, calibration_error, figures, length_strata_of, matched_difference
 from benchmarks.environment import environment
+from rmo_curate.runs import Scores
 from rmo_train.tables import fraction_of_hash, read_json, write_json
 
 HERE = Path(__file__).parent
@@ -45,10 +52,11 @@ class Cell:
     flips: str  # none, uniform or longer
     rate: float
     folds: int
-    epochs: int
     seed: int
+    epochs: int = 1
     learning_rate: float | None = None  # None: the proxies' default
     full: bool = False
+    probe: bool = False  # a probe in place of trained proxies; it has no epochs
 
     @property
     def labels(self) -> str:
@@ -57,6 +65,8 @@ class Cell:
 
     @property
     def name(self) -> str:
+        if self.probe:
+            return f"{self.labels}-k{self.folds}-probe"
         rate = f"-lr{self.learning_rate:g}" if self.learning_rate else ""
         return f"{self.labels}-k{self.folds}-e{self.epochs}{rate}{'-full' if self.full else ''}"
 
@@ -93,6 +103,11 @@ def records(plan: dict[str, Any], data: str, path: Path) -> list[dict[str, Any]]
     return [row for row in rows if row["prompt"] in first]
 
 
+def prompt_of(row: dict[str, Any]) -> str:
+    """What comes before the answers: of whole dialogues, all but the last turn."""
+    return row["prompt"] if "prompt" in row else row["chosen"].rpartition("\n\nAssistant:")[0]
+
+
 def flipped_ids(rows: list[dict[str, Any]], cell: Cell) -> set[str]:
     """Ids of the pairs whose labels are exchanged."""
     drawn = {row["id"]: fraction_of_hash("flip", cell.seed, row["id"]) for row in rows}
@@ -104,25 +119,82 @@ def flipped_ids(rows: list[dict[str, Any]], cell: Cell) -> set[str]:
     return set()
 
 
-def run_cell(cell: Cell, rows: list[dict[str, Any]], model: str, work: Path) -> dict[str, dict[str, float]]:
-    """Score the cell's pairs and its proxies; minutes of both. A finished stage costs nothing and keeps its time, and
-    cells with the same labels share the reference's scores."""
+def flipped_file(cell: Cell, rows: list[dict[str, Any]], path: Path) -> Path:
+    """The records with the cell's labels, as a file."""
     flipped = flipped_ids(rows, cell)
-    labelled, folder = work / cell.labels, work / cell.name
-    labelled.mkdir(parents=True, exist_ok=True)
-    pairs = labelled / "pairs.jsonl"
-    with pairs.open("w", encoding="utf-8") as f:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as f:
         for row in rows:
             if row["id"] in flipped:
                 row = {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
             f.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return path
+
+
+def run_cell(cell: Cell, rows: list[dict[str, Any]], model: str, work: Path) -> dict[str, dict[str, float]]:
+    """Score the cell's pairs and its proxies; minutes of both. A finished stage costs nothing and keeps its time, and
+    cells with the same labels share the reference's scores."""
+    labelled, folder = work / cell.labels, work / cell.name
+    pairs = flipped_file(cell, rows, labelled / "pairs.jsonl")
     score = ("score", pairs, "--model", model, "--out", labelled / "run", "--proxy-folds", 0)
     reference = timed(labelled / "minutes.json", score)
     if not folder.exists():
         folder.mkdir()
         shutil.copytree(labelled / "run", folder / "run")
-    proxy = ("proxy", folder / "run", *cell.proxy_options, *steps_of_epochs(cell, len(rows)))
-    return {"reference": reference, "proxies": timed(folder / "minutes.json", proxy)}
+    if cell.probe:
+        command: tuple[Any, ...] = ("probe", folder / "run", "--folds", cell.folds, "--seed", cell.seed)
+    else:
+        command = ("proxy", folder / "run", *cell.proxy_options, *steps_of_epochs(cell, len(rows)))
+    return {"reference": reference, "proxies": timed(folder / "minutes.json", command)}
+
+
+def scored_as_given(cell: Cell, rows: list[dict[str, Any]], model: str, work: Path) -> tuple[Path, dict[str, Any]]:
+    """The run folder of a data set with its own labels and hidden states, and the minutes of both: once a data set."""
+    as_given = replace(cell, flips="none", rate=0.0, seed=0)
+    folder = work / f"{cell.data}-as-given"
+    pairs = flipped_file(as_given, rows, folder / "pairs.jsonl")
+    score = ("score", pairs, "--model", model, "--out", folder / "run", "--proxy-folds", 0)
+    reference = timed(folder / "minutes.json", score)
+    return folder / "run", {
+        "reference": reference,
+        "proxies": timed(folder / "probe-minutes.json", ("probe", folder / "run")),
+    }
+
+
+def with_probe(run_folder: Path, flipped: set[str], cell: Cell) -> Scores:
+    """Scores of a run under other labels: (base, probe fitted on these labels), with prompt groups."""
+    from rmo_curate.probe import BETA, STATES, cross_fitted, read_states
+    from rmo_curate.proxies import assign_folds
+    from rmo_curate.runs import Trajectory, open_run
+    from rmo_train.pairs import open_pairs
+    from rmo_train.tables import read_manifest
+
+    run, data = open_run(run_folder), open_pairs(run_folder)
+    base = run.scores(Trajectory(run.checkpoints[:1], None))
+    manifest = read_manifest(run_folder / STATES)
+    assert manifest is not None and base.ids is not None and base.ids.to_pylist() == list(data.ids)
+    wrong = np.array([i in flipped for i in data.ids])
+    states = read_states(run_folder, manifest, data) * np.where(wrong, -1, 1)[:, None].astype(np.float32)
+    folds_of = assign_folds(data.groups, cell.folds, cell.seed)
+    gains = cross_fitted(states, folds_of, cell.folds) / BETA
+
+    def exchanged(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return np.where(wrong.reshape(-1, *[1] * (one.ndim - 1)), other, one)
+
+    chosen = exchanged(base.chosen_logp, base.rejected_logp)
+    rejected = exchanged(base.rejected_logp, base.chosen_logp)
+    return replace(
+        base,
+        names=("base", "oof-probe" if cell.folds > 1 else "insample-probe"),
+        chosen_logp=np.hstack([chosen, chosen + gains[:, None] / 2]),
+        rejected_logp=np.hstack([rejected, rejected - gains[:, None] / 2]),
+        chosen_tokens=exchanged(base.chosen_tokens, base.rejected_tokens),
+        rejected_tokens=exchanged(base.rejected_tokens, base.chosen_tokens),
+        held_out=np.full(len(wrong), cell.folds > 1, dtype=object),
+        fold=folds_of if cell.folds > 1 else np.full(len(wrong), -1, dtype=np.int16),
+        groups=np.unique(data.groups, return_inverse=True)[1],
+        of_probe=True,
+    )
 
 
 def timed(timing: Path, arguments: tuple[Any, ...]) -> dict[str, float]:
@@ -166,31 +238,45 @@ class Truth:
         return cls(flipped, *({i for i, c in clarity.items() if c == kind} for kind in ("clear", "ambiguous")))
 
 
-def measure(truth: Truth, run_folder: Path) -> dict[str, Any]:
-    """Every rule against the truth, on all pairs and on the clear ones; the estimates made without it."""
-    from rmo_curate.margins import MARGINS
-    from rmo_curate.rules import RULES, prepared
+def read_scores(run_folder: Path) -> Scores:
+    """The scores of a run's own trajectory, with what rules read besides: groups where held out, other seeds."""
     from rmo_curate.runs import open_run
 
     run = open_run(run_folder)
     trajectory = run.trajectory()
     assert trajectory.end is not None
-    held_out = trajectory.end.cross_fitted
-    scores = run.scores(trajectory)
-    ids = run.pairs(["id"])["id"].to_pylist()
-    groups = np.array([json.dumps(p) for p in run.pairs(["prompt"])["prompt"].to_pylist()], dtype=object)
+    scores = run.with_others(run.scores(trajectory), trajectory)
+    return run.with_groups(scores, trajectory) if trajectory.end.cross_fitted else scores
+
+
+def measure(truth: Truth, scores: Scores, prompts: dict[str, str]) -> dict[str, Any]:
+    """Every rule against the truth, on all pairs and on the clear ones; the estimates made without it.
+
+    prompts: id -> prompt, what intervals are drawn over.
+    """
+    from rmo_curate.margins import MARGINS
+    from rmo_curate.rules import RULES
+
+    assert scores.ids is not None
+    held_out = scores.groups is not None and bool(scores.held_out[0])
+    ids = scores.ids.to_pylist()
+    groups = np.array([prompts[i] for i in ids], dtype=object)
     wrong, clear, ties = (np.array([i in some for i in ids]) for some in (truth.flipped, truth.clear, truth.ties))
     strata = length_strata_of(scores.chosen_tokens, scores.rejected_tokens)
     subsets = {"all": np.ones(len(ids), dtype=bool)} | ({"clear": clear} if clear.any() else {})
-    rules, suspicions = {}, {}
-    for name, rule in RULES.items():
-        if name in LEFT_OUT or (rule.needs_groups and not held_out):
-            continue
-        s = suspicions[name] = rule.suspicion(prepared(rule, run, trajectory, scores))
-        rules[name] = {
+
+    def all_figures(s: np.ndarray) -> dict[str, Any]:
+        return {
             subset: figures(wrong[rows], s[rows], strata[rows], groups[rows], float(wrong[rows].mean()))
             for subset, rows in subsets.items()
         }
+
+    suspicions = {
+        name: rule.suspicion(scores)
+        for name, rule in RULES.items()
+        if name not in LEFT_OUT and (held_out or not rule.needs_groups)
+    }
+    rules = {name: all_figures(s) for name, s in suspicions.items()}
     rows = clear if clear.any() else subsets["all"]
     differences = {
         f"{a} - {b}": matched_difference(
@@ -201,19 +287,15 @@ def measure(truth: Truth, run_folder: Path) -> dict[str, Any]:
     }
     if held_out:
         by_cleanlab, issues = cleanlab_of(scores)
-        rules["cleanlab"] = {
-            subset: figures(wrong[rows], by_cleanlab[rows], strata[rows], groups[rows], float(wrong[rows].mean()))
-            for subset, rows in subsets.items()
-        }
+        rules["cleanlab"] = all_figures(by_cleanlab)
         rules["cleanlab"]["issues"] = {"flagged": int(issues.sum()), "precision": float(wrong[issues].mean())}
     ambiguity = {name: auroc(ties, -np.abs(margin(scores))) for name, margin in MARGINS.items()} if ties.any() else None
-    estimates = estimated(run.with_groups(scores, trajectory), wrong) if held_out else None
     return {
-        "trajectory": list(trajectory.names),
+        "trajectory": list(scores.names),
         "rules": rules,
         "differences": differences,
         "near_ties_auroc": ambiguity,
-        "estimates": estimates,
+        "estimates": estimated(scores, wrong) if held_out else None,
     }
 
 
@@ -299,6 +381,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("detect-work"))
     parser.add_argument("--cell", action="append", help="only cells of this name; repeatable")
     parser.add_argument("--again", action="store_true", help="compute the figures of finished cells anew")
+    parser.add_argument("--by-command", action="store_true", help="probes, too, by `rmo-curate` on the flipped file")
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     plan = yaml.safe_load((HERE / "plan.yaml").read_text(encoding="utf-8"))["detect"]
@@ -315,9 +398,15 @@ def main() -> None:
             continue
         ran_on = environment()
         rows = records(plan, cell.data, path)
-        minutes = run_cell(cell, rows, plan["model"], given.work)
-        truth = Truth.of(flipped_ids(rows, cell), gold.get(cell.data))
-        found = measure(truth, given.work / cell.name / "run")
+        flipped = flipped_ids(rows, cell)
+        if cell.probe and not given.by_command:
+            run, minutes = scored_as_given(cell, rows, plan["model"], given.work)
+            scores = with_probe(run, flipped, cell)
+        else:
+            minutes = run_cell(cell, rows, plan["model"], given.work)
+            scores = read_scores(given.work / cell.name / "run")
+        prompts = {row["id"]: prompt_of(row) for row in rows}
+        found = measure(Truth.of(flipped, gold.get(cell.data)), scores, prompts)
         result = {"environment": ran_on, "cell": vars(cell), "minutes": minutes, "bootstrap_draws": DRAWS, **found}
         write_json(out, result)
         print(f"{cell.name}: written", flush=True)

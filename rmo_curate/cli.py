@@ -13,6 +13,7 @@ from rmo_curate.column_map import column_map
 from rmo_curate.export_formats import Trainer
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.job import ScoreSettings
+from rmo_curate.probe import ProbeSettings
 from rmo_curate.proxies import ProxySettings
 from rmo_train.errors import UserError
 from rmo_train.settings import RecipeOption, build, flags, place, places, read_recipe, run_app, without_places
@@ -56,6 +57,7 @@ def score(
         Path(place(out, found, "--out", "score.out")),
         build(ScoreSettings, "score", without_places("score", found), given),
         build(ProxySettings, "proxy", found.get("proxy", {}), {}),
+        probe=build(ProbeSettings, "probe", found.get("probe", {}), {}),
         checkpoints=places(checkpoint, found, "score.checkpoint"),
         columns=column_map(map, found),
         overwrite=overwrite,
@@ -78,6 +80,22 @@ def proxy(
     found = read_recipe(recipe)
     settings = build(ProxySettings, "proxy", found.get("proxy", {}), given)
     typer.echo("\n".join(run_proxy(Path(place(run, found, "RUN", "score.out")), settings, dry_run=dry_run)))
+
+
+@app.command()
+@flags(ProbeSettings)
+def probe(
+    run: Annotated[Path | None, typer.Argument(help="Run folder made by `rmo-curate score`")] = None,
+    recipe: RecipeOption = None,
+    dry_run: DryRun = False,
+    **given: Any,
+) -> None:
+    """Fit a linear reward on the reference's hidden states: a proxy for the price of one forward pass."""
+    from rmo_curate.job import run_probe
+
+    found = read_recipe(recipe)
+    settings = build(ProbeSettings, "probe", found.get("probe", {}), given)
+    typer.echo("\n".join(run_probe(Path(place(run, found, "RUN", "score.out")), settings, dry_run=dry_run)))
 
 
 @app.command("filter")

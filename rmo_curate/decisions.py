@@ -75,8 +75,9 @@ class Cut:
 
 def decide(run: Run, settings: FilterSettings) -> Decisions:
     """Decide on every pair of a run."""
-    rule = get_rule(settings.rule)
     trajectory = run.trajectory(settings.proxy)
+    settings = settings.for_end(trajectory.end)
+    rule = get_rule(settings.rule)
     check_proxy(rule, run, trajectory)
     check_margin(run, trajectory, settings)
     pairs = run.pairs([*SCORED_COLUMNS, "tokens_sha"])
@@ -115,6 +116,7 @@ def decide_scored(
     wishes = wishes or Wishes.none(len(ids))
     scorable = ~too_long
     n = int(scorable.sum())
+    settings = settings.for_end(trajectory.end)
     rule = get_rule(settings.rule)
     s = suspicion(rule, scores)
     limit = noisy_limit(rule, scores, s, n, settings)
@@ -249,7 +251,7 @@ def check_margin(run: Run, trajectory: Trajectory, settings: FilterSettings) -> 
         raise UserError(
             f"--low-q {settings.low_q:g} with --margin reward needs a proxy, since the reward margin of the base is 0, "
             f"and {run.folder} has scores of the base only; take --margin logp or mean_logp (the base's own margin), "
-            f"--low-q 0, or run `rmo-curate proxy {run.folder}` first"
+            f"--low-q 0, or run `rmo-curate probe {run.folder}` or `rmo-curate proxy {run.folder}` first"
         )
 
 

@@ -17,7 +17,7 @@ SAMPLE = 256  # pairs that a dry run renders
 TRAINING_PASSES = 3  # forward passes that one training pass costs
 
 
-def cost_line(pairs: PairData, checkpoints: int, family: Family | None) -> str:
+def cost_line(pairs: PairData, checkpoints: int, family: Family | None, *, probed: bool = False) -> str:
     """What is about to be computed, in tokens and in forward passes over the data."""
     tokens = int((pairs.prompt.lengths + pairs.chosen.lengths + pairs.rejected.lengths).sum())
     line = f"{len(pairs):,} pairs, about {tokens:,} tokens a pass; passes: 1 reference"
@@ -30,6 +30,8 @@ def cost_line(pairs: PairData, checkpoints: int, family: Family | None) -> str:
             f" + {len(family.steps)} proxies + about {TRAINING_PASSES * trained:.1f} to train {folds} "
             f"({family.total} steps each)"
         )
+    if probed:
+        line += " + 1 for the probe"
     return line
 
 
@@ -40,6 +42,8 @@ def dry_run_lines(
     max_length: int,
     proxy: ProxySettings,
     checkpoints: int,
+    *,
+    probed: bool = False,
 ) -> list[str]:
     """What `score` would do; tokens are those of the first pairs, scaled up. Writes nothing."""
     from rmo_train.models import weights_bytes
@@ -55,10 +59,12 @@ def dry_run_lines(
         f"max length {max_length} tokens: {len(rows) - len(fit)} of the first {len(sample)} pairs are longer",
         f"reference {reference['name']} ({weights_bytes(reference['name']) / 2**30:.2f} GiB), "
         f"{reference['engine']} engine, {reference['dtype']}",
-        f"{1 + checkpoints + bool(proxy.folds)} scoring passes",
+        f"{1 + checkpoints + bool(proxy.folds) + probed} forward passes over the data",
     ]
     if proxy.folds:
         part = pairs if proxy.folds == 1 else math.ceil(pairs * (1 - 1 / proxy.folds))
         steps = math.ceil(math.ceil(part / min(proxy.batch_size, part)) * proxy.epochs)
         lines.append(f"{proxy.folds} proxies to train, about {steps} steps each")
+    if probed:
+        lines.append("a probe on the reference's hidden states, cross-fitted")
     return lines

@@ -16,6 +16,7 @@ from rmo_curate.engines.transformers import TransformersEngine
 from rmo_curate.engines.vllm import VllmEngine
 from rmo_curate.estimate import cost_line, dry_run_lines
 from rmo_curate.pairs_stage import TOO_LONG, write_pairs
+from rmo_curate.probe import ProbeSettings, fit_probe, plan_probe, states_of_model
 from rmo_curate.proxies import Family, ProxySettings, begin_family, family_stages, plan_family, train_family
 from rmo_curate.run_folder import (
     check_reference,
@@ -65,10 +66,16 @@ class ScoreSettings(Settings):
     attention: Attention = Field("auto", description="How packed rows attend; auto: the fastest as measured at start")
     tokens_per_batch: int | None = Field(None, ge=16, description="Tokens of one packed row (default: by device)")
     max_rejects: float | None = Field(None, ge=0, le=1, description="Share of rejected records that is an error")
+    probe: bool | None = Field(
+        None,
+        description="Fit a probe: a linear reward on the reference's hidden states, cross-fitted, for one more forward "
+        "pass (default: where no proxies and no checkpoints are asked for)",
+    )
     proxy_folds: int | None = Field(
         None,
         ge=0,
-        description="Proxies: 2 or more cross-fitted, 1 in-sample, 0 none (default: 2 without --checkpoint, else 0)",
+        description="Proxies trained by DPO: 2 or more cross-fitted, 1 in-sample, 0 none and no probe either (default: "
+        "as a recipe's section `proxy` says, else none)",
     )
 
 
@@ -79,6 +86,7 @@ def run_score(
     settings: ScoreSettings,
     proxy: ProxySettings,
     *,
+    probe: ProbeSettings = ProbeSettings(),
     checkpoints: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
     overwrite: bool = False,
@@ -107,9 +115,10 @@ def run_score(
     for line in (source.said, *source.notes):
         say(line)
     _check_rejects(source.counts, settings)
-    folds = settings.proxy_folds if settings.proxy_folds is not None else (0 if checkpoints else proxy.folds)
+    folds, probed = wanted_proxies(settings, proxy, checkpoints)
     proxy = proxy.model_copy(update={"folds": folds})
-    _check_prompts(source, folds)
+    _check_prompts(source, "--proxy-folds", folds)
+    _check_prompts(source, "--probe", (probe.folds or 2) if probed else 0)
     recorded = None if overwrite else recorded_reference(run)
     resolved = {**asdict(reference), "dtype": _dtype(settings, recorded)}
     resolved["engine"] = settled_engine(settings.engine, recorded)
@@ -130,7 +139,8 @@ def run_score(
     renderer = Renderer(load_tokenizer(model))
     if dry_run:
         engine = "the faster" if resolved["engine"] == AUTO else resolved["engine"]
-        return dry_run_lines(source, renderer, {**resolved, "engine": engine}, max_length, proxy, len(checkpoints))
+        reference_said = {**resolved, "engine": engine}
+        return dry_run_lines(source, renderer, reference_said, max_length, proxy, len(checkpoints), probed=probed)
     _check_not_inside(run, [*data, model, *checkpoints], overwrite)
     with filling(run, afresh=overwrite):
         if not overwrite and recorded_reference(run) != recorded:
@@ -147,8 +157,8 @@ def run_score(
             pairs = open_pairs(run)
         family = plan_family(run, pairs, proxy, _pairs_sha(run)) if folds else None
         if family is not None:
-            begin_family(run, pairs, family)
-        say(cost_line(pairs, len(checkpoints), family))
+            begin_family(run, pairs, family.name, family.key, family.order, family.folds_of)
+        say(cost_line(pairs, len(checkpoints), family, probed=probed))
         _score(run, pairs, _plain_stage(run, pairs, "base", "base", reference, resolved), settings)
         write_run_manifest(run, resolved)
         for name, other in zip(checkpoints, others, strict=True):
@@ -157,6 +167,8 @@ def run_score(
             write_run_manifest(run, resolved)
         if family is not None:
             _proxy_stage(run, model, family, settings)
+        if probed:
+            _probe_stage(run, model, probe, settings.part_size)
         return summary(run)
 
 
@@ -164,8 +176,7 @@ def run_proxy(run: Path, settings: ProxySettings, *, dry_run: bool = False) -> l
     """Train and score one proxy family on a scored run; returns the lines to print."""
     manifest = require_manifest(run, "run", MADE_BY)
     with nullcontext() if dry_run else filling(run):
-        if "base" not in [c["name"] for c in manifest["checkpoints"]]:
-            raise UserError(f"{run}: the reference is not scored yet; run `rmo-curate score` to the end first")
+        _check_base(run, manifest)
         pairs = open_pairs(run)
         family = plan_family(run, pairs, settings, _pairs_sha(run))
         if dry_run:
@@ -173,9 +184,20 @@ def run_proxy(run: Path, settings: ProxySettings, *, dry_run: bool = False) -> l
                 f"would train {settings.folds} proxies of {family.total} steps of {family.settings.batch_size} pairs "
                 f"and score steps {list(family.steps)} as {family.name}"
             ]
-        begin_family(run, pairs, family)
-        score = ScoreSettings(part_size=read_json(run / "pairs" / MANIFEST)["key"]["part_size"])
-        _proxy_stage(run, manifest["reference"]["name"], family, score)
+        begin_family(run, pairs, family.name, family.key, family.order, family.folds_of)
+        _proxy_stage(run, manifest["reference"]["name"], family, ScoreSettings(part_size=_part_size(run)))
+        return summary(run)
+
+
+def run_probe(run: Path, settings: ProbeSettings, *, dry_run: bool = False) -> list[str]:
+    """Fit and score a probe on a scored run; returns the lines to print."""
+    manifest = require_manifest(run, "run", MADE_BY)
+    with nullcontext() if dry_run else filling(run):
+        _check_base(run, manifest)
+        if dry_run:
+            family = plan_probe(run, open_pairs(run), settings, _pairs_sha(run))
+            return [f"would read hidden states in one pass and fit {family.folds} linear probes, as {family.name}"]
+        _probe_stage(run, manifest["reference"]["name"], settings, _part_size(run))
         return summary(run)
 
 
@@ -189,6 +211,14 @@ def _proxy_stage(run: Path, model: str, family: Family, settings: ScoreSettings)
     for stage in family_stages(run, pairs, family):
         _score(run, pairs, stage, settings)
         write_run_manifest(run, pairs.reference)
+
+
+def _probe_stage(run: Path, model: str, settings: ProbeSettings, part_size: int) -> None:
+    """Read the reference's hidden states, fit the probe and write its scores."""
+    pairs = open_pairs(run)
+    family = plan_probe(run, pairs, settings, _pairs_sha(run))
+    fit_probe(run, pairs, family, part_size, lambda: states_of_model(model, pairs.reference["dtype"], pairs))
+    write_run_manifest(run, pairs.reference)
 
 
 def _score(run: Path, pairs: PairData, stage: ScoreStage, settings: ScoreSettings) -> None:
@@ -221,6 +251,11 @@ def _pairs_sha(run: Path) -> str:
     return sha256_text(canonical_json([p["sha256"] for p in manifest["parts"]]))
 
 
+def _part_size(run: Path) -> int:
+    size: int = read_json(run / "pairs" / MANIFEST)["key"]["part_size"]
+    return size
+
+
 def _dtype(settings: ScoreSettings, recorded: dict[str, Any] | None) -> str:
     """`auto` is resolved once per run folder: later calls take what its manifest records."""
     from rmo_train.policy import resolve_dtype
@@ -233,6 +268,15 @@ def _dtype(settings: ScoreSettings, recorded: dict[str, Any] | None) -> str:
 # ---------------------------------------------------------------------------------------------------- checks
 
 
+def wanted_proxies(settings: ScoreSettings, proxy: ProxySettings, checkpoints: Sequence[str]) -> tuple[int, bool]:
+    """(folds of trained proxies, whether to fit a probe): a probe unless something else is asked for."""
+    folds = settings.proxy_folds
+    if folds is None:
+        folds = proxy.folds if proxy.model_fields_set and not checkpoints else 0
+    by_default = settings.proxy_folds is None and not folds and not checkpoints
+    return folds, settings.probe if settings.probe is not None else by_default
+
+
 def longest_allowed(settings: ScoreSettings, model: str, context: int) -> int:
     """`max_length` as it is used: tokens of prompt + longer response, at most the model's `context`."""
     if settings.max_length and settings.max_length > context:
@@ -240,6 +284,11 @@ def longest_allowed(settings: ScoreSettings, model: str, context: int) -> int:
             f"--max-length {settings.max_length}: the context of {model} is {context} tokens; give at most that"
         )
     return settings.max_length or min(DEFAULT_MAX_LENGTH, context)
+
+
+def _check_base(run: Path, manifest: dict[str, Any]) -> None:
+    if "base" not in [c["name"] for c in manifest["checkpoints"]]:
+        raise UserError(f"{run}: the reference is not scored yet; run `rmo-curate score` to the end first")
 
 
 def _check_checkpoint(other: Any, reference: Any) -> None:
@@ -272,7 +321,7 @@ def _check_rejects(counts: Mapping[str, int], settings: ScoreSettings) -> None:
     say(f"warning: {rejects} of {total} records are no pairs ({reasons}); they are kept in rejects/ with their reasons")
 
 
-def _check_prompts(source: Source, folds: int) -> None:
+def _check_prompts(source: Source, flag: str, folds: int) -> None:
     """More folds than prompts: found before anything is computed."""
     if folds < 2:
         return
@@ -283,8 +332,8 @@ def _check_prompts(source: Source, folds: int) -> None:
         if len(prompts) == folds:
             return
     raise UserError(
-        f"--proxy-folds {folds}: that many folds need as many distinct prompts, the data has {len(prompts)}; use "
-        "fewer, --proxy-folds 1 (in-sample) or 0 (no proxy)"
+        f"{flag}: {folds} folds need as many distinct prompts, the data has {len(prompts)}; use --proxy-folds with "
+        "fewer, 1 (in-sample) or 0 (reference only)"
     )
 
 

@@ -29,7 +29,12 @@ SLOPES = np.geomspace(0.02, 50, 80)  # per MAD
 
 
 def noise_margin(scores: Scores) -> np.ndarray:
-    """The margin that labels are judged by: [pairs], D_T - D_0 of per-token means, every fold on one scale."""
+    """The margin that labels are judged by: [pairs], D_T - D_0 of per-token means, every fold on one scale.
+
+    A probe's D_T - D_0 is a log-odds as it is.
+    """
+    if scores.of_probe:
+        return margins.on_one_scale(margins.reward(scores), scores)
     return margins.on_one_scale(margins.mean_logp(scores) - margins.mean_logp(scores, 0), scores)
 
 
@@ -120,6 +125,6 @@ def require_held_out(scores: Scores) -> None:
     if seen.any():
         raise UserError(
             f"{scores.names[-1]!r}: {seen.sum():,} of {len(seen):,} pairs were not scored held out, so a noise rate or "
-            "a precision estimated from them would be too good; use cross-fitted proxies (`rmo-curate proxy RUN "
-            "--folds 2`, then --proxy oof-...)"
+            "a precision estimated from them would be too good; fit a cross-fitted probe (`rmo-curate probe "
+            "RUN`, then --proxy oof-probe)"
         )

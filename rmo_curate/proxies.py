@@ -175,30 +175,41 @@ def family_of(run: Path, key: Mapping[str, Any]) -> tuple[str, int]:
 
     A family of which nothing was trained yet (another command was stopped before) does not count.
     """
-    kind = "oof" if key["folds"] >= 2 else "insample"
+    kind = ("oof" if key["folds"] >= 2 else "insample") + ("-probe" if "probe" in key else "")
     known = {f.parent.name: read_json(f) for f in sorted((run / "proxies").glob(f"*/{FAMILY}"))}
     for name, family in known.items():
         if family["key"] == key:
             return name, family["order"]
-    begun = {name: f["order"] for name, f in known.items() if any((run / "proxies" / name).glob("fold-*"))}
+    begun = {name: f["order"] for name, f in known.items() if _is_begun(run / "proxies" / name)}
     name = f"{kind}-{sha256_text(canonical_json(key))[:8]}" if kind in begun else kind
     return name, max(begun.values(), default=-1) + 1
 
 
-def begin_family(run: Path, data: PairData, family: Family) -> None:
-    """Write the family's key and its split, before anything is trained; what another stopped command began is gone."""
-    folder = run / "proxies" / family.name
+def _is_begun(family: Path) -> bool:
+    return read_manifest(family) is not None or any(family.glob("fold-*"))
+
+
+def begin_family(
+    run: Path, data: PairData, name: str, key: Mapping[str, Any], order: int, folds_of: np.ndarray
+) -> None:
+    """Write a family's key and its split, before anything is trained; what another stopped command began is gone."""
+    folder = run / "proxies" / name
     for other in (run / "proxies").glob("*"):
-        if other != folder and other.is_dir() and not any(other.glob("fold-*")):
+        if other != folder and other.is_dir() and not _is_begun(other):
             shutil.rmtree(other)
     if read_manifest(folder) is None:
-        write_split(folder, data, family)
-        write_json(folder / FAMILY, {"key": family.key, "order": family.order})
+        write_split(folder, data, folds_of)
+        write_json(folder / FAMILY, {"key": dict(key), "order": order})
 
 
-def write_split(folder: Path, data: PairData, family: Family) -> PartFile:
+def checkpoints_of(name: str, key: Mapping[str, Any]) -> list[str]:
+    """The checkpoints that a family of this key is scored as."""
+    return [name] if "probe" in key else [f"{name}-{step}" for step in key["steps"]]
+
+
+def write_split(folder: Path, data: PairData, folds_of: np.ndarray) -> PartFile:
     split = pa.table(
-        {"id": [str(i) for i in data.ids], "group": [str(g) for g in data.groups], "fold": family.folds_of},
+        {"id": [str(i) for i in data.ids], "group": [str(g) for g in data.groups], "fold": folds_of},
         schema=SPLIT_SCHEMA,
     )
     return write_table(folder / "split.parquet", split, SPLIT_SCHEMA, folder)
@@ -224,7 +235,7 @@ def train_family(run: Path, data: PairData, reference: str, family: Family) -> N
         for step in family.steps:
             shutil.rmtree(run / "scores" / f"{family.name}-{step}", ignore_errors=True)
     counts = {"folds": family.settings.folds, "steps": family.total}
-    split = write_split(folder, data, family)
+    split = write_split(folder, data, family.folds_of)
     write_json(folder / MANIFEST, make_manifest("proxies", family.key, counts, [split], models=models))
 
 

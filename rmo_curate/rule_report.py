@@ -84,7 +84,10 @@ def run_rules(run_folder: Any, high_q: float = HIGH_Q, proxy: str | None = None)
     run = open_run(run_folder)
     trajectory = run.trajectory(proxy)
     if trajectory.end is None:
-        raise UserError(f"{run.folder} has scores of the base only; run `rmo-curate proxy {run.folder}` first")
+        raise UserError(
+            f"{run.folder} has scores of the base only; run `rmo-curate probe {run.folder}` (one forward pass) or "
+            f"`rmo-curate proxy {run.folder}` first"
+        )
     scores = run.scores(trajectory)
     why_not = None
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rmo_curate.pairs_stage import TOO_LONG
+from rmo_curate.proxies import checkpoints_of
 from rmo_curate.run_lock import only_one
 from rmo_curate.runs import MADE_BY, Checkpoint
 from rmo_train.errors import FULL, ProcessingError, Stopped, UserError, cannot_write
@@ -29,7 +30,7 @@ from rmo_train.tables import (
     write_json,
 )
 
-STAGES = ("pairs", "rejects", "scores", "proxies")
+STAGES = ("pairs", "rejects", "scores", "states", "proxies")
 NAMED = 5  # ids that `status` gives for each flag
 KINDS = ("base", "user", "proxy")
 IDENTITY = ("weights_sha256", "tokenizer_sha256", "template_sha256")
@@ -95,7 +96,7 @@ def _remove_stages(run: Path) -> None:
 def kept(run: Path) -> str:
     """The finished stages, and the parts and models of unfinished ones, in a few words."""
     found = []
-    for folder in (run / "pairs", *sorted((run / "scores").glob("*"))):
+    for folder in (run / "pairs", run / "states", *sorted((run / "scores").glob("*"))):
         name = folder.relative_to(run).as_posix()
         if (folder / MANIFEST).is_file():
             found.append(name)
@@ -210,14 +211,17 @@ def run_status(run: Path) -> list[str]:
     expected = ["base"]
     for folder in sorted(p.parent for p in (run / "proxies").glob("*/family.json")):
         key = read_json(folder / "family.json")["key"]
-        expected += [f"{folder.name}-{step}" for step in key["steps"]]
+        names = checkpoints_of(folder.name, key)
+        expected += names
         models = len(list(folder.glob("fold-*/step-*/trained.json")))
-        total = key["folds"] * len(key["steps"])
         line = f"proxies/{folder.name}: "
         if read_manifest(folder):
             done.append(line + "done")
+        elif "probe" in key:
+            parts = len(list((run / "states").glob("part-*.parquet")))
+            left.append(line + f"not finished ({parts} parts of states)")
         else:
-            left.append(line + f"not finished ({models} of {total} models)")
+            left.append(line + f"not finished ({models} of {key['folds'] * len(names)} models)")
     scored = sorted(p.name for p in (run / "scores").glob("*") if p.is_dir())
     for name in [*scored, *(n for n in expected if n not in scored)]:
         manifest = read_manifest(run / "scores" / name)

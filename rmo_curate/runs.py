@@ -39,6 +39,11 @@ class Checkpoint:
     def cross_fitted(self) -> bool:
         return self.folds is not None and self.folds >= 2
 
+    @property
+    def is_probe(self) -> bool:
+        """Whether it is a linear reward on the base's hidden states: its margins are log-odds, no sums over tokens."""
+        return self.kind == "proxy" and self.step is None
+
 
 @dataclass(frozen=True)
 class Trajectory:
@@ -69,6 +74,7 @@ class Scores:
     groups: np.ndarray | None = None  # int [pairs]: pairs of one prompt have the same; see `Run.with_groups`
     external: np.ndarray | None = None  # [pairs] somebody else's margin, higher = chosen is better
     others: tuple[Scores, ...] = ()  # (base, T) of proxy families that differ from T's by their seed alone
+    of_probe: bool = False  # T is a probe: its reward margin is a log-odds, no sum over tokens
 
 
 def flagged(pairs: pa.Table, flag: str) -> np.ndarray:
@@ -166,7 +172,17 @@ class Run:
                 held_out[scorable] = np.array([False, True, None], dtype=object)[known[at]]
                 fold[scorable] = table["fold"].to_numpy()[at]
         tokens = [pairs[name].to_numpy() for name in ("chosen_tokens", "rejected_tokens")]
-        return Scores(trajectory.names, chosen, rejected, tokens[0], tokens[1], held_out, fold, pairs["id"])
+        return Scores(
+            trajectory.names,
+            chosen,
+            rejected,
+            tokens[0],
+            tokens[1],
+            held_out,
+            fold,
+            pairs["id"],
+            of_probe=trajectory.checkpoints[-1].is_probe,
+        )
 
     def with_groups(self, scores: Scores, trajectory: Trajectory) -> Scores:
         """`scores` with the prompt groups that the last checkpoint's proxies were cross-fitted by."""
@@ -174,7 +190,7 @@ class Run:
         if end is None or not end.cross_fitted:
             raise UserError(
                 f"{self.folder}: this needs held-out scores, of proxies that did not see a pair's prompt, and the "
-                f"trajectory ends with {scores.names[-1]!r}; run `rmo-curate proxy {self.folder} --folds 2`"
+                f"trajectory ends with {scores.names[-1]!r}; run `rmo-curate probe {self.folder}`"
             )
         assert end.family is not None and scores.ids is not None
         folder = self.folder / "proxies" / end.family

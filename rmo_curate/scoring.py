@@ -132,18 +132,21 @@ def _score_assignment(
             advance(len(rows))
             continue
         logps = engine.score(data, rows, advance)
-        writer.write(file, _score_table(data, rows, logps, assignment.fold, stage.held_out))
+        writer.write(file, score_table(data, rows, logps, assignment.fold, stage.held_out))
     return _Scored(work, engine.noise_sd(data), engine.layout.reason)
 
 
-def _score_table(data: PairData, rows: np.ndarray, logps: np.ndarray, fold: int, held_out: bool | None) -> pa.Table:
+def score_table(
+    data: PairData, rows: np.ndarray, logps: np.ndarray, fold: int | np.ndarray, held_out: bool | None
+) -> pa.Table:
+    """Score rows of the pairs `rows`: logps [rows, 2] in nats, fold of all of them or of each."""
     n = len(rows)
     return pa.table(
         {
             "id": [str(i) for i in data.ids[rows]],
             "chosen_logp": logps[:, 0],
             "rejected_logp": logps[:, 1],
-            "fold": np.full(n, fold, dtype=np.int16),
+            "fold": np.zeros(n, dtype=np.int16) + np.asarray(fold, dtype=np.int16),
             "held_out": [held_out] * n,
         },
         schema=SCORE_SCHEMA,

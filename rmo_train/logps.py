@@ -6,7 +6,7 @@ ever held.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,27 +34,35 @@ def causal_parts(model: Any) -> tuple[Any, Any]:
     return inner.get_decoder(), inner.get_output_embeddings()
 
 
+def run_pack(model: Any, pack: Pack, **more: Any) -> Any:
+    """The decoder's output for a pack's rows, filled up to the length that they are run at; `more` goes to it."""
+    decoder, head = causal_parts(model)
+    device = head.weight.device
+    implementation = model.config._attn_implementation
+    mask = attention_mask(pack, implementation, head.weight.dtype, device)
+    padding = ((0, 0), (0, run_length(pack, implementation) - pack.tokens.shape[1]))
+    tokens, positions = (torch.from_numpy(np.pad(x, padding)).to(device) for x in (pack.tokens, pack.positions))
+    return decoder(input_ids=tokens, position_ids=positions, attention_mask=mask, use_cache=False, **more)
+
+
+def predicting(hidden: torch.Tensor, pack: Pack) -> torch.Tensor:
+    """The states of `hidden` [rows, length, width] whose outputs predict response tokens: [R, width]."""
+    rows, columns = (torch.from_numpy(x).to(hidden.device) for x in divmod(pack.sources, pack.tokens.shape[1]))
+    return hidden[rows, columns]
+
+
 def pack_logps(model: Any, pack: Pack, slots: int) -> torch.Tensor:
     """Summed log-prob of each response of a pack in nats: [slots], zero in slots the pack does not own.
 
     Differentiable where gradients are enabled; the head's logits are then computed again in the backward pass.
     """
-    decoder, head = causal_parts(model)
-    device = head.weight.device
-    implementation = model.config._attn_implementation
-    mask = attention_mask(pack, implementation, head.weight.dtype, device)
-    width = pack.tokens.shape[1]
-    padding = ((0, 0), (0, run_length(pack, implementation) - width))
-    tokens, positions = (torch.from_numpy(np.pad(x, padding)).to(device) for x in (pack.tokens, pack.positions))
-    hidden = decoder(input_ids=tokens, position_ids=positions, attention_mask=mask, use_cache=False).last_hidden_state
-    rows, columns = (torch.from_numpy(x).to(device) for x in divmod(pack.sources, width))
-    states = hidden[rows, columns]
-    targets = torch.from_numpy(pack.targets).to(device)
-    owners = torch.from_numpy(pack.owners).to(device)
-    logps = token_logps(states, targets, head, model.config)
+    states = predicting(run_pack(model, pack).last_hidden_state, pack)
+    targets = torch.from_numpy(pack.targets).to(states.device)
+    owners = torch.from_numpy(pack.owners).to(states.device)
+    logps = token_logps(states, targets, causal_parts(model)[1], model.config)
     # A sum of a thousand nats has a float32 rounding of 6e-5: what is recorded is summed in float64.
     dtype = torch.float32 if torch.is_grad_enabled() else torch.float64
-    return torch.zeros(slots, dtype=dtype, device=device).index_add(0, owners, logps.to(dtype))
+    return torch.zeros(slots, dtype=dtype, device=states.device).index_add(0, owners, logps.to(dtype))
 
 
 def response_logps(
@@ -64,34 +72,45 @@ def response_logps(
     layout: Packs,
     advance: Callable[[int], None] = lambda tokens: None,
 ) -> np.ndarray:
-    """Log-probs of all responses without gradient, float64 nats [slots]; `advance` gets the tokens computed so far.
+    """Log-probs of all responses without gradient, float64 nats [slots]; `advance` gets the tokens computed so far."""
+    result = np.zeros(slots, dtype=np.float64)
+    for pack, logps in over_packs(lambda pack: pack_logps(model, pack, slots), trees, layout, advance):
+        owned = np.unique(pack.owners)
+        result[owned] = logps.double().cpu().numpy()[owned]
+    return result
+
+
+def over_packs(
+    compute: Callable[[Pack], torch.Tensor],
+    trees: Sequence[Tree],
+    layout: Packs,
+    advance: Callable[[int], None] = lambda tokens: None,
+) -> Iterator[tuple[Pack, torch.Tensor]]:
+    """Every pack of `trees` with what `compute` makes of it, without gradient; `advance` gets the tokens computed.
 
     Rows have at most the layout's budget of tokens. On running out of memory that is halved and the pack's trees are
     laid out again; a pack that cannot be halved any more raises ProcessingError.
     """
-    result = np.zeros(slots, dtype=np.float64)
     waiting = [(list(trees), layout.budget)]
-    with torch.inference_mode():
-        while waiting:
-            group, limit = waiting.pop()
-            packs = layout.packs(group, limit)
-            for k, pack in enumerate(packs):
-                try:
-                    logps = pack_logps(model, pack, slots)
-                except torch.OutOfMemoryError as e:
-                    if limit < 2 * max(p.size for p in layout.packs(group, 1)):
-                        raise ProcessingError(
-                            f"out of memory with one sequence a row ({pack.size} tokens): "
-                            "use a smaller --max-length or a smaller model"
-                        ) from e
-                    torch.cuda.empty_cache()
-                    done = {int(o) for p in packs[:k] for o in np.unique(p.owners)}
-                    waiting.append((_without(group, done), limit // 2))
-                    break
-                owned = np.unique(pack.owners)
-                result[owned] = logps.double().cpu().numpy()[owned]
-                advance(pack.size)
-    return result
+    while waiting:
+        group, limit = waiting.pop()
+        packs = layout.packs(group, limit)
+        for k, pack in enumerate(packs):
+            try:
+                with torch.inference_mode():
+                    found = compute(pack)
+            except torch.OutOfMemoryError as e:
+                if limit < 2 * max(p.size for p in layout.packs(group, 1)):
+                    raise ProcessingError(
+                        f"out of memory with one sequence a row ({pack.size} tokens): "
+                        "use a smaller --max-length or a smaller model"
+                    ) from e
+                torch.cuda.empty_cache()
+                done = {int(o) for p in packs[:k] for o in np.unique(p.owners)}
+                waiting.append((_without(group, done), limit // 2))
+                break
+            yield pack, found
+            advance(pack.size)
 
 
 def _without(trees: Sequence[Tree], done: set[int]) -> list[Tree]:

@@ -25,7 +25,7 @@ from rmo_train.progress import is_first
 
 RECIPE = Path("rmo.yaml")
 LAUNCHER_ENDS = 3.0  # seconds; torchrun looks after its processes ten times a second
-SECTIONS = ("data", "score", "proxy", "filter", "train", "eval", "audit")
+SECTIONS = ("data", "score", "proxy", "probe", "filter", "train", "eval", "audit")
 
 
 class Settings(BaseModel):

@@ -371,7 +371,7 @@ class PartWriter:
 def iter_parts(folder: Path, manifest: Mapping[str, Any], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The tables of a complete stage in order, each checked against the manifest's hash first."""
     again = "make the folder again (--overwrite)"
-    if manifest.get("stage") in ("pairs", "rejects", "scores"):
+    if manifest.get("stage") in ("pairs", "rejects", "scores", "states"):
         again = "run the same `rmo-curate score` command again, which makes this part anew"
     for entry in manifest["parts"]:
         path = folder / entry["file"]

@@ -55,6 +55,7 @@ class Scored:
 def read_scores(run: Run, filter_settings: FilterSettings | None) -> Scored:
     if filter_settings is None:  # on a run without a proxy only what goes under every rule can be told
         filter_settings = FilterSettings.model_validate({} if run.trajectory().end else {"rule": "none"})
+    filter_settings = filter_settings.for_end(run.trajectory(filter_settings.proxy).end)
     decisions = decide(run, filter_settings)
     path, scores = decisions.trajectory, decisions.scores
     groups = findings.group_of(decisions.reason)

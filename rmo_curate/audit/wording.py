@@ -204,7 +204,7 @@ def warning(folder: Path, end: Checkpoint | None) -> str:
 def missing(folder: Path) -> str:
     return (
         "This needs a model to compare the reference with, and the run has none yet: "
-        f"`rmo-curate proxy {quoted(folder)}` trains and scores cross-fitted proxies, then audit again."
+        f"`rmo-curate probe {quoted(folder)}` fits and scores a cross-fitted probe, then audit again."
     )
 
 
@@ -258,7 +258,7 @@ def held_out_text(end: Checkpoint | None) -> str:
 
 def next_steps(folder: Path, end: Checkpoint | None, settings: FilterSettings) -> tuple[Step, ...]:
     if end is None:
-        return (Step("Train and score cross-fitted proxies, then audit again:", f"rmo-curate proxy {quoted(folder)}"),)
+        return (Step("Fit a cross-fitted probe, then audit again:", f"rmo-curate probe {quoted(folder)}"),)
     return (
         Step(
             "Read the worst suspects below. Where most of them are labelled the wrong way round, filter:",

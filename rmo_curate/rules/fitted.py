@@ -11,7 +11,7 @@ from rmo_curate.rules.registry import Statistic, register
 from rmo_curate.runs import Scores
 
 FOLDS = 5  # of `fuse`, by prompt
-RIDGE = 1.0  # of its logistic regression on features of unit scale
+RIDGE = 30.0  # on its weights of features of unit scale: where data are few, no margin decides alone
 NEWTON_STEPS = 50
 
 
@@ -44,7 +44,7 @@ def cl(scores: Scores) -> Statistic:
     "fuse", source="logistic regression that tells pairs from their swapped copies", needs_groups=True, fitted=True
 )
 def fuse(scores: Scores) -> Statistic:
-    """s = -w . (margins of base and T, summed and per token), w learned on swapped copies of other prompts' pairs."""
+    """s = -w . (margins of base and T), w learned on swapped copies of other prompts' pairs."""
     return _fused(scores, with_length=False)
 
 
@@ -61,18 +61,19 @@ def _fused(scores: Scores, *, with_length: bool) -> Statistic:
     features = _features(scores, with_length) / unit
     fold = scores.groups % FOLDS
     known = np.isfinite(features).all(axis=1)
-    weights = np.stack([fit_logistic(features[known & (fold != k)]) for k in range(FOLDS)])
+    weights = np.stack([fit_logistic(features[known & (fold != k)], RIDGE) for k in range(FOLDS)])
     return lambda these: -np.einsum("nf,nf->n", _features(these, with_length) / unit, weights[fold])
 
 
 def _features(scores: Scores, with_length: bool) -> np.ndarray:
-    """[pairs, features]: each changes its sign when the pair is swapped."""
-    columns = [
-        scaled_irm(scores),
-        margins.on_one_scale(margins.mean_logp(scores) - margins.mean_logp(scores, 0), scores),
-        margins.logp(scores, 0),
-        margins.mean_logp(scores, 0),
-    ]
+    """[pairs, features]: each changes its sign when the pair is swapped.
+
+    A trained proxy's margin is a sum over tokens and has a mean per token beside it; a probe's is one number a pair.
+    """
+    columns = [scaled_irm(scores), margins.logp(scores, 0), margins.mean_logp(scores, 0)]
+    if not scores.of_probe:
+        per_token = margins.mean_logp(scores) - margins.mean_logp(scores, 0)
+        columns.append(margins.on_one_scale(per_token, scores))
     if with_length:
         difference = (scores.chosen_tokens - scores.rejected_tokens).astype(np.float64)
         columns.append(np.sign(difference) * np.log1p(np.abs(difference)))
@@ -85,7 +86,7 @@ def _scales(features: np.ndarray) -> np.ndarray:
     return np.where(size > 0, size, 1.0)
 
 
-def fit_logistic(features: np.ndarray) -> np.ndarray:
+def fit_logistic(features: np.ndarray, ridge: float = 1.0) -> np.ndarray:
     """Weights [features] of sigmoid(w . x), by Newton's method with a ridge, where every row is of class 1.
 
     With features that change sign under a swap this is the regression that tells rows from their mirror images: the
@@ -95,8 +96,8 @@ def fit_logistic(features: np.ndarray) -> np.ndarray:
     w = np.zeros(x.shape[1])
     for _ in range(NEWTON_STEPS):
         p = sigmoid(-x @ w)
-        gradient = x.T @ p - RIDGE * w
-        curvature = (x * (p * (1 - p))[:, None]).T @ x + RIDGE * np.eye(len(w))
+        gradient = x.T @ p - ridge * w
+        curvature = (x * (p * (1 - p))[:, None]).T @ x + ridge * np.eye(len(w))
         change = np.linalg.solve(curvature, gradient)
         w = w + change
         if np.abs(change).max() < 1e-9:

@@ -78,7 +78,8 @@ def check_proxy(rule: Rule, run: Run, trajectory: Trajectory) -> None:
     if rule.needs_proxy and trajectory.end is None:
         raise UserError(
             f"--rule {rule.name} compares the base with a proxy, and {run.folder} has scores of the base only; "
-            f"run `rmo-curate proxy {run.folder}` first, or take --rule none"
+            f"run `rmo-curate probe {run.folder}` (one forward pass) or `rmo-curate proxy {run.folder}` first, or take "
+            "--rule none"
         )
 
 

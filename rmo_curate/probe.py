@@ -1,0 +1,247 @@
+"""The probe: a proxy that costs one forward pass. A linear reward on the reference's hidden states, cross-fitted.
+
+A reward r tilts the reference to the policy pi(y|x) ~ pi_0(y|x) exp(r(x, y) / beta), the optimum of DPO's objective
+(Rafailov et al. 2023, eq. 4 and 5); its margin is D_T - D_0 = (r(chosen) - r(rejected)) / beta, whatever the constant
+of the prompt. So a linear reward, learned by logistic regression from which answer was chosen, gives log-probs as a
+trained proxy does, and every rule reads them alike. That hidden states hold such a reward: Guo et al. 2025 (ELHSR).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from rmo_curate.proxies import assign_folds, begin_family, family_of, write_split
+from rmo_curate.scoring import in_group_order, part_bounds, score_table
+from rmo_train.pairs import PairData
+from rmo_train.progress import progress, say
+from rmo_train.settings import Settings
+from rmo_train.tables import MANIFEST, SCORE_SCHEMA, PartWriter, iter_parts, make_manifest, read_manifest, write_json
+
+STATES = "states"  # in a run folder: what probes are fitted on
+STATE_SCHEMA = pa.schema([("id", pa.string()), ("difference", pa.list_(pa.float16()))])
+WIDEST = 4096  # numbers kept of a pair; more are added up in this many buckets
+FOLDS = 10  # a fit takes seconds, so nearly all of the data can teach each of them
+RIDGE = 3.0  # of the weights, on states of unit size over the root of their number
+BETA = 0.1  # DPO's, which the proxies are trained with by default
+
+
+class ProbeSettings(Settings):
+    """How the probe is cross-fitted."""
+
+    folds: int | None = Field(
+        None,
+        ge=1,
+        description=f"Fits, each without one fold; 1 = in-sample (default: {FOLDS}, or the prompts if fewer)",
+    )
+    seed: int = Field(42, ge=0, description="Seed of the split")
+
+
+@dataclass(frozen=True)
+class ProbeFamily:
+    """A probe that is to be fitted: what is decided before."""
+
+    name: str  # of the family, and of the checkpoint
+    order: int
+    key: dict[str, Any]
+    folds: int
+    folds_of: np.ndarray  # int16 [pairs]
+
+    @property
+    def cross_fitted(self) -> bool:
+        return self.folds > 1
+
+
+def plan_probe(run: Path, data: PairData, settings: ProbeSettings, pairs_sha: str) -> ProbeFamily:
+    """Everything about a probe that is known before it is fitted; writes nothing."""
+    folds = settings.folds or max(2, min(FOLDS, len(np.unique(data.groups))))
+    folds_of = assign_folds(data.groups, folds, settings.seed)
+    reference = {k: v for k, v in data.reference.items() if k != "name"}
+    key = {
+        "probe": {"ridge": RIDGE, "widest": WIDEST, "beta": BETA},
+        "folds": folds,
+        "seed": settings.seed,
+        "pairs": pairs_sha,
+        "reference": reference,
+    }
+    name, order = family_of(run, key)
+    return ProbeFamily(name, order, key, folds, folds_of)
+
+
+def fit_probe(
+    run: Path, data: PairData, family: ProbeFamily, part_size: int, states_of: Callable[[], StatesOf]
+) -> None:
+    """Read the states that are not there yet, fit, and write the probe's scores; what is finished is not done again.
+
+    states_of: loads the model; called only where states are missing.
+    """
+    begin_family(run, data, family.name, family.key, family.order, family.folds_of)
+    key = {"family": family.key, "part_size": part_size}
+    writer = PartWriter(run / "scores" / family.name, "scores", key, SCORE_SCHEMA)
+    if writer.complete:
+        say(f"{family.name}: already scored")
+    else:
+        write_scores(writer, run, data, family, write_states(run, data, family.key, part_size, states_of), part_size)
+    folder = run / "proxies" / family.name
+    if read_manifest(folder) is None:
+        split = write_split(folder, data, family.folds_of)
+        write_json(folder / MANIFEST, make_manifest("proxies", family.key, {"folds": family.folds}, [split]))
+
+
+def write_scores(
+    writer: PartWriter, run: Path, data: PairData, family: ProbeFamily, states: dict[str, Any], part_size: int
+) -> None:
+    """Fit the probes on the states that the manifest `states` lists, and write what they make of each pair."""
+    for name in writer.repaired:
+        say(f"{writer.folder}: {name} was damaged and is scored again")
+    margins = cross_fitted(read_states(run, states, data), family.folds_of, family.folds) / BETA
+    logps = tilted(data, margins)
+    rows = in_group_order(data.groups)
+    for n, (start, end) in enumerate(part_bounds(data.groups[rows], part_size)):
+        part, file = rows[start:end], f"part-{n:05d}.parquet"
+        if file not in writer.finished:
+            fold = family.folds_of[part] if family.cross_fitted else -1
+            writer.write(file, score_table(data, part, logps[part], fold, held_out=family.cross_fitted))
+    say(f"{family.name}: {family.folds} linear probes of {states['width']:,} numbers a pair")
+    writer.finish(
+        {"pairs": len(data)},
+        name=family.name,
+        kind="proxy",
+        order=family.order,
+        family=family.name,
+        step=None,
+        folds=family.folds,
+        held_out=family.cross_fitted,
+        noise_sd=None,
+    )
+
+
+def tilted(data: PairData, margins: np.ndarray) -> np.ndarray:
+    """Log-probs of the reference tilted by a reward, up to a constant of each pair's prompt: [pairs, 2].
+
+    margins: D_T - D_0, nats [pairs]; each answer gets half of it.
+    """
+    assert data.ref_chosen is not None and data.ref_rejected is not None
+    return np.stack([data.ref_chosen + margins / 2, data.ref_rejected - margins / 2], axis=1)
+
+
+# ---------------------------------------------------------------------------------------------------- states
+
+StatesOf = Callable[[np.ndarray, Callable[[float], None]], np.ndarray]  # rows, advance -> differences [rows, numbers]
+
+
+def states_of_model(model_name: str, dtype: str, data: PairData) -> StatesOf:
+    """Load a model; what it returns reads the state differences of rows of `data`."""
+    from rmo_train.layout import choose_layout
+    from rmo_train.policy import load_model
+    from rmo_train.states import pair_state_differences
+
+    model = load_model(model_name, dtype)
+    layout = choose_layout(model, data)
+
+    def read(rows: np.ndarray, advance: Callable[[float], None]) -> np.ndarray:
+        from rmo_train.packing import distinct_trees
+
+        pairs_per_token = len(rows) / layout.tokens(distinct_trees(data, rows)[0])
+        return pair_state_differences(model, data, rows, layout, lambda tokens: advance(tokens * pairs_per_token))
+
+    return read
+
+
+def write_states(
+    run: Path, data: PairData, family: dict[str, Any], part_size: int, states_of: Callable[[], StatesOf]
+) -> dict[str, Any]:
+    """RUN/states: one row a scorable pair, part by part; returns the manifest. Shared by probes of any split."""
+    key = {name: family[name] for name in ("pairs", "reference")} | {"widest": WIDEST, "part_size": part_size}
+    writer = PartWriter(run / STATES, STATES, key, STATE_SCHEMA)
+    if writer.manifest is not None:
+        return writer.manifest
+    for name in writer.repaired:
+        say(f"{writer.folder}: {name} was damaged and is made again")
+    rows = in_group_order(data.groups)
+    parts = {f"part-{n:05d}.parquet": rows[a:b] for n, (a, b) in enumerate(part_bounds(data.groups[rows], part_size))}
+    read = states_of() if set(parts) - set(writer.finished) else None
+    with progress("read hidden states", len(rows), "pairs") as bar:
+        for file, part in parts.items():
+            if file in writer.finished:
+                bar.advance(len(part))
+                continue
+            assert read is not None
+            differences = in_buckets(read(part, bar.advance), WIDEST)
+            limit = np.finfo(np.float16).max
+            stored = np.clip(differences, -limit, limit).astype(np.float16)
+            offsets = np.arange(len(part) + 1, dtype=np.int32) * stored.shape[1]
+            column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(stored.ravel()))
+            ids = [str(i) for i in data.ids[part]]
+            writer.write(file, pa.table({"id": ids, "difference": column}, schema=STATE_SCHEMA))
+    first = next(iter_parts(run / STATES, {"parts": [vars(writer.finished[next(iter(parts))])]}))
+    return writer.finish({"pairs": len(rows)}, width=len(first["difference"][0]))
+
+
+def read_states(run: Path, manifest: dict[str, Any], data: PairData) -> np.ndarray:
+    """State differences in the order of `data`: float32 [pairs, numbers]."""
+    place = {i: k for k, i in enumerate(data.ids)}
+    found = np.empty((len(data), manifest["width"]), dtype=np.float32)
+    for part in iter_parts(run / STATES, manifest):
+        rows = [place[i] for i in part["id"].to_pylist()]
+        found[rows] = part["difference"].combine_chunks().values.to_numpy().reshape(len(rows), -1)
+    return found
+
+
+def in_buckets(values: np.ndarray, width: int) -> np.ndarray:
+    """`values` [n, numbers] as they are, or where that is more than `width` a count sketch of them: [n, width].
+
+    Every number goes, with a random sign, into a random bucket: inner products keep their values in expectation
+    (Charikar et al. 2002), and no matrix of projections is needed.
+    """
+    if values.shape[1] <= width:
+        return values
+    rng = np.random.default_rng(0)
+    bucket: np.ndarray = rng.integers(0, width, values.shape[1])
+    sign = rng.choice([-1.0, 1.0], values.shape[1])
+    order = np.argsort(bucket, kind="stable")
+    starts = np.searchsorted(bucket[order], np.arange(width))
+    filled = np.flatnonzero(np.diff(np.append(starts, len(order))))
+    found = np.zeros((len(values), width), dtype=np.float32)
+    found[:, filled] = np.add.reduceat((values * sign)[:, order], starts[filled], axis=1)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------- the fit
+
+
+def cross_fitted(differences: np.ndarray, folds_of: np.ndarray, folds: int) -> np.ndarray:
+    """r(chosen) - r(rejected) of every pair by the probe that saw nothing of its fold: log-odds, float64 [pairs].
+
+    folds = 1: one probe, fitted on all pairs and asked of them.
+    """
+    margins = np.empty(len(differences))
+    for fold in range(folds):
+        asked = folds_of == fold if folds > 1 else np.ones(len(differences), dtype=bool)
+        taught = ~asked if folds > 1 else asked
+        margins[asked] = differences[asked] @ fit_reward(differences[taught])
+    return margins
+
+
+def fit_reward(differences: np.ndarray) -> np.ndarray:
+    """Weights w [numbers] of a linear reward: P(chosen beats rejected) = sigmoid(w . difference), with a ridge.
+
+    The ridge is on weights of states of unit size, divided by the root of their number: a prior that depends on
+    neither the width of the model nor the number of pairs. There is no intercept: a swapped pair has the mirrored
+    margin. Half of the pairs are handed over swapped, because the library asks for both classes; the loss is the same.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    size = np.sqrt(np.einsum("nd,nd->d", differences, differences, dtype=np.float64) / len(differences))
+    unit = np.where(size > 0, size, 1.0) * np.sqrt(differences.shape[1])
+    sign = np.where(np.arange(len(differences)) % 2, -1, 1)
+    x = differences / unit.astype(np.float32)
+    x *= sign[:, None]
+    fit = LogisticRegression(C=1 / RIDGE, fit_intercept=False, max_iter=1000, tol=1e-6).fit(x, sign)
+    return fit.coef_[0].astype(np.float64) / unit

@@ -1,0 +1,270 @@
+"""The probe: what is fitted, on which pairs, and the run folder that it leaves."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from sklearn.metrics import roc_auc_score
+
+from rmo_curate import margins
+from rmo_curate.filter_settings import FilterSettings
+from rmo_curate.filtering import run_filter
+from rmo_curate.job import run_probe
+from rmo_curate.noise_rate import Resampled
+from rmo_curate.probe import RIDGE, ProbeSettings, cross_fitted, fit_reward, in_buckets, read_states
+from rmo_curate.proxies import ProxySettings
+from rmo_curate.rules import RULES
+from rmo_curate.run_folder import run_status
+from rmo_curate.runs import open_run
+from rmo_train import tables
+from rmo_train.pairs import open_pairs
+from tests.command_line import curate
+from tests.rmo_curate.scored import Killed, checkpoint_names, contents, demo_records, marks, score, scores, write_jsonl
+
+
+def planted(n: int = 1200, width: int = 40, flipped: float = 0.2, seed: int = 0):
+    """(differences of states [n, width], which labels are flipped): the better answer has the larger w . state."""
+    rng = np.random.default_rng(seed)
+    w = rng.normal(size=width)
+    x = rng.normal(size=(n, width)) * rng.uniform(0.1, 50, width)  # dimensions of very different size
+    better = np.sign(x / x.std(0) @ w + rng.normal(size=n))
+    wrong = rng.random(n) < flipped
+    return (x * np.where(wrong, -better, better)[:, None]).astype(np.float32), wrong
+
+
+DEFAULT = {"proxy": ProxySettings(), "proxy_folds": None}  # `score` where nothing is asked for
+KILLS = ("states/.part-00002", "states/.manifest", "oof-probe/.part-00001", "oof-probe/.manifest", "run/.manifest")
+
+
+# ---------------------------------------------------------------------------------------------------- the fit
+
+
+def test_the_reward_is_the_minimum_of_the_ridged_logistic_loss():
+    x, _ = planted(200, 6)
+    unit = np.sqrt((x.astype(np.float64) ** 2).mean(0)) * np.sqrt(6)
+
+    def loss(w):
+        return np.logaddexp(0, -(x / unit) @ w).sum() + RIDGE / 2 * w @ w
+
+    expected = minimize(loss, np.zeros(6), tol=1e-12).x / unit
+    np.testing.assert_allclose(fit_reward(x), expected, rtol=2e-3)
+
+
+def test_a_planted_reward_finds_flipped_labels_and_their_rate():
+    x, wrong = planted()
+    folds = (np.arange(len(x)) % 10).astype(np.int16)
+    found = cross_fitted(x, folds, 10)
+    assert roc_auc_score(wrong, -found) > 0.9
+    assert roc_auc_score(wrong, -cross_fitted(x, folds, 1)) > 0.9  # in-sample; few dimensions memorise little
+
+
+def test_no_probe_hears_the_labels_of_the_fold_that_it_judges():
+    x, _ = planted(300)
+    folds = (np.arange(300) % 3).astype(np.int16)
+    found = cross_fitted(x, folds, 3)
+    swapped = np.where(folds == 1, -1, 1)[:, None].astype(np.float32)
+    np.testing.assert_array_equal(cross_fitted(x * swapped, folds, 3)[folds == 1], -found[folds == 1])
+
+
+def test_states_of_another_size_change_nothing():
+    x, _ = planted(300)
+    folds = (np.arange(300) % 3).astype(np.int16)
+    powers = 2.0 ** np.random.default_rng(1).integers(-6, 6, x.shape[1])  # exact in float32
+    one, other = cross_fitted(x, folds, 3), cross_fitted(x * powers.astype(np.float32), folds, 3)
+    np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-4)
+
+
+@given(st.integers(1, 40), st.integers(1, 60))
+def test_buckets_add_up_and_never_more_than_asked_for(numbers: int, width: int):
+    x = np.random.default_rng(numbers).normal(size=(3, numbers)).astype(np.float32)
+    found = in_buckets(x, width)
+    assert found.shape[1] == (numbers if numbers <= width else width)
+    np.testing.assert_allclose(in_buckets(-x, width), -found)
+    if numbers > width == 1:  # one bucket: a signed sum of everything
+        assert np.abs(found).max() <= np.abs(x).sum(1).max() + 1e-5
+
+
+def test_inner_products_survive_the_buckets():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(50, 20_000)).astype(np.float32)
+    x[25:] = x[:25] + 0.5 * x[25:]  # couples that are alike
+    exact, kept = x @ x.T / 20_000, (y := in_buckets(x, 4096)) @ y.T / 20_000
+    assert np.abs(kept - exact).max() < 0.1 and np.diag(exact)[:25] == pytest.approx(1, abs=0.1)
+
+
+# ---------------------------------------------------------------------------------------------------- the run folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_jsonl(tmp_path_factory.mktemp("probed") / "pairs.jsonl", demo_records(24))
+
+
+@pytest.fixture(scope="module")
+def probed(data: Path, tiny_model_folder) -> Path:
+    """24 demo pairs, scored as `score` does it where nothing else is asked for. Read only."""
+    score(data, tiny_model_folder, data.parent / "run", **DEFAULT)
+    return data.parent / "run"
+
+
+@pytest.fixture
+def run(probed: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(probed, tmp_path / "run")
+
+
+def test_score_fits_a_probe_unless_told_otherwise(probed):
+    assert checkpoint_names(probed) == ["base", "oof-probe"]
+    run = open_run(probed)
+    end = run.trajectory().end
+    assert end is not None and end.is_probe and end.cross_fitted and end.held_out and end.folds == 10
+    split = {r["id"]: r for r in tables.pq.read_table(probed / "proxies/oof-probe/split.parquet").to_pylist()}
+    folder = probed / "scores/oof-probe"
+    rows = tables.read_table(folder, tables.read_manifest(folder), tables.SCORE_SCHEMA).to_pylist()
+    assert {r["id"]: r["fold"] for r in rows} == {i: r["fold"] for i, r in split.items()}
+    assert {r["fold"] for r in rows} == set(range(10)) and all(r["held_out"] for r in rows)
+    fold_of_group: dict[str, int] = {}
+    assert all(fold_of_group.setdefault(r["group"], r["fold"]) == r["fold"] for r in split.values())
+
+
+@pytest.mark.parametrize(
+    ("asked", "proxy", "expected"),
+    [
+        ({"proxy_folds": 0}, {}, ["base"]),
+        ({"proxy_folds": 0, "probe": True}, {}, ["base", "oof-probe"]),
+        ({"proxy_folds": None, "probe": False}, {}, ["base"]),
+        ({"proxy_folds": 2}, {}, ["base", "oof-6"]),
+        ({"proxy_folds": None}, {"folds": 2}, ["base", "oof-6"]),  # a recipe's section `proxy`
+        ({"proxy_folds": 2, "probe": True}, {}, ["base", "oof-6", "oof-probe"]),
+    ],
+)
+def test_which_proxies_score_makes(data, tiny_model_folder, tmp_path, asked, proxy, expected):
+    settings = (
+        ProxySettings(batch_size=2, lora=2, **proxy) if "folds" in proxy or asked["proxy_folds"] else ProxySettings()
+    )
+    score(data, tiny_model_folder, tmp_path / "run", proxy=settings, **asked)
+    assert checkpoint_names(tmp_path / "run") == expected
+    end = open_run(tmp_path / "run").trajectory().end
+    assert (end.name if end else "base") == expected[min(1, len(expected) - 1)]  # trained proxies come first
+
+
+def test_margins_are_those_of_a_reward_on_the_states(probed):
+    run = open_run(probed)
+    found = run.scores(run.trajectory())
+    manifest = tables.read_manifest(probed / "states")
+    states = read_states(probed, manifest, open_pairs(probed))
+    assert manifest["width"] == states.shape[1] == 2 * 32  # two layers of the tiny model
+    expected = cross_fitted(states, found.fold, 10) / 0.1
+    np.testing.assert_allclose(margins.reward(found), expected, atol=1e-9)
+    mean = (found.chosen_logp + found.rejected_logp) / 2
+    np.testing.assert_allclose(mean[:, 1], mean[:, 0], rtol=1e-12)  # a tilt moves the answers of a pair apart
+    assert found.of_probe and np.isfinite(Resampled(run.with_groups(found, run.trajectory())).rate.value)
+
+
+def test_every_rule_reads_a_probe(probed):
+    outcome = curate("rules", probed)
+    assert outcome.code == 0 and all(f"  {name} " in outcome.out for name in RULES if name not in ("none", "score"))
+
+
+def test_the_filter_takes_fuse_for_a_probe_and_irm_for_other_ends(probed, tmp_path, make_run):
+    for folder, rule in ((probed, "fuse"), (make_run({"base": [1.0, 2, 3, 4], "oof-16": [2.0, 1, 5, 9]}), "irm")):
+        said = run_filter(folder, tmp_path / rule, FilterSettings(low_q=0.1, high_q=0.8))
+        assert any(f"--rule {rule}," in line for line in said)
+        manifest = tables.read_manifest(tmp_path / rule)
+        assert manifest["key"]["rule"] == rule and manifest["counts"]["pairs"] == len(manifest_rows(tmp_path / rule))
+
+
+def manifest_rows(shards: Path) -> list[str]:
+    manifest = tables.read_manifest(shards)
+    parts = [p["file"] for p in manifest["parts"] + manifest["dropped"]["parts"]]
+    return [i for p in parts for i in tables.pq.read_table(shards / p, columns=["id"])["id"].to_pylist()]
+
+
+def test_a_second_call_computes_and_writes_nothing(data, run, tiny_model_folder, monkeypatch):
+    before = marks(run)
+    monkeypatch.setattr("rmo_curate.job.states_of_model", None)
+    score(data, tiny_model_folder, run, **DEFAULT)
+    run_probe(run, ProbeSettings())
+    assert marks(run) == before
+
+
+def test_another_split_shares_the_states_and_is_a_family_of_its_own(run, monkeypatch):
+    before = marks(run / "states")
+    monkeypatch.setattr("rmo_curate.job.states_of_model", None)
+    run_probe(run, ProbeSettings(folds=3, seed=1))
+    (name,) = set(checkpoint_names(run)) - {"base", "oof-probe"}
+    assert re.fullmatch(r"oof-probe-[0-9a-f]{8}", name) and marks(run / "states") == before
+    assert open_run(run).trajectory().end.name == "oof-probe"  # the first family
+    assert len(set(np.array(list(scores(run, name).values()))[:, 0])) == 24
+    run_probe(run, ProbeSettings(folds=1))
+    end = open_run(run).trajectory("insample-probe").end
+    assert end is not None and end.held_out is False and not end.cross_fitted
+
+
+@pytest.mark.parametrize("at", KILLS)
+def test_a_killed_probe_goes_on_to_the_same_bytes(data, probed, tiny_model_folder, tmp_path, monkeypatch, at):
+    run, write = tmp_path / "run", tables.write_bytes
+
+    def killed(path, content):
+        last = at != "run/.manifest" or (run / "scores/oof-probe/manifest.json").exists()
+        if at in f"{path.parent.as_posix()}/.{path.name}" and last:
+            raise Killed
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rmo_train.tables.write_bytes", killed)
+        with pytest.raises(Killed):
+            score(data, tiny_model_folder, run, **DEFAULT)
+    if at.startswith("states"):
+        assert any(line.startswith("proxies/oof-probe: not finished") for line in run_status(run))
+    kept = marks(run / "states", "part-*")
+    score(data, tiny_model_folder, run, **DEFAULT)
+    assert marks(run / "states", "part-*").items() >= kept.items()
+    assert contents(run) == contents(probed)
+    assert "nothing is left" in run_status(run)
+
+
+@pytest.mark.parametrize("stage", ["states", "scores/oof-probe"])
+def test_a_damaged_part_is_made_again(data, run, probed, tiny_model_folder, stage, capsys):
+    (run / stage / "part-00001.parquet").write_bytes(b"no parquet")
+    if stage == "states":  # only needed where scores are missing
+        shutil.rmtree(run / "scores/oof-probe")
+    score(data, tiny_model_folder, run, **DEFAULT)
+    assert "part-00001.parquet was damaged" in capsys.readouterr().err
+    assert contents(run) == contents(probed)
+
+
+def test_states_may_be_removed_once_the_probe_is_scored(data, run, tiny_model_folder, monkeypatch):
+    shutil.rmtree(run / "states")
+    monkeypatch.setattr("rmo_curate.job.states_of_model", None)
+    score(data, tiny_model_folder, run, **DEFAULT)
+    assert not (run / "states").exists()
+
+
+def test_trained_proxies_and_a_probe_live_beside_each_other(run):
+    assert curate("proxy", run, "--folds", 2, "--batch-size", 8, "--lora", 2).code == 0
+    assert (run / "proxies/oof-probe/manifest.json").is_file() and (run / "scores/oof-probe/manifest.json").is_file()
+    assert checkpoint_names(run) == ["base", "oof-probe", "oof-2"]
+
+
+def test_a_probe_needs_prompts_to_leave_out(tiny_model_folder, tmp_path):
+    one = write_jsonl(tmp_path / "one.jsonl", [{"prompt": "hi", "chosen": f"a {i}", "rejected": "b"} for i in range(4)])
+    outcome = curate("score", one, "--model", tiny_model_folder, "--out", tmp_path / "run", "--dtype", "float32")
+    assert outcome.refused("--probe: 2 folds need as many distinct prompts, the data has 1", "--proxy-folds")
+    assert not (tmp_path / "run").exists()
+    assert curate("probe", tmp_path / "run").refused("no such folder", "rmo-curate score")
+
+
+def test_a_dry_run_says_what_the_probe_costs_and_writes_nothing(data, run, tiny_model_folder, tmp_path):
+    outcome = curate("score", data, "--model", tiny_model_folder, "--out", tmp_path / "new", "--dry-run")
+    assert "2 forward passes over the data" in outcome.out and "a probe on the reference's hidden states" in outcome.out
+    assert not (tmp_path / "new").exists()
+    before = marks(run)
+    assert "fit 10 linear probes, as oof-probe" in curate("probe", run, "--dry-run").out
+    assert marks(run) == before
