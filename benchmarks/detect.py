@@ -163,6 +163,7 @@ def scored_as_given(cell: Cell, rows: list[dict[str, Any]], model: str, work: Pa
 
 def with_probe(run_folder: Path, flipped: set[str], cell: Cell) -> Scores:
     """Scores of a run under other labels: (base, probe fitted on these labels), with prompt groups."""
+    from rmo_curate.margins import length_terms
     from rmo_curate.probe import BETA, STATES, cross_fitted, read_states
     from rmo_curate.proxies import assign_folds
     from rmo_curate.runs import Trajectory, open_run
@@ -176,11 +177,13 @@ def with_probe(run_folder: Path, flipped: set[str], cell: Cell) -> Scores:
     wrong = np.array([i in flipped for i in data.ids])
     states = read_states(run_folder, manifest, data) * np.where(wrong, -1, 1)[:, None].astype(np.float32)
     folds_of = assign_folds(data.groups, cell.folds, cell.seed)
-    gains = cross_fitted(states, folds_of, cell.folds) / BETA
 
     def exchanged(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         return np.where(wrong.reshape(-1, *[1] * (one.ndim - 1)), other, one)
 
+    chosen_tokens = exchanged(base.chosen_tokens, base.rejected_tokens)
+    rejected_tokens = exchanged(base.rejected_tokens, base.chosen_tokens)
+    gains = cross_fitted(states, length_terms(chosen_tokens, rejected_tokens), folds_of, cell.folds) / BETA
     chosen = exchanged(base.chosen_logp, base.rejected_logp)
     rejected = exchanged(base.rejected_logp, base.chosen_logp)
     return replace(
@@ -188,8 +191,8 @@ def with_probe(run_folder: Path, flipped: set[str], cell: Cell) -> Scores:
         names=("base", "oof-probe" if cell.folds > 1 else "insample-probe"),
         chosen_logp=np.hstack([chosen, chosen + gains[:, None] / 2]),
         rejected_logp=np.hstack([rejected, rejected - gains[:, None] / 2]),
-        chosen_tokens=exchanged(base.chosen_tokens, base.rejected_tokens),
-        rejected_tokens=exchanged(base.rejected_tokens, base.chosen_tokens),
+        chosen_tokens=chosen_tokens,
+        rejected_tokens=rejected_tokens,
         held_out=np.full(len(wrong), cell.folds > 1, dtype=object),
         fold=folds_of if cell.folds > 1 else np.full(len(wrong), -1, dtype=np.int16),
         groups=np.unique(data.groups, return_inverse=True)[1],
@@ -254,7 +257,7 @@ def measure(truth: Truth, scores: Scores, prompts: dict[str, str]) -> dict[str, 
 
     prompts: id -> prompt, what intervals are drawn over.
     """
-    from rmo_curate.margins import MARGINS
+    from rmo_curate.margins import MARGINS, reward
     from rmo_curate.rules import RULES
 
     assert scores.ids is not None
@@ -293,6 +296,7 @@ def measure(truth: Truth, scores: Scores, prompts: dict[str, str]) -> dict[str, 
     return {
         "trajectory": list(scores.names),
         "rules": rules,
+        "irm_by_step": {name: all_figures(-reward(scores, m)) for m, name in enumerate(scores.names) if m},
         "differences": differences,
         "near_ties_auroc": ambiguity,
         "estimates": estimated(scores, wrong) if held_out else None,

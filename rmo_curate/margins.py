@@ -37,6 +37,18 @@ def reward(scores: Scores, m: int = -1) -> np.ndarray:
 MARGINS: dict[str, Callable[..., np.ndarray]] = {"reward": reward, "logp": logp, "mean_logp": mean_logp}
 
 
+def length_terms(chosen_tokens: np.ndarray, rejected_tokens: np.ndarray) -> np.ndarray:
+    """How the answers of a pair differ in length: [pairs, 3], which is longer, by how many tokens, and by their log.
+
+    Each is of unit size on these pairs (0 where no pair differs) and changes its sign when the pair is swapped. Fits
+    that must not take length for quality are given these terms, and leave them out of what they say of a pair.
+    """
+    difference = np.asarray(chosen_tokens, dtype=np.float64) - rejected_tokens
+    terms = np.stack([np.sign(difference), difference, np.sign(difference) * np.log1p(np.abs(difference))], axis=1)
+    size = np.sqrt(np.mean(terms**2, axis=0)) if len(terms) else np.ones(3)
+    return terms / np.where(size > 0, size, 1.0)
+
+
 def swapped(scores: Scores) -> Scores:
     """The same pairs with chosen and rejected exchanged: every margin changes its sign, exactly."""
     return replace(

@@ -44,28 +44,38 @@ def cl(scores: Scores) -> Statistic:
     "fuse", source="logistic regression that tells pairs from their swapped copies", needs_groups=True, fitted=True
 )
 def fuse(scores: Scores) -> Statistic:
-    """s = -w . (margins of base and T), w learned on swapped copies of other prompts' pairs."""
+    """s = -w . (margins of base and T), w learned at equal length on swapped copies of other prompts' pairs."""
     return _fused(scores, with_length=False)
 
 
-@register("fuse+length", source="fuse with the difference in length as a feature", needs_groups=True, fitted=True)
+@register("fuse+length", source="fuse with what it learned of length", needs_groups=True, fitted=True)
 def fuse_length(scores: Scores) -> Statistic:
-    """As fuse, with the difference in tokens as a feature: it finds what length finds, and shares its bias."""
+    """As fuse, and what it learned of the difference in length counts: it finds what length finds, and its bias."""
     return _fused(scores, with_length=True)
 
 
 def _fused(scores: Scores, *, with_length: bool) -> Statistic:
-    """The combination of features that best tells pairs as given from swapped ones, for each fold from the others."""
+    """The combination of features that best tells pairs as given from swapped ones, for each fold from the others.
+
+    Lengths are always in the fit. Where labels favour the longer answer, its terms take that up, and the margins keep
+    the weights that they have among answers of like length; `with_length` says whether the terms count in the end.
+    """
     assert scores.groups is not None
-    unit = _scales(_features(scores, with_length))
-    features = _features(scores, with_length) / unit
+    unit = _scales(_features(scores))
+    features = np.hstack([_features(scores) / unit, _length_terms(scores)])
     fold = scores.groups % FOLDS
     known = np.isfinite(features).all(axis=1)
     weights = np.stack([fit_logistic(features[known & (fold != k)], RIDGE) for k in range(FOLDS)])
-    return lambda these: -np.einsum("nf,nf->n", _features(these, with_length) / unit, weights[fold])
+
+    def suspicion(these: Scores) -> np.ndarray:
+        values, n = _features(these) / unit, len(unit)
+        s = -np.einsum("nf,nf->n", values, weights[fold, :n])
+        return s - np.einsum("nf,nf->n", _length_terms(these), weights[fold, n:]) if with_length else s
+
+    return suspicion
 
 
-def _features(scores: Scores, with_length: bool) -> np.ndarray:
+def _features(scores: Scores) -> np.ndarray:
     """[pairs, features]: each changes its sign when the pair is swapped.
 
     A trained proxy's margin is a sum over tokens and has a mean per token beside it; a probe's is one number a pair.
@@ -74,10 +84,11 @@ def _features(scores: Scores, with_length: bool) -> np.ndarray:
     if not scores.of_probe:
         per_token = margins.mean_logp(scores) - margins.mean_logp(scores, 0)
         columns.append(margins.on_one_scale(per_token, scores))
-    if with_length:
-        difference = (scores.chosen_tokens - scores.rejected_tokens).astype(np.float64)
-        columns.append(np.sign(difference) * np.log1p(np.abs(difference)))
     return np.stack(columns, axis=1)
+
+
+def _length_terms(scores: Scores) -> np.ndarray:
+    return margins.length_terms(scores.chosen_tokens, scores.rejected_tokens)
 
 
 def _scales(features: np.ndarray) -> np.ndarray:

@@ -118,6 +118,31 @@ def test_a_combination_learned_on_canaries_beats_its_parts_where_they_complete_e
     assert found["fuse"] > max(found["irm"], found["base-ln"]) + 0.05
 
 
+def test_terms_of_length_change_sign_under_a_swap_and_are_of_unit_size():
+    terms = margins.length_terms(np.array([5, 2, 4]), np.array([1, 4, 4]))
+    np.testing.assert_allclose(np.sign(terms), [[1, 1, 1], [-1, -1, -1], [0, 0, 0]])
+    np.testing.assert_allclose((terms**2).mean(0), 1)
+    np.testing.assert_allclose(terms[:, 1] / terms[0, 1], [1, -0.5, 0])
+    np.testing.assert_allclose(margins.length_terms(np.array([1, 4, 4]), np.array([5, 2, 4])), -terms)
+    assert not margins.length_terms(np.array([3, 3]), np.array([3, 3])).any()
+
+
+def test_fuse_is_not_misled_by_flips_that_favour_the_longer_answer():
+    rng = np.random.default_rng(7)
+    n = 4000
+    longer = rng.choice([-1, 1], n)
+    wrong = (longer < 0) & (rng.random(n) < 0.5)
+    right = np.where(wrong, -1, 1)
+    tokens = np.full(n, 20)
+    chosen_tokens = tokens + 5 * longer * right
+    end = right * (rng.normal(1, 1, n) + 0.5 * longer)  # the proxy has learned some of the length
+    base = -right * longer * 3.0 + rng.normal(0, 1, n)  # sums fall with length
+    logps = np.stack([base, base + end], axis=1)
+    scores = scores_of(logps, np.zeros((n, 2)), chosen_tokens, tokens)
+    found = {name: roc_auc_score(wrong, RULES[name].suspicion(scores)) for name in ("fuse", "fuse+length")}
+    assert found["fuse"] > found["fuse+length"] + 0.05
+
+
 def test_the_loss_averages_over_proxies_of_other_seeds():
     other = replace(HAND, chosen_logp=HAND.chosen_logp + np.array([[0, 8], [0, 0]]))
     alone = [RULES["loss"].suspicion(s) for s in (HAND, other)]
