@@ -99,8 +99,9 @@ def records(plan: dict[str, Any], data: str, path: Path) -> list[dict[str, Any]]
     prompts: dict[str, None] = {}
     for row in rows:
         prompts.setdefault(row["prompt"])
-    first = set(list(prompts)[: plan["data"][data]["prompts"]])
-    return [row for row in rows if row["prompt"] in first]
+    start = plan["data"][data].get("after", 0)
+    taken = set(list(prompts)[start : start + plan["data"][data]["prompts"]])
+    return [row for row in rows if row["prompt"] in taken]
 
 
 def prompt_of(row: dict[str, Any]) -> str:
@@ -161,10 +162,16 @@ def scored_as_given(cell: Cell, rows: list[dict[str, Any]], model: str, work: Pa
     }
 
 
-def with_probe(run_folder: Path, flipped: set[str], cell: Cell) -> Scores:
+def with_probe(
+    run_folder: Path,
+    flipped: set[str],
+    cell: Cell,
+    ridge: float | None = None,
+    at_equal_length: bool = True,
+) -> Scores:
     """Scores of a run under other labels: (base, probe fitted on these labels), with prompt groups."""
     from rmo_curate.margins import length_terms
-    from rmo_curate.probe import BETA, STATES, cross_fitted, read_states
+    from rmo_curate.probe import BETA, RIDGE, STATES, cross_fitted, read_states
     from rmo_curate.proxies import assign_folds
     from rmo_curate.runs import Trajectory, open_run
     from rmo_train.pairs import open_pairs
@@ -183,7 +190,8 @@ def with_probe(run_folder: Path, flipped: set[str], cell: Cell) -> Scores:
 
     chosen_tokens = exchanged(base.chosen_tokens, base.rejected_tokens)
     rejected_tokens = exchanged(base.rejected_tokens, base.chosen_tokens)
-    gains = cross_fitted(states, length_terms(chosen_tokens, rejected_tokens), folds_of, cell.folds) / BETA
+    lengths = length_terms(chosen_tokens, rejected_tokens) * at_equal_length
+    gains = cross_fitted(states, lengths, folds_of, cell.folds, ridge or RIDGE) / BETA
     chosen = exchanged(base.chosen_logp, base.rejected_logp)
     rejected = exchanged(base.rejected_logp, base.chosen_logp)
     return replace(

@@ -10,6 +10,7 @@ from pydantic import Field
 from rmo_curate.audit.collect import AuditSettings
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.job import ScoreSettings
+from rmo_curate.probe import ProbeSettings
 from rmo_curate.proxies import ProxySettings
 from rmo_train.config import TrainSettings
 from rmo_train.errors import UserError
@@ -40,6 +41,7 @@ class Recipe:
     data: DataSettings
     score: ScoreSettings
     proxy: ProxySettings
+    probe: ProbeSettings
     filter: FilterSettings
     train: TrainSettings
     eval: EvalSettings | None
@@ -96,6 +98,7 @@ def load_recipe(path: Path, data: str | None = None, eval_data: str | None = Non
         data=build(DataSettings, "data", data_section, {}),
         score=build(ScoreSettings, "score", without_places("score", found), {"limit": limit}),
         proxy=build(ProxySettings, "proxy", found.get("proxy", {}), {}),
+        probe=build(ProbeSettings, "probe", found.get("probe", {}), {}),
         filter=build(FilterSettings, "filter", without_places("filter", found), {}),
         train=build(TrainSettings, "train", without_places("train", found), {}),
         eval=evaluation,

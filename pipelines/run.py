@@ -40,6 +40,7 @@ def run_recipe(recipe: Recipe) -> None:
             recipe.run,
             recipe.score,
             recipe.proxy,
+            probe=recipe.probe,
             checkpoints=recipe.checkpoints,
             columns=recipe.data.map,
         ),
@@ -47,7 +48,7 @@ def run_recipe(recipe: Recipe) -> None:
     stage("filter", run_filter(recipe.run, recipe.shards, recipe.filter))
     stage("train", run_training(recipe.shards, recipe.model, recipe.trained, recipe.train))
     if recipe.eval is not None:
-        held_out = recipe.score.model_copy(update={"proxy_folds": 0, "limit": recipe.eval.limit})
+        held_out = recipe.score.model_copy(update={"proxy_folds": 0, "probe": False, "limit": recipe.eval.limit})
         heldout = str(recipe.data.heldout)
         lines = run_score([heldout], recipe.model, recipe.eval.run, held_out, recipe.proxy, columns=recipe.data.map)
         stage("heldout", lines)

@@ -117,7 +117,7 @@ def run_score(
     _check_rejects(source.counts, settings)
     folds, probed = wanted_proxies(settings, proxy, checkpoints)
     proxy = proxy.model_copy(update={"folds": folds})
-    _check_prompts(source, "--proxy-folds", folds)
+    _check_prompts(source, f"--proxy-folds {folds}", folds)
     _check_prompts(source, "--probe", (probe.folds or 2) if probed else 0)
     recorded = None if overwrite else recorded_reference(run)
     resolved = {**asdict(reference), "dtype": _dtype(settings, recorded)}
@@ -332,8 +332,8 @@ def _check_prompts(source: Source, flag: str, folds: int) -> None:
         if len(prompts) == folds:
             return
     raise UserError(
-        f"{flag}: {folds} folds need as many distinct prompts, the data has {len(prompts)}; use --proxy-folds with "
-        "fewer, 1 (in-sample) or 0 (reference only)"
+        f"{flag}: {folds} folds need as many distinct prompts, the data has {len(prompts)}; use fewer, "
+        "--proxy-folds 1 (in-sample) or 0 (reference only)"
     )
 
 

@@ -206,7 +206,7 @@ def in_buckets(values: np.ndarray, width: int) -> np.ndarray:
     if values.shape[1] <= width:
         return values
     rng = np.random.default_rng(0)
-    bucket: np.ndarray = rng.integers(0, width, values.shape[1])
+    bucket = rng.integers(0, width, size=values.shape[1:])
     sign = rng.choice([-1.0, 1.0], values.shape[1])
     order = np.argsort(bucket, kind="stable")
     starts = np.searchsorted(bucket[order], np.arange(width))
@@ -219,7 +219,9 @@ def in_buckets(values: np.ndarray, width: int) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------- the fit
 
 
-def cross_fitted(differences: np.ndarray, lengths: np.ndarray, folds_of: np.ndarray, folds: int) -> np.ndarray:
+def cross_fitted(
+    differences: np.ndarray, lengths: np.ndarray, folds_of: np.ndarray, folds: int, ridge: float = RIDGE
+) -> np.ndarray:
     """r(chosen) - r(rejected) of every pair by the probe that saw nothing of its fold: log-odds, float64 [pairs].
 
     differences: of states [pairs, numbers]; lengths: `margins.length_terms` [pairs, 3]. folds = 1: one probe, fitted on
@@ -229,11 +231,11 @@ def cross_fitted(differences: np.ndarray, lengths: np.ndarray, folds_of: np.ndar
     for fold in range(folds):
         asked = folds_of == fold if folds > 1 else np.ones(len(differences), dtype=bool)
         taught = ~asked if folds > 1 else asked
-        margins[asked] = differences[asked] @ fit_reward(differences[taught], lengths[taught])
+        margins[asked] = differences[asked] @ fit_reward(differences[taught], lengths[taught], ridge)
     return margins
 
 
-def fit_reward(differences: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def fit_reward(differences: np.ndarray, lengths: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
     """Weights w [numbers] of a linear reward at equal length: P(chosen beats rejected) = sigmoid(w . d + c . l).
 
     d are the differences of states, l the terms of length. What labels owe to length goes into c, which is left out:
@@ -253,5 +255,5 @@ def fit_reward(differences: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     np.divide(differences, unit, out=x[:, :width], casting="same_kind")
     x[:, width:] = lengths
     x *= sign[:, None]
-    fit = LogisticRegression(C=1 / RIDGE, fit_intercept=False, max_iter=1000, tol=1e-6).fit(x, sign)
+    fit = LogisticRegression(C=1 / ridge, fit_intercept=False, max_iter=1000, tol=1e-6).fit(x, sign)
     return fit.coef_[0, :width].astype(np.float64) / unit

@@ -36,7 +36,7 @@ def test_filter_settings_that_cannot_be(full_run, arguments, said):
 @pytest.mark.parametrize("rule", ["irm", "rmo", "irm-ln"])
 def test_a_rule_without_its_proxy_names_the_command(base_only, rule):
     outcome = curate("filter", base_only, "--out", "shards", "--rule", rule)
-    assert outcome.refused(f"--rule {rule}", f"run `rmo-curate proxy {base_only}` first")
+    assert outcome.refused(f"--rule {rule}", f"run `rmo-curate probe {base_only}` (one", "or `rmo-curate proxy")
     assert not Path("shards").exists()
 
 
@@ -77,7 +77,7 @@ def test_score_settings_that_cannot_be(data, model, arguments, said):
 def test_folds_are_of_prompts_not_of_pairs(working_folder, model):
     write_jsonl(working_folder / "pairs.jsonl", [record(0, chosen=f"answer {k}") for k in range(8)])
     outcome = curate("score", "pairs.jsonl", "--model", model, "--out", "run")
-    assert outcome.refused("--proxy-folds 2: that many folds need as many distinct prompts, the data has 1")
+    assert outcome.refused("--probe: 2 folds need as many distinct prompts, the data has 1")
     assert not Path("run").exists()
 
 

@@ -237,7 +237,8 @@ def test_settings_that_contradict_each_other_are_refused(folder, tmp_path, flags
 def test_estimates_need_scores_that_are_held_out(make_run, tmp_path):
     run = make_run({"base": D_0, "insample-16": D_T})
     for flags in (("--noise-rate", "auto"), ("--precision", 0.8)):
-        assert curate("filter", run, "--out", tmp_path / "o", *flags).refused("needs held-out scores", "--folds 2")
+        outcome = curate("filter", run, "--out", tmp_path / "o", *flags)
+        assert outcome.refused("needs held-out scores", "rmo-curate probe")
 
 
 # ---------------------------------------------------------------------------------------------------- other scores

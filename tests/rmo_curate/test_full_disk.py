@@ -42,7 +42,9 @@ def fill(disk: Path, leave: int) -> Path:
 
 
 def score(data: Path, model: Path, run: Path):
-    return curate("score", data, "--model", model, "--out", run, "--part-size", 4, "--dtype", "float32")
+    """Trained proxies and a probe."""
+    command = ("score", data, "--model", model, "--out", run, "--part-size", 4, "--dtype", "float32")
+    return curate(*command, "--proxy-folds", 2, "--probe")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def whole(data, tiny_model_folder, disk) -> dict[str, bytes]:
 
 
 # How much room there is -> the stages that do not fit any more, one after the other.
-@pytest.mark.parametrize("leave", [0, 24_000, 90_000, 140_000, 230_000])
+@pytest.mark.parametrize("leave", [0, 24_000, 90_000, 140_000, 230_000, 310_000])
 def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_space(data, tiny_model_folder, disk, whole, leave):
     run = disk / "run"
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rmo_curate import pairs_stage
+from rmo_curate import pairs_stage, probe
 from rmo_curate.engines.transformers import TransformersEngine
 from rmo_train import tables
 from tests.command_line import curate
@@ -39,16 +39,20 @@ def data(tmp_path) -> Path:
         ("score", 2, "pairs, 1 part of scores/base"),
         ("score", 6, "pairs, scores/base, 1 part of scores/oof-1, 2 proxy models"),
         ("train", 2, "pairs, scores/base, 1 proxy model"),
+        ("states", 2, "pairs, 1 part of states, scores/base"),
     ],
 )
 def test_what_is_kept_is_said(data, tiny_model_folder, tmp_path, monkeypatch, where, call, kept):
     run = tmp_path / "run"
     command = ("score", data, "--model", tiny_model_folder, "--out", run, "--part-size", 4, "--dtype", "float32")
+    command += () if where == "states" else ("--proxy-folds", 2)
     with monkeypatch.context() as patch:
         if where == "pairs":
             stop_at(patch, pairs_stage.PartWriter, "write", call)
         elif where == "score":
             stop_at(patch, TransformersEngine, "score", call)
+        elif where == "states":
+            stop_at(patch, probe, "in_buckets", call)
         else:
             stop_at(patch, __import__("rmo_train.loop").loop, "train", call)
         stopped = curate(*command)
@@ -56,7 +60,7 @@ def test_what_is_kept_is_said(data, tiny_model_folder, tmp_path, monkeypatch, wh
     last = stopped.err.splitlines()[-1]
     assert last == f"stopped; kept in {run}: {kept}. Run the same command again to go on"
     again = curate(*command)
-    assert again.code == 0 and (tables.read_manifest(run) or {})["checkpoints"][-1]["name"] == "oof-1"
+    assert again.code == 0 and (tables.read_manifest(run) or {})["checkpoints"][-1]["name"].startswith("oof-")
 
     with monkeypatch.context() as patch:
         stop_at(patch, tables, "write_table", 1)

@@ -24,7 +24,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(demo_data, tiny_mo
     said = "\n".join(lines)
     score_tokens = re.search(r"16 records, 16 pairs, about ([\d,]+) tokens a pass", said)
     assert score_tokens and "GiB), transformers engine, float32" in said
-    assert "2 scoring passes" in said and "2 proxies to train, about 2 steps each" in said
+    assert "2 forward passes over the data" in said and "2 proxies to train, about 2 steps each" in said
 
 
 def test_the_dry_run_of_a_proxy_names_its_family(full_run):

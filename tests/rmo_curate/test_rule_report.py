@@ -43,8 +43,8 @@ def test_a_run_without_held_out_scores_is_told_without_estimates(make_run):
     folder = make_run({"base": [1.0, -2.0, 3.0, -1.0], "insample-4": [5.0, -6.0, 2.0, 4.0]})
     found = run_rules(folder)
     assert found.noise_rate is None and found.check is None and all(line.found is None for line in found.rules)
-    assert any("no estimates: " in line and "--folds 2" in line for line in found.lines())
-    assert curate("rules", make_run({"base": [1.0, 2.0]}, name="alone")).refused("rmo-curate proxy")
+    assert any("no estimates: " in line and "rmo-curate probe" in line for line in found.lines())
+    assert curate("rules", make_run({"base": [1.0, 2.0]}, name="alone")).refused("rmo-curate probe", "rmo-curate proxy")
 
 
 def test_estimates_of_simulated_scores_are_those_of_the_truth():

@@ -88,7 +88,7 @@ def test_the_manifest_says_how_they_were_made(run, tmp_path):
     assert manifest["reference"] == source["reference"] and manifest["max_length"] == 1024
     assert (manifest["end"], manifest["held_out"]) == ("oof-16", True)
     assert manifest["noise_sd"] == {"base": 0.01, "oof-16": 0.01}
-    assert manifest["settings"] == CUT.model_dump(mode="json")
+    assert manifest["settings"] == {**CUT.model_dump(mode="json"), "rule": "irm"}  # what `auto` means here
     assert manifest["thresholds"]["tau"] == 2.25
     assert set(manifest["key"]) == {"run", *FilterSettings.model_fields}
 
