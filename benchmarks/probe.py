@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks.detect import HERE, Cell, Truth, flipped_ids, records, scored_as_given, with_probe
+from benchmarks.cells import Cell, flipped_ids, records, scored_as_given, with_probe
+from benchmarks.detect import HERE, Truth
 from benchmarks.detection import auroc, length_strata_of, matched_auroc, precision_at
 from benchmarks.environment import environment
 from rmo_train.tables import write_json

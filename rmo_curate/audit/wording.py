@@ -189,7 +189,7 @@ def sentences(
 def warning(folder: Path, end: Checkpoint | None) -> str:
     if end is None or end.held_out:
         return ""
-    remedy = f"For scores that were, run `rmo-curate proxy {quoted(folder)} --folds 2` and audit again."
+    remedy = f"For scores that were, run `rmo-curate probe {quoted(folder)}` and audit again."
     if end.held_out is False:
         return (
             f"These scores were not held out: {end.name} was trained on the very pairs that it judges. It can memorise "
