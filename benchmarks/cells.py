@@ -142,10 +142,8 @@ def with_probe(
     flipped: set[str],
     cell: Cell,
     ridge: float | None = None,
-    at_equal_length: bool = True,
 ) -> Scores:
     """Scores of a run under other labels: (base, probe fitted on these labels), with prompt groups."""
-    from rmo_curate.margins import length_terms
     from rmo_curate.probe import BETA, RIDGE, STATES, cross_fitted, read_states
     from rmo_curate.proxies import assign_folds
     from rmo_curate.runs import Trajectory, open_run
@@ -165,8 +163,7 @@ def with_probe(
 
     chosen_tokens = exchanged(base.chosen_tokens, base.rejected_tokens)
     rejected_tokens = exchanged(base.rejected_tokens, base.chosen_tokens)
-    lengths = length_terms(chosen_tokens, rejected_tokens) * at_equal_length
-    gains = cross_fitted(states, lengths, folds_of, cell.folds, ridge or RIDGE) / BETA
+    gains = cross_fitted(states, folds_of, cell.folds, ridge or RIDGE) / BETA
     chosen = exchanged(base.chosen_logp, base.rejected_logp)
     rejected = exchanged(base.rejected_logp, base.chosen_logp)
     return replace(

@@ -3,8 +3,7 @@
 A reward r tilts the reference to the policy pi(y|x) ~ pi_0(y|x) exp(r(x, y) / beta), the optimum of DPO's objective
 (Rafailov et al. 2023, eq. 4 and 5); its margin is D_T - D_0 = (r(chosen) - r(rejected)) / beta, whatever the constant
 of the prompt. So a linear reward, learned by logistic regression from which answer was chosen, gives log-probs as a
-trained proxy does, and every rule reads them alike. Lengths are held fixed in the fit, so that it is no reward for
-length. That hidden states hold such a reward: Guo et al. 2025 (ELHSR).
+trained proxy does, and every rule reads them alike. That hidden states hold such a reward: Guo et al. 2025 (ELHSR).
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from rmo_curate.margins import length_terms
 from rmo_curate.proxies import assign_folds, begin_family, family_of, write_split
 from rmo_curate.scoring import in_group_order, part_bounds, score_table
 from rmo_train.pairs import PairData
@@ -102,8 +100,7 @@ def write_scores(
     """Fit the probes on the states that the manifest `states` lists, and write what they make of each pair."""
     for name in writer.repaired:
         say(f"{writer.folder}: {name} was damaged and is scored again")
-    lengths = length_terms(data.chosen.lengths, data.rejected.lengths)
-    margins = cross_fitted(read_states(run, states, data), lengths, family.folds_of, family.folds) / BETA
+    margins = cross_fitted(read_states(run, states, data), family.folds_of, family.folds) / BETA
     logps = tilted(data, margins)
     rows = in_group_order(data.groups)
     for n, (start, end) in enumerate(part_bounds(data.groups[rows], part_size)):
@@ -219,41 +216,32 @@ def in_buckets(values: np.ndarray, width: int) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------- the fit
 
 
-def cross_fitted(
-    differences: np.ndarray, lengths: np.ndarray, folds_of: np.ndarray, folds: int, ridge: float = RIDGE
-) -> np.ndarray:
+def cross_fitted(differences: np.ndarray, folds_of: np.ndarray, folds: int, ridge: float = RIDGE) -> np.ndarray:
     """r(chosen) - r(rejected) of every pair by the probe that saw nothing of its fold: log-odds, float64 [pairs].
 
-    differences: of states [pairs, numbers]; lengths: `margins.length_terms` [pairs, 3]. folds = 1: one probe, fitted on
-    all pairs and asked of them.
+    differences: of states [pairs, numbers]. folds = 1: one probe, fitted on all pairs and asked of them.
     """
     margins = np.empty(len(differences))
     for fold in range(folds):
         asked = folds_of == fold if folds > 1 else np.ones(len(differences), dtype=bool)
         taught = ~asked if folds > 1 else asked
-        margins[asked] = differences[asked] @ fit_reward(differences[taught], lengths[taught], ridge)
+        margins[asked] = differences[asked] @ fit_reward(differences[taught], ridge)
     return margins
 
 
-def fit_reward(differences: np.ndarray, lengths: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
-    """Weights w [numbers] of a linear reward at equal length: P(chosen beats rejected) = sigmoid(w . d + c . l).
+def fit_reward(differences: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
+    """Weights w [numbers] of a linear reward: P(chosen beats rejected) = sigmoid(w . difference), with a ridge.
 
-    d are the differences of states, l the terms of length. What labels owe to length goes into c, which is left out:
-    without l, labels that favour the longer answer, or flips that do, would teach w to read length from the states.
-
-    The ridge is on w for states of unit size over the root of their number, and on c: a prior that depends on neither
-    the width of the model nor the number of pairs. There is no intercept: a swapped pair has the mirrored margin. Half
-    of the pairs are handed over swapped, because the library asks for both classes; the loss is the same.
+    The ridge is on weights of states of unit size, divided by the root of their number: a prior that depends on
+    neither the width of the model nor the number of pairs. There is no intercept: a swapped pair has the mirrored
+    margin. Half of the pairs are handed over swapped, because the library asks for both classes; the loss is the same.
     """
     from sklearn.linear_model import LogisticRegression
 
-    n, width = differences.shape
-    size = np.sqrt(np.einsum("nd,nd->d", differences, differences, dtype=np.float64) / n)
-    unit = np.where(size > 0, size, 1.0) * np.sqrt(width)
-    sign = np.where(np.arange(n) % 2, -1, 1)
-    x = np.empty((n, width + lengths.shape[1]), dtype=np.float32)
-    np.divide(differences, unit, out=x[:, :width], casting="same_kind")
-    x[:, width:] = lengths
+    size = np.sqrt(np.einsum("nd,nd->d", differences, differences, dtype=np.float64) / len(differences))
+    unit = np.where(size > 0, size, 1.0) * np.sqrt(differences.shape[1])
+    sign = np.where(np.arange(len(differences)) % 2, -1, 1)
+    x = differences / unit.astype(np.float32)
     x *= sign[:, None]
     fit = LogisticRegression(C=1 / ridge, fit_intercept=False, max_iter=1000, tol=1e-6).fit(x, sign)
-    return fit.coef_[0, :width].astype(np.float64) / unit
+    return fit.coef_[0].astype(np.float64) / unit

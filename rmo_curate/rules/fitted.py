@@ -57,34 +57,46 @@ def fuse_length(scores: Scores) -> Statistic:
 def _fused(scores: Scores, *, with_length: bool) -> Statistic:
     """The combination of features that best tells pairs as given from swapped ones, for each fold from the others.
 
-    Lengths are always in the fit. Where labels favour the longer answer, its terms take that up, and the margins keep
-    the weights that they have among answers of like length; `with_length` says whether the terms count in the end.
+    Lengths are kept apart in two ways. What T's margins share with them, by least squares, is taken out: a proxy that
+    learned from labels that favour the longer answer says it again. And their terms are in the fit, so that margins
+    keep the weights that they have among answers of like length; `with_length` says whether the terms count in the end.
     """
     assert scores.groups is not None
-    unit = _scales(_features(scores))
-    features = np.hstack([_features(scores) / unit, _length_terms(scores)])
+    shared = _shared_with_length(scores)
+    unit = _scales(_features(scores, shared))
+    features = np.hstack([_features(scores, shared) / unit, _length_terms(scores)])
     fold = scores.groups % FOLDS
     known = np.isfinite(features).all(axis=1)
     weights = np.stack([fit_logistic(features[known & (fold != k)], RIDGE) for k in range(FOLDS)])
 
     def suspicion(these: Scores) -> np.ndarray:
-        values, n = _features(these) / unit, len(unit)
+        values, n = _features(these, shared) / unit, len(unit)
         s = -np.einsum("nf,nf->n", values, weights[fold, :n])
         return s - np.einsum("nf,nf->n", _length_terms(these), weights[fold, n:]) if with_length else s
 
     return suspicion
 
 
-def _features(scores: Scores) -> np.ndarray:
-    """[pairs, features]: each changes its sign when the pair is swapped.
-
-    A trained proxy's margin is a sum over tokens and has a mean per token beside it; a probe's is one number a pair.
-    """
-    columns = [scaled_irm(scores), margins.logp(scores, 0), margins.mean_logp(scores, 0)]
+def _of_proxy(scores: Scores) -> np.ndarray:
+    """T's margins: [pairs, 1 or 2]. A trained proxy's is a sum over tokens, and has a mean per token beside it; a
+    probe's is one number a pair."""
+    columns = [scaled_irm(scores)]
     if not scores.of_probe:
-        per_token = margins.mean_logp(scores) - margins.mean_logp(scores, 0)
-        columns.append(margins.on_one_scale(per_token, scores))
+        columns.append(margins.on_one_scale(margins.mean_logp(scores) - margins.mean_logp(scores, 0), scores))
     return np.stack(columns, axis=1)
+
+
+def _shared_with_length(scores: Scores) -> np.ndarray:
+    """What T's margins have of each term of length, by least squares: [terms, margins]."""
+    margin = _of_proxy(scores)
+    known = np.isfinite(margin).all(axis=1)
+    return np.linalg.lstsq(_length_terms(scores)[known], margin[known], rcond=None)[0]
+
+
+def _features(scores: Scores, shared: np.ndarray) -> np.ndarray:
+    """[pairs, features]: each changes its sign when the pair is swapped."""
+    beyond_length = _of_proxy(scores) - _length_terms(scores) @ shared
+    return np.column_stack([beyond_length, margins.logp(scores, 0), margins.mean_logp(scores, 0)])
 
 
 def _length_terms(scores: Scores) -> np.ndarray:

@@ -17,7 +17,6 @@ from rmo_curate import margins
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.filtering import run_filter
 from rmo_curate.job import run_probe
-from rmo_curate.margins import length_terms
 from rmo_curate.noise_rate import Resampled
 from rmo_curate.probe import RIDGE, ProbeSettings, cross_fitted, fit_reward, in_buckets, read_states
 from rmo_curate.proxies import ProxySettings
@@ -33,17 +32,14 @@ DEFAULT = {"proxy": ProxySettings(), "proxy_folds": None}  # `score` where nothi
 KILLS = ("states/.part-00002", "states/.manifest", "oof-probe/.part-00001", "oof-probe/.manifest", "run/.manifest")
 
 
-def planted(n: int = 1200, width: int = 40, flipped: float = 0.2, seed: int = 0):
-    """(differences of states [n, width], terms of length [n, 3], which labels are flipped): the better answer has the
-    larger w . state, and one state is the length."""
+def planted(n: int = 1200, width: int = 40, flipped: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(differences of states [n, width], which labels are flipped): the better answer has the larger w . state."""
     rng = np.random.default_rng(seed)
-    w = rng.normal(size=width) * (np.arange(width) > 0)
+    w = rng.normal(size=width)
     x = rng.normal(size=(n, width)) * rng.uniform(0.1, 50, width)  # dimensions of very different size
-    tokens = np.round(20 * x[:, 0] / x[:, 0].std())
     better = np.sign(x / x.std(0) @ w + rng.normal(size=n))
     wrong = rng.random(n) < flipped
-    sign = np.where(wrong, -better, better)
-    return (x * sign[:, None]).astype(np.float32), length_terms(tokens * sign, np.zeros(n)), wrong
+    return (x * np.where(wrong, -better, better)[:, None]).astype(np.float32), wrong
 
 
 def folds_of(n: int, folds: int) -> np.ndarray:
@@ -54,46 +50,34 @@ def folds_of(n: int, folds: int) -> np.ndarray:
 
 
 def test_the_reward_is_the_minimum_of_the_ridged_logistic_loss():
-    x, lengths, _ = planted(200, 6)
+    x, _ = planted(200, 6)
     unit = np.sqrt((x.astype(np.float64) ** 2).mean(0)) * np.sqrt(6)
-    both = np.hstack([x / unit, lengths])
 
     def loss(w):
-        return np.logaddexp(0, -both @ w).sum() + RIDGE / 2 * w @ w
+        return np.logaddexp(0, -(x / unit) @ w).sum() + RIDGE / 2 * w @ w
 
-    expected = minimize(loss, np.zeros(9), tol=1e-12).x[:6] / unit
-    np.testing.assert_allclose(fit_reward(x, lengths), expected, rtol=5e-3, atol=1e-4 * np.abs(expected).max())
+    expected = minimize(loss, np.zeros(6), tol=1e-12).x / unit
+    np.testing.assert_allclose(fit_reward(x), expected, rtol=2e-3)
 
 
 def test_a_planted_reward_finds_flipped_labels():
-    x, lengths, wrong = planted()
+    x, wrong = planted()
     for folds in (10, 1):  # in-sample, too: few dimensions memorise little
-        assert roc_auc_score(wrong, -cross_fitted(x, lengths, folds_of(len(x), folds), folds)) > 0.9
-
-
-def test_flips_that_favour_the_longer_answer_do_not_teach_a_reward_for_length():
-    x, lengths, _ = planted(flipped=0)
-    wrong = (lengths[:, 0] < 0) & (np.random.default_rng(1).random(len(x)) < 0.6)  # the shorter one had won
-    sign = np.where(wrong, -1, 1)[:, None]
-    x, lengths, folds = (x * sign).astype(np.float32), lengths * sign, folds_of(len(x), 10)
-    found, unaware = (cross_fitted(x, terms, folds, 10) for terms in (lengths, np.zeros_like(lengths)))
-    assert roc_auc_score(wrong, -found) > roc_auc_score(wrong, -unaware) + 0.05
-    assert abs(np.corrcoef(found, lengths[:, 1])[0, 1]) < abs(np.corrcoef(unaware, lengths[:, 1])[0, 1]) - 0.2
+        assert roc_auc_score(wrong, -cross_fitted(x, folds_of(len(x), folds), folds)) > 0.9
 
 
 def test_no_probe_hears_the_labels_of_the_fold_that_it_judges():
-    x, lengths, _ = planted(300)
+    x, _ = planted(300)
     folds = folds_of(300, 3)
-    found = cross_fitted(x, lengths, folds, 3)
-    swapped = np.where(folds == 1, -1, 1)[:, None]
-    again = cross_fitted((x * swapped).astype(np.float32), lengths * swapped, folds, 3)
-    np.testing.assert_array_equal(again[folds == 1], -found[folds == 1])
+    found = cross_fitted(x, folds, 3)
+    swapped = np.where(folds == 1, -1, 1)[:, None].astype(np.float32)
+    np.testing.assert_array_equal(cross_fitted(x * swapped, folds, 3)[folds == 1], -found[folds == 1])
 
 
 def test_states_of_another_size_change_nothing():
-    x, lengths, _ = planted(300)
+    x, _ = planted(300)
     powers = 2.0 ** np.random.default_rng(1).integers(-6, 6, x.shape[1])  # exact in float32
-    one, other = (cross_fitted(s.astype(np.float32), lengths, folds_of(300, 3), 3) for s in (x, x * powers))
+    one, other = (cross_fitted(s.astype(np.float32), folds_of(300, 3), 3) for s in (x, x * powers))
     np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-4)
 
 
@@ -174,10 +158,9 @@ def test_margins_are_those_of_a_reward_on_the_states(probed):
     run = open_run(probed)
     found = run.scores(run.trajectory())
     manifest = tables.read_manifest(probed / "states")
-    data = open_pairs(probed)
-    states = read_states(probed, manifest, data)
+    states = read_states(probed, manifest, open_pairs(probed))
     assert manifest["width"] == states.shape[1] == 2 * 32  # two layers of the tiny model
-    expected = cross_fitted(states, length_terms(data.chosen.lengths, data.rejected.lengths), found.fold, 10) / 0.1
+    expected = cross_fitted(states, found.fold, 10) / 0.1
     np.testing.assert_allclose(margins.reward(found), expected, atol=1e-9)
     mean = (found.chosen_logp + found.rejected_logp) / 2
     np.testing.assert_allclose(mean[:, 1], mean[:, 0], rtol=1e-12)  # a tilt moves the answers of a pair apart

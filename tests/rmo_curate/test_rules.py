@@ -143,6 +143,18 @@ def test_fuse_is_not_misled_by_flips_that_favour_the_longer_answer():
     assert found["fuse"] > found["fuse+length"] + 0.05
 
 
+def test_fuse_does_not_follow_a_proxy_whose_margin_is_mere_length():
+    rng = np.random.default_rng(8)
+    n = 2000
+    tokens = rng.integers(5, 60, (2, n))
+    length = margins.length_terms(*tokens) @ [1.0, 2.0, 3.0]
+    base = rng.normal(1, 1, n)
+    scores = scores_of(np.stack([base, base + length], axis=1), np.zeros((n, 2)), *tokens)
+    scores = replace(scores, of_probe=True)
+    assert abs(np.corrcoef(RULES["fuse"].suspicion(scores), length)[0, 1]) < 0.3  # base per token has some
+    assert abs(np.corrcoef(RULES["irm"].suspicion(scores), length)[0, 1]) > 0.99
+
+
 def test_the_loss_averages_over_proxies_of_other_seeds():
     other = replace(HAND, chosen_logp=HAND.chosen_logp + np.array([[0, 8], [0, 0]]))
     alone = [RULES["loss"].suspicion(s) for s in (HAND, other)]
