@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.cells import read_scores
 from benchmarks.environment import environment
 from pipelines.recipe import Recipe, load_recipe
 from pipelines.run import run_recipe
+from rmo_curate.rule_report import LEFT_OUT
 from rmo_curate.rules import RULES
-from rmo_curate.runs import open_run
 from rmo_train.tables import read_json, read_manifest, write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -30,15 +31,16 @@ def detection(recipe: Recipe, truth: Path) -> dict[str, Any]:
     from sklearn.metrics import roc_auc_score
 
     rows = {row["id"]: row for row in map(json.loads, truth.read_text(encoding="utf-8").splitlines())}
-    run = open_run(recipe.run)
-    scores = run.scores(run.trajectory())
-    ids = run.pairs(["id"])["id"].to_pylist()
+    scores = read_scores(recipe.run)
+    assert scores.ids is not None
+    ids = scores.ids.to_pylist()
     flipped = np.array([rows[i]["flipped"] for i in ids])
     clear = ~np.array([rows[i]["tie"] for i in ids])
     found: dict[str, Any] = {"pairs": len(ids), "flipped": int(flipped.sum())}
-    statistics = {name: rule.suspicion(scores) for name, rule in RULES.items() if name != "none"}
-    statistics["length"] = (scores.rejected_tokens - scores.chosen_tokens).astype(float)
-    for name, s in statistics.items():
+    for name, rule in RULES.items():
+        if name in LEFT_OUT or (rule.needs_groups and scores.groups is None):
+            continue
+        s = rule.suspicion(scores)
         found[name] = {
             "auroc": float(roc_auc_score(flipped, s)),
             "auroc_clear": float(roc_auc_score(flipped[clear], s[clear])),

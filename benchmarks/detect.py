@@ -39,12 +39,12 @@ from benchmarks.cells import (
 from benchmarks.detect_table import tables
 from benchmarks.detection import DRAWS, auroc, calibration_error, figures, length_strata_of, matched_difference
 from benchmarks.environment import environment
+from rmo_curate.rule_report import LEFT_OUT
 from rmo_curate.runs import Scores
 from rmo_train.tables import write_json
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "detect"
-LEFT_OUT = ("none", "score")
 COMPARED = (("fuse", "irm"), ("fuse", "length"), ("irm", "length"), ("fuse", "rmo"), ("irm", "rmo"))
 HIGH_Q = 0.95  # the filter's default
 
