@@ -5,9 +5,10 @@ likely a flipped one, so the share of negative margins there tends to the noise 
 
     P(x > 0 | |x|) = (1 - eps) sigma(k |x|) + eps (1 - sigma(k |x|))
 
-(eps, k) maximise its likelihood on a grid. Nothing is assumed of how margins are distributed, only that the log-odds of
-a right order grow in proportion to the margin, as they do for mirrored normals; a mixture of normals, fitted to the
-margins themselves, takes their heavy tails for right labels.
+The estimate is eps's posterior mean on a grid of (eps, k), each as likely as any other before the data are seen: where
+margins tell little, the likeliest eps is often an end of the grid, and the mean is not. Nothing is assumed of how
+margins are distributed, only that the log-odds of a right order grow in proportion to the margin, as they do for
+mirrored normals; a mixture of normals, fitted to the margins themselves, takes their heavy tails for right labels.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ class Binned:
         of[np.argsort(size, kind="stable")] = np.arange(len(margin)) * bins // max(1, len(margin))
         return cls(of, np.bincount(of, size, bins) / np.bincount(of, minlength=bins), margin > 0)
 
-    def fits(self, weights: list[np.ndarray]) -> list[LabelNoise]:
-        """The likeliest noise under each of the weights [margins]."""
+    def posteriors(self, weights: list[np.ndarray]) -> list[tuple[LabelNoise, np.ndarray]]:
+        """Under each of the weights [margins]: the noise by its posterior means, and P(eps) at each of `RATES`."""
         sure = 1 / (1 + np.exp(-np.clip(SLOPES[:, None] * self.size, 0, 500)))
         right = (RATES[:, None, None] + (1 - 2 * RATES[:, None, None]) * sure).reshape(-1, len(self.size))
         with np.errstate(divide="ignore"):
@@ -77,22 +78,27 @@ class Binned:
         found = []
         for weight in weights:
             above, all_ = (np.bincount(self.of, w, len(self.size)) for w in (weight * self.positive, weight))
-            rate, slope = divmod(int((log_right @ above + log_wrong @ (all_ - above)).argmax()), len(SLOPES))
-            found.append(LabelNoise(float(RATES[rate]), float(SLOPES[slope])))
+            likelihood = (log_right @ above + log_wrong @ (all_ - above)).reshape(len(RATES), len(SLOPES))
+            posterior = np.exp(likelihood - likelihood.max())
+            posterior /= posterior.sum()
+            of_rate, of_slope = posterior.sum(1), posterior.sum(0)
+            noise = LabelNoise(float(of_rate @ RATES), float(np.exp(of_slope @ np.log(SLOPES))))
+            found.append((noise, of_rate))
         return found
 
 
 def fit_noise(margin: np.ndarray) -> LabelNoise:
     """The noise of the finite margins [pairs]."""
     known = margin[np.isfinite(margin)]
-    return Binned.from_margins(known).fits([np.ones(len(known))])[0]
+    return Binned.from_margins(known).posteriors([np.ones(len(known))])[0][0]
 
 
 class Resampled:
     """The noise rate of held-out margins, and of resampled prompts: what canaries are computed with.
 
     `group` is the bundle of prompts [known pairs] that a pair is drawn with; `times` how often each is drawn [draws,
-    bundles]; `rates` the noise rate under each draw.
+    bundles]; `rates` a noise rate drawn from the posterior under each draw, so that intervals know of both: which
+    prompts there are, and how much their margins tell.
     """
 
     def __init__(self, scores: Scores, draws: int = DRAWS, seed: int = 0):
@@ -110,12 +116,13 @@ class Resampled:
             [np.bincount(rng.integers(0, self.size, self.size), minlength=self.size) for _ in range(draws)]
         )
         binned = Binned.from_margins(margin[self.known])
-        value, *drawn = binned.fits(
+        (noise, _), *drawn = binned.posteriors(
             [np.ones(len(self.group)), *(times[self.group].astype(float) for times in self.times)]
         )
-        self.rates = np.array([noise.rate for noise in drawn])
+        below = np.cumsum([posterior for _, posterior in drawn], axis=1)
+        self.rates = RATES[np.minimum((below < rng.random((draws, 1))).sum(1), len(RATES) - 1)]
         low, high = np.quantile(self.rates, [0.025, 0.975])
-        self.rate = Interval(value.rate, float(low), float(high))
+        self.rate = Interval(noise.rate, float(low), float(high))
 
 
 def require_held_out(scores: Scores) -> None:
