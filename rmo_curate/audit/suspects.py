@@ -87,7 +87,8 @@ def reasons_to_look(
 ) -> tuple[str, ...]:
     """Why a pair is suspect, in sentences, from its reward margins (one per checkpoint) and those of all at the end.
 
-    `population` is the end's reward margin of every scored pair [n]; `moved_by` names what moved the model there.
+    `population` is the end's reward margin of every scored pair [n]; `moved_by` says what moved how,
+    up to the number.
     """
     said = []
     end = rewards[-1]
@@ -95,7 +96,7 @@ def reasons_to_look(
         lower_than = float((population > end).mean())
         direction = "the rejected answer" if end < 0 else "the chosen answer"
         said.append(
-            f"{moved_by} moved the model {magnitude(abs(end))} nats towards {direction}; "
+            f"{moved_by} {magnitude(abs(end))} nats towards {direction}; "
             f"{percent(lower_than)} of the scored pairs have a higher reward margin."
         )
         if len(rewards) > 2:

@@ -151,12 +151,14 @@ def noise_sentences(estimated: Estimates) -> tuple[str, ...]:
 
 
 def moved_by(end: Checkpoint | None) -> str:
-    """What moved the model between the base and the end, as the subject of a sentence."""
+    """What moved the model between the base and the end: the beginning of a sentence, up to how far."""
+    if end is not None and end.is_probe:
+        return f"A probe fitted on {'other prompts' if end.held_out else 'this data, this pair included,'} points"
     if end is not None and end.held_out:
-        return "Training on other prompts"
+        return "Training on other prompts moved the model"
     if end is not None and end.held_out is False:
-        return "Training on this data, this pair included,"
-    return f"Training up to {end.name if end else 'the end'}"
+        return "Training on this data, this pair included, moved the model"
+    return f"Training up to {end.name if end else 'the end'} moved the model"
 
 
 def lead(counts: Counts, end: Checkpoint | None, share_against: float) -> str:
