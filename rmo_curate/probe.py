@@ -27,6 +27,8 @@ from rmo_train.tables import MANIFEST, SCORE_SCHEMA, PartWriter, iter_parts, mak
 STATES = "states"  # in a run folder: what probes are fitted on
 STATE_SCHEMA = pa.schema([("id", pa.string()), ("difference", pa.list_(pa.float16()))])
 WIDEST = 4096  # numbers kept of a pair; more are added up in this many buckets
+NARROWEST = 256
+NUMBERS = 500_000_000  # kept of all pairs together: 2 GB while probes are fitted, and as much again for a fold
 FOLDS = 10  # a fit takes seconds, so nearly all of the data can teach each of them
 RIDGE = 3.0  # of the weights, on states of unit size over the root of their number
 BETA = 0.1  # DPO's, which the proxies are trained with by default
@@ -64,7 +66,7 @@ def plan_probe(run: Path, data: PairData, settings: ProbeSettings, pairs_sha: st
     folds_of = assign_folds(data.groups, folds, settings.seed)
     reference = {k: v for k, v in data.reference.items() if k != "name"}
     key = {
-        "probe": {"ridge": RIDGE, "widest": WIDEST, "beta": BETA},
+        "probe": {"ridge": RIDGE, "widest": widest(len(data)), "beta": BETA},
         "folds": folds,
         "seed": settings.seed,
         "pairs": pairs_sha,
@@ -72,6 +74,11 @@ def plan_probe(run: Path, data: PairData, settings: ProbeSettings, pairs_sha: st
     }
     name, order = family_of(run, key)
     return ProbeFamily(name, order, key, folds, folds_of)
+
+
+def widest(pairs: int) -> int:
+    """The most numbers that are kept of a pair: fewer where there are many pairs, so that all fit into memory."""
+    return max(NARROWEST, min(WIDEST, NUMBERS // pairs))
 
 
 def fit_probe(
@@ -158,7 +165,8 @@ def write_states(
     run: Path, data: PairData, family: dict[str, Any], part_size: int, states_of: Callable[[], StatesOf]
 ) -> dict[str, Any]:
     """RUN/states: one row a scorable pair, part by part; returns the manifest. Shared by probes of any split."""
-    key = {name: family[name] for name in ("pairs", "reference")} | {"widest": WIDEST, "part_size": part_size}
+    width = family["probe"]["widest"]
+    key = {name: family[name] for name in ("pairs", "reference")} | {"widest": width, "part_size": part_size}
     writer = PartWriter(run / STATES, STATES, key, STATE_SCHEMA)
     if writer.manifest is not None:
         return writer.manifest
@@ -173,7 +181,7 @@ def write_states(
                 bar.advance(len(part))
                 continue
             assert read is not None
-            differences = in_buckets(read(part, bar.advance), WIDEST)
+            differences = in_buckets(read(part, bar.advance), width)
             limit = np.finfo(np.float16).max
             stored = np.clip(differences, -limit, limit).astype(np.float16)
             offsets = np.arange(len(part) + 1, dtype=np.int32) * stored.shape[1]

@@ -18,7 +18,7 @@ from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.filtering import run_filter
 from rmo_curate.job import run_probe
 from rmo_curate.noise_rate import Resampled
-from rmo_curate.probe import RIDGE, ProbeSettings, cross_fitted, fit_reward, in_buckets, read_states
+from rmo_curate.probe import RIDGE, ProbeSettings, cross_fitted, fit_reward, in_buckets, read_states, widest
 from rmo_curate.proxies import ProxySettings
 from rmo_curate.rules import RULES
 from rmo_curate.run_folder import run_status
@@ -89,6 +89,10 @@ def test_buckets_add_up_and_never_more_than_asked_for(numbers: int, width: int):
     np.testing.assert_allclose(in_buckets(-x, width), -found)
     if numbers > width == 1:  # one bucket: a signed sum of everything
         assert np.abs(found).max() <= np.abs(x).sum(1).max() + 1e-5
+
+
+def test_many_pairs_keep_fewer_numbers_each():
+    assert [widest(n) for n in (1, 100_000, 1_000_000, 100_000_000)] == [4096, 4096, 500, 256]
 
 
 def test_inner_products_survive_the_buckets():
