@@ -36,7 +36,8 @@ def test_filter_settings_that_cannot_be(full_run, arguments, said):
 @pytest.mark.parametrize("rule", ["irm", "rmo", "irm-ln"])
 def test_a_rule_without_its_proxy_names_the_command(base_only, rule):
     outcome = curate("filter", base_only, "--out", "shards", "--rule", rule)
-    assert outcome.refused(f"--rule {rule}", f"run `rmo-curate probe {base_only}` (one", "or `rmo-curate proxy")
+    commands = f"run `rmo-curate probe {base_only}` (one forward pass) or `rmo-curate proxy {base_only}` first"
+    assert outcome.refused(f"--rule {rule}", commands)
     assert not Path("shards").exists()
 
 
