@@ -16,7 +16,7 @@ from rmo_curate.engines.transformers import TransformersEngine
 from rmo_curate.engines.vllm import VllmEngine
 from rmo_curate.estimate import cost_line, dry_run_lines
 from rmo_curate.pairs_stage import TOO_LONG, write_pairs
-from rmo_curate.probe import ProbeSettings, fit_probe, plan_probe, states_of_model
+from rmo_curate.probe import ProbeSettings, fit_probe, plan_probe
 from rmo_curate.proxies import Family, ProxySettings, begin_family, family_stages, plan_family, train_family
 from rmo_curate.run_folder import (
     check_reference,
@@ -168,7 +168,7 @@ def run_score(
         if family is not None:
             _proxy_stage(run, model, family, settings)
         if probed:
-            _probe_stage(run, model, probe, settings.part_size)
+            _probe_stage(run, model, probe, settings)
         return summary(run)
 
 
@@ -197,7 +197,7 @@ def run_probe(run: Path, settings: ProbeSettings, *, dry_run: bool = False) -> l
         if dry_run:
             family = plan_probe(run, open_pairs(run), settings, _pairs_sha(run))
             return [f"would read hidden states in one pass and fit {family.folds} linear probes, as {family.name}"]
-        _probe_stage(run, manifest["reference"]["name"], settings, _part_size(run))
+        _probe_stage(run, manifest["reference"]["name"], settings, ScoreSettings(part_size=_part_size(run)))
         return summary(run)
 
 
@@ -213,11 +213,15 @@ def _proxy_stage(run: Path, model: str, family: Family, settings: ScoreSettings)
         write_run_manifest(run, pairs.reference)
 
 
-def _probe_stage(run: Path, model: str, settings: ProbeSettings, part_size: int) -> None:
+def _probe_stage(run: Path, model: str, probe: ProbeSettings, settings: ScoreSettings) -> None:
     """Read the reference's hidden states, fit the probe and write its scores."""
     pairs = open_pairs(run)
-    family = plan_probe(run, pairs, settings, _pairs_sha(run))
-    fit_probe(run, pairs, family, part_size, lambda: states_of_model(model, pairs.reference["dtype"], pairs))
+    family = plan_probe(run, pairs, probe, _pairs_sha(run))
+
+    def load() -> TransformersEngine:
+        return TransformersEngine(model, pairs.reference["dtype"], pairs, settings.tokens_per_batch, settings.attention)
+
+    fit_probe(run, pairs, family, settings.part_size, load)
     write_run_manifest(run, pairs.reference)
 
 

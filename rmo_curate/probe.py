@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from rmo_curate.engines.transformers import TransformersEngine
 from rmo_curate.proxies import assign_folds, begin_family, family_of, write_split
 from rmo_curate.scoring import in_group_order, part_bounds, score_table
 from rmo_train.pairs import PairData
@@ -82,11 +83,11 @@ def widest(pairs: int) -> int:
 
 
 def fit_probe(
-    run: Path, data: PairData, family: ProbeFamily, part_size: int, states_of: Callable[[], StatesOf]
+    run: Path, data: PairData, family: ProbeFamily, part_size: int, load: Callable[[], TransformersEngine]
 ) -> None:
     """Read the states that are not there yet, fit, and write the probe's scores; what is finished is not done again.
 
-    states_of: loads the model; called only where states are missing.
+    load: makes the engine of the reference; called only where states are missing.
     """
     begin_family(run, data, family.name, family.key, family.order, family.folds_of)
     key = {"family": family.key, "part_size": part_size}
@@ -94,7 +95,7 @@ def fit_probe(
     if writer.complete:
         say(f"{family.name}: already scored")
     else:
-        write_scores(writer, run, data, family, write_states(run, data, family.key, part_size, states_of), part_size)
+        write_scores(writer, run, data, family, write_states(run, data, family.key, part_size, load), part_size)
     folder = run / "proxies" / family.name
     if read_manifest(folder) is None:
         split = write_split(folder, data, family.folds_of)
@@ -140,29 +141,9 @@ def tilted(data: PairData, margins: np.ndarray) -> np.ndarray:
 
 # ---------------------------------------------------------------------------------------------------- states
 
-StatesOf = Callable[[np.ndarray, Callable[[float], None]], np.ndarray]  # rows, advance -> differences [rows, numbers]
-
-
-def states_of_model(model_name: str, dtype: str, data: PairData) -> StatesOf:
-    """Load a model; what it returns reads the state differences of rows of `data`."""
-    from rmo_train.layout import choose_layout
-    from rmo_train.policy import load_model
-    from rmo_train.states import pair_state_differences
-
-    model = load_model(model_name, dtype)
-    layout = choose_layout(model, data)
-
-    def read(rows: np.ndarray, advance: Callable[[float], None]) -> np.ndarray:
-        from rmo_train.packing import distinct_trees
-
-        pairs_per_token = len(rows) / layout.tokens(distinct_trees(data, rows)[0])
-        return pair_state_differences(model, data, rows, layout, lambda tokens: advance(tokens * pairs_per_token))
-
-    return read
-
 
 def write_states(
-    run: Path, data: PairData, family: dict[str, Any], part_size: int, states_of: Callable[[], StatesOf]
+    run: Path, data: PairData, family: dict[str, Any], part_size: int, load: Callable[[], TransformersEngine]
 ) -> dict[str, Any]:
     """RUN/states: one row a scorable pair, part by part; returns the manifest. Shared by probes of any split."""
     width = family["probe"]["widest"]
@@ -174,14 +155,14 @@ def write_states(
         say(f"{writer.folder}: {name} was damaged and is made again")
     rows = in_group_order(data.groups)
     parts = {f"part-{n:05d}.parquet": rows[a:b] for n, (a, b) in enumerate(part_bounds(data.groups[rows], part_size))}
-    read = states_of() if set(parts) - set(writer.finished) else None
+    engine = load() if set(parts) - set(writer.finished) else None
     with progress("read hidden states", len(rows), "pairs") as bar:
         for file, part in parts.items():
             if file in writer.finished:
                 bar.advance(len(part))
                 continue
-            assert read is not None
-            differences = in_buckets(read(part, bar.advance), width)
+            assert engine is not None
+            differences = in_buckets(engine.state_differences(data, part, bar.advance), width)
             limit = np.finfo(np.float16).max
             stored = np.clip(differences, -limit, limit).astype(np.float16)
             offsets = np.arange(len(part) + 1, dtype=np.int32) * stored.shape[1]

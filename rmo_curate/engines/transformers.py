@@ -43,8 +43,20 @@ class TransformersEngine:
         """Log-probs of the pairs `rows`, float64 nats [len(rows), 2] (chosen, rejected); `advance` gets pairs done."""
         from rmo_train.logps import pair_logps
 
+        return pair_logps(self.model, data, rows, self.layout, self._in_pairs(data, rows, advance))
+
+    def state_differences(
+        self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
+    ) -> np.ndarray:
+        """What a probe reads of the pairs `rows`, see `rmo_train.states`: float32 [len(rows), numbers]."""
+        from rmo_train.states import pair_state_differences
+
+        return pair_state_differences(self.model, data, rows, self.layout, self._in_pairs(data, rows, advance))
+
+    def _in_pairs(self, data: PairData, rows: np.ndarray, advance: Callable[[float], None]) -> Callable[[int], None]:
+        """`advance`, which gets pairs, for something that tells tokens."""
         pairs_per_token = len(rows) / self.work(data, rows).tokens_computed
-        return pair_logps(self.model, data, rows, self.layout, lambda tokens: advance(tokens * pairs_per_token))
+        return lambda tokens: advance(tokens * pairs_per_token)
 
     def noise_sd(self, data: PairData) -> float:
         """sd of D between two packings (as the scores, and every response in a row of its own), in nats."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
-from rmo_curate import margins
+from rmo_curate import job, margins
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.filtering import run_filter
 from rmo_curate.job import run_probe
@@ -171,6 +171,18 @@ def test_margins_are_those_of_a_reward_on_the_states(probed):
     assert found.of_probe and np.isfinite(Resampled(run.with_groups(found, run.trajectory())).rate.value)
 
 
+def test_states_are_read_with_the_rows_and_the_attention_that_were_asked_for(data, tiny_model_folder, tmp_path, probed):
+    """With plain rows of one sequence the states are the same but for rounding; the layout is what was asked for."""
+    engines = []
+    with pytest.MonkeyPatch.context() as patch:
+        made = job.TransformersEngine
+        patch.setattr("rmo_curate.job.TransformersEngine", lambda *args: engines.append(made(*args)) or engines[-1])
+        score(data, tiny_model_folder, tmp_path / "run", **DEFAULT, attention="rows", tokens_per_batch=512)
+    assert [(e.layout.path, e.layout.budget) for e in engines] == [("rows", 512)] * 2  # the base's, the probe's
+    found, expected = (np.array(list(scores(folder, "oof-probe").values())) for folder in (tmp_path / "run", probed))
+    np.testing.assert_allclose(found, expected, atol=2e-2)
+
+
 def test_every_rule_reads_a_probe(probed):
     outcome = curate("rules", probed)
     assert outcome.code == 0 and all(f"  {name} " in outcome.out for name in RULES if name not in ("none", "score"))
@@ -190,17 +202,15 @@ def manifest_rows(shards: Path) -> list[str]:
     return [i for p in parts for i in tables.pq.read_table(shards / p, columns=["id"])["id"].to_pylist()]
 
 
-def test_a_second_call_computes_and_writes_nothing(data, run, tiny_model_folder, monkeypatch):
+def test_a_second_call_computes_and_writes_nothing(data, run, tiny_model_folder, nothing_computed):
     before = marks(run)
-    monkeypatch.setattr("rmo_curate.job.states_of_model", None)
     score(data, tiny_model_folder, run, **DEFAULT)
     run_probe(run, ProbeSettings())
     assert marks(run) == before
 
 
-def test_another_split_shares_the_states_and_is_a_family_of_its_own(run, monkeypatch):
+def test_another_split_shares_the_states_and_is_a_family_of_its_own(run, nothing_computed):
     before = marks(run / "states")
-    monkeypatch.setattr("rmo_curate.job.states_of_model", None)
     run_probe(run, ProbeSettings(folds=3, seed=1))
     (name,) = set(checkpoint_names(run)) - {"base", "oof-probe"}
     assert re.fullmatch(r"oof-probe-[0-9a-f]{8}", name) and marks(run / "states") == before
@@ -244,9 +254,8 @@ def test_a_damaged_part_is_made_again(data, run, probed, tiny_model_folder, stag
     assert contents(run) == contents(probed)
 
 
-def test_states_may_be_removed_once_the_probe_is_scored(data, run, tiny_model_folder, monkeypatch):
+def test_states_may_be_removed_once_the_probe_is_scored(data, run, tiny_model_folder, nothing_computed):
     shutil.rmtree(run / "states")
-    monkeypatch.setattr("rmo_curate.job.states_of_model", None)
     score(data, tiny_model_folder, run, **DEFAULT)
     assert not (run / "states").exists()
 
