@@ -19,7 +19,7 @@ from rmo_curate.noise_rate import Resampled, fit_noise, noise_margin
 from rmo_curate.reviews import ACTIONS, DROP, FLIP, KEEP, reviewed
 from rmo_curate.rules import Rule, check_proxy, get_rule, is_constant, prepared, suspicion
 from rmo_curate.rules.of_margins import AUTHORS_RANGE
-from rmo_curate.runs import SCORED_COLUMNS, Run, Scores, Trajectory, flagged
+from rmo_curate.runs import SCORED_COLUMNS, Run, Scores, Trajectory, adding_a_proxy, flagged
 from rmo_curate.slices import protected, removal_lines
 from rmo_train.errors import UserError
 
@@ -251,7 +251,7 @@ def check_margin(run: Run, trajectory: Trajectory, settings: FilterSettings) -> 
         raise UserError(
             f"--low-q {settings.low_q:g} with --margin reward needs a proxy, since the reward margin of the base is 0, "
             f"and {run.folder} has scores of the base only; take --margin logp or mean_logp (the base's own margin), "
-            f"--low-q 0, or run `rmo-curate probe {run.folder}` or `rmo-curate proxy {run.folder}` first"
+            f"--low-q 0, or {adding_a_proxy(run.folder)}"
         )
 
 

@@ -12,7 +12,7 @@ from rmo_curate.advice import Lengths
 from rmo_curate.canaries import Found, SelfCheck
 from rmo_curate.noise_rate import Resampled
 from rmo_curate.rules import RULES, Rule, prepared
-from rmo_curate.runs import Scores, open_run
+from rmo_curate.runs import Scores, adding_a_proxy, open_run
 from rmo_curate.thresholds import most_suspect, noisy_budget
 from rmo_train.errors import UserError
 from rmo_train.metrics import Interval
@@ -84,10 +84,7 @@ def run_rules(run_folder: Any, high_q: float = HIGH_Q, proxy: str | None = None)
     run = open_run(run_folder)
     trajectory = run.trajectory(proxy)
     if trajectory.end is None:
-        raise UserError(
-            f"{run.folder} has scores of the base only; run `rmo-curate probe {run.folder}` (one forward pass) or "
-            f"`rmo-curate proxy {run.folder}` first"
-        )
+        raise UserError(f"{run.folder} has scores of the base only; {adding_a_proxy(run.folder)}")
     scores = run.scores(trajectory)
     why_not = None
     try:

@@ -77,6 +77,11 @@ class Scores:
     of_probe: bool = False  # T is a probe: its reward margin is a log-odds, no sum over tokens
 
 
+def adding_a_proxy(run: Path) -> str:
+    """The commands that give a run of the base alone its T."""
+    return f"run `rmo-curate probe {run}` (one forward pass) or `rmo-curate proxy {run}` first"
+
+
 def flagged(pairs: pa.Table, flag: str) -> np.ndarray:
     """Which pairs carry `flag`: bool [pairs]."""
     flags = pairs["flags"].combine_chunks()

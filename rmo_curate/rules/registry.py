@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rmo_curate.margins import swapped
-from rmo_curate.runs import Run, Scores, Trajectory
+from rmo_curate.runs import Run, Scores, Trajectory, adding_a_proxy
 from rmo_train.errors import UserError, nearest
 
 Statistic = Callable[[Scores], np.ndarray]  # Scores -> suspicion [pairs], NaN where a pair has no scores
@@ -78,8 +78,7 @@ def check_proxy(rule: Rule, run: Run, trajectory: Trajectory) -> None:
     if rule.needs_proxy and trajectory.end is None:
         raise UserError(
             f"--rule {rule.name} compares the base with a proxy, and {run.folder} has scores of the base only; "
-            f"run `rmo-curate probe {run.folder}` (one forward pass) or `rmo-curate proxy {run.folder}` first, or take "
-            "--rule none"
+            f"{adding_a_proxy(run.folder)}, or take --rule none"
         )
 
 
