@@ -19,8 +19,7 @@ from benchmarks.cells import read_scores
 from benchmarks.environment import environment
 from pipelines.recipe import Recipe, load_recipe
 from pipelines.run import run_recipe
-from rmo_curate.rule_report import LEFT_OUT
-from rmo_curate.rules import RULES
+from rmo_curate.rule_report import comparable
 from rmo_train.tables import read_json, read_manifest, write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -37,9 +36,7 @@ def detection(recipe: Recipe, truth: Path) -> dict[str, Any]:
     flipped = np.array([rows[i]["flipped"] for i in ids])
     clear = ~np.array([rows[i]["tie"] for i in ids])
     found: dict[str, Any] = {"pairs": len(ids), "flipped": int(flipped.sum())}
-    for name, rule in RULES.items():
-        if name in LEFT_OUT or (rule.needs_groups and scores.groups is None):
-            continue
+    for name, rule in comparable(grouped=scores.groups is not None).items():
         s = rule.suspicion(scores)
         found[name] = {
             "auroc": float(roc_auc_score(flipped, s)),

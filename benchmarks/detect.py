@@ -39,7 +39,7 @@ from benchmarks.cells import (
 from benchmarks.detect_table import tables
 from benchmarks.detection import DRAWS, auroc, calibration_error, figures, length_strata_of, matched_difference
 from benchmarks.environment import environment
-from rmo_curate.rule_report import LEFT_OUT
+from rmo_curate.rule_report import comparable
 from rmo_curate.runs import Scores
 from rmo_train.tables import write_json
 
@@ -73,7 +73,6 @@ def measure(truth: Truth, scores: Scores, prompts: dict[str, str]) -> dict[str, 
     prompts: id -> prompt, what intervals are drawn over.
     """
     from rmo_curate.margins import MARGINS, reward
-    from rmo_curate.rules import RULES
 
     assert scores.ids is not None
     held_out = scores.groups is not None and bool(scores.held_out[0])
@@ -89,11 +88,7 @@ def measure(truth: Truth, scores: Scores, prompts: dict[str, str]) -> dict[str, 
             for subset, rows in subsets.items()
         }
 
-    suspicions = {
-        name: rule.suspicion(scores)
-        for name, rule in RULES.items()
-        if name not in LEFT_OUT and (held_out or not rule.needs_groups)
-    }
+    suspicions = {name: rule.suspicion(scores) for name, rule in comparable(grouped=held_out).items()}
     rules = {name: all_figures(s) for name, s in suspicions.items()}
     rows = clear if clear.any() else subsets["all"]
     differences = {

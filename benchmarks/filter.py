@@ -35,8 +35,7 @@ from rmo_curate.decisions import decide, decide_scored, repeats
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.filtering import run_filter
 from rmo_curate.noise_rate import Resampled
-from rmo_curate.rule_report import HIGH_Q, LEFT_OUT, report
-from rmo_curate.rules import RULES
+from rmo_curate.rule_report import HIGH_Q, comparable, report
 from rmo_curate.runs import Checkpoint, Scores, Trajectory, open_run
 from rmo_train import tables
 
@@ -194,7 +193,7 @@ def every_rule(n: int) -> dict[str, Any]:
     _, scores = scored(n, 4, rng)
     prompt = np.arange(n) // 4
     scores = replace(scores, ids=hex_strings(n, 32, rng), groups=prompt, fold=(prompt % 2).astype(np.int16))
-    rules = {name: rule for name, rule in RULES.items() if name not in LEFT_OUT}
+    rules = comparable(grouped=True)
     before = peak_gib()
     each: dict[str, dict[str, float]] = {}
     for name, rule in rules.items():

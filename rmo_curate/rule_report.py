@@ -79,6 +79,11 @@ def _short(interval: Interval) -> str:
     return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
+def comparable(*, grouped: bool) -> dict[str, Rule]:
+    """The rules that rank pairs from scores alone; grouped: those that need prompt groups, held out, too."""
+    return {name: rule for name, rule in RULES.items() if name not in LEFT_OUT and (grouped or not rule.needs_groups)}
+
+
 def run_rules(run_folder: Any, high_q: float = HIGH_Q, proxy: str | None = None) -> Report:
     """Ask every rule of a scored run."""
     run = open_run(run_folder)
@@ -92,8 +97,8 @@ def run_rules(run_folder: Any, high_q: float = HIGH_Q, proxy: str | None = None)
         resampled: Resampled | None = Resampled(scores)
     except UserError as e:
         resampled, why_not = None, str(e)
-    rules = [rule for rule in RULES.values() if rule.name not in LEFT_OUT and not (rule.needs_groups and why_not)]
-    prepared_for = {rule.name: prepared(rule, run, trajectory, scores) for rule in rules}
+    rules = comparable(grouped=why_not is None)
+    prepared_for = {name: prepared(rule, run, trajectory, scores) for name, rule in rules.items()}
     return report(scores, prepared_for, trajectory.end.name, resampled, high_q, why_not)
 
 
