@@ -117,11 +117,8 @@ def run_cell(cell: Cell, rows: list[dict[str, Any]], model: str, work: Path) -> 
     if not folder.exists():
         folder.mkdir()
         shutil.copytree(labelled / "run", folder / "run")
-    if cell.probe:
-        command: tuple[Any, ...] = ("probe", folder / "run", "--folds", cell.folds, "--seed", cell.seed)
-    else:
-        command = ("proxy", folder / "run", *cell.proxy_options, *steps_of_epochs(cell, len(rows)))
-    return {"reference": reference, "proxies": timed(folder / "minutes.json", command)}
+    proxy = ("proxy", folder / "run", *cell.proxy_options, *steps_of_epochs(cell, len(rows)))
+    return {"reference": reference, "proxies": timed(folder / "minutes.json", proxy)}
 
 
 def scored_as_given(cell: Cell, rows: list[dict[str, Any]], model: str, work: Path) -> tuple[Path, dict[str, Any]]:
@@ -137,40 +134,34 @@ def scored_as_given(cell: Cell, rows: list[dict[str, Any]], model: str, work: Pa
     }
 
 
-def with_probe(
-    run_folder: Path,
-    flipped: set[str],
-    cell: Cell,
-    ridge: float | None = None,
-) -> Scores:
+def with_probe(run_folder: Path, flipped: set[str], cell: Cell, ridge: float | None = None) -> Scores:
     """Scores of a run under other labels: (base, probe fitted on these labels), with prompt groups."""
-    from rmo_curate.probe import BETA, RIDGE, STATES, cross_fitted, read_states
+    from rmo_curate.margins import swapped
+    from rmo_curate.probe import BETA, RIDGE, STATES, cross_fitted, read_states, tilted
     from rmo_curate.proxies import assign_folds
     from rmo_curate.runs import Trajectory, open_run
     from rmo_train.pairs import open_pairs
     from rmo_train.tables import read_manifest
 
     run, data = open_run(run_folder), open_pairs(run_folder)
-    base = run.scores(Trajectory(run.checkpoints[:1], None))
+    given = run.scores(Trajectory(run.checkpoints[:1], None))
     manifest = read_manifest(run_folder / STATES)
-    assert manifest is not None and base.ids is not None and base.ids.to_pylist() == list(data.ids)
+    assert manifest is not None and given.ids is not None and given.ids.to_pylist() == list(data.ids)
     wrong = np.array([i in flipped for i in data.ids])
+    other = swapped(given)
+    chosen, rejected, chosen_tokens, rejected_tokens = (
+        np.where(wrong, getattr(other, name).T, getattr(given, name).T).T
+        for name in ("chosen_logp", "rejected_logp", "chosen_tokens", "rejected_tokens")
+    )
     states = read_states(run_folder, manifest, data) * np.where(wrong, -1, 1)[:, None].astype(np.float32)
     folds_of = assign_folds(data.groups, cell.folds, cell.seed)
-
-    def exchanged(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        return np.where(wrong.reshape(-1, *[1] * (one.ndim - 1)), other, one)
-
-    chosen_tokens = exchanged(base.chosen_tokens, base.rejected_tokens)
-    rejected_tokens = exchanged(base.rejected_tokens, base.chosen_tokens)
-    gains = cross_fitted(states, folds_of, cell.folds, ridge or RIDGE) / BETA
-    chosen = exchanged(base.chosen_logp, base.rejected_logp)
-    rejected = exchanged(base.rejected_logp, base.chosen_logp)
+    margins = cross_fitted(states, folds_of, cell.folds, ridge or RIDGE) / BETA
+    end = tilted(chosen[:, 0], rejected[:, 0], margins)
     return replace(
-        base,
+        given,
         names=("base", "oof-probe" if cell.folds > 1 else "insample-probe"),
-        chosen_logp=np.hstack([chosen, chosen + gains[:, None] / 2]),
-        rejected_logp=np.hstack([rejected, rejected - gains[:, None] / 2]),
+        chosen_logp=np.column_stack([chosen, end[0]]),
+        rejected_logp=np.column_stack([rejected, end[1]]),
         chosen_tokens=chosen_tokens,
         rejected_tokens=rejected_tokens,
         held_out=np.full(len(wrong), cell.folds > 1, dtype=object),

@@ -8,8 +8,8 @@ with what was flipped. GOLD, the judge's log-odds, tells clear pairs from near-t
 
 Cells of trained proxies run `rmo-curate` on the flipped pairs as a user would. Cells of probes score a data set and
 read its hidden states once, as given: a flip exchanges a pair's log-probs and reverses the difference of its states,
-exactly, so the probe is fitted on the flipped labels without another forward pass (`--by-command` runs it on the
-flipped file instead, to show that).
+exactly, so the probe is fitted on the flipped labels without another forward pass (a test compares that with the
+commands on the flipped file).
 
 Writes benchmarks/results/detect/<cell>.json; a cell that is there is not run again.
 """
@@ -168,7 +168,6 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("detect-work"))
     parser.add_argument("--cell", action="append", help="only cells of this name; repeatable")
     parser.add_argument("--again", action="store_true", help="compute the figures of finished cells anew")
-    parser.add_argument("--by-command", action="store_true", help="probes, too, by `rmo-curate` on the flipped file")
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     plan = yaml.safe_load((HERE / "plan.yaml").read_text(encoding="utf-8"))["detect"]
@@ -186,7 +185,7 @@ def main() -> None:
         ran_on = environment()
         rows = records(plan, cell.data, path)
         flipped = flipped_ids(rows, cell)
-        if cell.probe and not given.by_command:
+        if cell.probe:
             run, minutes = scored_as_given(cell, rows, plan["model"], given.work)
             scores = with_probe(run, flipped, cell)
         else:

@@ -109,7 +109,8 @@ def write_scores(
     for name in writer.repaired:
         say(f"{writer.folder}: {name} was damaged and is scored again")
     margins = cross_fitted(read_states(run, states, data), family.folds_of, family.folds) / BETA
-    logps = tilted(data, margins)
+    assert data.ref_chosen is not None and data.ref_rejected is not None
+    logps = np.stack(tilted(data.ref_chosen, data.ref_rejected, margins), axis=1)
     rows = in_group_order(data.groups)
     for n, (start, end) in enumerate(part_bounds(data.groups[rows], part_size)):
         part, file = rows[start:end], f"part-{n:05d}.parquet"
@@ -130,13 +131,12 @@ def write_scores(
     )
 
 
-def tilted(data: PairData, margins: np.ndarray) -> np.ndarray:
-    """Log-probs of the reference tilted by a reward, up to a constant of each pair's prompt: [pairs, 2].
+def tilted(chosen: np.ndarray, rejected: np.ndarray, margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probs (chosen, rejected) [pairs] of the reference tilted by a reward, up to a constant of each prompt.
 
-    margins: D_T - D_0, nats [pairs]; each answer gets half of it.
+    chosen, rejected: the reference's. margins: D_T - D_0, nats [pairs]; each answer gets half of it.
     """
-    assert data.ref_chosen is not None and data.ref_rejected is not None
-    return np.stack([data.ref_chosen + margins / 2, data.ref_rejected - margins / 2], axis=1)
+    return chosen + margins / 2, rejected - margins / 2
 
 
 # ---------------------------------------------------------------------------------------------------- states
