@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
 from pipelines.recipe import load_recipe
 from rmo_curate.cli import app as curate
@@ -86,3 +87,13 @@ def test_every_help_answers(program: str, name: str):
     result = CliRunner().invoke(curate if program == "rmo-curate" else train, [name, "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.output
+
+
+def test_the_tables_of_detection_are_those_that_the_results_give():
+    from benchmarks.cells import cells
+    from benchmarks.detect_table import tables
+
+    plan = yaml.safe_load((ROOT / "benchmarks" / "plan.yaml").read_text(encoding="utf-8"))["detect"]
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    rows = [line for line in tables(cells(plan), ROOT / "benchmarks" / "results" / "detect") if line]
+    assert len(rows) > 60 and not [row for row in rows if row not in page]
