@@ -48,6 +48,7 @@ def detection(recipe: Recipe, truth: Path) -> dict[str, Any]:
 def collect(recipe: Recipe, truth: Path | None) -> dict[str, Any]:
     """Every number of the finished chain."""
     shards, run = read_manifest(recipe.shards) or {}, read_manifest(recipe.run) or {}
+    audited = read_json(recipe.report / "audit.json")
     trained = {}
     for name, folder in (("rmo", recipe.trained), ("plain", recipe.plain_trained)):
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -66,6 +67,7 @@ def collect(recipe: Recipe, truth: Path | None) -> dict[str, Any]:
         "trained": trained,
         "held_out": {name: read_json(file) for name, _, file in recipe.evaluations()},
         "detection": detection(recipe, truth) if truth else None,
+        "audit": {name: audited[name] for name in ("noise_rate", "noise_rate_low", "noise_rate_high", "at_cut")},
     }
 
 
