@@ -63,8 +63,9 @@ def _fused(scores: Scores, *, with_length: bool) -> Statistic:
     """
     assert scores.groups is not None
     shared = _shared_with_length(scores)
-    unit = _scales(_features(scores, shared))
-    features = np.hstack([_features(scores, shared) / unit, _length_terms(scores)])
+    values = _features(scores, shared)
+    unit = _scales(values)
+    features = np.hstack([values / unit, _length_terms(scores)])
     fold = scores.groups % FOLDS
     known = np.isfinite(features).all(axis=1)
     weights = np.stack([fit_logistic(features[known & (fold != k)], RIDGE) for k in range(FOLDS)])
