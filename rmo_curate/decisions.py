@@ -47,6 +47,7 @@ class Decisions:
     weight: np.ndarray  # [pairs]
     label_confidence: np.ndarray  # [pairs]
     said: list[str]
+    settings: FilterSettings  # with the rule that `auto` means
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,7 @@ def decide_scored(
         confidence if settings.action == "weight" else ones,
         confidence if settings.action == "soft-label" else ones,
         said,
+        settings,
     )
 
 

@@ -55,14 +55,13 @@ class Scored:
 def read_scores(run: Run, filter_settings: FilterSettings | None) -> Scored:
     if filter_settings is None:  # on a run without a proxy only what goes under every rule can be told
         filter_settings = FilterSettings.model_validate({} if run.trajectory().end else {"rule": "none"})
-    filter_settings = filter_settings.for_end(run.trajectory(filter_settings.proxy).end)
     decisions = decide(run, filter_settings)
     path, scores = decisions.trajectory, decisions.scores
     groups = findings.group_of(decisions.reason)
     logp = np.stack([margins.logp(scores, m) for m in range(len(path.checkpoints))], axis=1)
     rewards = logp - logp[:, :1]
     bands = findings.bands(rewards, groups) if path.end else ()
-    return Scored(filter_settings, decisions, logp, rewards, checkpoint_findings(path, scores, groups), bands)
+    return Scored(decisions.settings, decisions, logp, rewards, checkpoint_findings(path, scores, groups), bands)
 
 
 def checkpoint_findings(path: Trajectory, scores: Scores, groups: np.ndarray) -> tuple[CheckpointFindings, ...]:
