@@ -8,7 +8,7 @@ from typing import Any
 
 from rmo_curate.pair_rendering import render_pairs
 from rmo_curate.pairs_stage import TOO_LONG, pair_row
-from rmo_curate.proxies import Family, ProxySettings
+from rmo_curate.proxies import ProxySettings, TrainedFamily
 from rmo_curate.sources import Pair, Source
 from rmo_train.pairs import PairData
 from rmo_train.rendering import Rendered, Renderer
@@ -17,14 +17,14 @@ SAMPLE = 256  # pairs that a dry run renders
 TRAINING_PASSES = 3  # forward passes that one training pass costs
 
 
-def cost_line(pairs: PairData, checkpoints: int, family: Family | None, *, probed: bool = False) -> str:
+def cost_line(pairs: PairData, checkpoints: int, family: TrainedFamily | None, *, probed: bool = False) -> str:
     """What is about to be computed, in tokens and in forward passes over the data."""
     tokens = int((pairs.prompt.lengths + pairs.chosen.lengths + pairs.rejected.lengths).sum())
     line = f"{len(pairs):,} pairs, about {tokens:,} tokens a pass; passes: 1 reference"
     if checkpoints:
         line += f" + {checkpoints} checkpoints"
     if family is not None:
-        folds = family.settings.folds
+        folds = family.folds
         trained = folds * family.total * family.settings.batch_size / len(pairs)
         line += (
             f" + {len(family.steps)} proxies + about {TRAINING_PASSES * trained:.1f} to train {folds} "

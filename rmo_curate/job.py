@@ -17,7 +17,7 @@ from rmo_curate.engines.vllm import VllmEngine
 from rmo_curate.estimate import cost_line, dry_run_lines
 from rmo_curate.pairs_stage import TOO_LONG, write_pairs
 from rmo_curate.probe import ProbeSettings, fit_probe, plan_probe
-from rmo_curate.proxies import Family, ProxySettings, begin_family, family_stages, plan_family, train_family
+from rmo_curate.proxies import ProxySettings, TrainedFamily, begin_family, family_stages, plan_family, train_family
 from rmo_curate.run_folder import (
     check_reference,
     check_run_folder,
@@ -122,16 +122,7 @@ def run_score(
     recorded = None if overwrite else recorded_reference(run)
     resolved = {**asdict(reference), "dtype": _dtype(settings, recorded)}
     resolved["engine"] = settled_engine(settings.engine, recorded)
-    key = {
-        "inputs": [i["sha256"] for i in source.inputs],  # by content: moving a file changes nothing
-        "form": source.form.name,
-        "columns": dict(source.columns),
-        "limit": settings.limit,
-        "max_length": max_length,
-        "part_size": settings.part_size,
-        "tokenizer_sha256": reference.tokenizer_sha256,
-        "template_sha256": reference.template_sha256,
-    }
+    key = _pairs_key(source, settings, max_length, reference)
     if recorded is not None:
         begun = recorded["engine"] if recorded["engine"] != AUTO else resolved["engine"]  # killed before it was chosen
         check_reference({**recorded, "engine": begun}, resolved, run)
@@ -147,17 +138,11 @@ def run_score(
             raise UserError(f"{run}: another rmo-curate has filled this folder meanwhile; run the command again")
         counts = write_pairs(source, renderer, run, key, part_size=settings.part_size, max_length=max_length)["counts"]
         _check_rendered(run, source, counts, max_length, settings)
-        write_run_manifest(run, resolved)
-        reopen_if_damaged(run / "scores" / "base")  # which `open_pairs` would refuse to read
-        pairs = open_pairs(run)
-        if resolved["engine"] == AUTO:
-            log = run / LOGS / "vllm-measured.log"
-            resolved["engine"] = measured_engine(model, resolved["dtype"], pairs, settings.tokens_per_batch, log)
-            write_run_manifest(run, resolved)
-            pairs = open_pairs(run)
+        pairs = _open_to_score(run, model, resolved, settings)
+        resolved = pairs.reference
         family = plan_family(run, pairs, proxy, _pairs_sha(run)) if folds else None
         if family is not None:
-            begin_family(run, pairs, family.name, family.key, family.order, family.folds_of)
+            begin_family(run, pairs, family)
         say(cost_line(pairs, len(checkpoints), family, probed=probed))
         _score(run, pairs, _plain_stage(run, pairs, "base", "base", reference, resolved), settings)
         write_run_manifest(run, resolved)
@@ -184,7 +169,7 @@ def run_proxy(run: Path, settings: ProxySettings, *, dry_run: bool = False) -> l
                 f"would train {settings.folds} proxies of {family.total} steps of {family.settings.batch_size} pairs "
                 f"and score steps {list(family.steps)} as {family.name}"
             ]
-        begin_family(run, pairs, family.name, family.key, family.order, family.folds_of)
+        begin_family(run, pairs, family)
         _proxy_stage(run, manifest["reference"]["name"], family, ScoreSettings(part_size=_part_size(run)))
         return summary(run)
 
@@ -204,7 +189,34 @@ def run_probe(run: Path, settings: ProbeSettings, *, dry_run: bool = False) -> l
 # ---------------------------------------------------------------------------------------------------- stages
 
 
-def _proxy_stage(run: Path, model: str, family: Family, settings: ScoreSettings) -> None:
+def _pairs_key(source: Source, settings: ScoreSettings, max_length: int, reference: Any) -> dict[str, Any]:
+    """What the pairs' bytes depend on."""
+    return {
+        "inputs": [i["sha256"] for i in source.inputs],  # by content: moving a file changes nothing
+        "form": source.form.name,
+        "columns": dict(source.columns),
+        "limit": settings.limit,
+        "max_length": max_length,
+        "part_size": settings.part_size,
+        "tokenizer_sha256": reference.tokenizer_sha256,
+        "template_sha256": reference.template_sha256,
+    }
+
+
+def _open_to_score(run: Path, model: str, reference: dict[str, Any], settings: ScoreSettings) -> PairData:
+    """The rendered pairs, with the reference in the run's manifest; an engine that is not chosen yet is measured."""
+    write_run_manifest(run, reference)
+    reopen_if_damaged(run / "scores" / "base")  # which `open_pairs` would refuse to read
+    pairs = open_pairs(run)
+    if reference["engine"] != AUTO:
+        return pairs
+    log = run / LOGS / "vllm-measured.log"
+    engine = measured_engine(model, reference["dtype"], pairs, settings.tokens_per_batch, log)
+    write_run_manifest(run, {**reference, "engine": engine})
+    return open_pairs(run)
+
+
+def _proxy_stage(run: Path, model: str, family: TrainedFamily, settings: ScoreSettings) -> None:
     """Train the family with the reference log-probs of the run, and score its steps."""
     pairs = open_pairs(run)
     train_family(run, pairs, model, family)
@@ -273,7 +285,10 @@ def _dtype(settings: ScoreSettings, recorded: dict[str, Any] | None) -> str:
 
 
 def wanted_proxies(settings: ScoreSettings, proxy: ProxySettings, checkpoints: Sequence[str]) -> tuple[int, bool]:
-    """(folds of trained proxies, whether to fit a probe): a probe unless something else is asked for."""
+    """(folds of trained proxies, whether to fit a probe): a probe unless something else is asked for.
+
+    A recipe's section `proxy` asks for trained proxies by being there, whatever it sets.
+    """
     folds = settings.proxy_folds
     if folds is None:
         folds = proxy.folds if proxy.model_fields_set and not checkpoints else 0

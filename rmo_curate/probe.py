@@ -9,7 +9,6 @@ trained proxy does, and every rule reads them alike. That hidden states hold suc
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from rmo_curate.engines.transformers import TransformersEngine
-from rmo_curate.proxies import assign_folds, begin_family, family_of, write_split
+from rmo_curate.proxies import Family, assign_folds, begin_family, family_of, write_split
 from rmo_curate.scoring import in_group_order, part_bounds, score_table
 from rmo_train.pairs import PairData
 from rmo_train.progress import progress, say
@@ -46,22 +45,7 @@ class ProbeSettings(Settings):
     seed: int = Field(42, ge=0, description="Seed of the split")
 
 
-@dataclass(frozen=True)
-class ProbeFamily:
-    """A probe that is to be fitted: what is decided before."""
-
-    name: str  # of the family, and of the checkpoint
-    order: int
-    key: dict[str, Any]
-    folds: int
-    folds_of: np.ndarray  # int16 [pairs]
-
-    @property
-    def cross_fitted(self) -> bool:
-        return self.folds > 1
-
-
-def plan_probe(run: Path, data: PairData, settings: ProbeSettings, pairs_sha: str) -> ProbeFamily:
+def plan_probe(run: Path, data: PairData, settings: ProbeSettings, pairs_sha: str) -> Family:
     """Everything about a probe that is known before it is fitted; writes nothing."""
     folds = settings.folds or max(2, min(FOLDS, len(np.unique(data.groups))))
     folds_of = assign_folds(data.groups, folds, settings.seed)
@@ -74,7 +58,7 @@ def plan_probe(run: Path, data: PairData, settings: ProbeSettings, pairs_sha: st
         "reference": reference,
     }
     name, order = family_of(run, key)
-    return ProbeFamily(name, order, key, folds, folds_of)
+    return Family(name, order, key, folds_of)
 
 
 def widest(pairs: int) -> int:
@@ -83,13 +67,13 @@ def widest(pairs: int) -> int:
 
 
 def fit_probe(
-    run: Path, data: PairData, family: ProbeFamily, part_size: int, load: Callable[[], TransformersEngine]
+    run: Path, data: PairData, family: Family, part_size: int, load: Callable[[], TransformersEngine]
 ) -> None:
     """Read the states that are not there yet, fit, and write the probe's scores; what is finished is not done again.
 
     load: makes the engine of the reference; called only where states are missing.
     """
-    begin_family(run, data, family.name, family.key, family.order, family.folds_of)
+    begin_family(run, data, family)
     key = {"family": family.key, "part_size": part_size}
     writer = PartWriter(run / "scores" / family.name, "scores", key, SCORE_SCHEMA)
     if writer.complete:
@@ -98,12 +82,12 @@ def fit_probe(
         write_scores(writer, run, data, family, write_states(run, data, family.key, part_size, load), part_size)
     folder = run / "proxies" / family.name
     if read_manifest(folder) is None:
-        split = write_split(folder, data, family.folds_of)
+        split = write_split(folder, data, family)
         write_json(folder / MANIFEST, make_manifest("proxies", family.key, {"folds": family.folds}, [split]))
 
 
 def write_scores(
-    writer: PartWriter, run: Path, data: PairData, family: ProbeFamily, states: dict[str, Any], part_size: int
+    writer: PartWriter, run: Path, data: PairData, family: Family, states: dict[str, Any], part_size: int
 ) -> None:
     """Fit the probes on the states that the manifest `states` lists, and write what they make of each pair."""
     for name in writer.repaired:

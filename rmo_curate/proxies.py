@@ -123,33 +123,44 @@ def steps_of(settings: ProxySettings, total: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Family:
-    """Proxies trained alike on the folds of one split: what is decided before anything is trained."""
+    """Proxies, or probes, made alike on the folds of one split: what is decided before anything is learned."""
 
     name: str
     order: int  # among the run's families
     key: dict[str, Any]
-    settings: ProxySettings
     folds_of: np.ndarray  # int16 [pairs]
-    total: int  # optimizer steps of every proxy
-    steps: tuple[int, ...]  # those saved and scored
+
+    @property
+    def folds(self) -> int:
+        found: int = self.key["folds"]
+        return found
 
     @property
     def cross_fitted(self) -> bool:
-        return self.settings.folds > 1
+        return self.folds > 1
+
+
+@dataclass(frozen=True)
+class TrainedFamily(Family):
+    """Proxies that are trained."""
+
+    settings: ProxySettings
+    total: int  # optimizer steps of every proxy
+    steps: tuple[int, ...]  # those saved and scored
 
     def model(self, run: Path, fold: int, step: int) -> Path:
         return run / "proxies" / self.name / f"fold-{fold}" / f"step-{step}"
 
     def models(self, run: Path) -> list[Path]:
         """Every model folder of the family."""
-        return [self.model(run, fold, step) for fold in range(self.settings.folds) for step in self.steps]
+        return [self.model(run, fold, step) for fold in range(self.folds) for step in self.steps]
 
     def training_rows(self, fold: int) -> np.ndarray:
         """The pairs that the proxy of `fold` is trained on: all but the fold's own; in-sample, all."""
         return np.flatnonzero(self.folds_of != fold) if self.cross_fitted else np.arange(len(self.folds_of))
 
 
-def plan_family(run: Path, data: PairData, settings: ProxySettings, pairs_sha: str) -> Family:
+def plan_family(run: Path, data: PairData, settings: ProxySettings, pairs_sha: str) -> TrainedFamily:
     """Everything about a family that is known before training; writes nothing. UserError where it cannot be trained."""
     folds_of = assign_folds(data.groups, settings.folds, settings.seed)
     least = len(data) - (int(np.bincount(folds_of).max()) if settings.folds > 1 else 0)
@@ -167,7 +178,7 @@ def plan_family(run: Path, data: PairData, settings: ProxySettings, pairs_sha: s
         "reference": {k: v for k, v in data.reference.items() if k != "name"},  # the same model wherever it lies
     }
     name, order = family_of(run, key)
-    return Family(name, order, key, settings, folds_of, total, steps)
+    return TrainedFamily(name, order, key, folds_of, settings, total, steps)
 
 
 def family_of(run: Path, key: Mapping[str, Any]) -> tuple[str, int]:
@@ -189,17 +200,15 @@ def _is_begun(family: Path) -> bool:
     return read_manifest(family) is not None or any(family.glob("fold-*"))
 
 
-def begin_family(
-    run: Path, data: PairData, name: str, key: Mapping[str, Any], order: int, folds_of: np.ndarray
-) -> None:
+def begin_family(run: Path, data: PairData, family: Family) -> None:
     """Write a family's key and its split, before anything is trained; what another stopped command began is gone."""
-    folder = run / "proxies" / name
+    folder = run / "proxies" / family.name
     for other in (run / "proxies").glob("*"):
         if other != folder and other.is_dir() and not _is_begun(other):
             shutil.rmtree(other)
     if read_manifest(folder) is None:
-        write_split(folder, data, folds_of)
-        write_json(folder / FAMILY, {"key": dict(key), "order": order})
+        write_split(folder, data, family)
+        write_json(folder / FAMILY, {"key": family.key, "order": family.order})
 
 
 def checkpoints_of(name: str, key: Mapping[str, Any]) -> list[str]:
@@ -207,15 +216,15 @@ def checkpoints_of(name: str, key: Mapping[str, Any]) -> list[str]:
     return [name] if "probe" in key else [f"{name}-{step}" for step in key["steps"]]
 
 
-def write_split(folder: Path, data: PairData, folds_of: np.ndarray) -> PartFile:
+def write_split(folder: Path, data: PairData, family: Family) -> PartFile:
     split = pa.table(
-        {"id": [str(i) for i in data.ids], "group": [str(g) for g in data.groups], "fold": folds_of},
+        {"id": [str(i) for i in data.ids], "group": [str(g) for g in data.groups], "fold": family.folds_of},
         schema=SPLIT_SCHEMA,
     )
     return write_table(folder / "split.parquet", split, SPLIT_SCHEMA, folder)
 
 
-def train_family(run: Path, data: PairData, reference: str, family: Family) -> None:
+def train_family(run: Path, data: PairData, reference: str, family: TrainedFamily) -> None:
     """Train the family's proxies; those that are there already are not trained again.
 
     A model whose files are not those that its training recorded is trained again. Where that gives other weights (on
@@ -224,7 +233,7 @@ def train_family(run: Path, data: PairData, reference: str, family: Family) -> N
     folder = run / "proxies" / family.name
     manifest = read_manifest(folder)
     recorded = manifest["models"] if manifest else {}
-    for fold in range(family.settings.folds):
+    for fold in range(family.folds):
         train_proxy(run, data.subset(family.training_rows(fold)), reference, family, fold)
     models = {f"{p.parent.name}/{p.name}": recorded_files(p) for p in family.models(run)}
     if models == recorded:
@@ -234,8 +243,8 @@ def train_family(run: Path, data: PairData, reference: str, family: Family) -> N
         say(f"{family.name}: training again gave other weights; the family is scored again")
         for step in family.steps:
             shutil.rmtree(run / "scores" / f"{family.name}-{step}", ignore_errors=True)
-    counts = {"folds": family.settings.folds, "steps": family.total}
-    split = write_split(folder, data, family.folds_of)
+    counts = {"folds": family.folds, "steps": family.total}
+    split = write_split(folder, data, family)
     write_json(folder / MANIFEST, make_manifest("proxies", family.key, counts, [split], models=models))
 
 
@@ -249,7 +258,7 @@ def recorded_files(model: Path) -> dict[str, str]:
     return found
 
 
-def family_stages(run: Path, data: PairData, family: Family) -> list[ScoreStage]:
+def family_stages(run: Path, data: PairData, family: TrainedFamily) -> list[ScoreStage]:
     """The score stages of the family's steps; cross-fitted, each pair by the proxy that did not see its prompt."""
     rows = in_group_order(data.groups)
     folds_of = family.folds_of[rows]
@@ -257,8 +266,7 @@ def family_stages(run: Path, data: PairData, family: Family) -> list[ScoreStage]
     for step in family.steps:
         if family.cross_fitted:
             assignments = [
-                Assignment(str(family.model(run, k, step)), rows[folds_of == k], k)
-                for k in range(family.settings.folds)
+                Assignment(str(family.model(run, k, step)), rows[folds_of == k], k) for k in range(family.folds)
             ]
         else:
             assignments = [Assignment(str(family.model(run, 0, step)), rows)]
@@ -277,13 +285,13 @@ def family_stages(run: Path, data: PairData, family: Family) -> list[ScoreStage]
                 held_out=family.cross_fitted,
                 family=family.name,
                 step=step,
-                folds=family.settings.folds,
+                folds=family.folds,
             )
         )
     return stages
 
 
-def train_proxy(run: Path, data: PairData, reference: str, family: Family, fold: int) -> None:
+def train_proxy(run: Path, data: PairData, reference: str, family: TrainedFamily, fold: int) -> None:
     """Train one proxy with DPO on `data` and keep its model at the family's steps.
 
     A model counts as there when all steps are: what a killed training left is trained again and written over, and so
