@@ -137,22 +137,22 @@ def test_score_fits_a_probe_unless_told_otherwise(probed):
     assert all(fold_of_group.setdefault(r["group"], r["fold"]) == r["fold"] for r in split.values())
 
 
+SMALL = ProxySettings(batch_size=2, lora=2)
+
+
 @pytest.mark.parametrize(
     ("asked", "proxy", "expected"),
     [
-        ({"proxy_folds": 0}, {}, ["base"]),
-        ({"proxy_folds": 0, "probe": True}, {}, ["base", "oof-probe"]),
-        ({"proxy_folds": None, "probe": False}, {}, ["base"]),
-        ({"proxy_folds": 2}, {}, ["base", "oof-6"]),
-        ({"proxy_folds": None}, {"folds": 2}, ["base", "oof-6"]),  # a recipe's section `proxy`
-        ({"proxy_folds": 2, "probe": True}, {}, ["base", "oof-6", "oof-probe"]),
+        ({"proxy_folds": 0}, ProxySettings(), ["base"]),
+        ({"proxy_folds": 0, "probe": True}, ProxySettings(), ["base", "oof-probe"]),
+        ({"proxy_folds": None, "probe": False}, ProxySettings(), ["base"]),
+        ({"proxy_folds": 2}, SMALL, ["base", "oof-6"]),
+        ({"proxy_folds": None}, SMALL, ["base", "oof-6"]),  # a recipe's section `proxy`
+        ({"proxy_folds": 2, "probe": True}, SMALL, ["base", "oof-6", "oof-probe"]),
     ],
 )
 def test_which_proxies_score_makes(data, tiny_model_folder, tmp_path, asked, proxy, expected):
-    settings = (
-        ProxySettings(batch_size=2, lora=2, **proxy) if "folds" in proxy or asked["proxy_folds"] else ProxySettings()
-    )
-    score(data, tiny_model_folder, tmp_path / "run", proxy=settings, **asked)
+    score(data, tiny_model_folder, tmp_path / "run", proxy=proxy, **asked)
     assert checkpoint_names(tmp_path / "run") == expected
     end = open_run(tmp_path / "run").trajectory().end
     assert (end.name if end else "base") == expected[min(1, len(expected) - 1)]  # trained proxies come first
