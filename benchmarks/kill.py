@@ -1,4 +1,4 @@
-"""kill -9 at random moments in score, proxy and filter; the same command again must give what it gives undisturbed.
+"""kill -9 at random moments in score, proxy, probe, filter; the same command again must give the undisturbed result.
 
     python -m benchmarks.kill --kills 30
 
@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[1]
 DATA = ROOT / "data" / "demo" / "train.jsonl"
 RESULTS = Path(__file__).parent / "results"
 SEED = 0
-TURNS = ("score", "score", "proxy", "score", "filter", "score")  # of six kills, four hit the longest command
+TURNS = ("score", "score", "proxy", "score", "filter", "probe", "score")  # of seven kills, four hit the longest command
 TOLERANCE = 1e-4  # nats
 
 
@@ -76,13 +76,14 @@ class Kill:
 
 
 def commands(work: Path, data: Path, model: Path, limit: int) -> dict[str, Command]:
-    """The three commands on the folders of `work`."""
+    """The commands on the folders of `work`."""
     run, shards = work / "run", work / "shards"
     score = ("score", data, "--model", model, "--out", run, "--limit", limit, "--part-size", 8, "--dtype", "float32",
              "--proxy-folds", 2)  # fmt: skip
     return {
         "score": Command("score", tuple(map(str, score)), run / "pairs"),
         "proxy": Command("proxy", ("proxy", str(run), "--seed", "7"), run / "proxies"),
+        "probe": Command("probe", ("probe", str(run)), run / "states"),
         "filter": Command("filter", ("filter", str(run), "--out", str(shards)), shards.with_name(".shards.partial")),
     }
 
@@ -149,6 +150,8 @@ def stage_of(command: Command) -> str:
     run = command.writes.parent
     if not (run / "pairs" / MANIFEST).exists():
         return "pairs"
+    if (run / "states").exists() and not (run / "states" / MANIFEST).exists():
+        return "hidden states"
     for folder in sorted((run / "scores").glob("*")):
         if not (folder / MANIFEST).exists():
             return "reference scores" if folder.name == "base" else "proxy scores"
@@ -262,7 +265,7 @@ def summary(kills: list[Kill], times: dict[str, list[float]]) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--kills", type=int, default=35)
     parser.add_argument("--limit", type=int, default=272, help="records of the demo data")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
