@@ -36,10 +36,9 @@ demo: install
 	$(BIN)/python -m pipelines.run pipelines/quickstart.yaml --no-summary
 	$(BIN)/python data/demo/scorecard.py pipelines/quickstart.yaml
 
-# Where there is a GPU; the figures go to benchmarks/results/gpu.json and gpu-train.json.
+# Where there is a GPU; the figures go to benchmarks/results/gpu-day/. Finished steps are not run again.
 bench-gpu: install
-	$(BIN)/python -m benchmarks.gpu
-	$(BIN)/python -m benchmarks.gpu_train
+	$(BIN)/python -m benchmarks.gpu_day --minutes 15 --model smollm2-135m
 
 clean-demo:
 	rm -rf demo-run

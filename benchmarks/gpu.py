@@ -1,31 +1,28 @@
 """Scoring on a GPU: tokens a second as a share of the matrix-product rate, every attention path beside padded batches.
 
-    make bench-gpu            (python -m benchmarks.gpu; --shape tiny runs anywhere, to see that it works)
-
-Models of random weights, in bfloat16: SmolLM2-135M's shape and an 8B Llama's, the latter also with a vocabulary of 256k
-for the claim that peak memory does not depend on it. Lengths are drawn like UltraFeedback's and HH's (log-normal, two
-responses a prompt). Writes benchmarks/results/gpu.json.
+Models of random weights, in bfloat16: SmolLM2-135M's shape and an 8B Llama's, the latter also with vocabularies of 32k
+and 256k for the claim that peak memory does not depend on them. Lengths are drawn like UltraFeedback's and HH's
+(log-normal, two responses a prompt), or are those of judged pairs. `benchmarks/gpu_day.py` runs it.
 """
 
 from __future__ import annotations
 
-import argparse
+import gc
 import statistics
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.environment import environment
 from benchmarks.padded import batches_of_tokens, padded_logps
 from rmo_train.attention import use_attention
 from rmo_train.layout import GPU_TOKENS_PER_BATCH, Layout
 from rmo_train.logps import causal_parts, response_logps
 from rmo_train.packing import Tree, plain_trees
-from rmo_train.tables import write_json
+from rmo_train.throughput import peak_memory
 
 LLAMA_8B = {
     "hidden_size": 4096,
@@ -56,120 +53,140 @@ SHAPES: dict[str, dict[str, int]] = {
     "llama-8b-32k": LLAMA_8B | {"vocab_size": 32_000},
     "llama-8b-256k": LLAMA_8B | {"vocab_size": 256_000},
 }
-# Median tokens of prompt and response, and the log-normal's sigma: as measured on the published sets with SmolLM2's
-# tokenizer (HH), and as reported for UltraFeedback (409 tokens a sequence, prompt : response 0.42).
-MIXES = {"ultrafeedback": (120, 290, 0.8), "hh": (111, 40, 0.8)}
+# Median tokens of prompt, of one response and of the other, and the log-normal's sigma: as measured on the published
+# sets with SmolLM2's tokenizer (HH), as reported for UltraFeedback (409 tokens a sequence, prompt : response 0.42), and
+# the means of pairs that a judge labelled.
+MIXES = {"ultrafeedback": (120, 290, 290, 0.8), "hh": (111, 40, 40, 0.8), "judged": (65, 151, 104, 0.0)}
 LONGEST = 1024  # tokens of a response or prompt; longer draws are cut
 PADDED_TOKENS = 16384  # of a padded batch
-REPEATS = 5
+PADDED = {"padded sdpa": "sdpa", "padded flash_attention_2": "flash_attention_2"}
+
+Figures = dict[str, Any]
 
 
-def make_trees(mix: str, pairs: int, vocabulary: int) -> list[Tree]:
-    """Pairs of random tokens with the lengths of `mix`."""
-    prompt, response, sigma = MIXES[mix]
+@dataclass(frozen=True)
+class Bench:
+    """What is measured on, against which rate of bfloat16 matrix products, and how often after a call that warms up."""
+
+    device: torch.device
+    tflops: float
+    repeats: int
+
+    def measured(self, run: Callable[[], Any]) -> Figures:
+        """Seconds (median, least, most; of the first call) and peak GiB of `run`; the first call compiles."""
+        seconds = []
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        for _ in range(self.repeats + 1):
+            start = time.perf_counter()
+            run()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+        first, *others = seconds
+        return {
+            "seconds": statistics.median(others),
+            "least": min(others),
+            "most": max(others),
+            "first": first,
+            "peak_gib": peak_memory(self.device),
+        }
+
+    def speed(self, run: Callable[[], Any], pairs: int, tokens: int, operations: float) -> Figures:
+        """`run` measured; `operations` are those that the mathematics of one run needs."""
+        found = self.measured(run)
+        found |= {"pairs_per_second": pairs / found["seconds"], "tokens": tokens}
+        return found | {"share_of_matmul_rate": operations / found["seconds"] / 1e12 / self.tflops}
+
+    def free(self) -> None:
+        """Give back the memory of what is no longer referred to."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def tried(work: Callable[[], Figures]) -> Figures:
+    """What `work` finds, or why it failed: a path that a machine cannot take is a finding."""
+    try:
+        return work()
+    except Exception as e:
+        return {"failed": f"{type(e).__name__}: {str(e).strip()[:300]}"}
+
+
+def make_trees(mix: str, tokens: int, vocabulary: int) -> list[Tree]:
+    """Pairs of random tokens with the lengths of `mix`: as many as `tokens` hold, one at least."""
+    prompt, *responses, sigma = MIXES[mix]
     rng = np.random.default_rng(0)
 
-    def draw(median: int) -> np.ndarray:
+    def draw(median: float) -> np.ndarray:
         length = int(np.clip(median * np.exp(sigma * rng.standard_normal()), 4, LONGEST))
         return rng.integers(0, vocabulary, length).astype(np.int32)
 
-    return [Tree(draw(prompt), (draw(response), draw(response)), (2 * k, 2 * k + 1)) for k in range(pairs)]
+    trees: list[Tree] = []
+    used = 0
+    while True:
+        k = len(trees)
+        tree = Tree(draw(prompt), (draw(responses[0]), draw(responses[1])), (2 * k, 2 * k + 1))
+        used += tree.tokens
+        if trees and used > tokens:
+            return trees
+        trees.append(tree)
 
 
-def measured(run: Callable[[], Any], device: torch.device) -> dict[str, float]:
-    """Seconds (median, least, most) and peak GiB of `run`, after one call that warms up and compiles."""
-    seconds = []
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    for _ in range(REPEATS + 1):
-        start = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")
-    return {
-        "seconds": statistics.median(seconds[1:]),
-        "least": min(seconds[1:]),
-        "most": max(seconds[1:]),
-        "first": seconds[0],
-        "peak_gib": peak,
-    }
-
-
-def matmul_rate(device: torch.device) -> float:
-    """TFLOP/s of 8,192-wide bfloat16 matrix products (512-wide on a CPU)."""
-    n = 8192 if device.type == "cuda" else 512
-    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
-    return 2 * n**3 / measured(lambda: a @ b, device)["seconds"] / 1e12
-
-
-def score(shape: str, mix: str, pairs: int, device: torch.device, rate: float) -> dict[str, Any]:
-    """Every path on one model and one length mix; a path that fails is recorded with its reason."""
+def random_model(shape: str, device: torch.device) -> Any:
+    """A Llama of this shape with random weights, bfloat16."""
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     torch.manual_seed(0)
-    with torch.device(device):
-        model: Any = AutoModelForCausalLM.from_config(
-            LlamaConfig(**SHAPES[shape], max_position_embeddings=4096, tie_word_embeddings=shape == "smollm2-135m"),
-            dtype=torch.bfloat16,
-        ).eval()
-    trees = make_trees(mix, pairs, SHAPES[shape]["vocab_size"])
+    tied = shape == "smollm2-135m"
+    config = LlamaConfig(**SHAPES[shape], max_position_embeddings=4096, tie_word_embeddings=tied)
+    with device:
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.config.use_cache = False
+    return model
+
+
+def sequences_of(trees: Sequence[Tree]) -> list[tuple[np.ndarray, int]]:
+    """Every prompt with each of its responses, and where the response starts."""
+    return [(np.concatenate([t.prompt, r]), len(t.prompt)) for t in trees for r in t.responses]
+
+
+def score(shape: str, mix: str, tokens: int, names: Sequence[str], bench: Bench) -> Iterator[tuple[str, Figures]]:
+    """The attention paths and padded batches `names` on one model and one length mix of `tokens` tokens."""
+    bench.free()  # of the model before
+    model = random_model(shape, bench.device).eval()
+    trees = make_trees(mix, tokens, SHAPES[shape]["vocab_size"])
     decoder, head = causal_parts(model)
     matrices = sum(p.numel() for n, p in decoder.named_parameters() if p.ndim == 2 and "embed" not in n)
     responses = sum(len(r) for t in trees for r in t.responses)
-    found: dict[str, Any] = {"pairs": pairs, "response_tokens": responses}
+    sequences = sequences_of(trees)
 
-    def record(name: str, tokens: int, run: Callable[[], Any]) -> None:
-        try:
-            numbers = measured(run, device)
-        except (RuntimeError, ValueError, ImportError) as e:
-            found[name] = {"failed": f"{type(e).__name__}: {str(e).splitlines()[0]}"}
-        else:
-            work = 2 * (matrices * tokens + head.weight.numel() * responses)
-            numbers |= {"pairs_per_second": pairs / numbers["seconds"], "tokens": tokens}
-            numbers["share_of_matmul_rate"] = work / numbers["seconds"] / 1e12 / rate
-            found[name] = numbers
-        print(f"{shape} {mix} {name}: {found[name]}", flush=True)
-
-    for path in ("flex", "dense", "segments", "rows"):
+    def packed(path: str) -> tuple[Callable[[], Any], int]:
         layout = Layout(path, GPU_TOKENS_PER_BATCH[path], "")
         use_attention(model, path)
-        sizes = sum(p.size for p in layout.packs(trees, layout.budget))
-        record(path, sizes, lambda layout=layout: response_logps(model, trees, 2 * pairs, layout))
-    plain = sum(t.tokens for t in plain_trees(trees))
-    sequences = [(np.concatenate([t.prompt, r]), len(t.prompt)) for t in trees for r in t.responses]
+        size = sum(p.size for p in layout.packs(trees, layout.budget))
+        return lambda: response_logps(model, trees, 2 * len(trees), layout), size
 
-    def padded() -> None:
-        padded_logps(model, sequences, batches_of_tokens(sequences, PADDED_TOKENS), upcast=False)
+    def padded(implementation: str) -> tuple[Callable[[], Any], int]:
+        model.set_attn_implementation(implementation)
+        batches = list(batches_of_tokens(sequences, PADDED_TOKENS))
+        run = lambda: padded_logps(model, sequences, batches, upcast=False)  # noqa: E731
+        return run, sum(t.tokens for t in plain_trees(trees))
 
-    for name in ("sdpa", "flash_attention_2"):
-        try:
-            model.set_attn_implementation(name)
-        except (ValueError, ImportError) as e:
-            found[f"padded {name}"] = {"failed": str(e).splitlines()[0]}
-            continue
-        record(f"padded {name}", plain, padded)
-    return found
+    def figures(name: str) -> Figures:
+        run, size = padded(PADDED[name]) if name in PADDED else packed(name)
+        return bench.speed(run, len(trees), size, 2 * (matrices * size + head.weight.numel() * responses))
+
+    yield from beside_padded(f"{shape} {mix}", names, figures)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, action="append", help="repeatable; default: all but tiny")
-    parser.add_argument("--pairs", type=int, default=256)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "gpu.json")
-    given = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    ran_on = environment(device=torch.cuda.get_device_name() if device.type == "cuda" else "cpu")
-    rate = matmul_rate(device)
-    result: dict[str, Any] = {"environment": ran_on, "matmul_tflops": rate}
-    for shape in given.shape or [s for s in SHAPES if s != "tiny"]:
-        for mix in MIXES:
-            result[f"{shape} {mix}"] = score(shape, mix, given.pairs, device, rate)
-            write_json(given.out, result)
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-
-
-if __name__ == "__main__":
-    main()
+def beside_padded(
+    prefix: str, names: Sequence[str], figures: Callable[[str], Figures]
+) -> Iterator[tuple[str, Figures]]:
+    """The figures of every name; of those behind padded SDPA also how many times its pairs/s."""
+    base = None
+    for name in names:
+        found = tried(lambda name=name: figures(name))
+        rate = found.get("pairs_per_second")
+        base = rate if name == "padded sdpa" else base
+        yield f"{prefix} {name}", found | ({"times_padded_sdpa": rate / base} if rate and base else {})
