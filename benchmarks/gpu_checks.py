@@ -1,6 +1,6 @@
 """Whether everything is right on this device: packed paths, training and resuming, answers; and the real commands.
 
-`benchmarks/gpu_day.py` runs it. Gaps are recorded as numbers; `ok` says whether they are within what rmo itself accepts.
+`benchmarks/gpu_day.py` runs it. Gaps are recorded as numbers; `ok`: they are within what rmo itself accepts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rmo_train.attention import use_attention
 from rmo_train.layout import GPU_TOKENS_PER_BATCH, PROBE_TOLERANCE, Layout
 from rmo_train.logps import response_logps
 from rmo_train.states import pair_state_differences
-from rmo_train.tables import read_json, read_manifest, write_json
+from rmo_train.tables import read_json, read_manifest
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "data" / "demo"
@@ -33,7 +33,8 @@ PATHS = ("segments", "dense", "flex")
 DTYPES = ("float32", "bfloat16")
 PARITY_TOKENS = {"cuda": 8192, "cpu": 640}
 STEPS, SAVED_AT = 4, 2  # of a short training run
-RESUMED_TOLERANCE = 1e-3  # of the way that training went: GPUs add up in no fixed order
+RESUMED_TOLERANCE = 3  # times what two uninterrupted runs differ by: GPUs add up in no fixed order
+LOSS_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.02}  # of the first loss, from ln 2
 
 
 def correctness(model: str, folder: Path, device: torch.device) -> Iterator[tuple[str, Figures]]:
@@ -98,23 +99,26 @@ def training(model: str, dtype: str, lora: int | None, folder: Path) -> Figures:
     settings = TrainSettings(
         lora=lora, max_steps=STEPS, save_steps=SAVED_AT, gradient_accumulation_steps=1, amplify=0, diversify=False
     )
-    whole, resumed = (folder / f"{dtype}-{lora}-{name}" for name in ("whole", "resumed"))
+    whole, resumed, repeated = (folder / f"{dtype}-{lora}-{name}" for name in ("whole", "resumed", "repeated"))
     run_training(shards, model, whole, settings)
     run_training(shards, model, resumed, settings, resume_from_checkpoint=whole / f"checkpoint-{SAVED_AT}")
-    lines = read_metrics(whole)
     before, after, again = (weights(name) for name in (model, str(whole), str(resumed)))
-    moved = float((after - before).norm())
+    moved, resumed_gap = float((after - before).norm()), float((after - again).norm())
+    repeated_gap = 0.0
+    if resumed_gap:
+        run_training(shards, model, repeated, settings)
+        repeated_gap = float((after - weights(str(repeated))).norm())
+    lines = read_metrics(whole)
+    off, norms = lines[0]["loss"] - math.log(2), [line["grad_norm"] for line in lines]
+    right = abs(off) <= LOSS_TOLERANCE[dtype] and all(map(math.isfinite, norms)) and moved > 0
     return {
-        "loss_at_step_0_less_ln_2": lines[0]["loss"] - math.log(2),
-        "gradient_norms": [line["grad_norm"] for line in lines],
+        "loss_at_step_0_less_ln_2": off,
+        "gradient_norms": norms,
         "attention": read_json(whole / "layout.json")["attention"],
-        "moved": moved,
-        "resumed_differs_by_share_of_moved": float((after - again).norm()) / moved if moved else None,
-        "resumed_equal": torch.equal(after, again),
-        "ok": abs(lines[0]["loss"] - math.log(2)) < (1e-4 if dtype == "float32" else 0.02)
-        and all(math.isfinite(line["grad_norm"]) for line in lines)
-        and bool(moved)
-        and float((after - again).norm()) <= RESUMED_TOLERANCE * moved,
+        "moved": moved,  # distances of all weights
+        "resumed_gap": resumed_gap,
+        "repeated_gap": repeated_gap,
+        "ok": right and resumed_gap <= RESUMED_TOLERANCE * repeated_gap,
         "seconds": time.perf_counter() - began,
     }
 

@@ -118,7 +118,7 @@ def train_vocab(day: Day, scratch: Path) -> Parts:
 
 
 STEPS = (
-    Step("correctness", 20, 110, check),
+    Step("correctness", 20, 100, check),
     Step("product", 30, 150, commands),
     Step("score-smollm2", 15, 60, score_smollm2),
     Step("score-8b", 25, 80, score_8b),
