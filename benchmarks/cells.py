@@ -192,11 +192,11 @@ def steps_of_epochs(cell: Cell, pairs: int) -> tuple[str, ...]:
 
 
 def read_scores(run_folder: Path) -> Scores:
-    """The scores of a run's own trajectory, with what rules read besides: groups where held out, other seeds."""
+    """The scores of a run's own trajectory, with the prompt groups where they are held out."""
     from rmo_curate.runs import open_run
 
     run = open_run(run_folder)
     trajectory = run.trajectory()
     assert trajectory.end is not None
-    scores = run.with_others(run.scores(trajectory), trajectory)
+    scores = run.scores(trajectory)
     return run.with_groups(scores, trajectory) if trajectory.end.cross_fitted else scores
