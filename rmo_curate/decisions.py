@@ -14,13 +14,13 @@ import numpy as np
 from rmo_curate import canaries, margins, thresholds
 from rmo_curate.advice import FOLLOWING_LENGTH, Lengths
 from rmo_curate.filter_settings import FilterSettings
-from rmo_curate.id_hash import Strings, places
 from rmo_curate.noise_rate import Resampled, fit_noise, noise_margin
 from rmo_curate.reviews import ACTIONS, DROP, FLIP, KEEP, reviewed
 from rmo_curate.rules import Rule, check_proxy, get_rule, is_constant, suspicion
 from rmo_curate.runs import SCORED_COLUMNS, Run, Scores, Trajectory, adding_a_proxy, flagged
 from rmo_curate.slices import protected, removal_lines
 from rmo_train.errors import UserError
+from rmo_train.id_hash import Strings, places
 
 REASONS = ("noisy", "ambiguous", "too_long", "duplicate", "decision")
 

@@ -12,26 +12,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rmo_train.id_hash import GAMMA, mix
+
 WIDTH = 3  # words of a shingle
 PERMUTATIONS = 32
 CHUNK = 1 << 22  # bytes of text hashed at a time
 NOTHING = np.uint32(0xFFFFFFFF)  # the signature of a text without words
 
 
-def mixed(values: np.ndarray) -> np.ndarray:
-    """splitmix64's finaliser: uint64 [n] to well-spread uint64 [n]."""
-    with np.errstate(over="ignore"):
-        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
-STEP = np.uint64(0x9E3779B97F4A7C15)
-BYTE_VALUE = mixed(np.arange(1, 257, dtype=np.uint64) * STEP)
+BYTE_VALUE = mix(np.arange(1, 257, dtype=np.uint64) * GAMMA)
 BASE = 0x100000001B3  # odd, so that it has an inverse modulo 2**64
 INVERSE = pow(BASE, -1, 1 << 64)
-MULTIPLIERS = mixed(np.arange(1000, 1000 + PERMUTATIONS, dtype=np.uint64) * STEP) | np.uint64(1)
-PLACES = mixed(np.arange(1, 1 + WIDTH, dtype=np.uint64) * STEP) | np.uint64(1)  # of a word in its shingle
+MULTIPLIERS = mix(np.arange(1000, 1000 + PERMUTATIONS, dtype=np.uint64) * GAMMA) | np.uint64(1)
+PLACES = mix(np.arange(1, 1 + WIDTH, dtype=np.uint64) * GAMMA) | np.uint64(1)  # of a word in its shingle
 PROMPT_MARK = np.uint64(0xA5A5A5A55A5A5A5A)  # a prompt's words are others than an answer's
 
 ASCII_WORD = np.zeros(256, bool)
@@ -96,7 +89,7 @@ def words(encoded: list[bytes]) -> Ragged:
     with np.errstate(over="ignore"):
         total = np.cumsum(BYTE_VALUE[data] * powers(BASE, len(data)), dtype=np.uint64)
         start_total = np.where(first > 0, total[first - 1], np.uint64(0))
-        hashes = mixed((total[last] - start_total) * powers(INVERSE, len(data))[first])
+        hashes = mix((total[last] - start_total) * powers(INVERSE, len(data))[first])
     return Ragged(hashes, np.searchsorted(first, text_starts))
 
 
@@ -112,8 +105,8 @@ def shingles(found: Ragged) -> Ragged:
     with np.errstate(over="ignore"):
         for offset in range(WIDTH):
             there = at + offset < ends
-            total += np.where(there, values[np.minimum(at + offset, max(0, len(values) - 1))], STEP) * PLACES[offset]
-    return Ragged(mixed(total), out)
+            total += np.where(there, values[np.minimum(at + offset, max(0, len(values) - 1))], GAMMA) * PLACES[offset]
+    return Ragged(mix(total), out)
 
 
 def signatures(found: Ragged, mark: np.uint64 = np.uint64(0)) -> np.ndarray:
@@ -123,7 +116,7 @@ def signatures(found: Ragged, mark: np.uint64 = np.uint64(0)) -> np.ndarray:
     filled = np.flatnonzero(found.lengths > 0)
     if not len(filled):
         return rows
-    values, starts = mixed(found.values ^ mark), found.starts[filled]
+    values, starts = mix(found.values ^ mark), found.starts[filled]
     with np.errstate(over="ignore"):
         for k, multiplier in enumerate(MULTIPLIERS):
             hashes = ((values * multiplier) >> np.uint64(32)).astype(np.uint32)

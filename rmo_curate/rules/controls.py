@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from rmo_curate.id_hash import fractions
 from rmo_curate.margins import where_scored
 from rmo_curate.runs import Scores
+from rmo_train.id_hash import fractions
 
 
 def length(scores: Scores) -> np.ndarray:
