@@ -8,11 +8,11 @@ of documents"; the share of equal places in two signatures estimates the Jaccard
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from rmo_train.id_hash import GAMMA, mix
+from rmo_train.ragged import Ragged
 
 WIDTH = 3  # words of a shingle
 PERMUTATIONS = 32
@@ -30,21 +30,6 @@ PROMPT_MARK = np.uint64(0xA5A5A5A55A5A5A5A)  # a prompt's words are others than 
 ASCII_WORD = np.zeros(256, bool)
 ASCII_WORD[[*range(48, 58), *range(97, 123), *range(65, 91)]] = True
 ASCII_WORD[0x80:] = True  # bytes of letters beyond ASCII
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """Rows of different length: row i is values[starts[i] : starts[i + 1]]."""
-
-    values: np.ndarray  # uint64
-    starts: np.ndarray  # int64 [rows + 1]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return np.diff(self.starts)
-
-    def row(self, i: int) -> np.ndarray:
-        return self.values[self.starts[i] : self.starts[i + 1]]
 
 
 def chunks(texts: Sequence[str]) -> Iterator[list[bytes]]:
@@ -70,7 +55,7 @@ def powers(base: int, n: int) -> np.ndarray:
 
 
 def words(encoded: list[bytes]) -> Ragged:
-    """The words of each text, hashed: a polynomial of the bytes, by differences of one running sum."""
+    """The words of each text, hashed to uint64: a polynomial of the bytes, by differences of one running sum."""
     lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
     text_starts = np.concatenate([[0], np.cumsum(lengths + 1)])
     data = np.frombuffer(b" ".join([*encoded, b""]), np.uint8)
@@ -95,28 +80,27 @@ def words(encoded: list[bytes]) -> Ragged:
 
 def shingles(found: Ragged) -> Ragged:
     """Hashes of every WIDTH words in a row; a shorter text is one shingle, one without words none."""
-    values, starts, lengths = found.values, found.starts, found.lengths
+    values, lengths = found.values, found.lengths
     counts = np.where(lengths >= WIDTH, lengths - WIDTH + 1, np.minimum(lengths, 1))
-    out = np.concatenate([[0], np.cumsum(counts)])
     # Position of each shingle's first word: the row's start plus the place within the row.
-    at = np.arange(out[-1]) - np.repeat(out[:-1], counts) + np.repeat(starts[:-1], counts)
-    ends = np.repeat(starts[1:], counts)
+    at = np.arange(counts.sum()) + np.repeat(found.offsets[:-1] - (np.cumsum(counts) - counts), counts)
+    ends = np.repeat(found.offsets[1:], counts)
     total = np.zeros(len(at), np.uint64)
     with np.errstate(over="ignore"):
         for offset in range(WIDTH):
             there = at + offset < ends
             total += np.where(there, values[np.minimum(at + offset, max(0, len(values) - 1))], GAMMA) * PLACES[offset]
-    return Ragged(mix(total), out)
+    return Ragged.from_lengths(mix(total), counts)
 
 
 def signatures(found: Ragged, mark: np.uint64 = np.uint64(0)) -> np.ndarray:
     """MinHash of each row's shingles, uint32 [rows, PERMUTATIONS]; NOTHING where a row has none. `mark` tells kinds
     of text apart: the same words give unrelated hashes under another mark."""
-    rows = np.full((len(found.starts) - 1, PERMUTATIONS), NOTHING, np.uint32)
+    rows = np.full((len(found), PERMUTATIONS), NOTHING, np.uint32)
     filled = np.flatnonzero(found.lengths > 0)
     if not len(filled):
         return rows
-    values, starts = mix(found.values ^ mark), found.starts[filled]
+    values, starts = mix(found.values ^ mark), found.offsets[filled]
     with np.errstate(over="ignore"):
         for k, multiplier in enumerate(MULTIPLIERS):
             hashes = ((values * multiplier) >> np.uint64(32)).astype(np.uint32)
@@ -139,7 +123,7 @@ def shingle_sets(texts: Sequence[str]) -> list[np.ndarray]:
     sets = []
     for encoded in chunks(texts):
         found = shingles(words(encoded))
-        sets += [np.unique(found.row(i)) for i in range(len(encoded))]
+        sets += [np.unique(found[i]) for i in range(len(encoded))]
     return sets
 
 
