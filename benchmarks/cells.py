@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from rmo_curate.runs import Scores
-from rmo_train.tables import fraction_of_hash, read_json, write_json
+from rmo_train.id_hash import fractions
+from rmo_train.tables import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def prompt_of(row: dict[str, Any]) -> str:
 
 def flipped_ids(rows: list[dict[str, Any]], cell: Cell) -> set[str]:
     """Ids of the pairs whose labels are exchanged."""
-    drawn = {row["id"]: fraction_of_hash("flip", cell.seed, row["id"]) for row in rows}
+    ids = [row["id"] for row in rows]
+    drawn = dict(zip(ids, fractions("flip", cell.seed, pa.array(ids, pa.string())), strict=True))
     if cell.flips == "uniform":
         return {i for i, draw in drawn.items() if draw < cell.rate}
     if cell.flips == "longer":
@@ -192,11 +195,11 @@ def steps_of_epochs(cell: Cell, pairs: int) -> tuple[str, ...]:
 
 
 def read_scores(run_folder: Path) -> Scores:
-    """The scores of a run's own trajectory, with what rules read besides: groups where held out, other seeds."""
+    """The scores of a run's own trajectory, with the prompt groups where they are held out."""
     from rmo_curate.runs import open_run
 
     run = open_run(run_folder)
     trajectory = run.trajectory()
     assert trajectory.end is not None
-    scores = run.with_others(run.scores(trajectory), trajectory)
+    scores = run.scores(trajectory)
     return run.with_groups(scores, trajectory) if trajectory.end.cross_fitted else scores

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.baselines import with_baselines
 from benchmarks.cells import read_scores
 from benchmarks.environment import environment
 from pipelines.recipe import Recipe, load_recipe
 from pipelines.run import run_recipe
-from rmo_curate.rule_report import comparable
 from rmo_train.tables import read_json, read_manifest, write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -36,7 +36,7 @@ def detection(recipe: Recipe, truth: Path) -> dict[str, Any]:
     flipped = np.array([rows[i]["flipped"] for i in ids])
     clear = ~np.array([rows[i]["tie"] for i in ids])
     found: dict[str, Any] = {"pairs": len(ids), "flipped": int(flipped.sum())}
-    for name, rule in comparable(grouped=scores.groups is not None).items():
+    for name, rule in with_baselines(grouped=scores.groups is not None).items():
         s = rule.suspicion(scores)
         found[name] = {
             "auroc": float(roc_auc_score(flipped, s)),

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rmo_train.pairs import PairData, Ragged
+from rmo_train.pairs import PairData
+from rmo_train.ragged import Ragged
 from rmo_train.tables import prompt_group
 
 
@@ -36,7 +37,7 @@ def load(path: str, limit: int | None, model: str) -> Loaded:
     good = [i for i in order if isinstance(rendered[i], Rendered)]
 
     def ragged(column: str) -> Ragged:
-        return Ragged.from_lists([np.array(getattr(rendered[i], column), dtype=np.int32) for i in good])
+        return Ragged.from_rows([np.array(getattr(rendered[i], column), dtype=np.int32) for i in good])
 
     ones = np.ones(len(good))
     tokens = PairData(

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from benchmarks.baselines import confidence, with_baselines
 from benchmarks.cells import (
     cells,
     flipped_ids,
@@ -39,7 +40,6 @@ from benchmarks.cells import (
 from benchmarks.detect_table import tables
 from benchmarks.detection import DRAWS, auroc, calibration_error, figures, length_strata_of, matched_difference
 from benchmarks.environment import environment
-from rmo_curate.rule_report import comparable
 from rmo_curate.runs import Scores
 from rmo_train.tables import write_json
 
@@ -88,7 +88,7 @@ def measure(truth: Truth, scores: Scores, prompts: dict[str, str]) -> dict[str, 
             for subset, rows in subsets.items()
         }
 
-    suspicions = {name: rule.suspicion(scores) for name, rule in comparable(grouped=held_out).items()}
+    suspicions = {name: rule.suspicion(scores) for name, rule in with_baselines(grouped=held_out).items()}
     rules = {name: all_figures(s) for name, s in suspicions.items()}
     rows = clear if clear.any() else subsets["all"]
     differences = {
@@ -119,15 +119,12 @@ def cleanlab_of(scores: Any) -> tuple[np.ndarray, np.ndarray]:
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
-    from rmo_curate.rules.fitted import fit_logistic, scaled_irm
-    from rmo_curate.rules.of_trajectory import sigmoid
-
-    x = scaled_irm(scores)
-    known = np.isfinite(x)
-    p = sigmoid(x[known] * max(0.0, float(fit_logistic(x[known, None])[0])))
+    p = confidence(scores)
+    known = np.isfinite(p)
+    p = p[known]
     first, labels = np.concatenate([p, 1 - p]), np.repeat([1, 0], len(p))
     probabilities = np.stack([1 - first, first], axis=1)
-    suspicion, issues = np.full(len(x), np.nan), np.zeros(len(x), dtype=bool)
+    suspicion, issues = np.full(len(known), np.nan), np.zeros(len(known), dtype=bool)
     suspicion[known] = 1 - get_label_quality_scores(labels, probabilities)[: len(p)]
     issues[known] = find_label_issues(labels, probabilities)[: len(p)]
     return suspicion, issues
@@ -139,13 +136,12 @@ def estimated(scores: Any, wrong: np.ndarray) -> dict[str, Any]:
     from rmo_curate.margins import reward
     from rmo_curate.noise_rate import Resampled, fit_noise, noise_margin
     from rmo_curate.rule_report import flagged_by
-    from rmo_curate.rules import RULES
     from rmo_curate.thresholds import noisy_budget
 
-    resampled = Resampled(scores)
+    rules, resampled = with_baselines(grouped=True), Resampled(scores)
     found = {}
     for name in ("irm", "irm-ln", "fuse"):
-        given, swapped = flagged_by(RULES[name], scores, noisy_budget(len(wrong), HIGH_Q))
+        given, swapped = flagged_by(rules[name], scores, noisy_budget(len(wrong), HIGH_Q))
         found[name] = {
             "canaries": asdict(canaries.find(given, swapped, resampled)),
             "true_precision": float(wrong[given].mean()) if given.any() else None,

@@ -12,8 +12,8 @@ from benchmarks.cells import Cell
 from rmo_train.tables import read_json
 
 RULES = (
-    *("fuse", "fuse+length", "irm", "irm-ln", "loss", "gmm", "cl", "cleanlab", "aum", "cartography"),
-    *("ppldiff", "base-ln", "rmo", "rmo-ln", "authors-code", "length", "random"),
+    *("fuse", "irm", "irm-ln", "loss", "gmm", "cl", "cleanlab", "aum", "cartography", "ppldiff", "base-ln"),
+    *("rmo", "rmo-ln", "length", "random"),
 )
 FLIPS = {"uniform": "at random", "longer": "longer wins"}
 Result = dict[str, Any]

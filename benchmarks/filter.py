@@ -35,7 +35,7 @@ from rmo_curate.decisions import decide, decide_scored, repeats
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.filtering import run_filter
 from rmo_curate.noise_rate import Resampled
-from rmo_curate.rule_report import HIGH_Q, comparable, report
+from rmo_curate.rule_report import COMPARED, HIGH_Q, report
 from rmo_curate.runs import Checkpoint, Scores, Trajectory, open_run
 from rmo_train import tables
 
@@ -193,16 +193,13 @@ def every_rule(n: int) -> dict[str, Any]:
     _, scores = scored(n, 4, rng)
     prompt = np.arange(n) // 4
     scores = replace(scores, ids=hex_strings(n, 32, rng), groups=prompt, fold=(prompt % 2).astype(np.int16))
-    rules = comparable(grouped=True)
     before = peak_gib()
     each: dict[str, dict[str, float]] = {}
-    for name, rule in rules.items():
+    for name, rule in COMPARED.items():
         each[name], _ = timed(lambda rule=rule: rule.suspicion(scores))  # type: ignore[misc]
     total = {unit: sum(took[unit] for took in each.values()) for unit in ("seconds", "cpu_seconds")}
     peak = peak_gib()
-    reported, _ = timed(
-        lambda: report(scores, dict.fromkeys(rules, scores), scores.names[-1], Resampled(scores), HIGH_Q), "report"
-    )
+    reported, _ = timed(lambda: report(scores, scores.names[-1], Resampled(scores), HIGH_Q), "report")
     return (
         total | reported | {"peak_gib": peak, "report_peak_gib": peak_gib(), "peak_gib_before": before, "rules": each}
     )

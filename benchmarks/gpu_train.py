@@ -34,9 +34,10 @@ from rmo_train.lora import fuse
 from rmo_train.losses import loss_named
 from rmo_train.optimizer import MasterAdamW
 from rmo_train.packing import Tree, plain_trees
-from rmo_train.pairs import PairData, Ragged
+from rmo_train.pairs import PairData
 from rmo_train.plan import make_plan
 from rmo_train.policy import add_lora
+from rmo_train.ragged import Ragged
 from rmo_train.throughput import training_flop
 
 LEARNING_RATE = 1e-6
@@ -49,9 +50,9 @@ def pairs_of(trees: list[Tree]) -> PairData:
     """The trees as pairs whose references are 0."""
     n = len(trees)
     names = np.array([str(k) for k in range(n)], dtype=object)
-    sides = (Ragged.from_lists([t.responses[side] for t in trees]) for side in (0, 1))
+    sides = (Ragged.from_rows([t.responses[side] for t in trees]) for side in (0, 1))
     columns = (np.ones(n), np.ones(n), np.zeros(n), np.zeros(n))
-    return PairData(Path("random"), {}, names, names, Ragged.from_lists([t.prompt for t in trees]), *sides, *columns)
+    return PairData(Path("random"), {}, names, names, Ragged.from_rows([t.prompt for t in trees]), *sides, *columns)
 
 
 def full_training_gib(shape: str) -> float:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from benchmarks.baselines import with_baselines
 from benchmarks.cells import Cell, flipped_ids, records, scored_as_given, with_probe
 from benchmarks.detect import HERE, Truth
 from benchmarks.detection import auroc, length_strata_of, matched_auroc, precision_at
@@ -38,8 +39,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def variant_figures(run: Path, flipped: set[str], truth: Truth, cell: Cell, **variant: Any) -> dict[str, list[float]]:
     """[length-matched AUROC, AUROC] on clear pairs and [precision of the first 5%] on all, by rule."""
-    from rmo_curate.rules import RULES
-
     cell = replace(cell, folds=variant.pop("folds", cell.folds))
     splits = variant.pop("splits", 1)
     of_split = [with_probe(run, flipped, replace(cell, seed=1000 * k + cell.seed), **variant) for k in range(splits)]
@@ -52,9 +51,9 @@ def variant_figures(run: Path, flipped: set[str], truth: Truth, cell: Cell, **va
     ids = scores.ids.to_pylist()
     wrong, clear = (np.array([i in some for i in ids]) for some in (flipped, truth.clear))
     strata = length_strata_of(scores.chosen_tokens, scores.rejected_tokens)
-    found = {}
-    for name in ("irm", "fuse", "fuse+length"):
-        s = RULES[name].suspicion(scores)
+    rules, found = with_baselines(grouped=True), {}
+    for name in ("irm", "fuse"):
+        s = rules[name].suspicion(scores)
         found[name] = [
             matched_auroc(wrong[clear], s[clear], strata[clear]),
             auroc(wrong[clear], s[clear]),

@@ -10,7 +10,7 @@ from rmo_curate import margins
 from rmo_curate.runs import Scores
 
 ALIKE = 0.6  # share of pairs whose longer answer is the chosen one, beyond which length decides
-FOLLOWING_LENGTH = ("rmo", "authors-code")  # rules that ask for the sign of the base's summed margin
+FOLLOWING_LENGTH = ("rmo",)  # rules that ask for the sign of the base's summed margin
 
 
 @dataclass(frozen=True)
@@ -44,5 +44,5 @@ class Lengths:
         return (
             f"{max(share, 1 - share):.0%} of the chosen answers are the {which} ones: summed log-probs fall with "
             f"length (the base's are right in {self.base_accuracy:.0%}), so the paper's rule follows length; prefer "
-            "fuse or irm"
+            "irm"
         )

@@ -14,17 +14,17 @@ import numpy as np
 from rmo_curate import canaries, margins, thresholds
 from rmo_curate.advice import FOLLOWING_LENGTH, Lengths
 from rmo_curate.filter_settings import FilterSettings
-from rmo_curate.id_hash import Strings, places
 from rmo_curate.noise_rate import Resampled, fit_noise, noise_margin
 from rmo_curate.reviews import ACTIONS, DROP, FLIP, KEEP, reviewed
-from rmo_curate.rules import Rule, check_proxy, get_rule, is_constant, prepared, suspicion
-from rmo_curate.rules.of_margins import AUTHORS_RANGE
+from rmo_curate.rules import Rule, check_proxy, get_rule, is_constant, suspicion
 from rmo_curate.runs import SCORED_COLUMNS, Run, Scores, Trajectory, adding_a_proxy, flagged
 from rmo_curate.slices import protected, removal_lines
 from rmo_train.errors import UserError
+from rmo_train.id_hash import Strings, places
 
 REASONS = ("noisy", "ambiguous", "too_long", "duplicate", "decision")
 
+AUTHORS_RANGE = 10.0  # nats; the constant of the authors' script
 FLIP_RATE = 0.2  # of the remark on recall
 HEAVY_REMOVAL = 0.3  # share of the pairs beyond which removal is reported to cost more than it brings
 
@@ -47,7 +47,7 @@ class Decisions:
     weight: np.ndarray  # [pairs]
     label_confidence: np.ndarray  # [pairs]
     said: list[str]
-    settings: FilterSettings  # with the rule that `auto` means
+    settings: FilterSettings
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,6 @@ class Cut:
 def decide(run: Run, settings: FilterSettings) -> Decisions:
     """Decide on every pair of a run."""
     trajectory = run.trajectory(settings.proxy)
-    settings = settings.for_end(trajectory.end)
     rule = get_rule(settings.rule)
     check_proxy(rule, run, trajectory)
     check_margin(run, trajectory, settings)
@@ -96,7 +95,9 @@ def decide(run: Run, settings: FilterSettings) -> Decisions:
         wishes = replace(wishes, protected=protected(run, settings.protect))
     if settings.decisions is not None:
         wishes = replace(wishes, review=reviewed(settings.decisions, ids))
-    scores = prepared(rule, run, trajectory, run.scores(trajectory, pairs), settings.score_column)
+    scores = run.scores(trajectory, pairs)
+    if settings.score_column is not None:
+        scores = replace(scores, external=run.external_margin(settings.score_column))
     if settings.noise_rate == "auto" or settings.precision is not None:
         scores = run.with_groups(scores, trajectory)
     found = decide_scored(ids, too_long, duplicate, scores, trajectory, settings, wishes)
@@ -117,7 +118,6 @@ def decide_scored(
     wishes = wishes or Wishes.none(len(ids))
     scorable = ~too_long
     n = int(scorable.sum())
-    settings = settings.for_end(trajectory.end)
     rule = get_rule(settings.rule)
     s = suspicion(rule, scores)
     limit = noisy_limit(rule, scores, s, n, settings)

@@ -8,7 +8,6 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from rmo_curate.rules import RULES, get_rule
-from rmo_curate.runs import Checkpoint
 from rmo_train.errors import UserError
 from rmo_train.settings import Settings, flag_of
 
@@ -18,7 +17,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"rule": "rmo", "margin": "logp", "low_q": 0.1, "high_q": 0.0, "hard": False},
     "authors-code": {"rule": "rmo", "margin": "logp", "low_q": 0.0, "high_q": 0.0, "hard": True},
 }
-AUTO, OF_PROBE, OF_OTHERS = "auto", "fuse", "irm"  # rules by what T is; docs/decisions.md has the measurements
+AUTO, OF_AUTO = "auto", "irm"
 CUTS = ("high_q", "noise_rate", "precision")  # ways to say how many noisy pairs there are
 
 
@@ -42,8 +41,8 @@ class FilterSettings(Settings):
     )
     rule: str = Field(
         default=AUTO,
-        description=f"Rule of suspicion: {', '.join(RULES)}; auto: {OF_PROBE} where a cross-fitted probe ends the "
-        f"trajectory, else {OF_OTHERS}",
+        validate_default=True,
+        description=f"Rule of suspicion: {', '.join(RULES)}; auto is {OF_AUTO}",
     )
     margin: Literal["reward", "logp", "mean_logp"] = Field(
         default="reward", description="Margin that tells ambiguous pairs"
@@ -139,11 +138,4 @@ class FilterSettings(Settings):
     @field_validator("rule")
     @classmethod
     def _known_rule(cls, rule: str) -> str:
-        return rule if rule == AUTO else get_rule(rule).name
-
-    def for_end(self, end: Checkpoint | None) -> Self:
-        """These settings with the rule that `auto` means where `end` is T."""
-        if self.rule != AUTO:
-            return self
-        probed = end is not None and end.is_probe and end.cross_fitted
-        return self.model_copy(update={"rule": OF_PROBE if probed else OF_OTHERS})
+        return get_rule(OF_AUTO if rule == AUTO else rule).name

@@ -21,7 +21,6 @@ def run_filter(
 ) -> list[str]:
     """Filter a run into the shard folder `out`; returns the lines to print. A dry run decides and writes nothing."""
     run = open_run(run_folder)
-    settings = settings.for_end(run.trajectory(settings.proxy).end)
     if not dry_run and not overwrite:
         done = find_shards(run, run.trajectory(settings.proxy), settings, out)
         if done is not None:

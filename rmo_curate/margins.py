@@ -58,7 +58,6 @@ def swapped(scores: Scores) -> Scores:
         chosen_tokens=scores.rejected_tokens,
         rejected_tokens=scores.chosen_tokens,
         external=None if scores.external is None else -scores.external,
-        others=tuple(swapped(other) for other in scores.others),
     )
 
 

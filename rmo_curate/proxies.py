@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from rmo_curate.scoring import Assignment, ScoreStage, in_group_order
 from rmo_train.config import TrainSettings
 from rmo_train.errors import UserError, cannot_write
+from rmo_train.id_hash import draw_bits
 from rmo_train.pairs import PairData
 from rmo_train.progress import say
 from rmo_train.settings import Settings
@@ -27,7 +28,6 @@ from rmo_train.tables import (
     canonical_json,
     damaged_file,
     file_hashes,
-    fraction_of_hash,
     make_manifest,
     read_json,
     read_manifest,
@@ -98,7 +98,9 @@ def assign_folds(groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
         )
     load = [0] * folds
     fold_of: dict[str, int] = {}
-    for group in sorted(sizes, key=lambda g: (fraction_of_hash("fold", seed, g), g)):
+    names = list(sizes)
+    drawn = draw_bits("fold", seed, pa.array(names, pa.string()))
+    for _, group in sorted(zip(drawn.tolist(), names, strict=True)):
         fold_of[group] = load.index(min(load))
         load[fold_of[group]] += sizes[group]
     return np.array([fold_of[g] for g in groups], dtype=np.int16)

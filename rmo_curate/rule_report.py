@@ -11,7 +11,7 @@ from rmo_curate import canaries, margins
 from rmo_curate.advice import Lengths
 from rmo_curate.canaries import Found, SelfCheck
 from rmo_curate.noise_rate import Resampled
-from rmo_curate.rules import RULES, Rule, prepared
+from rmo_curate.rules import RULES, Rule
 from rmo_curate.runs import Scores, adding_a_proxy, open_run
 from rmo_curate.thresholds import most_suspect, noisy_budget
 from rmo_train.errors import UserError
@@ -19,7 +19,7 @@ from rmo_train.metrics import Interval
 
 HIGH_Q = 0.95
 REFERENCE = "irm"  # the rule that others are compared with
-LEFT_OUT = ("none", "score")
+COMPARED = {name: rule for name, rule in RULES.items() if name not in ("none", "score")}  # what scores alone rank by
 SCHEMA = 1
 
 
@@ -79,11 +79,6 @@ def _short(interval: Interval) -> str:
     return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
-def comparable(*, grouped: bool) -> dict[str, Rule]:
-    """The rules that rank pairs from scores alone; grouped: those that need prompt groups, held out, too."""
-    return {name: rule for name, rule in RULES.items() if name not in LEFT_OUT and (grouped or not rule.needs_groups)}
-
-
 def run_rules(run_folder: Any, high_q: float = HIGH_Q, proxy: str | None = None) -> Report:
     """Ask every rule of a scored run."""
     run = open_run(run_folder)
@@ -97,23 +92,14 @@ def run_rules(run_folder: Any, high_q: float = HIGH_Q, proxy: str | None = None)
         resampled: Resampled | None = Resampled(scores)
     except UserError as e:
         resampled, why_not = None, str(e)
-    rules = comparable(grouped=why_not is None)
-    prepared_for = {name: prepared(rule, run, trajectory, scores) for name, rule in rules.items()}
-    return report(scores, prepared_for, trajectory.end.name, resampled, high_q, why_not)
+    return report(scores, trajectory.end.name, resampled, high_q, why_not)
 
 
-def report(
-    scores: Scores,
-    of: dict[str, Scores],
-    end: str,
-    resampled: Resampled | None,
-    high_q: float,
-    why_not: str | None = None,
-) -> Report:
-    """The report on scores that were read; `of`: what each rule is asked of."""
+def report(scores: Scores, end: str, resampled: Resampled | None, high_q: float, why_not: str | None = None) -> Report:
+    """The report on scores that were read."""
     known = np.isfinite(scores.chosen_logp[:, -1])
     n = int(known.sum())
-    flagged = {name: flagged_by(RULES[name], these, noisy_budget(n, high_q)) for name, these in of.items()}
+    flagged = {name: flagged_by(rule, scores, noisy_budget(n, high_q)) for name, rule in COMPARED.items()}
     lines = []
     for name, (given, swapped) in flagged.items():
         either = (given | flagged[REFERENCE][0]).sum()

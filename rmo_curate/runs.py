@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rmo_curate.id_hash import Strings, places
 from rmo_train import tables
 from rmo_train.errors import UserError, nearest
+from rmo_train.id_hash import Strings, places
 
 MADE_BY = "rmo-curate score DATA --model REF --out RUN"
 DEFAULT_MAX_LENGTH = 1024  # tokens of prompt + longer response
@@ -73,7 +73,6 @@ class Scores:
     ids: Strings | None = None  # [pairs]
     groups: np.ndarray | None = None  # int [pairs]: pairs of one prompt have the same; see `Run.with_groups`
     external: np.ndarray | None = None  # [pairs] somebody else's margin, higher = chosen is better
-    others: tuple[Scores, ...] = ()  # (base, T) of proxy families that differ from T's by their seed alone
     of_probe: bool = False  # T is a probe: its reward margin is a log-odds, no sum over tokens
 
 
@@ -226,24 +225,6 @@ class Run:
             f"--score-column {name}: {self.folder} has no such column of numbers, and no chosen_{name} and "
             f"rejected_{name}; {have}{nearest(name, numbers)}"
         )
-
-    def with_others(self, scores: Scores, trajectory: Trajectory) -> Scores:
-        """`scores` with those of every other proxy family that differs from the last checkpoint's by its seed alone."""
-        end = trajectory.end
-        if end is None or end.family is None:
-            return scores
-        families = sorted({c.family for c in self.checkpoints if c.family not in (None, end.family)}, key=str)
-        ends = [[c for c in self.checkpoints if c.family == family][-1] for family in families]
-        key = self._key_but_seed
-        others = [c for c in ends if c.family is not None and key(c.family) == key(end.family)]
-        return replace(
-            scores,
-            others=tuple(self.scores(Trajectory((self.checkpoints[0], c), c)) for c in others),
-        )
-
-    def _key_but_seed(self, family: str) -> dict[str, Any]:
-        manifest = tables.require_manifest(self.folder / "proxies" / family, "proxies", MADE_BY)
-        return {name: value for name, value in manifest["key"].items() if name != "seed"}
 
     def _check_join(self, folder: Path, pairs: pa.Table, scorable: np.ndarray, at: np.ndarray, rows: int) -> None:
         missing = scorable & (at < 0)

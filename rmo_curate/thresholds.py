@@ -11,8 +11,7 @@ from fractions import Fraction
 import numpy as np
 import pyarrow as pa
 
-from rmo_curate.id_hash import Strings, fractions
-from rmo_train.tables import sha256_text
+from rmo_train.id_hash import Strings, fractions, hash64
 
 STEEPNESS = 2.0  # tau / gamma: the soft cut's width is half of its position
 
@@ -38,8 +37,7 @@ def most_suspect(suspicion: np.ndarray, ids: Strings, budget: int) -> np.ndarray
     tied = np.flatnonzero(suspicion == cut)
     room = budget - int(picked.sum())
     if len(tied) > room:
-        hashes = [sha256_text(i) for i in ids.take(pa.array(tied)).to_pylist()]
-        tied = tied[np.argsort(hashes)[:room]]
+        tied = tied[np.argsort(hash64(ids.take(pa.array(tied))), kind="stable")[:room]]
     picked[tied] = True
     return picked
 

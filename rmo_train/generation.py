@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import pyarrow as pa
 from pydantic import Field
 
 from rmo_train.errors import Stopped, UserError
+from rmo_train.id_hash import draw_bits
 from rmo_train.progress import progress, say
 from rmo_train.prompts import Prompt, read_prompts
 from rmo_train.settings import Settings
@@ -122,17 +124,17 @@ def make_requests(renderer: Any, prompts: Sequence[Prompt], seed: int) -> list[R
     from rmo_train.rendering import TemplateRefused
 
     before: Counter[str] = Counter()
-    requests = []
+    rendered, names = [], []
     for prompt in prompts:
         try:
             ids = renderer.render_prompt(prompt.messages, prompt.tools, prompt.template_kwargs)
         except TemplateRefused as e:
             raise UserError(f"{prompt.where}: {e}") from e
-        key = f"generate\x1f{seed}\x1f{prompt.content}\x1f{before[prompt.content]}"
+        rendered.append(ids)
+        names.append(f"{prompt.content}\x1f{before[prompt.content]}".encode("utf-8", errors="surrogatepass"))
         before[prompt.content] += 1
-        digest = hashlib.sha256(key.encode("utf-8", errors="surrogatepass")).digest()
-        requests.append(Request(ids, int.from_bytes(digest[:4], "big")))
-    return requests
+    seeds = draw_bits("generate", seed, pa.array(names, pa.binary())) >> np.uint64(32)
+    return [Request(ids, int(one)) for ids, one in zip(rendered, seeds, strict=True)]
 
 
 def _check_lengths(model: str, prompts: Sequence[Prompt], requests: Sequence[Request], new: int) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
+
+from rmo_train.ragged import Ragged
 
 
 def accuracy(margins: np.ndarray) -> float:
@@ -63,9 +64,7 @@ def bootstrap(
 ) -> Interval:
     """95% percentile interval of `statistic(rows)` by resampling whole groups (prompts); `groups` has length n."""
     _, group_of = np.unique(groups.astype(str), return_inverse=True)
-    order = np.argsort(group_of, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(np.bincount(group_of))])
-    members = [order[a:b] for a, b in pairwise(starts)]
+    members = Ragged.from_lengths(np.argsort(group_of, kind="stable"), np.bincount(group_of))
     rng = np.random.default_rng(seed)
     values = []
     for _ in range(draws):

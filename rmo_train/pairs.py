@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from rmo_train.errors import UserError
+from rmo_train.ragged import Ragged
 from rmo_train.tables import (
     MANIFEST,
     PAIR_SCHEMA,
@@ -29,46 +30,6 @@ TOKEN_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
 @dataclass(frozen=True)
-class Ragged:
-    """n token sequences of different lengths in one flat array; `ragged[i]` is a view."""
-
-    values: np.ndarray  # int32 [total tokens]
-    offsets: np.ndarray  # int64 [n + 1]
-
-    @classmethod
-    def from_arrow(cls, column: pa.ChunkedArray) -> Ragged:
-        chunks = column.chunks
-        lengths = [np.diff(c.offsets.to_numpy()) for c in chunks]
-        values = [c.flatten().to_numpy() for c in chunks]
-        joined = np.concatenate(lengths) if lengths else np.zeros(0, dtype=np.int64)
-        return cls(
-            np.concatenate(values).astype(np.int32) if values else np.zeros(0, dtype=np.int32),
-            np.concatenate([[0], np.cumsum(joined)]).astype(np.int64),
-        )
-
-    @classmethod
-    def from_lists(cls, sequences: Sequence[np.ndarray]) -> Ragged:
-        return cls(
-            np.concatenate(sequences).astype(np.int32) if len(sequences) else np.zeros(0, dtype=np.int32),
-            np.concatenate([[0], np.cumsum([len(s) for s in sequences])]).astype(np.int64),
-        )
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        return self.values[self.offsets[i] : self.offsets[i + 1]]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each sequence, int64 [n]."""
-        return np.diff(self.offsets)
-
-    def take(self, rows: np.ndarray) -> Ragged:
-        return Ragged.from_lists([self[i] for i in rows])
-
-
-@dataclass(frozen=True)
 class PairData:
     """n pairs; every array has length n and is aligned with `ids`. Log-probs: float64 nats, summed over a response."""
 
@@ -76,7 +37,7 @@ class PairData:
     manifest: dict[str, Any]
     ids: np.ndarray  # str
     groups: np.ndarray  # str: hash of the prompt
-    prompt: Ragged
+    prompt: Ragged  # token ids, int32
     chosen: Ragged
     rejected: Ragged
     weight: np.ndarray

@@ -125,12 +125,6 @@ def prompt_group(prompt: Sequence[Mapping[str, str]], tools: str | None) -> str:
     return sha256_text(canonical_json([list(prompt), tools]))[:32]
 
 
-def fraction_of_hash(*parts: str | int) -> float:
-    """A number in [0, 1) that depends on `parts` alone: the project's source of per-record randomness."""
-    digest = hashlib.sha256("\x1f".join(str(p) for p in parts).encode()).digest()
-    return int.from_bytes(digest[:7], "big") / 2**56
-
-
 def versions() -> dict[str, str]:
     """Versions of the packages that can change a number."""
     found = {}

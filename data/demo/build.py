@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rmo_train.tables import fraction_of_hash
+import numpy as np
+import pyarrow as pa
+
+from rmo_train.id_hash import fractions
 
 HERE = Path(__file__).parent
 SEED = 42
@@ -33,9 +36,12 @@ def answer(text: str) -> list[dict[str, str]]:
 def build() -> dict[str, list[dict[str, Any]]]:
     """The rows of each file, by name."""
     files: dict[str, list[dict[str, Any]]] = {"train": [], "heldout": [], "truth": []}
-    for pair in sorted(written(), key=lambda pair: fraction_of_hash("order", SEED, pair["id"])):  # topics mixed
-        held_out = pair["split"] == "heldout"
-        flipped = not held_out and fraction_of_hash("flip", SEED, pair["id"]) < FLIP_RATE
+    pairs = list(written())
+    ids = pa.array([pair["id"] for pair in pairs])
+    draws = fractions("flip", SEED, ids)
+    for row in np.argsort(fractions("order", SEED, ids)):  # topics mixed
+        pair, held_out = pairs[row], pairs[row]["split"] == "heldout"
+        flipped = not held_out and bool(draws[row] < FLIP_RATE)
         chosen, rejected = (pair["worse"], pair["better"]) if flipped else (pair["better"], pair["worse"])
         files["heldout" if held_out else "train"].append(
             {

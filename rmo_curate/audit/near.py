@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmo_curate.audit.shingles import NOTHING, PERMUTATIONS, jaccard, mixed, shingle_sets
+from rmo_curate.audit.shingles import NOTHING, PERMUTATIONS, jaccard, shingle_sets
 from rmo_curate.audit.texts import Texts
+from rmo_train.id_hash import mix
 
 SIMILARITY = 0.8  # least Jaccard similarity of the prompts, and of the answers
 ROWS = 4
@@ -35,7 +36,7 @@ def band_keys(signatures: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         for band in range(BANDS):
             for k in range(band * ROWS, (band + 1) * ROWS):
-                keys[:, band] = mixed(keys[:, band] * np.uint64(31) + signatures[:, k].astype(np.uint64))
+                keys[:, band] = mix(keys[:, band] * np.uint64(31) + signatures[:, k].astype(np.uint64))
     return keys
 
 

@@ -8,9 +8,11 @@ of documents"; the share of equal places in two signatures estimates the Jaccard
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+
+from rmo_train.id_hash import GAMMA, mix
+from rmo_train.ragged import Ragged
 
 WIDTH = 3  # words of a shingle
 PERMUTATIONS = 32
@@ -18,40 +20,16 @@ CHUNK = 1 << 22  # bytes of text hashed at a time
 NOTHING = np.uint32(0xFFFFFFFF)  # the signature of a text without words
 
 
-def mixed(values: np.ndarray) -> np.ndarray:
-    """splitmix64's finaliser: uint64 [n] to well-spread uint64 [n]."""
-    with np.errstate(over="ignore"):
-        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
-STEP = np.uint64(0x9E3779B97F4A7C15)
-BYTE_VALUE = mixed(np.arange(1, 257, dtype=np.uint64) * STEP)
+BYTE_VALUE = mix(np.arange(1, 257, dtype=np.uint64) * GAMMA)
 BASE = 0x100000001B3  # odd, so that it has an inverse modulo 2**64
 INVERSE = pow(BASE, -1, 1 << 64)
-MULTIPLIERS = mixed(np.arange(1000, 1000 + PERMUTATIONS, dtype=np.uint64) * STEP) | np.uint64(1)
-PLACES = mixed(np.arange(1, 1 + WIDTH, dtype=np.uint64) * STEP) | np.uint64(1)  # of a word in its shingle
+MULTIPLIERS = mix(np.arange(1000, 1000 + PERMUTATIONS, dtype=np.uint64) * GAMMA) | np.uint64(1)
+PLACES = mix(np.arange(1, 1 + WIDTH, dtype=np.uint64) * GAMMA) | np.uint64(1)  # of a word in its shingle
 PROMPT_MARK = np.uint64(0xA5A5A5A55A5A5A5A)  # a prompt's words are others than an answer's
 
 ASCII_WORD = np.zeros(256, bool)
 ASCII_WORD[[*range(48, 58), *range(97, 123), *range(65, 91)]] = True
 ASCII_WORD[0x80:] = True  # bytes of letters beyond ASCII
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """Rows of different length: row i is values[starts[i] : starts[i + 1]]."""
-
-    values: np.ndarray  # uint64
-    starts: np.ndarray  # int64 [rows + 1]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return np.diff(self.starts)
-
-    def row(self, i: int) -> np.ndarray:
-        return self.values[self.starts[i] : self.starts[i + 1]]
 
 
 def chunks(texts: Sequence[str]) -> Iterator[list[bytes]]:
@@ -77,7 +55,7 @@ def powers(base: int, n: int) -> np.ndarray:
 
 
 def words(encoded: list[bytes]) -> Ragged:
-    """The words of each text, hashed: a polynomial of the bytes, by differences of one running sum."""
+    """The words of each text, hashed to uint64: a polynomial of the bytes, by differences of one running sum."""
     lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
     text_starts = np.concatenate([[0], np.cumsum(lengths + 1)])
     data = np.frombuffer(b" ".join([*encoded, b""]), np.uint8)
@@ -96,34 +74,33 @@ def words(encoded: list[bytes]) -> Ragged:
     with np.errstate(over="ignore"):
         total = np.cumsum(BYTE_VALUE[data] * powers(BASE, len(data)), dtype=np.uint64)
         start_total = np.where(first > 0, total[first - 1], np.uint64(0))
-        hashes = mixed((total[last] - start_total) * powers(INVERSE, len(data))[first])
+        hashes = mix((total[last] - start_total) * powers(INVERSE, len(data))[first])
     return Ragged(hashes, np.searchsorted(first, text_starts))
 
 
 def shingles(found: Ragged) -> Ragged:
     """Hashes of every WIDTH words in a row; a shorter text is one shingle, one without words none."""
-    values, starts, lengths = found.values, found.starts, found.lengths
+    values, lengths = found.values, found.lengths
     counts = np.where(lengths >= WIDTH, lengths - WIDTH + 1, np.minimum(lengths, 1))
-    out = np.concatenate([[0], np.cumsum(counts)])
     # Position of each shingle's first word: the row's start plus the place within the row.
-    at = np.arange(out[-1]) - np.repeat(out[:-1], counts) + np.repeat(starts[:-1], counts)
-    ends = np.repeat(starts[1:], counts)
+    at = np.arange(counts.sum()) + np.repeat(found.offsets[:-1] - (np.cumsum(counts) - counts), counts)
+    ends = np.repeat(found.offsets[1:], counts)
     total = np.zeros(len(at), np.uint64)
     with np.errstate(over="ignore"):
         for offset in range(WIDTH):
             there = at + offset < ends
-            total += np.where(there, values[np.minimum(at + offset, max(0, len(values) - 1))], STEP) * PLACES[offset]
-    return Ragged(mixed(total), out)
+            total += np.where(there, values[np.minimum(at + offset, max(0, len(values) - 1))], GAMMA) * PLACES[offset]
+    return Ragged.from_lengths(mix(total), counts)
 
 
 def signatures(found: Ragged, mark: np.uint64 = np.uint64(0)) -> np.ndarray:
     """MinHash of each row's shingles, uint32 [rows, PERMUTATIONS]; NOTHING where a row has none. `mark` tells kinds
     of text apart: the same words give unrelated hashes under another mark."""
-    rows = np.full((len(found.starts) - 1, PERMUTATIONS), NOTHING, np.uint32)
+    rows = np.full((len(found), PERMUTATIONS), NOTHING, np.uint32)
     filled = np.flatnonzero(found.lengths > 0)
     if not len(filled):
         return rows
-    values, starts = mixed(found.values ^ mark), found.starts[filled]
+    values, starts = mix(found.values ^ mark), found.offsets[filled]
     with np.errstate(over="ignore"):
         for k, multiplier in enumerate(MULTIPLIERS):
             hashes = ((values * multiplier) >> np.uint64(32)).astype(np.uint32)
@@ -146,7 +123,7 @@ def shingle_sets(texts: Sequence[str]) -> list[np.ndarray]:
     sets = []
     for encoded in chunks(texts):
         found = shingles(words(encoded))
-        sets += [np.unique(found.row(i)) for i in range(len(encoded))]
+        sets += [np.unique(found[i]) for i in range(len(encoded))]
     return sets
 
 

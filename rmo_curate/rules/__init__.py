@@ -1,21 +1,33 @@
 """Suspicion rules: one number a pair, higher = more likely that chosen and rejected are the wrong way round.
 
-To add one: write a small function in the module of its kind, decorate it with `register`, add its hand-computed value
-to the tests.
+To add one, write a function of `Scores` in the module of its kind, enter a `Rule` in `RULES`, and add its hand-computed
+value to the tests.
 """
 
-from rmo_curate.rules import of_margins  # noqa: F401  (they enter their rules, in this order)
+from __future__ import annotations
 
-# isort: split
-from rmo_curate.rules import of_trajectory  # noqa: F401
+from rmo_curate.rules import controls, of_margins
+from rmo_curate.rules.rule import Rule, as_it_is, check_proxy, is_constant, suspicion
+from rmo_train.errors import UserError, nearest
 
-# isort: split
-from rmo_curate.rules import fitted  # noqa: F401
+__all__ = ["RULES", "Rule", "check_proxy", "get_rule", "is_constant", "suspicion"]
 
-# isort: split
-from rmo_curate.rules import controls  # noqa: F401
+RULES: dict[str, Rule] = {
+    rule.name: rule
+    for rule in (
+        Rule("irm", as_it_is(of_margins.irm)),
+        Rule("irm-ln", as_it_is(of_margins.irm_ln)),
+        Rule("rmo", as_it_is(of_margins.rmo)),
+        Rule("rmo-ln", as_it_is(of_margins.rmo_ln)),
+        Rule("score", as_it_is(of_margins.score), needs_proxy=False),
+        Rule("length", as_it_is(controls.length), needs_proxy=False),
+        Rule("random", as_it_is(controls.random), needs_proxy=False),
+        Rule("none", as_it_is(controls.none), needs_proxy=False),
+    )
+}
 
-# isort: split
-from rmo_curate.rules.registry import RULES, Rule, check_proxy, get_rule, is_constant, prepared, suspicion
 
-__all__ = ["RULES", "Rule", "check_proxy", "get_rule", "is_constant", "prepared", "suspicion"]
+def get_rule(name: str) -> Rule:
+    if name not in RULES:
+        raise UserError(f"--rule {name}: no such rule; the rules are {', '.join(RULES)}{nearest(name, RULES)}")
+    return RULES[name]

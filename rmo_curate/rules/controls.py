@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from rmo_curate.id_hash import fractions
 from rmo_curate.margins import where_scored
-from rmo_curate.rules.registry import register
 from rmo_curate.runs import Scores
+from rmo_train.id_hash import fractions
 
 
-@register("length", source="control: the longer answer is taken to be the better one", needs_proxy=False)
 def length(scores: Scores) -> np.ndarray:
     """s = rejected minus chosen tokens: what mere length finds. A control. Needs no proxy."""
     return where_scored((scores.rejected_tokens - scores.chosen_tokens).astype(np.float64), scores)
 
 
-@register("random", source="control: a hash of the id", needs_proxy=False)
 def random(scores: Scores) -> np.ndarray:
     """s = a hash of the id in [0, 1): what dropping as many pairs at random does. A control. Needs no proxy."""
     assert scores.ids is not None
     return where_scored(fractions("random", 0, scores.ids), scores)
 
 
-@register("none", source="no rule", needs_proxy=False)
 def none(scores: Scores) -> np.ndarray:
     """No suspicion: nothing is dropped as noisy."""
     return np.full(len(scores.chosen_tokens), np.nan)

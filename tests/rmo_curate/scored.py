@@ -23,7 +23,7 @@ class Killed(BaseException):
 
 
 def demo_records(n: int) -> list[dict[str, Any]]:
-    """The first n demo pairs; neighbours share a prompt."""
+    """The first n demo pairs."""
     with DEMO.open() as lines:
         return [json.loads(line) for line, _ in zip(lines, range(n), strict=False)]
 

@@ -119,6 +119,22 @@ def test_the_authors_preset_is_their_scripts_two_sets():
     assert decisions.thresholds["tau"] == 10
 
 
+@given(
+    st.lists(st.tuples(st.integers(-14, 14), st.integers(-14, 14)), min_size=2, max_size=30).filter(
+        lambda d: len({a - b for a, b in d}) > 1
+    )
+)
+def test_the_authors_preset_decides_as_their_script_does(differences):
+    base, end = np.array(differences, dtype=float).T
+    noisy = (base < 0) & (end < base)
+    near = (np.abs(base) <= 10) & (np.abs(end) <= 10)
+    decisions = decide_margins(base, end, preset="authors-code")
+    np.testing.assert_array_equal(decisions.reason == "noisy", noisy)
+    np.testing.assert_array_equal(decisions.reason == "ambiguous", near & ~noisy)
+    np.testing.assert_array_equal(decisions.keep_probability, 1.0 - near)
+    np.testing.assert_array_equal(decisions.suspicion > 0, noisy)
+
+
 @pytest.mark.parametrize("preset", list(PRESETS))
 @pytest.mark.parametrize(
     "given", [{"rule": "rmo"}, {"low_q": 0.1}, {"high_q": 0.5}, {"margin": "logp"}, {"hard": True}], ids=str

@@ -188,12 +188,13 @@ def test_every_rule_reads_a_probe(probed):
     assert outcome.code == 0 and all(f"  {name} " in outcome.out for name in RULES if name not in ("none", "score"))
 
 
-def test_the_filter_takes_fuse_for_a_probe_and_irm_for_other_ends(probed, tmp_path, make_run):
-    for folder, rule in ((probed, "fuse"), (make_run({"base": [1.0, 2, 3, 4], "oof-16": [2.0, 1, 5, 9]}), "irm")):
-        said = run_filter(folder, tmp_path / rule, FilterSettings(low_q=0.1, high_q=0.8))
-        assert any(f"--rule {rule}," in line for line in said)
-        manifest = tables.read_manifest(tmp_path / rule)
-        assert manifest["key"]["rule"] == rule and manifest["counts"]["pairs"] == len(manifest_rows(tmp_path / rule))
+def test_the_filter_takes_irm_for_a_probe_and_for_other_ends(probed, tmp_path, make_run):
+    other = make_run({"base": [1.0, 2, 3, 4], "oof-16": [2.0, 1, 5, 9]})
+    for folder, shards in ((probed, tmp_path / "of-probe"), (other, tmp_path / "of-other")):
+        said = run_filter(folder, shards, FilterSettings(low_q=0.1, high_q=0.8))
+        assert any("--rule irm," in line for line in said)
+        manifest = tables.read_manifest(shards)
+        assert manifest["key"]["rule"] == "irm" and manifest["counts"]["pairs"] == len(manifest_rows(shards))
 
 
 def manifest_rows(shards: Path) -> list[str]:

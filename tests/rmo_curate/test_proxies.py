@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 
 from rmo_curate.proxies import ProxySettings, assign_folds, family_of, steps_of, total_steps
 from rmo_train.errors import UserError
+from rmo_train.id_hash import draw_bits
 from rmo_train.settings import build
 from rmo_train.tables import write_json
 
@@ -39,6 +41,13 @@ def test_the_split_does_not_depend_on_the_order_of_the_pairs(sizes, random):
     order = list(range(len(groups)))
     random.shuffle(order)
     assert (assign_folds(groups[order], 3, 1) == assign_folds(groups, 3, 1)[order]).all()
+
+
+def test_prompts_are_dealt_in_the_order_of_their_draws():
+    groups = groups_of([1, 1, 1, 1])
+    drawn = draw_bits("fold", 7, pa.array(list(groups)))
+    fold_of = assign_folds(groups, 2, 7)
+    assert fold_of[np.argsort(drawn)].tolist() == [0, 1, 0, 1]
 
 
 def test_another_seed_gives_another_split():

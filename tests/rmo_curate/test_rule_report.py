@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from rmo_curate.noise_rate import Resampled
-from rmo_curate.rule_report import LEFT_OUT, report, run_rules
-from rmo_curate.rules import RULES
+from rmo_curate.rule_report import COMPARED, report, run_rules
 from tests.command_line import curate
 from tests.rmo_curate.scored import score_demo
 from tests.rmo_curate.test_canaries import simulated
@@ -27,7 +26,7 @@ def test_every_rule_is_told_in_25_lines(run):
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     assert len(lines) <= 25 and "estimated noise rate" in lines[0]
-    assert {line.split()[0] for line in lines if line.startswith("  ")} == set(RULES) - set(LEFT_OUT)
+    assert {line.split()[0] for line in lines if line.startswith("  ")} == set(COMPARED)
 
 
 def test_the_json_has_what_the_lines_have(run):
@@ -49,8 +48,7 @@ def test_a_run_without_held_out_scores_is_told_without_estimates(make_run):
 
 def test_estimates_of_simulated_scores_are_those_of_the_truth():
     scores, wrong = simulated(0.2)
-    of = dict.fromkeys(("irm", "length"), scores)
-    found = report(scores, of, "oof-9", Resampled(scores, draws=40), 0.9)
+    found = report(scores, "oof-9", Resampled(scores, draws=40), 0.9)
     irm = found.rules[0]
     assert irm.flagged == 900
     assert irm.found is not None and irm.found.precision.value == pytest.approx(1.0, abs=0.05)
@@ -61,5 +59,5 @@ def test_estimates_of_simulated_scores_are_those_of_the_truth():
 def test_data_whose_longer_answers_win_are_told_so():
     scores, _ = simulated(0.2)
     longer = scores.__class__(**{**vars(scores), "chosen_tokens": np.full(len(scores.chosen_tokens), 20)})
-    found = report(longer, {"irm": longer}, "oof-9", None, 0.9, "none")
+    found = report(longer, "oof-9", None, 0.9, "none")
     assert "the paper's rule follows length" in found.lengths.line()

@@ -17,15 +17,15 @@ from rmo_curate.scoring import Assignment, ScoreStage, in_group_order, part_boun
 from rmo_train import tables
 from rmo_train.errors import UserError
 from rmo_train.layout import Layout
-from rmo_train.pairs import PairData, Ragged
+from rmo_train.pairs import PairData
+from rmo_train.ragged import Ragged
 from tests.rmo_curate.scored import Killed
 
 GROUPS = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=40).map(lambda g: np.array(g, dtype=object))
 
 
 def ragged(rows: list[list[int]]) -> Ragged:
-    offsets = np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64)
-    return Ragged(np.concatenate([np.array(r, dtype=np.int32) for r in rows]), offsets)
+    return Ragged.from_rows([np.array(r, dtype=np.int32) for r in rows])
 
 
 def pair_data(rows: list[tuple[list[int], list[int], list[int]]]) -> PairData:

@@ -15,7 +15,8 @@ from rmo_train.errors import UserError
 from rmo_train.layout import choose_layout, sample_trees
 from rmo_train.logps import response_logps
 from rmo_train.packing import distinct_trees
-from rmo_train.pairs import PairData, Ragged
+from rmo_train.pairs import PairData
+from rmo_train.ragged import Ragged
 from tests.rmo_train.test_logps import GROUPED, SMALL, model_of, padded_logps
 
 
@@ -23,7 +24,7 @@ def data_of(folder: str = "data", n: int = 12) -> PairData:
     rng = np.random.default_rng(3)
 
     def ragged(prompts: bool = False) -> Ragged:
-        return Ragged.from_lists([rng.integers(0, 300, 6 + i % 5 + 4 * prompts).astype(np.int32) for i in range(n)])
+        return Ragged.from_rows([rng.integers(0, 300, 6 + i % 5 + 4 * prompts).astype(np.int32) for i in range(n)])
 
     ids = np.array([f"p{i}" for i in range(n)], dtype=object)
     ones = np.ones(n)

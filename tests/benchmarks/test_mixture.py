@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmo_curate.mixture import Mixture, fit_mixture
+from benchmarks.mixture import Mixture, fit_mixture
 
 
 def simulated(n: int, rate: float, mean: float, sd: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

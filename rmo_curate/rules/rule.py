@@ -1,32 +1,29 @@
-"""What a rule is, the registry, and what is refused before a rule is asked."""
+"""What a rule is, and what is refused before a rule is asked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from rmo_curate.margins import swapped
 from rmo_curate.runs import Run, Scores, Trajectory, adding_a_proxy
-from rmo_train.errors import UserError, nearest
+from rmo_train.errors import UserError
 
 Statistic = Callable[[Scores], np.ndarray]  # Scores -> suspicion [pairs], NaN where a pair has no scores
 
 
 @dataclass(frozen=True)
 class Rule:
-    """`fit` looks at all pairs as given and returns the statistic; most rules have nothing to fit.
+    """`fit` looks at all pairs as given and returns the statistic; most rules have nothing to fit (`as_it_is`).
 
     The suspicion of swapped copies is that of a statistic fitted on the pairs as given: see `rmo_curate.canaries`.
     """
 
     name: str
     fit: Callable[[Scores], Statistic]
-    needs_proxy: bool
-    needs_groups: bool
-    description: str
-    source: str
+    needs_proxy: bool = True
 
     @property
     def ranks(self) -> bool:
@@ -47,30 +44,9 @@ class Rule:
         return self.fit(scores)(swapped(scores))
 
 
-RULES: dict[str, Rule] = {}
-
-
-def register(
-    name: str, *, source: str, needs_proxy: bool = True, needs_groups: bool = False, fitted: bool = False
-) -> Callable[..., Callable[[Scores], np.ndarray]]:
-    """Enter the decorated function in `RULES`; its docstring's first line is the rule's description.
-
-    fitted: the function returns the statistic instead of being it.
-    """
-
-    def enter(function: Callable[[Scores], np.ndarray]) -> Callable[[Scores], np.ndarray]:
-        description = (function.__doc__ or "").splitlines()[0]
-        fit: Callable[[Scores], Statistic] = function if fitted else (lambda scores: function)  # type: ignore[assignment]
-        RULES[name] = Rule(name, fit, needs_proxy, needs_groups, description, source)
-        return function
-
-    return enter
-
-
-def get_rule(name: str) -> Rule:
-    if name not in RULES:
-        raise UserError(f"--rule {name}: no such rule; the rules are {', '.join(RULES)}{nearest(name, RULES)}")
-    return RULES[name]
+def as_it_is(statistic: Statistic) -> Callable[[Scores], Statistic]:
+    """The `fit` of a rule that has nothing to fit."""
+    return lambda scores: statistic
 
 
 def check_proxy(rule: Rule, run: Run, trajectory: Trajectory) -> None:
@@ -80,17 +56,6 @@ def check_proxy(rule: Rule, run: Run, trajectory: Trajectory) -> None:
             f"--rule {rule.name} compares the base with a proxy, and {run.folder} has scores of the base only; "
             f"{adding_a_proxy(run.folder)}, or take --rule none"
         )
-
-
-def prepared(rule: Rule, run: Run, trajectory: Trajectory, scores: Scores, column: str | None = None) -> Scores:
-    """`scores` with what the rule reads besides them: prompt groups, other seeds' proxies, a column of the data."""
-    if rule.needs_groups:
-        scores = run.with_groups(scores, trajectory)
-    if rule.name == "loss":
-        scores = run.with_others(scores, trajectory)
-    if column is not None:
-        scores = replace(scores, external=run.external_margin(column))
-    return scores
 
 
 def suspicion(rule: Rule, scores: Scores) -> np.ndarray:

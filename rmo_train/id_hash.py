@@ -3,7 +3,8 @@
 The hash is a contract, because draws decide which pairs stay: h = key; for each 8 bytes of the UTF-8 text (little
 endian, the last ones padded with zeros) h = step(h ^ word); at the end h = step(h ^ length in bytes). `step` is one
 output of splitmix64 (Steele, Lea, Flood 2014, Fast Splittable Pseudorandom Number Generators) from the state h. It is a
-bijection, so two texts that differ in one word only never collide. It is no cryptographic hash.
+bijection, so two texts that differ in one word only never collide. It is no cryptographic hash: what identifies a
+content or a file is a sha256 (`rmo_train.tables`).
 """
 
 from __future__ import annotations
@@ -19,12 +20,17 @@ GAMMA, FIRST, SECOND = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE
 LEADING = np.array([2 ** (8 * n) - 1 for n in range(9)], dtype=np.uint64)  # masks of a word's first n bytes
 BLOCK = 32_768  # rows hashed at a time: their words stay in the cache
 
-Strings: TypeAlias = pa.Array | pa.ChunkedArray
+Strings: TypeAlias = pa.Array | pa.ChunkedArray  # of text, or of binary: then its bytes are hashed
 
 
 def step(h: np.ndarray) -> np.ndarray:
     """One output of splitmix64 from each state, in place: uint64 [n], modulo 2^64."""
     h += GAMMA
+    return mix(h)
+
+
+def mix(h: np.ndarray) -> np.ndarray:
+    """splitmix64's finaliser, in place: uint64 [n] to well-spread uint64 [n], a bijection that keeps 0."""
     h ^= h >> np.uint64(30)
     h *= FIRST
     h ^= h >> np.uint64(27)
@@ -66,13 +72,18 @@ def _hash_block(block: pa.StringArray, h: np.ndarray) -> None:
     step(h)
 
 
-def fractions(stage: str, seed: int, ids: Strings) -> np.ndarray:
-    """A number in [0, 1) for every id, [ids], that depends on (stage, seed, id) alone: 53 bits of its hash.
+def draw_bits(stage: str, seed: int, ids: Strings) -> np.ndarray:
+    """64 random bits for every id, uint64 [ids], that depend on (stage, seed, id) alone: the project's per-record
+    randomness.
 
     The key is the first 8 bytes of the sha256 of stage and seed, so every seed has its own function.
     """
-    key = int.from_bytes(hashlib.sha256(f"{stage}\x1f{seed}".encode()).digest()[:8], "big")
-    return (hash64(ids, key) >> np.uint64(11)) / 2.0**53
+    return hash64(ids, int.from_bytes(hashlib.sha256(f"{stage}\x1f{seed}".encode()).digest()[:8], "big"))
+
+
+def fractions(stage: str, seed: int, ids: Strings) -> np.ndarray:
+    """A number in [0, 1) for every id, [ids]: the upper 53 bits of its draw."""
+    return (draw_bits(stage, seed, ids) >> np.uint64(11)) / 2.0**53
 
 
 def places(strings: Strings, among: Strings) -> np.ndarray:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmo_curate import id_hash
-from rmo_curate.id_hash import first_places, fractions, hash64, places, step
+from rmo_train import id_hash
+from rmo_train.id_hash import draw_bits, first_places, fractions, hash64, places, step
 
 WORD = 2**64
 
@@ -21,8 +21,8 @@ def plain_step(h: int) -> int:
     return h ^ h >> 31
 
 
-def plain_hash(text: str, key: int) -> int:
-    data = text.encode()
+def plain_hash(text: str | bytes, key: int) -> int:
+    data = text.encode() if isinstance(text, str) else text
     for at in range(0, len(data), 8):
         key = plain_step(key ^ int.from_bytes(data[at : at + 8], "little"))
     return plain_step(key ^ len(data))
@@ -53,6 +53,16 @@ def test_many_strings_hash_as_each_alone_however_they_lie_in_memory(strings, key
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(id_hash, "BLOCK", block)
         assert hash64(pa.chunked_array([whole[:cut], whole[cut:]], pa.string()), key).tolist() == expected
+
+
+def test_binary_is_hashed_by_its_bytes():
+    names = [b"", b"\xed\xa0\x80 is no UTF-8", "ü".encode()]
+    assert hash64(pa.array(names, pa.binary()), 7).tolist() == [plain_hash(name, 7) for name in names]
+
+
+def test_draws_are_keyed_by_stage_and_seed():
+    key = int.from_bytes(hashlib.sha256(b"fold\x1f3").digest()[:8], "big")
+    assert draw_bits("fold", 3, pa.array(["a", "b"])).tolist() == [plain_hash("a", key), plain_hash("b", key)]
 
 
 def test_fractions_are_pinned():
