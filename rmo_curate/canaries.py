@@ -16,7 +16,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from rmo_curate.noise_rate import Resampled
+from rmo_curate.evidence.label_noise import Resampled
 from rmo_train.metrics import Interval, accuracy
 
 Q = (0.025, 0.975)  # of the intervals

@@ -13,8 +13,9 @@ import numpy as np
 
 from rmo_curate import canaries, margins, thresholds
 from rmo_curate.advice import FOLLOWING_LENGTH, Lengths
+from rmo_curate.evidence.gather import with_posterior
+from rmo_curate.evidence.label_noise import Resampled
 from rmo_curate.filter_settings import FilterSettings
-from rmo_curate.noise_rate import Resampled, fit_noise, noise_margin
 from rmo_curate.reviews import ACTIONS, DROP, FLIP, KEEP, reviewed
 from rmo_curate.rules import Rule, check_proxy, get_rule, is_constant, suspicion
 from rmo_curate.runs import SCORED_COLUMNS, Run, Scores, Trajectory, adding_a_proxy, flagged
@@ -98,8 +99,8 @@ def decide(run: Run, settings: FilterSettings) -> Decisions:
     scores = run.scores(trajectory, pairs)
     if settings.score_column is not None:
         scores = replace(scores, external=run.external_margin(settings.score_column))
-    if settings.noise_rate == "auto" or settings.precision is not None:
-        scores = run.with_groups(scores, trajectory)
+    if settings.weighs_evidence:
+        scores = with_posterior(run, scores, settings.generator_column)
     found = decide_scored(ids, too_long, duplicate, scores, trajectory, settings, wishes)
     removed = found.reason != None  # noqa: E711 (elementwise)
     return replace(found, said=[*found.said, *removal_lines(run, removed)])
@@ -142,7 +143,7 @@ def decide_scored(
     code[(review == KEEP) | (review == FLIP)] = 0
     code[review == DROP] = 1 + REASONS.index("decision")
     flipped = ((flipped & (review == 0)) | (review == FLIP)) & (code == 0)
-    confidence = right_probability(scores, trajectory, settings)
+    confidence = right_probability(scores, settings)
     confidence = np.where(wishes.protected, 1.0, confidence)
     ones = np.ones(len(ids))
     tally = np.bincount(code, minlength=1 + len(REASONS)).tolist()
@@ -194,7 +195,8 @@ def noisy_limit(rule: Rule, scores: Scores, s: np.ndarray, n: int, settings: Fil
     if settings.noise_rate not in (None, "auto"):
         rate = float(settings.noise_rate)
         return Limit(thresholds.noisy_budget(n, 1 - rate), f"--noise-rate {rate:g}")
-    found = Resampled(scores).rate
+    assert scores.posterior is not None
+    found = Resampled(margins.where_scored(scores.posterior.margin, scores), scores.posterior.groups).rate
     estimated = f"{found.value:.1%} [{found.low:.1%}, {found.high:.1%}]"
     if settings.precision is None:
         return Limit(int(found.value * n), f"--noise-rate auto: {estimated} of the labels are wrong")
@@ -204,14 +206,12 @@ def noisy_limit(rule: Rule, scores: Scores, s: np.ndarray, n: int, settings: Fil
     return Limit(pairs, f"--precision {settings.precision:g} by canaries, at a noise rate of {estimated}")
 
 
-def right_probability(scores: Scores, trajectory: Trajectory, settings: FilterSettings) -> np.ndarray:
-    """P(the label is right) [pairs] where an action asks for it, else 1: given its held-out margin."""
+def right_probability(scores: Scores, settings: FilterSettings) -> np.ndarray:
+    """P(the label is right) [pairs] where an action asks for it, else 1: the posterior of all evidence."""
     if settings.action not in ("weight", "soft-label"):
         return np.ones(len(scores.chosen_tokens))
-    if trajectory.end is None:
-        raise UserError(f"--action {settings.action} needs a proxy, whose margins tell how likely a label is right")
-    margin = noise_margin(scores)
-    return np.nan_to_num(1 - fit_noise(margin).wrong(margin), nan=1.0)
+    assert scores.posterior is not None
+    return np.nan_to_num(margins.where_scored(scores.posterior.right, scores), nan=1.0)
 
 
 def length_lines(scores: Scores, settings: FilterSettings) -> list[str]:

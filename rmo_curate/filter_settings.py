@@ -17,7 +17,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"rule": "rmo", "margin": "logp", "low_q": 0.1, "high_q": 0.0, "hard": False},
     "authors-code": {"rule": "rmo", "margin": "logp", "low_q": 0.0, "high_q": 0.0, "hard": True},
 }
-AUTO, OF_AUTO = "auto", "irm"
+AUTO, OF_AUTO = "auto", "posterior"
 CUTS = ("high_q", "noise_rate", "precision")  # ways to say how many noisy pairs there are
 
 
@@ -74,6 +74,11 @@ class FilterSettings(Settings):
     decisions: Path | None = Field(default=None, description="JSON file of a reviewer's keep, drop and flip by id")
     score_column: str | None = Field(
         default=None, description="Column with somebody else's margin or scores, for --rule score"
+    )
+    generator_column: str | None = Field(
+        default=None,
+        description="What two columns of the data share that say which model wrote an answer: chosen_NAME and "
+        "rejected_NAME (default: model, generator and the like, where they are there)",
     )
     proxy: str | None = Field(
         default=None, description="Checkpoint of the run that ends the trajectory (default: its own choice)"
@@ -134,6 +139,12 @@ class FilterSettings(Settings):
                 "--rule score and --score-column NAME go together: one names the rule, the other its scores"
             )
         return self
+
+    @property
+    def weighs_evidence(self) -> bool:
+        """Whether anything that these settings ask for needs the posterior of all evidence."""
+        wanted = self.action in ("weight", "soft-label") or self.noise_rate == AUTO or self.precision is not None
+        return wanted or self.rule == OF_AUTO
 
     @field_validator("rule")
     @classmethod

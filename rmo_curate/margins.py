@@ -58,6 +58,7 @@ def swapped(scores: Scores) -> Scores:
         chosen_tokens=scores.rejected_tokens,
         rejected_tokens=scores.chosen_tokens,
         external=None if scores.external is None else -scores.external,
+        posterior=None if scores.posterior is None else scores.posterior.swapped(),
     )
 
 

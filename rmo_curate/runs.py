@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rmo_curate.evidence.posterior import Posterior
 from rmo_train import tables
 from rmo_train.errors import UserError, nearest
 from rmo_train.id_hash import Strings, places
@@ -71,7 +72,8 @@ class Scores:
         None  # int16 [pairs]: the last checkpoint's proxy that scored it; None or all -1: one model
     )
     ids: Strings | None = None  # [pairs]
-    groups: np.ndarray | None = None  # int [pairs]: pairs of one prompt have the same; see `Run.with_groups`
+    groups: np.ndarray | None = None  # [pairs]: pairs of one prompt have the same
+    posterior: Posterior | None = None  # of their labels, see `rmo_curate.evidence`; sets `groups`, too
     external: np.ndarray | None = None  # [pairs] somebody else's margin, higher = chosen is better
     of_probe: bool = False  # T is a probe: its reward margin is a log-odds, no sum over tokens
 
@@ -104,9 +106,9 @@ class Run:
     def pairs(self, columns: Sequence[str] | None = None) -> pa.Table:
         return tables.read_table(self.folder / "pairs", self.stage("pairs"), tables.PAIR_SCHEMA, columns)
 
-    def pair_parts(self) -> Iterator[pa.Table]:
+    def pair_parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The pairs part by part, in the order of `pairs()`, each verified."""
-        return tables.iter_parts(self.folder / "pairs", self.stage("pairs"))
+        return tables.iter_parts(self.folder / "pairs", self.stage("pairs"), columns)
 
     def rejects(self) -> pa.Table:
         return tables.read_table(self.folder / "rejects", self.stage("rejects"), tables.REJECT_SCHEMA)
@@ -187,21 +189,6 @@ class Run:
             pairs["id"],
             of_probe=trajectory.checkpoints[-1].is_probe,
         )
-
-    def with_groups(self, scores: Scores, trajectory: Trajectory) -> Scores:
-        """`scores` with the prompt groups that the last checkpoint's proxies were cross-fitted by."""
-        end = trajectory.end
-        if end is None or not end.cross_fitted:
-            raise UserError(
-                f"{self.folder}: this needs held-out scores, of proxies that did not see a pair's prompt, and the "
-                f"trajectory ends with {scores.names[-1]!r}; run `rmo-curate probe {self.folder}`"
-            )
-        assert end.family is not None and scores.ids is not None
-        folder = self.folder / "proxies" / end.family
-        split = tables.read_table(folder, tables.require_manifest(folder, "proxies", MADE_BY), tables.SPLIT_SCHEMA)
-        group = split["group"].combine_chunks().dictionary_encode().indices.to_numpy()
-        at = places(scores.ids, split["id"])
-        return replace(scores, groups=np.where(at >= 0, group[at], -1))
 
     def external_margin(self, name: str) -> np.ndarray:
         """Somebody else's margin from the source's columns: [pairs], higher = the chosen response is better.

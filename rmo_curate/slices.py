@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -77,3 +77,34 @@ def removal_lines(run: Run, removed: np.ndarray) -> list[str]:
         more = f", {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         lines.append(f"removed by {name}: {', '.join(parts)}{more}")
     return lines
+
+
+GENERATOR_NAMES = ("model", "generator", "model_name", "policy", "source_model")  # looked for where none is given
+Generators = tuple[np.ndarray, np.ndarray]  # names of the models that wrote the chosen and the rejected answers [pairs]
+
+
+def generators_of(run: Run, name: str | None = None) -> Generators | None:
+    """Who wrote the answers of a run's pairs, by two columns of its data; None where none is named and none found.
+
+    name: what two columns share, chosen_NAME and rejected_NAME, or NAME_chosen and NAME_rejected.
+    """
+    have = own_columns(run)
+    texts = {n for n, kind in have.items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)}
+    both = two_columns(texts, (name,) if name else GENERATOR_NAMES)
+    if both is not None:
+        return tuple(np.array(column(run, n).cast(pa.string()).fill_null("").to_pylist()) for n in both)  # type: ignore[return-value]
+    if name is None:
+        return None
+    raise UserError(
+        f"--generator-column {name}: {run.folder} has no columns of text chosen_{name} and rejected_{name}, or "
+        f"{name}_chosen and {name}_rejected; its columns of text are {', '.join(sorted(texts)) or 'none'}"
+    )
+
+
+def two_columns(have: Iterable[str], names: Sequence[str]) -> tuple[str, str] | None:
+    """The columns of the chosen and the rejected answer, of the first of `names` that there are two of."""
+    for name in names:
+        for both in ((f"chosen_{name}", f"rejected_{name}"), (f"{name}_chosen", f"{name}_rejected")):
+            if set(both) <= set(have):
+                return both
+    return None

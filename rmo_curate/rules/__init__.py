@@ -6,7 +6,7 @@ value to the tests.
 
 from __future__ import annotations
 
-from rmo_curate.rules import controls, of_margins
+from rmo_curate.rules import controls, of_evidence, of_margins
 from rmo_curate.rules.rule import Rule, as_it_is, check_proxy, is_constant, suspicion
 from rmo_train.errors import UserError, nearest
 
@@ -15,6 +15,7 @@ __all__ = ["RULES", "Rule", "check_proxy", "get_rule", "is_constant", "suspicion
 RULES: dict[str, Rule] = {
     rule.name: rule
     for rule in (
+        Rule("posterior", as_it_is(of_evidence.posterior), needs_proxy=False),
         Rule("irm", as_it_is(of_margins.irm)),
         Rule("irm-ln", as_it_is(of_margins.irm_ln)),
         Rule("rmo", as_it_is(of_margins.rmo)),

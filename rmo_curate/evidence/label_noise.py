@@ -1,4 +1,4 @@
-"""The share of labels flipped at random, estimated from held-out margins, with an interval over prompts.
+"""The share of labels flipped at random, estimated from held-out evidence, with an interval over prompts.
 
 A flip changes the sign of a margin x and leaves |x|. Where a proxy is sure (large |x|), a label that it contradicts is
 likely a flipped one, so the share of negative margins there tends to the noise rate eps:
@@ -17,26 +17,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmo_curate import margins
-from rmo_curate.runs import Scores
-from rmo_train.errors import UserError
+from rmo_curate.evidence.logistic import logit
 from rmo_train.metrics import Interval
 
 DRAWS = 200
 BUNDLES = 2000  # of prompts: more are drawn in bundles, whose bootstrap has the same spread at a bounded cost
 BINS = 256  # of |x|, of equal numbers of pairs
 RATES = np.linspace(0.0, 0.45, 91)  # a rate above cannot be told from one half
-SLOPES = np.geomspace(0.02, 50, 80)  # per MAD
-
-
-def noise_margin(scores: Scores) -> np.ndarray:
-    """The margin that labels are judged by: [pairs], D_T - D_0 of per-token means, every fold on one scale.
-
-    A probe's D_T - D_0 is a log-odds as it is.
-    """
-    if scores.of_probe:
-        return margins.on_one_scale(margins.reward(scores), scores)
-    return margins.on_one_scale(margins.mean_logp(scores) - margins.mean_logp(scores, 0), scores)
+SLOPES = np.geomspace(0.02, 50, 80)  # of k
 
 
 @dataclass(frozen=True)
@@ -46,11 +34,14 @@ class LabelNoise:
     rate: float
     slope: float
 
-    def wrong(self, margin: np.ndarray) -> np.ndarray:
-        """P(the label is flipped | margin): [pairs], NaN where the margin is. Its log-odds are logit(eps) - k x."""
-        with np.errstate(divide="ignore"):
-            prior = np.log(self.rate) - np.log1p(-self.rate)
-        return 1 / (1 + np.exp(np.clip(self.slope * margin - prior, -500, 500)))
+    @property
+    def prior(self) -> float:
+        """Log-odds that a label is right, before its margin is seen."""
+        return -logit(self.rate)
+
+    def log_odds(self, margin: np.ndarray) -> np.ndarray:
+        """Log-odds that a label is right, given its margin: [pairs], NaN where the margin is."""
+        return self.prior + self.slope * margin
 
 
 @dataclass(frozen=True)
@@ -94,21 +85,18 @@ def fit_noise(margin: np.ndarray) -> LabelNoise:
 
 
 class Resampled:
-    """The noise rate of held-out margins, and of resampled prompts: what canaries are computed with.
+    """The noise rate of held-out margins, and of resampled prompts: what swapped copies are judged with.
 
-    `group` is the bundle of prompts [known pairs] that a pair is drawn with; `times` how often each is drawn [draws,
-    bundles]; `rates` a noise rate drawn from the posterior under each draw, so that intervals know of both: which
-    prompts there are, and how much their margins tell.
+    `known` says which pairs have a margin; `group` is the bundle of prompts [known pairs] that a pair is drawn with;
+    `times` how often each is drawn [draws, bundles]; `rates` a noise rate drawn from the posterior under each draw, so
+    that intervals know of both: which prompts there are, and how much their margins tell.
     """
 
-    def __init__(self, scores: Scores, draws: int = DRAWS, seed: int = 0):
-        """scores: with groups; pairs without scores are left out. UserError where scores are not held out."""
-        require_held_out(scores)
-        assert scores.groups is not None
-        margin = noise_margin(scores)
+    def __init__(self, margin: np.ndarray, groups: np.ndarray, draws: int = DRAWS, seed: int = 0):
+        """margin: [pairs], NaN where there is none. groups: [pairs], equal where prompts are."""
         self.known = np.isfinite(margin)
         rng = np.random.default_rng(seed)
-        _, prompt = np.unique(scores.groups[self.known], return_inverse=True)
+        _, prompt = np.unique(groups[self.known], return_inverse=True)
         prompts = int(prompt.max()) + 1
         self.size = min(prompts, BUNDLES)
         self.group = (rng.permutation(prompts) % self.size)[prompt]
@@ -123,15 +111,3 @@ class Resampled:
         self.rates = RATES[np.minimum((below < rng.random((draws, 1))).sum(1), len(RATES) - 1)]
         low, high = np.quantile(self.rates, [0.025, 0.975])
         self.rate = Interval(noise.rate, float(low), float(high))
-
-
-def require_held_out(scores: Scores) -> None:
-    """Margins of pairs that a proxy was trained on say what it memorised, flips included."""
-    known = np.isfinite(scores.chosen_logp[:, -1])
-    seen = np.array([h is not True for h in scores.held_out[known]])
-    if seen.any():
-        raise UserError(
-            f"{scores.names[-1]!r}: {seen.sum():,} of {len(seen):,} pairs were not scored held out, so a noise rate or "
-            "a precision estimated from them would be too good; fit a cross-fitted probe (`rmo-curate probe "
-            "RUN`, then --proxy oof-probe)"
-        )

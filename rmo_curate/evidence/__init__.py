@@ -1,0 +1,17 @@
+"""What speaks for or against a label, as one calibrated probability a pair.
+
+In the order in which data pass through:
+
+- `texts`: pairs -> what their texts give: the style of each answer, and which answers and prompts are the same.
+- `logistic`: the one regression of the project: which of two answers is chosen, cross-fitted by prompt.
+- `style`: which styles win, and what dropping pairs does to length and style.
+- `answers`: what the other pairs of a prompt say of the same two answers.
+- `generators`: how strong the model that wrote an answer is.
+- `label_noise`: the share of labels that are wrong, and what that makes of a sum of evidence.
+- `posterior`: all of it weighed, and turned into P(the label is right).
+- `gather`: the posterior of a run folder, or of data without any model.
+- `reasons`: why a label is believed or doubted, in words with numbers.
+
+Every source of evidence changes its sign when a pair's answers are exchanged, exactly: so a swapped copy of a pair is
+judged without a forward pass (`rmo_curate.canaries`).
+"""

@@ -1,0 +1,85 @@
+"""The posterior of a scored run, or of data without any model: evidence that is there is gathered, the rest named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from rmo_curate import margins
+from rmo_curate.evidence.answers import Comparisons
+from rmo_curate.evidence.generators import strengths
+from rmo_curate.evidence.posterior import Posterior, Source, folds_of, weigh
+from rmo_curate.evidence.style import Style
+from rmo_curate.evidence.texts import Texts, read_texts
+from rmo_curate.runs import Checkpoint, Run, Scores, Trajectory
+from rmo_curate.slices import Generators, generators_of
+
+REFERENCE, STYLE, GENERATORS = "reference", "style", "generators"
+LEAST_PROMPTS = 2  # for held-out fits
+
+
+def with_posterior(run: Run, scores: Scores, generator: str | None = None) -> Scores:
+    """`scores` with the posterior of their labels, and the pairs' prompt groups.
+
+    generator: the name that two columns of the data share, see `rmo_curate.slices.generators_of`.
+    """
+    texts = read_texts(run.pair_parts(("prompt", "chosen", "rejected")))
+    posterior = of_scores(run, scores, texts, generators_of(run, generator))
+    return replace(scores, posterior=posterior, groups=texts.prompt)
+
+
+def of_scores(run: Run, scores: Scores, texts: Texts, generators: Generators | None) -> Posterior:
+    """The posterior of a run's pairs; of those without scores only what their texts say."""
+    sources, missing = [reference(scores)], []
+    for checkpoint in run.checkpoints[1:]:
+        if checkpoint.held_out is True and _is_last_step(run, checkpoint):
+            sources.append(of_proxy(run.scores(Trajectory((run.checkpoints[0], checkpoint), checkpoint)), checkpoint))
+        elif checkpoint.held_out is not True:
+            missing.append(f"{checkpoint.name}: not known to be held out, so it may have memorised these labels")
+    if not any(checkpoint.held_out for checkpoint in run.checkpoints):
+        missing.append("no held-out proxy")
+    return together(sources, texts, generators, missing)
+
+
+def of_texts(tables: Iterable[pa.Table], generators: Generators | None = None) -> Posterior:
+    """The posterior of pairs that no model has seen. tables: with the columns prompt, chosen and rejected."""
+    return together([], read_texts(tables), generators, ["no model"])
+
+
+def together(sources: list[Source], texts: Texts, generators: Generators | None, missing: list[str]) -> Posterior:
+    """What models say, with what texts and generators say, weighed."""
+    prompts = len(np.unique(texts.prompt))
+    comparisons = Comparisons.of(texts.chosen, texts.rejected)
+    if prompts < LEAST_PROMPTS:
+        missing = [*missing, f"style: {prompts} prompt, and a held-out fit needs {LEAST_PROMPTS}"]
+        return weigh(sources, comparisons, texts.prompt, Style.unknown(texts.style), missing)
+    folds = folds_of(texts.prompt)
+    style = Style.of(texts.style, folds)
+    sources = [*sources, Source(STYLE, style.margin[:, None])]
+    if generators is None:
+        missing = [*missing, "generators: no pair of columns says which model wrote an answer"]
+    else:
+        sources.append(Source(GENERATORS, strengths(*generators, folds).margin[:, None]))
+    return weigh(sources, comparisons, texts.prompt, style, missing)
+
+
+def reference(scores: Scores) -> Source:
+    """The reference's own margins: summed, which falls with length, and per token."""
+    return Source(REFERENCE, np.stack([margins.logp(scores, 0), margins.mean_logp(scores, 0)], axis=1))
+
+
+def of_proxy(scores: Scores, checkpoint: Checkpoint) -> Source:
+    """A held-out proxy's margins. A trained one's is a sum over tokens and has a mean per token beside it; a probe's is
+    a log-odds as it is."""
+    columns = [margins.on_one_scale(margins.reward(scores), scores)]
+    if not checkpoint.is_probe:
+        columns.append(margins.on_one_scale(margins.mean_logp(scores) - margins.mean_logp(scores, 0), scores))
+    return Source("states" if checkpoint.is_probe else checkpoint.name, np.stack(columns, axis=1))
+
+
+def _is_last_step(run: Run, checkpoint: Checkpoint) -> bool:
+    family = [c for c in run.checkpoints if c.family == checkpoint.family]
+    return checkpoint.family is None or family[-1] == checkpoint

@@ -1,0 +1,131 @@
+"""All evidence about a label, weighed, as P(the label is right).
+
+Each source gives held-out log-odds, or statistics that take their place. A second logistic regression, cross-fitted over
+the same folds of prompts, says how much each is worth beside the others (stacking, Wolpert 1992). What other pairs say of
+the same answers is added to it, and the noise of the labels turns the sum x into a probability:
+
+    log-odds of a right label = logit(1 - eps) + k x,   x = sum over sources of what each adds
+
+so what the sources add, and the prior, add up to the posterior's log-odds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from rmo_curate.evidence import logistic
+from rmo_curate.evidence.answers import Comparisons, best_effect
+from rmo_curate.evidence.label_noise import LabelNoise, fit_noise
+from rmo_curate.evidence.style import Style
+
+ANSWERS = "answers"  # the source that other pairs of the same answers are
+FOLDS = 10  # of prompts
+STACK_RIDGE = 3.0  # on weights of columns of unit size
+CLIP = 5.0  # sizes of a column beyond which a pair adds no more: an outlier's leverage would decide alone
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of evidence: columns [pairs, c] that change their signs when a pair is swapped, NaN where it says nothing
+    of a pair. Columns that are learned from labels are held out: no fit saw a pair's prompt."""
+
+    name: str
+    columns: np.ndarray
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What is known of n labels. `adds[:, j]` is what source j adds to x for every pair as it is labelled."""
+
+    sources: tuple[str, ...]
+    adds: np.ndarray  # float64 [n, sources]
+    noise: LabelNoise
+    groups: np.ndarray  # [n], equal where prompts are
+    missing: tuple[str, ...]  # evidence that is not there, each with the reason
+    variance: float  # of the answers' effects
+    won: np.ndarray  # int [n, 2], of the other comparisons of the chosen and the rejected answer
+    compared: np.ndarray  # int [n, 2]
+    style: Style
+
+    @cached_property
+    def margin(self) -> np.ndarray:
+        """x [n]."""
+        return self.adds.sum(axis=1)
+
+    @property
+    def log_odds(self) -> np.ndarray:
+        """Of a right label [n]."""
+        return self.noise.log_odds(self.margin)
+
+    @property
+    def right(self) -> np.ndarray:
+        """P(the label is right) [n]."""
+        return logistic.sigmoid(self.log_odds)
+
+    @property
+    def contributions(self) -> np.ndarray:
+        """What each source adds to the posterior's log-odds [n, sources]; with `noise.prior` they add up to it."""
+        return self.noise.slope * self.adds
+
+    def swapped(self) -> Posterior:
+        """Of the same pairs, each with its answers exchanged and all others as they are."""
+        won, compared = self.won[:, ::-1], self.compared[:, ::-1]
+        return replace(self, adds=-self.adds, style=self.style.swapped(), won=won, compared=compared)
+
+    def take(self, rows: np.ndarray) -> Posterior:
+        """Of the pairs `rows`."""
+        of_pairs = ("adds", "groups", "won", "compared")
+        return replace(self, style=self.style.take(rows), **{name: getattr(self, name)[rows] for name in of_pairs})
+
+
+def folds_of(prompt: np.ndarray) -> np.ndarray:
+    """Fold of every pair, int [n], whole prompts; `prompt` are hashes, so their order is a random one."""
+    _, number = np.unique(prompt, return_inverse=True)
+    return number % min(FOLDS, int(number.max(initial=0)) + 1)
+
+
+def weigh(
+    sources: Sequence[Source],
+    comparisons: Comparisons,
+    prompt: np.ndarray,
+    style: Style,
+    missing: Sequence[str] = (),
+) -> Posterior:
+    """The posterior of n pairs. prompt: hash [n]; style: kept for the reasons, its margin is one of the sources."""
+    n = len(prompt)
+    adds = [np.zeros((n, 0))]
+    if sources:
+        columns = np.hstack([source.columns for source in sources])
+        x = np.nan_to_num(np.clip(columns / typical(columns), -CLIP, CLIP))
+        folds = folds_of(prompt)
+        fitted = logistic.cross_fit(x, folds, (STACK_RIDGE,))
+        weighed = x * fitted.weights[folds]
+        ends = np.cumsum([source.columns.shape[1] for source in sources])
+        adds += [part.sum(axis=1, keepdims=True) for part in np.split(weighed, ends[:-1], axis=1)]
+    margin = np.hstack(adds).sum(axis=1)
+    effects, variance = best_effect(comparisons, margin)
+    won, compared = comparisons.others()
+    together = np.column_stack([*adds, effects])
+    return Posterior(
+        sources=(*(source.name for source in sources), ANSWERS),
+        adds=together,
+        noise=fit_noise(together.sum(axis=1)),
+        groups=prompt,
+        missing=tuple(missing),
+        variance=variance,
+        won=won,
+        compared=compared,
+        style=style,
+    )
+
+
+def typical(columns: np.ndarray) -> np.ndarray:
+    """Typical size of each column, 1 where it is 0: [columns]. A median, which outliers do not move."""
+    size = 1.4826 * np.nanmedian(np.abs(columns), axis=0)
+    spread = np.sqrt(np.nanmean(columns**2, axis=0))
+    size = np.where(size > 0, size, spread)  # a column that is 0 for most pairs
+    return np.where(size > 0, size, 1.0)

@@ -1,0 +1,122 @@
+"""What the texts of pairs give without any model: the style of each answer, and which answers and prompts are equal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from rmo_train.id_hash import hash64
+
+BLOCK = 8192  # pairs read at a time: bounds memory
+WORD, BETWEEN = r"\w+", "\x1e"
+
+
+@dataclass(frozen=True)
+class Texts:
+    """n pairs. `prompt`, `chosen`, `rejected`: hashes, equal where prompts or answers to one prompt are; `style` is the
+    style of the chosen answer less that of the rejected one."""
+
+    prompt: np.ndarray  # uint64 [n]
+    chosen: np.ndarray  # uint64 [n]
+    rejected: np.ndarray  # uint64 [n]
+    style: np.ndarray  # float32 [n, STYLE]
+
+    def take(self, rows: np.ndarray) -> Texts:
+        return Texts(self.prompt[rows], self.chosen[rows], self.rejected[rows], self.style[rows])
+
+
+def _count(pattern: str) -> pl.Expr:
+    return _log(pl.col("text").str.count_matches(pattern))
+
+
+def _log(count: pl.Expr) -> pl.Expr:
+    """log(1 + a count): the tenth bullet says less than the first."""
+    return count.cast(pl.Float32).log1p()
+
+
+def _is(expression: pl.Expr) -> pl.Expr:
+    return expression.cast(pl.Float32)
+
+
+_text, _lower = pl.col("text"), pl.col("text").str.to_lowercase()
+_words, _asked = pl.col("words"), pl.col("asked")  # distinct words of the answer and of its prompt
+_all_words = _text.str.count_matches(WORD)
+_shared = _words.list.set_intersection(_asked).list.len()
+
+# name -> what it is of an answer. A feature says what a reader can check in the text.
+STYLE: dict[str, pl.Expr] = {
+    "length": _log(_text.str.len_chars()),
+    "words": _log(_all_words),
+    "lines": _count("\n"),
+    "paragraphs": _count("\n\n"),
+    "bullets": _count(r"(?m)^\s*[-*•] "),
+    "numbered lines": _count(r"(?m)^\s*\d+[.)] "),
+    "bold": _count(r"\*\*"),
+    "code marks": _count("`"),
+    "exclamation marks": _count("!"),
+    "question marks": _count(r"\?"),
+    "commas": _count(","),
+    "colons": _count(":"),
+    "digits": _count(r"\d"),
+    "distinct words": _is(_words.list.len()) / pl.max_horizontal(_all_words, 1),
+    "word length": _is(_text.str.len_chars()) / pl.max_horizontal(_all_words, 1),
+    "ends a sentence": _is(_text.str.contains(r"[.!?\"')]\s*$")),
+    "starts upper-case": _is(_text.str.contains(r"^\s*\p{Lu}")),
+    "sorry": _is(_lower.str.contains("sorry", literal=True)),
+    "as an AI": _is(_lower.str.contains("as an ai", literal=True)),
+    "opens with assent": _is(_lower.str.contains(r"^\s*(sure|certainly|of course|yes|no|here)\b")),
+    "I": _count(r"\b(I|my|me)\b"),
+    "you": _count(r"(?i)\byour?\b"),
+    "words of the prompt": _is(_shared) / pl.max_horizontal(_words.list.len(), 1),
+    "share of the prompt's words": _is(_shared) / pl.max_horizontal(_asked.list.len(), 1),
+}
+
+
+def read_texts(tables: Iterable[pa.Table]) -> Texts:
+    """The texts of pairs with the columns prompt, chosen, rejected: lists of messages."""
+    parts = [_read(block) for table in tables for block in _blocks(table)]
+    if not parts:
+        nothing = np.zeros(0, dtype=np.uint64)
+        return Texts(nothing, nothing, nothing, np.zeros((0, len(STYLE)), dtype=np.float32))
+    columns = zip(*parts, strict=True)
+    return Texts(*(np.concatenate(column) for column in columns))
+
+
+def _blocks(table: pa.Table) -> Iterable[pl.DataFrame]:
+    for start in range(0, table.num_rows, BLOCK):
+        block = table.select(["prompt", "chosen", "rejected"]).slice(start, BLOCK)
+        frame = pl.from_arrow(block)
+        assert isinstance(frame, pl.DataFrame)
+        yield frame.select(_content(name) for name in ("prompt", "chosen", "rejected"))
+
+
+def _content(name: str) -> pl.Expr:
+    """The contents of a list of messages as one text."""
+    return pl.col(name).list.eval(pl.element().struct.field("content").fill_null("")).list.join(BETWEEN).fill_null("")
+
+
+def _read(block: pl.DataFrame) -> tuple[np.ndarray, ...]:
+    prompt = _hash(block["prompt"])
+    chosen, rejected = (_hash(block[side]) ^ prompt for side in ("chosen", "rejected"))
+    asked = block.select(_distinct_words("prompt"))["prompt"]
+    difference = style(block["chosen"], asked) - style(block["rejected"], asked)
+    return prompt, chosen, rejected, difference
+
+
+def style(texts: pl.Series, asked: pl.Series) -> np.ndarray:
+    """The features `STYLE` of every answer: float32 [answers, features]. asked: the distinct words of each prompt."""
+    frame = pl.DataFrame({"text": texts, "asked": asked}).with_columns(_distinct_words("text").alias("words"))
+    values = frame.select(value.cast(pl.Float32).alias(name) for name, value in STYLE.items())
+    return values.to_numpy()
+
+
+def _distinct_words(name: str) -> pl.Expr:
+    return pl.col(name).str.to_lowercase().str.extract_all(WORD).list.unique()
+
+
+def _hash(texts: pl.Series) -> np.ndarray:
+    return hash64(texts.to_arrow().cast(pa.string()))
