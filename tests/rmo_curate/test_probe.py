@@ -331,12 +331,21 @@ def test_a_run_that_was_begun_without_a_probe_gets_the_missing_states(
     assert contents(run) == contents(probed)
 
 
-def test_scores_made_again_leave_states_alone(data, run, probed, tiny_model_folder, passes):
-    before = marks(run / "states")
+def test_states_are_finished_with_the_scores(data, probed, tiny_model_folder, tmp_path):
+    run = tmp_path / "run"
+    stop_before(data, tiny_model_folder, run, "oof-probe/..journal")
+    assert tables.read_manifest(run / "states") == tables.read_manifest(probed / "states")
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_scores_made_again_leave_states_alone(data, run, probed, tiny_model_folder, passes, capsys, removed):
+    if removed:
+        shutil.rmtree(run / "states")
+    before = marks(run, "states/*")
     (run / "scores/base/part-00001.parquet").write_bytes(b"no parquet")
     score(data, tiny_model_folder, run, **DEFAULT)
-    assert passes == [("scores", rows_of(probed)[1])]
-    assert marks(run / "states") == before and contents(run) == contents(probed)
+    assert passes == [("scores", rows_of(probed)[1])] and "passes: 1 reference\n" in capsys.readouterr().err
+    assert marks(run, "states/*") == before and contents(run / "scores") == contents(probed / "scores")
 
 
 def test_under_vllm_states_take_a_pass_of_their_own_and_that_is_said(
