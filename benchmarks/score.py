@@ -65,7 +65,7 @@ def probe_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
     def score(rows: np.ndarray) -> np.ndarray:
         logps, differences = engine.score_with_states(data.tokens, rows)
         groups = data.tokens.groups[rows]
-        folds = min(FOLDS, len(np.unique(groups)))
+        folds = FOLDS if len(np.unique(groups)) >= FOLDS else 1  # the pairs that warm up
         cross_fitted(in_buckets(differences, widest(len(groups))), assign_folds(groups, folds, 0), folds)
         return logps
 

@@ -155,6 +155,8 @@ def fit_reward(differences: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
     """
     from sklearn.linear_model import LogisticRegression
 
+    if len(differences) == 1:
+        differences = np.repeat(differences, 2, axis=0)
     size = np.sqrt(np.einsum("nd,nd->d", differences, differences, dtype=np.float64) / len(differences))
     unit = np.where(size > 0, size, 1.0) * np.sqrt(differences.shape[1])
     sign = np.where(np.arange(len(differences)) % 2, -1, 1)

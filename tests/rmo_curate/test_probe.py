@@ -76,6 +76,11 @@ def test_a_planted_reward_finds_flipped_labels():
         assert roc_auc_score(wrong, -cross_fitted(x, folds_of(len(x), folds), folds)) > 0.9
 
 
+def test_a_single_pair_teaches_its_own_direction():
+    x, _ = planted(1, 6)
+    assert x[0] @ fit_reward(x) > 0
+
+
 def test_no_probe_hears_the_labels_of_the_fold_that_it_judges():
     x, _ = planted(300)
     folds = folds_of(300, 3)
