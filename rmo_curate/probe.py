@@ -152,6 +152,7 @@ def fit_reward(differences: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
     The ridge is on weights of states of unit size, divided by the root of their number: a prior that depends on
     neither the width of the model nor the number of pairs. There is no intercept: a swapped pair has the mirrored
     margin. Half of the pairs are handed over swapped, because the library asks for both classes; the loss is the same.
+    A single pair counts twice.
     """
     from sklearn.linear_model import LogisticRegression
 

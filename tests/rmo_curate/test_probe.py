@@ -77,8 +77,8 @@ def test_a_planted_reward_finds_flipped_labels():
 
 
 def test_a_single_pair_teaches_its_own_direction():
-    x, _ = planted(1, 6)
-    assert x[0] @ fit_reward(x) > 0
+    x, _ = planted(200, 6)
+    assert x[0] @ fit_reward(x[:1]) > 0  # two pairs of two prompts: each fit sees one of them
 
 
 def test_no_probe_hears_the_labels_of_the_fold_that_it_judges():
