@@ -1,7 +1,7 @@
 """RUN/states: the hidden states that probes are fitted on, one row a scorable pair, shared by probes of any split.
 
 They are kept beside the reference's scores, part by part, from the same forward pass; or read by a pass of their own,
-where the scores are there already or come from vLLM. Which of the two it was changes no byte.
+where the scores are there already or come from vLLM. The numbers are the same.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def pair_logps_and_differences(
     layout: Packs,
     advance: Callable[[int], None] = lambda tokens: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What `pair_logps` and `pair_state_differences` return, bit for bit, from one forward pass."""
+    """What `pair_logps` and `pair_state_differences` return, from one forward pass."""
     trees, slots = distinct_trees(data, rows)
     logps = np.zeros(int(slots.max(initial=-1)) + 1, dtype=np.float64)
     means: dict[int, np.ndarray] = {}
