@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[1]
 DATA = ROOT / "data" / "demo" / "train.jsonl"
 RESULTS = Path(__file__).parent / "results"
 SEED = 0
-TURNS = ("score", "score", "proxy", "score", "filter", "probe", "score")  # of seven kills, four hit the longest command
+TURNS = ("score", "probed", "proxy", "score", "filter", "probe", "score")  # the longest command, three times of seven
 TOLERANCE = 1e-4  # nats
 
 
@@ -48,7 +48,7 @@ TOLERANCE = 1e-4  # nats
 class Command:
     """One command line and the folder that it fills."""
 
-    name: str
+    name: str  # of the command, or `probed`: a `score` that fits a probe, too
     arguments: tuple[str, ...]
     writes: Path  # appears when it begins to write
 
@@ -78,10 +78,10 @@ class Kill:
 def commands(work: Path, data: Path, model: Path, limit: int) -> dict[str, Command]:
     """The commands on the folders of `work`."""
     run, shards = work / "run", work / "shards"
-    score = ("score", data, "--model", model, "--out", run, "--limit", limit, "--part-size", 8, "--dtype", "float32",
-             "--proxy-folds", 2)  # fmt: skip
+    score = ("score", data, "--model", model, "--out", run, "--limit", limit, "--part-size", 8, "--dtype", "float32")
     return {
-        "score": Command("score", tuple(map(str, score)), run / "pairs"),
+        "score": Command("score", tuple(map(str, (*score, "--proxy-folds", 2))), run / "pairs"),
+        "probed": Command("probed", tuple(map(str, score)), run / "pairs"),
         "proxy": Command("proxy", ("proxy", str(run), "--seed", "7"), run / "proxies"),
         "probe": Command("probe", ("probe", str(run)), run / "states"),
         "filter": Command("filter", ("filter", str(run), "--out", str(shards)), shards.with_name(".shards.partial")),
@@ -151,7 +151,7 @@ def stage_of(command: Command) -> str:
     if not (run / "pairs" / MANIFEST).exists():
         return "pairs"
     if (run / "states").exists() and not (run / "states" / MANIFEST).exists():
-        return "hidden states"
+        return "hidden states" if (run / "scores" / "base" / MANIFEST).exists() else "reference scores and states"
     for folder in sorted((run / "scores").glob("*")):
         if not (folder / MANIFEST).exists():
             return "reference scores" if folder.name == "base" else "proxy scores"
@@ -218,8 +218,8 @@ def measure(work: Path, kills: int, limit: int, seed: int = SEED) -> tuple[list[
     place.mkdir()
     for name, command in commands(place / "work", DATA, model, limit).items():
         before = work / f"before-{name}"
-        if name == "score":
-            (before / "run").parent.mkdir(parents=True)
+        if name in ("score", "probed"):
+            before.mkdir()
         else:
             shutil.copytree(whole["score"], before)
         shutil.rmtree(place / "work", ignore_errors=True)

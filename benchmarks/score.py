@@ -52,6 +52,26 @@ def engine_scorer(plan: dict[str, Any], data: Loaded, attention: str) -> Scorer:
     return lambda rows: engine.score(data.tokens, rows)
 
 
+def probe_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
+    """The default of `rmo-curate score`: hidden states from the pass that gives the log-probs, and a probe on them."""
+    from rmo_curate.engines.transformers import TransformersEngine
+    from rmo_curate.probe import FOLDS, cross_fitted
+    from rmo_curate.proxies import assign_folds
+    from rmo_curate.states import in_buckets, widest
+
+    engine = TransformersEngine(plan["model"], plan["dtype"], data.tokens)
+    print(engine.layout.reason, file=sys.stderr)
+
+    def score(rows: np.ndarray) -> np.ndarray:
+        logps, differences = engine.score_with_states(data.tokens, rows)
+        groups = data.tokens.groups[rows]
+        folds = FOLDS if len(np.unique(groups)) >= FOLDS else 1  # the pairs that warm up
+        cross_fitted(in_buckets(differences, widest(len(groups))), assign_folds(groups, folds, 0), folds)
+        return logps
+
+    return score
+
+
 def shared_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
     """Prompts shared within a pair, as the trainer has them."""
     from rmo_curate.engines.transformers import TransformersEngine
@@ -139,6 +159,7 @@ def vllm_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
 
 METHODS: dict[str, Callable[[dict[str, Any], Loaded], Scorer]] = {
     "trees": lambda plan, data: engine_scorer(plan, data, "auto"),
+    "probe": probe_scorer,
     "shared": shared_scorer,
     "plain": lambda plan, data: engine_scorer(plan, data, "rows"),
     "padded": padded_scorer,
@@ -240,18 +261,20 @@ def summary(
     operations: Mapping[str, int],
     rates: Sequence[float],
 ) -> dict[str, dict[str, Any]]:
-    """Each method's figures over the blocks that it has scored, beside padded batches on the same blocks."""
+    """Each method's figures over the blocks that it has scored, beside padded batches and trees on the same blocks."""
     methods: dict[str, dict[str, Any]] = {}
     for method, answers in found.items():
         pace = [len(b) / a["seconds"] for b, a in zip(blocks, answers, strict=False)]
         beside = list(zip(found["padded"], answers, strict=False))
         ratio = [p["seconds"] / a["seconds"] for p, a in beside]
+        over_trees = [a["seconds"] / t["seconds"] for t, a in zip(found["trees"], answers, strict=False)]
         margins = [np.array(a["margins"]) - np.array(p["margins"]) for p, a in beside]
         seconds = sum(a["seconds"] for a in answers)
         methods[method] = {
             "pairs_per_second": sum(map(len, blocks[: len(answers)])) / seconds,
             "by_block": pace,
-            "over_padded": {"median": statistics.median(ratio), "lowest": min(ratio), "highest": max(ratio)},
+            "over_padded": spread(ratio),
+            "seconds_over_trees": spread(over_trees),
             "peak_gib": max(a["peak_gib"] for a in answers),
             "margin_sd_to_padded": float(np.concatenate(margins).std()),
         }
@@ -259,6 +282,10 @@ def summary(
             share = operations[method] / seconds / 1e9 / statistics.median(rates)
             methods[method]["share_of_matmul_rate"] = share
     return methods
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
 
 
 def main() -> None:

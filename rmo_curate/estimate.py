@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from rmo_curate.pair_rendering import render_pairs
 from rmo_curate.pairs_stage import TOO_LONG, pair_row
@@ -15,12 +15,23 @@ from rmo_train.rendering import Rendered, Renderer
 
 SAMPLE = 256  # pairs that a dry run renders
 TRAINING_PASSES = 3  # forward passes that one training pass costs
+StatesFrom = Literal["reference", "own"]  # whose forward pass the hidden states for a probe come from
+STATES_OF_PROBE = {  # by the engine of the forward passes
+    "transformers": "from the same pass",
+    "vllm": "from one more pass, through transformers: vLLM shows none",
+    "the faster": "from the same pass, or from one more if vLLM is the faster",
+}
 
 
-def cost_line(pairs: PairData, checkpoints: int, family: TrainedFamily | None, *, probed: bool = False) -> str:
-    """What is about to be computed, in tokens and in forward passes over the data."""
+def cost_line(pairs: PairData, checkpoints: int, family: TrainedFamily | None, states: StatesFrom | None = None) -> str:
+    """What is about to be computed, in tokens and in forward passes over the data.
+
+    states: None where none are to be read.
+    """
     tokens = int((pairs.prompt.lengths + pairs.chosen.lengths + pairs.rejected.lengths).sum())
     line = f"{len(pairs):,} pairs, about {tokens:,} tokens a pass; passes: 1 reference"
+    if states == "reference":
+        line += " (the probe's states with it)"
     if checkpoints:
         line += f" + {checkpoints} checkpoints"
     if family is not None:
@@ -30,8 +41,10 @@ def cost_line(pairs: PairData, checkpoints: int, family: TrainedFamily | None, *
             f" + {len(family.steps)} proxies + about {TRAINING_PASSES * trained:.1f} to train {folds} "
             f"({family.total} steps each)"
         )
-    if probed:
-        line += " + 1 for the probe"
+    if states == "own":
+        line += " + 1 for the probe's states"
+        if pairs.reference["engine"] == "vllm":
+            line += ", through transformers: vLLM shows none"
     return line
 
 
@@ -54,17 +67,19 @@ def dry_run_lines(
     rows = [pair_row(p, r, max_length) for p, r in zip(sample, rendered, strict=True) if isinstance(r, Rendered)]
     fit = [r for r in rows if TOO_LONG not in r["flags"]]
     tokens = sum(len(r["prompt_ids"]) + r["chosen_tokens"] + r["rejected_tokens"] for r in fit) / max(1, len(sample))
+    engine = reference["engine"]
+    passes = 1 + checkpoints + bool(proxy.folds) + (probed and engine == "vllm")
     lines = [
         f"{sum(source.counts.values()):,} records, {pairs:,} pairs, about {tokens * pairs:,.0f} tokens a pass",
         f"max length {max_length} tokens: {len(rows) - len(fit)} of the first {len(sample)} pairs are longer",
         f"reference {reference['name']} ({weights_bytes(reference['name']) / 2**30:.2f} GiB), "
-        f"{reference['engine']} engine, {reference['dtype']}",
-        f"{1 + checkpoints + bool(proxy.folds) + probed} forward passes over the data",
+        f"{engine} engine, {reference['dtype']}",
+        f"{passes} forward pass{'es' * (passes > 1)} over the data",
     ]
     if proxy.folds:
         part = pairs if proxy.folds == 1 else math.ceil(pairs * (1 - 1 / proxy.folds))
         steps = math.ceil(math.ceil(part / min(proxy.batch_size, part)) * proxy.epochs)
         lines.append(f"{proxy.folds} proxies to train, about {steps} steps each")
     if probed:
-        lines.append("a probe on the reference's hidden states, cross-fitted")
+        lines.append(f"a probe on the reference's hidden states, cross-fitted; they come {STATES_OF_PROBE[engine]}")
     return lines

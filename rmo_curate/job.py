@@ -5,19 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from rmo_curate.engines.base import Engine
+from rmo_curate.engines.base import Engine, StateEngine
 from rmo_curate.engines.choice import AUTO, measured_engine, settled_engine
 from rmo_curate.engines.transformers import TransformersEngine
 from rmo_curate.engines.vllm import VllmEngine
-from rmo_curate.estimate import cost_line, dry_run_lines
+from rmo_curate.estimate import StatesFrom, cost_line, dry_run_lines
 from rmo_curate.pairs_stage import TOO_LONG, write_pairs
-from rmo_curate.probe import ProbeSettings, fit_probe, plan_probe
-from rmo_curate.proxies import ProxySettings, TrainedFamily, begin_family, family_stages, plan_family, train_family
+from rmo_curate.probe import ProbeSettings, fit_probe, open_states, plan_probe, wants_states
+from rmo_curate.proxies import (
+    Family,
+    ProxySettings,
+    TrainedFamily,
+    begin_family,
+    family_stages,
+    plan_family,
+    train_family,
+)
 from rmo_curate.run_folder import (
     check_reference,
     check_run_folder,
@@ -68,8 +77,8 @@ class ScoreSettings(Settings):
     max_rejects: float | None = Field(None, ge=0, le=1, description="Share of rejected records that is an error")
     probe: bool | None = Field(
         None,
-        description="Fit a probe: a linear reward on the reference's hidden states, cross-fitted, for one more forward "
-        "pass (default: where no proxies and no checkpoints are asked for)",
+        description="Fit a probe: a linear reward on the reference's hidden states, which come from the same forward "
+        "pass, cross-fitted (default: where no proxies and no checkpoints are asked for)",
     )
     proxy_folds: int | None = Field(
         None,
@@ -141,10 +150,13 @@ def run_score(
         pairs = _open_to_score(run, model, resolved, settings)
         resolved = pairs.reference
         family = plan_family(run, pairs, proxy, _pairs_sha(run)) if folds else None
-        if family is not None:
-            begin_family(run, pairs, family)
-        say(cost_line(pairs, len(checkpoints), family, probed=probed))
-        _score(run, pairs, _plain_stage(run, pairs, "base", "base", reference, resolved), settings)
+        fitted = plan_probe(run, pairs, probe, _pairs_sha(run)) if probed else None
+        if (first := family or fitted) is not None:  # the probe beside trained proxies is begun after them
+            begin_family(run, pairs, first)
+        states = _states_from(run, fitted, resolved)
+        say(cost_line(pairs, len(checkpoints), family, states))
+        base = _plain_stage(run, pairs, "base", "base", reference, resolved)
+        _score(run, pairs, base, settings, fitted if states == "reference" else None)
         write_run_manifest(run, resolved)
         for name, other in zip(checkpoints, others, strict=True):
             stage = f"{_slug(name)}-{other.weights_sha256[:8]}"
@@ -181,7 +193,8 @@ def run_probe(run: Path, settings: ProbeSettings, *, dry_run: bool = False) -> l
         _check_base(run, manifest)
         if dry_run:
             family = plan_probe(run, open_pairs(run), settings, _pairs_sha(run))
-            return [f"would read hidden states in one pass and fit {family.folds} linear probes, as {family.name}"]
+            reading = "read hidden states in one pass and " if wants_states(run, family) else ""
+            return [f"would {reading}fit {family.folds} linear probes, as {family.name}"]
         _probe_stage(run, manifest["reference"]["name"], settings, ScoreSettings(part_size=_part_size(run)))
         return summary(run)
 
@@ -226,18 +239,31 @@ def _proxy_stage(run: Path, model: str, family: TrainedFamily, settings: ScoreSe
 
 
 def _probe_stage(run: Path, model: str, probe: ProbeSettings, settings: ScoreSettings) -> None:
-    """Read the reference's hidden states, fit the probe and write its scores."""
+    """Fit the probe on the reference's hidden states, which are read where they are not there, and write its scores."""
     pairs = open_pairs(run)
     family = plan_probe(run, pairs, probe, _pairs_sha(run))
 
-    def load() -> TransformersEngine:
+    def load() -> StateEngine:
         return TransformersEngine(model, pairs.reference["dtype"], pairs, settings.tokens_per_batch, settings.attention)
 
     fit_probe(run, pairs, family, settings.part_size, load)
     write_run_manifest(run, pairs.reference)
 
 
-def _score(run: Path, pairs: PairData, stage: ScoreStage, settings: ScoreSettings) -> None:
+def _states_from(run: Path, probe: Family | None, reference: dict[str, Any]) -> StatesFrom | None:
+    """The pass that the hidden states of a probe come from: the reference's, or one of their own where that is done
+    already or vLLM makes it; None where no states are to be read.
+    """
+    if probe is None or not wants_states(run, probe):
+        return None
+    scored = read_manifest(run / "scores" / "base") is not None
+    return "own" if scored or reference["engine"] == "vllm" else "reference"
+
+
+def _score(run: Path, pairs: PairData, stage: ScoreStage, settings: ScoreSettings, probe: Family | None = None) -> None:
+    """Score a stage; `probe`: the family of probes whose states are kept of the same pass."""
+    states = partial(open_states, run, probe, settings.part_size) if probe is not None else None
+
     def engine(model: str) -> Engine:
         dtype, budget = stage.key["dtype"], settings.tokens_per_batch
         if stage.key["engine"] == "vllm":
@@ -245,7 +271,7 @@ def _score(run: Path, pairs: PairData, stage: ScoreStage, settings: ScoreSetting
         return TransformersEngine(model, dtype, pairs, budget, settings.attention)
 
     key = {**stage.key, "pairs": _pairs_sha(run), "part_size": settings.part_size}
-    score_stage(run, pairs, replace(stage, key=key), engine, settings.part_size)
+    score_stage(run, pairs, replace(stage, key=key), engine, settings.part_size, states)
 
 
 def _plain_stage(

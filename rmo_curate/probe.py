@@ -1,4 +1,4 @@
-"""The probe: a proxy that costs one forward pass. A linear reward on the reference's hidden states, cross-fitted.
+"""The probe: a proxy that costs no training. A linear reward on the reference's hidden states, cross-fitted.
 
 A reward r tilts the reference to the policy pi(y|x) ~ pi_0(y|x) exp(r(x, y) / beta), the optimum of DPO's objective
 (Rafailov et al. 2023, eq. 4 and 5); its margin is D_T - D_0 = (r(chosen) - r(rejected)) / beta, whatever the constant
@@ -8,27 +8,22 @@ trained proxy does, and every rule reads them alike. That hidden states hold suc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
-from rmo_curate.engines.transformers import TransformersEngine
+from rmo_curate.engines.base import StateEngine
 from rmo_curate.proxies import Family, assign_folds, begin_family, family_of, write_split
-from rmo_curate.scoring import in_group_order, part_bounds, score_table
+from rmo_curate.scoring import in_group_order, part_rows, score_table
+from rmo_curate.states import STATES, StateWriter, read_missing, read_states, widest
 from rmo_train.pairs import PairData
-from rmo_train.progress import progress, say
+from rmo_train.progress import say
 from rmo_train.settings import Settings
-from rmo_train.tables import MANIFEST, SCORE_SCHEMA, PartWriter, iter_parts, make_manifest, read_manifest, write_json
+from rmo_train.tables import MANIFEST, SCORE_SCHEMA, PartWriter, make_manifest, read_manifest, write_json
 
-STATES = "states"  # in a run folder: what probes are fitted on
-STATE_SCHEMA = pa.schema([("id", pa.string()), ("difference", pa.list_(pa.float16()))])
-WIDEST = 4096  # numbers kept of a pair; more are added up in this many buckets
-NARROWEST = 256
-NUMBERS = 500_000_000  # kept of all pairs together: 2 GB while probes are fitted, and as much again for a fold
 FOLDS = 10  # a fit takes seconds, so nearly all of the data can teach each of them
 RIDGE = 3.0  # of the weights, on states of unit size over the root of their number
 BETA = 0.1  # DPO's, which the proxies are trained with by default
@@ -61,14 +56,18 @@ def plan_probe(run: Path, data: PairData, settings: ProbeSettings, pairs_sha: st
     return Family(name, order, key, folds_of)
 
 
-def widest(pairs: int) -> int:
-    """The most numbers that are kept of a pair: fewer where there are many pairs, so that all fit into memory."""
-    return max(NARROWEST, min(WIDEST, NUMBERS // pairs))
+def open_states(run: Path, family: Family, part_size: int) -> StateWriter:
+    """RUN/states to be filled for a probe; one of another split on the same pairs reads the same."""
+    key = {name: family.key[name] for name in ("pairs", "reference")}
+    return StateWriter(run, key | {"widest": family.key["probe"]["widest"], "part_size": part_size})
 
 
-def fit_probe(
-    run: Path, data: PairData, family: Family, part_size: int, load: Callable[[], TransformersEngine]
-) -> None:
+def wants_states(run: Path, family: Family) -> bool:
+    """Whether the probe is not scored yet and the states that it is fitted on are not all there."""
+    return read_manifest(run / "scores" / family.name) is None and read_manifest(run / STATES) is None
+
+
+def fit_probe(run: Path, data: PairData, family: Family, part_size: int, load: Callable[[], StateEngine]) -> None:
     """Read the states that are not there yet, fit, and write the probe's scores; what is finished is not done again.
 
     load: makes the engine of the reference; called only where states are missing.
@@ -79,7 +78,9 @@ def fit_probe(
     if writer.complete:
         say(f"{family.name}: already scored")
     else:
-        write_scores(writer, run, data, family, write_states(run, data, family.key, part_size, load), part_size)
+        parts = part_rows(data.groups, in_group_order(data.groups), part_size)
+        states = read_missing(open_states(run, family, part_size), data, parts, load)
+        write_scores(writer, run, data, family, states, parts)
     folder = run / "proxies" / family.name
     if read_manifest(folder) is None:
         split = write_split(folder, data, family)
@@ -87,20 +88,26 @@ def fit_probe(
 
 
 def write_scores(
-    writer: PartWriter, run: Path, data: PairData, family: Family, states: dict[str, Any], part_size: int
+    writer: PartWriter,
+    run: Path,
+    data: PairData,
+    family: Family,
+    states: dict[str, Any],
+    parts: Mapping[str, np.ndarray],
 ) -> None:
-    """Fit the probes on the states that the manifest `states` lists, and write what they make of each pair."""
+    """Fit the probes on the states that the manifest `states` lists, and write what they make of each pair.
+
+    parts: file -> rows of `data`.
+    """
     for name in writer.repaired:
         say(f"{writer.folder}: {name} was damaged and is scored again")
     margins = cross_fitted(read_states(run, states, data), family.folds_of, family.folds) / BETA
     assert data.ref_chosen is not None and data.ref_rejected is not None
     logps = np.stack(tilted(data.ref_chosen, data.ref_rejected, margins), axis=1)
-    rows = in_group_order(data.groups)
-    for n, (start, end) in enumerate(part_bounds(data.groups[rows], part_size)):
-        part, file = rows[start:end], f"part-{n:05d}.parquet"
+    for file, rows in parts.items():
         if file not in writer.finished:
-            fold = family.folds_of[part] if family.cross_fitted else -1
-            writer.write(file, score_table(data, part, logps[part], fold, held_out=family.cross_fitted))
+            fold = family.folds_of[rows] if family.cross_fitted else -1
+            writer.write(file, score_table(data, rows, logps[rows], fold, held_out=family.cross_fitted))
     say(f"{family.name}: {family.folds} linear probes of {states['width']:,} numbers a pair")
     writer.finish(
         {"pairs": len(data)},
@@ -121,69 +128,6 @@ def tilted(chosen: np.ndarray, rejected: np.ndarray, margins: np.ndarray) -> tup
     chosen, rejected: the reference's. margins: D_T - D_0, nats [pairs]; each answer gets half of it.
     """
     return chosen + margins / 2, rejected - margins / 2
-
-
-# ---------------------------------------------------------------------------------------------------- states
-
-
-def write_states(
-    run: Path, data: PairData, family: dict[str, Any], part_size: int, load: Callable[[], TransformersEngine]
-) -> dict[str, Any]:
-    """RUN/states: one row a scorable pair, part by part; returns the manifest. Shared by probes of any split."""
-    width = family["probe"]["widest"]
-    key = {name: family[name] for name in ("pairs", "reference")} | {"widest": width, "part_size": part_size}
-    writer = PartWriter(run / STATES, STATES, key, STATE_SCHEMA)
-    if writer.manifest is not None:
-        return writer.manifest
-    for name in writer.repaired:
-        say(f"{writer.folder}: {name} was damaged and is made again")
-    rows = in_group_order(data.groups)
-    parts = {f"part-{n:05d}.parquet": rows[a:b] for n, (a, b) in enumerate(part_bounds(data.groups[rows], part_size))}
-    engine = load() if set(parts) - set(writer.finished) else None
-    with progress("read hidden states", len(rows), "pairs") as bar:
-        for file, part in parts.items():
-            if file in writer.finished:
-                bar.advance(len(part))
-                continue
-            assert engine is not None
-            differences = in_buckets(engine.state_differences(data, part, bar.advance), width)
-            limit = np.finfo(np.float16).max
-            stored = np.clip(differences, -limit, limit).astype(np.float16)
-            offsets = np.arange(len(part) + 1, dtype=np.int32) * stored.shape[1]
-            column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(stored.ravel()))
-            ids = [str(i) for i in data.ids[part]]
-            writer.write(file, pa.table({"id": ids, "difference": column}, schema=STATE_SCHEMA))
-    first = next(iter_parts(run / STATES, {"parts": [vars(writer.finished[next(iter(parts))])]}))
-    return writer.finish({"pairs": len(rows)}, width=len(first["difference"][0]))
-
-
-def read_states(run: Path, manifest: dict[str, Any], data: PairData) -> np.ndarray:
-    """State differences in the order of `data`: float32 [pairs, numbers]."""
-    place = {i: k for k, i in enumerate(data.ids)}
-    found = np.empty((len(data), manifest["width"]), dtype=np.float32)
-    for part in iter_parts(run / STATES, manifest):
-        rows = [place[i] for i in part["id"].to_pylist()]
-        found[rows] = part["difference"].combine_chunks().values.to_numpy().reshape(len(rows), -1)
-    return found
-
-
-def in_buckets(values: np.ndarray, width: int) -> np.ndarray:
-    """`values` [n, numbers] as they are, or where that is more than `width` a count sketch of them: [n, width].
-
-    Every number goes, with a random sign, into a random bucket: inner products keep their values in expectation
-    (Charikar et al. 2002), and no matrix of projections is needed.
-    """
-    if values.shape[1] <= width:
-        return values
-    rng = np.random.default_rng(0)
-    bucket = rng.integers(0, width, size=values.shape[1:])
-    sign = rng.choice([-1.0, 1.0], values.shape[1])
-    order = np.argsort(bucket, kind="stable")
-    starts = np.searchsorted(bucket[order], np.arange(width))
-    filled = np.flatnonzero(np.diff(np.append(starts, len(order))))
-    found = np.zeros((len(values), width), dtype=np.float32)
-    found[:, filled] = np.add.reduceat((values * sign)[:, order], starts[filled], axis=1)
-    return found
 
 
 # ---------------------------------------------------------------------------------------------------- the fit
@@ -208,9 +152,12 @@ def fit_reward(differences: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
     The ridge is on weights of states of unit size, divided by the root of their number: a prior that depends on
     neither the width of the model nor the number of pairs. There is no intercept: a swapped pair has the mirrored
     margin. Half of the pairs are handed over swapped, because the library asks for both classes; the loss is the same.
+    A single pair counts twice.
     """
     from sklearn.linear_model import LogisticRegression
 
+    if len(differences) == 1:
+        differences = np.repeat(differences, 2, axis=0)
     size = np.sqrt(np.einsum("nd,nd->d", differences, differences, dtype=np.float64) / len(differences))
     unit = np.where(size > 0, size, 1.0) * np.sqrt(differences.shape[1])
     sign = np.where(np.arange(len(differences)) % 2, -1, 1)

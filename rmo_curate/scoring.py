@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rmo_curate.engines.base import Engine, Work
+from rmo_curate.engines.base import Engine, StateEngine, Work
+from rmo_curate.states import StateWriter
 from rmo_train.pairs import PairData
 from rmo_train.progress import progress, say
 from rmo_train.tables import SCORE_SCHEMA, PartWriter
@@ -61,10 +62,25 @@ def part_bounds(groups: np.ndarray, part_size: int) -> list[tuple[int, int]]:
     return bounds
 
 
+def part_rows(groups: np.ndarray, rows: np.ndarray, part_size: int, *, first: int = 0) -> dict[str, np.ndarray]:
+    """Part file -> its pairs, for `rows` in group order; `first`: the number of the first part."""
+    bounds = part_bounds(groups[rows], part_size)
+    return {f"part-{first + n:05d}.parquet": rows[start:end] for n, (start, end) in enumerate(bounds)}
+
+
 def score_stage(
-    run: Path, data: PairData, stage: ScoreStage, engine_for: EngineFactory, part_size: int
+    run: Path,
+    data: PairData,
+    stage: ScoreStage,
+    engine_for: EngineFactory,
+    part_size: int,
+    open_states: Callable[[], StateWriter] | None = None,
 ) -> dict[str, Any]:
-    """Score what is not finished yet and write the stage's manifest; returns it. A finished stage loads no model."""
+    """Score what is not finished yet and write the stage's manifest; returns it. A finished stage loads no model.
+
+    open_states: opens RUN/states, to be filled part by part beside the scores of a stage that is not finished; the
+    engines must be ones that see states.
+    """
     folder = run / "scores" / stage.name
     writer = PartWriter(folder, "scores", stage.key, SCORE_SCHEMA)
     if writer.complete:
@@ -75,21 +91,21 @@ def score_stage(
         say(f"{folder}: {name} was damaged and is scored again")
     if writer.finished:
         say(f"{stage.name}: going on after {len(writer.finished)} finished parts")
+    states = open_states() if open_states is not None else None
     total = sum(len(a.rows) for a in stage.assignments)
     results: list[_Scored] = []
     first_part = 0
     with progress(f"score {stage.name}", total, "pairs") as bar:
         for assignment in stage.assignments:
-            bounds = part_bounds(data.groups[assignment.rows], part_size)
-            files = {f"part-{first_part + i:05d}.parquet": b for i, b in enumerate(bounds)}
-            results.append(_score_assignment(data, stage, assignment, files, writer, engine_for, bar.advance))
-            first_part += len(files)
+            parts = part_rows(data.groups, assignment.rows, part_size, first=first_part)
+            results.append(_score_assignment(data, stage, assignment, parts, writer, states, engine_for, bar.advance))
+            first_part += len(parts)
     work = sum((r.work for r in results), Work())
     say(
         f"{stage.name}: {work.sequences:,} sequences asked, {work.distinct:,} distinct; {work.tokens_computed:,} of "
         f"{work.tokens_asked:,} tokens computed ({work.saved:.0%} saved); {results[0].layout}"
     )
-    return writer.finish(
+    manifest = writer.finish(
         {"pairs": total},
         name=stage.name,
         kind=stage.kind,
@@ -102,6 +118,9 @@ def score_stage(
         layout=results[0].layout,
         work=asdict(work) | {"saved": round(work.saved, 4)},
     )
+    if states is not None:
+        states.finish(total)
+    return manifest
 
 
 @dataclass(frozen=True)
@@ -117,23 +136,42 @@ def _score_assignment(
     data: PairData,
     stage: ScoreStage,
     assignment: Assignment,
-    files: dict[str, tuple[int, int]],
+    parts: Mapping[str, np.ndarray],
     writer: PartWriter,
+    states: StateWriter | None,
     engine_for: EngineFactory,
     advance: Callable[[float], None],
 ) -> _Scored:
-    """Score one model's pairs: `files` are its parts, with (start, end) in its rows. The model is freed at the end."""
+    """Score one model's pairs: `parts` are its files, with their rows. The model is freed at the end.
+
+    A kill may come between a part's scores and its states: what one of the two folders has is not computed again.
+    """
     engine = engine_for(assignment.model)
     work = Work()
-    for file, (start, end) in files.items():
-        rows = assignment.rows[start:end]
+    for file, rows in parts.items():
         work += engine.work(data, rows)
-        if file in writer.finished:
+        scored, stated = file in writer.finished, states is None or states.has(file)
+        if scored and stated:
             advance(len(rows))
             continue
-        logps = engine.score(data, rows, advance)
-        writer.write(file, score_table(data, rows, logps, assignment.fold, stage.held_out))
+        logps, differences = _read(engine, data, rows, advance, scores=not scored, states=not stated)
+        if logps is not None:
+            writer.write(file, score_table(data, rows, logps, assignment.fold, stage.held_out))
+        if states is not None and differences is not None:
+            states.write(file, data, rows, differences)
     return _Scored(work, engine.noise_sd(data), engine.layout.reason)
+
+
+def _read(
+    engine: Engine, data: PairData, rows: np.ndarray, advance: Callable[[float], None], *, scores: bool, states: bool
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Log-probs of the pairs `rows` and differences of their states, in one pass; None for what is not asked for."""
+    if not states:
+        return engine.score(data, rows, advance), None
+    assert isinstance(engine, StateEngine), engine
+    if not scores:
+        return None, engine.state_differences(data, rows, advance)
+    return engine.score_with_states(data, rows, advance)
 
 
 def score_table(

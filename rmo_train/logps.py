@@ -7,7 +7,7 @@ ever held.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from rmo_train.errors import ProcessingError
 from rmo_train.head import token_logps
 from rmo_train.packing import Pack, Tree, distinct_trees
 from rmo_train.pairs import PairData
+
+Found = TypeVar("Found")
 
 
 class Packs(Protocol):
@@ -35,7 +37,10 @@ def causal_parts(model: Any) -> tuple[Any, Any]:
 
 
 def run_pack(model: Any, pack: Pack, **more: Any) -> Any:
-    """The decoder's output for a pack's rows, filled up to the length that they are run at; `more` goes to it."""
+    """The decoder's output for a pack's rows, filled up to the length that they are run at; `more` goes to it.
+
+    Its `last_hidden_state` [rows, length, width] is what the head reads.
+    """
     decoder, head = causal_parts(model)
     device = head.weight.device
     implementation = model.config._attn_implementation
@@ -56,7 +61,12 @@ def pack_logps(model: Any, pack: Pack, slots: int) -> torch.Tensor:
 
     Differentiable where gradients are enabled; the head's logits are then computed again in the backward pass.
     """
-    states = predicting(run_pack(model, pack).last_hidden_state, pack)
+    return head_logps(model, run_pack(model, pack).last_hidden_state, pack, slots)
+
+
+def head_logps(model: Any, hidden: torch.Tensor, pack: Pack, slots: int) -> torch.Tensor:
+    """`pack_logps` from what the head reads, `hidden` [rows, length, width]."""
+    states = predicting(hidden, pack)
     targets = torch.from_numpy(pack.targets).to(states.device)
     owners = torch.from_numpy(pack.owners).to(states.device)
     logps = token_logps(states, targets, causal_parts(model)[1], model.config)
@@ -81,11 +91,11 @@ def response_logps(
 
 
 def over_packs(
-    compute: Callable[[Pack], torch.Tensor],
+    compute: Callable[[Pack], Found],
     trees: Sequence[Tree],
     layout: Packs,
     advance: Callable[[int], None] = lambda tokens: None,
-) -> Iterator[tuple[Pack, torch.Tensor]]:
+) -> Iterator[tuple[Pack, Found]]:
     """Every pack of `trees` with what `compute` makes of it, without gradient; `advance` gets the tokens computed.
 
     Rows have at most the layout's budget of tokens. On running out of memory that is halved and the pack's trees are

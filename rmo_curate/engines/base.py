@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -59,3 +59,18 @@ class Engine(Protocol):
 
     def noise_sd(self, data: PairData) -> float:
         """sd of D (nats) that scoring the same pairs in another way gives."""
+
+
+@runtime_checkable
+class StateEngine(Engine, Protocol):
+    """An engine that sees the model's hidden states, too."""
+
+    def state_differences(
+        self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
+    ) -> np.ndarray:
+        """What a probe reads of the pairs `rows`, see `rmo_train.states`: float32 [len(rows), numbers]."""
+
+    def score_with_states(
+        self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `score` and `state_differences` return, from one forward pass."""

@@ -53,6 +53,14 @@ class TransformersEngine:
 
         return pair_state_differences(self.model, data, rows, self.layout, self._in_pairs(data, rows, advance))
 
+    def score_with_states(
+        self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `score` and `state_differences` return, from one forward pass."""
+        from rmo_train.states import pair_logps_and_differences
+
+        return pair_logps_and_differences(self.model, data, rows, self.layout, self._in_pairs(data, rows, advance))
+
     def _in_pairs(self, data: PairData, rows: np.ndarray, advance: Callable[[float], None]) -> Callable[[int], None]:
         """`advance`, which gets pairs, for something that tells tokens."""
         pairs_per_token = len(rows) / self.work(data, rows).tokens_computed

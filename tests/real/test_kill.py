@@ -19,8 +19,8 @@ SECONDS = 10  # within which a command that was asked to stop has stopped
 
 
 def test_killed_commands_go_on_to_the_same_result(tmp_path):
-    kills, _ = measure(tmp_path, 6, limit=96)  # three of score, one each of the others
-    assert {k.command for k in kills} == {"score", "proxy", "filter", "probe"}
+    kills, _ = measure(tmp_path, 7, limit=96)  # three of score, one each of the others
+    assert {k.command for k in kills} == {"score", "probed", "proxy", "filter", "probe"}
     assert all(k.passed and k.files_equal == k.files for k in kills), kills
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rmo_curate import pairs_stage, probe
+from rmo_curate import pairs_stage, states
 from rmo_curate.engines.transformers import TransformersEngine
 from rmo_train import tables
 from tests.command_line import curate
@@ -39,7 +39,7 @@ def data(tmp_path) -> Path:
         ("score", 2, "pairs, 1 part of scores/base"),
         ("score", 6, "pairs, scores/base, 1 part of scores/oof-1, 2 proxy models"),
         ("train", 2, "pairs, scores/base, 1 proxy model"),
-        ("states", 2, "pairs, 1 part of states, scores/base"),
+        ("states", 2, "pairs, 1 part of states, 2 parts of scores/base"),
     ],
 )
 def test_what_is_kept_is_said(data, tiny_model_folder, tmp_path, monkeypatch, where, call, kept):
@@ -52,7 +52,7 @@ def test_what_is_kept_is_said(data, tiny_model_folder, tmp_path, monkeypatch, wh
         elif where == "score":
             stop_at(patch, TransformersEngine, "score", call)
         elif where == "states":
-            stop_at(patch, probe, "in_buckets", call)
+            stop_at(patch, states, "in_buckets", call)
         else:
             stop_at(patch, __import__("rmo_train.loop").loop, "train", call)
         stopped = curate(*command)

@@ -14,22 +14,32 @@ from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
 from rmo_curate import job, margins
+from rmo_curate.engines.transformers import TransformersEngine
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.filtering import run_filter
 from rmo_curate.job import run_probe
 from rmo_curate.noise_rate import Resampled
-from rmo_curate.probe import RIDGE, ProbeSettings, cross_fitted, fit_reward, in_buckets, read_states, widest
+from rmo_curate.probe import RIDGE, ProbeSettings, cross_fitted, fit_reward
 from rmo_curate.proxies import ProxySettings
 from rmo_curate.rules import RULES
 from rmo_curate.run_folder import run_status
 from rmo_curate.runs import open_run
+from rmo_curate.states import in_buckets, read_states, widest
 from rmo_train import tables
 from rmo_train.pairs import open_pairs
 from tests.command_line import curate
 from tests.rmo_curate.scored import Killed, checkpoint_names, contents, demo_records, marks, score, scores, write_jsonl
 
 DEFAULT = {"proxy": ProxySettings(), "proxy_folds": None}  # `score` where nothing is asked for
-KILLS = ("states/.part-00002", "states/.manifest", "oof-probe/.part-00001", "oof-probe/.manifest", "run/.manifest")
+KILLS = (
+    "base/.part-00002",  # of part 2 neither scores nor states are there
+    "states/.part-00002",  # of part 2 the scores are there
+    "base/.manifest",
+    "states/.manifest",
+    "oof-probe/.part-00001",
+    "oof-probe/.manifest",
+    "run/.manifest",
+)
 
 
 def planted(n: int = 1200, width: int = 40, flipped: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -66,6 +76,11 @@ def test_a_planted_reward_finds_flipped_labels():
         assert roc_auc_score(wrong, -cross_fitted(x, folds_of(len(x), folds), folds)) > 0.9
 
 
+def test_a_single_pair_teaches_its_own_direction():
+    x, _ = planted(200, 6)
+    assert x[0] @ fit_reward(x[:1]) > 0  # two pairs of two prompts: each fit sees one of them
+
+
 def test_no_probe_hears_the_labels_of_the_fold_that_it_judges():
     x, _ = planted(300)
     folds = folds_of(300, 3)
@@ -86,7 +101,7 @@ def test_buckets_add_up_and_never_more_than_asked_for(numbers: int, width: int):
     x = np.random.default_rng(numbers).normal(size=(3, numbers)).astype(np.float32)
     found = in_buckets(x, width)
     assert found.shape[1] == (numbers if numbers <= width else width)
-    np.testing.assert_allclose(in_buckets(-x, width), -found)
+    np.testing.assert_array_equal(in_buckets(-x, width), -found)  # a swapped pair, exactly
     if numbers > width == 1:  # one bucket: a signed sum of everything
         assert np.abs(found).max() <= np.abs(x).sum(1).max() + 1e-5
 
@@ -177,8 +192,13 @@ def test_states_are_read_with_the_rows_and_the_attention_that_were_asked_for(dat
     with pytest.MonkeyPatch.context() as patch:
         made = job.TransformersEngine
         patch.setattr("rmo_curate.job.TransformersEngine", lambda *args: engines.append(made(*args)) or engines[-1])
-        score(data, tiny_model_folder, tmp_path / "run", **DEFAULT, attention="rows", tokens_per_batch=512)
-    assert [(e.layout.path, e.layout.budget) for e in engines] == [("rows", 512)] * 2  # the base's, the probe's
+        settings = {"attention": "rows", "tokens_per_batch": 512}
+        score(data, tiny_model_folder, tmp_path / "run", **DEFAULT, **settings)
+        assert [(e.layout.path, e.layout.budget) for e in engines] == [("rows", 512)]  # one for the base and the probe
+        score(data, tiny_model_folder, tmp_path / "two", **settings)
+        score(data, tiny_model_folder, tmp_path / "two", **DEFAULT, **settings)
+        assert [(e.layout.path, e.layout.budget) for e in engines] == [("rows", 512)] * 3  # the base's, the probe's
+    assert contents(tmp_path / "two") == contents(tmp_path / "run")
     found, expected = (np.array(list(scores(folder, "oof-probe").values())) for folder in (tmp_path / "run", probed))
     np.testing.assert_allclose(found, expected, atol=2e-2)
 
@@ -222,9 +242,9 @@ def test_another_split_shares_the_states_and_is_a_family_of_its_own(run, nothing
     assert end is not None and end.held_out is False and not end.cross_fitted
 
 
-@pytest.mark.parametrize("at", KILLS)
-def test_a_killed_probe_goes_on_to_the_same_bytes(data, probed, tiny_model_folder, tmp_path, monkeypatch, at):
-    run, write = tmp_path / "run", tables.write_bytes
+def stop_before(data: Path, model: Path, run: Path, at: str, **settings) -> None:
+    """Score until just before the file with `at` in its temporary path is written."""
+    write = tables.write_bytes
 
     def killed(path, content):
         last = at != "run/.manifest" or (run / "scores/oof-probe/manifest.json").exists()
@@ -232,17 +252,128 @@ def test_a_killed_probe_goes_on_to_the_same_bytes(data, probed, tiny_model_folde
             raise Killed
         write(path, content)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rmo_train.tables.write_bytes", killed)
         with pytest.raises(Killed):
-            score(data, tiny_model_folder, run, **DEFAULT)
-    if at.startswith("states"):
+            score(data, model, run, **(DEFAULT | settings))
+
+
+@pytest.mark.parametrize("at", KILLS)
+def test_a_killed_probe_goes_on_to_the_same_bytes(data, probed, tiny_model_folder, tmp_path, at):
+    run = tmp_path / "run"
+    stop_before(data, tiny_model_folder, run, at)
+    if at.startswith(("base", "states")):
         assert any(line.startswith("proxies/oof-probe: not finished") for line in run_status(run))
-    kept = marks(run / "states", "part-*")
+    kept = {stage: marks(run / stage, "part-*") for stage in ("states", "scores/base")}
     score(data, tiny_model_folder, run, **DEFAULT)
-    assert marks(run / "states", "part-*").items() >= kept.items()
+    assert all(marks(run / stage, "part-*").items() >= before.items() for stage, before in kept.items())
     assert contents(run) == contents(probed)
     assert "nothing is left" in run_status(run)
+
+
+# ---------------------------------------------------------------------------------------------------- one pass
+
+
+@pytest.fixture
+def passes(monkeypatch) -> list[tuple[str, int]]:
+    """(what was read, pairs) of every part that goes through the model."""
+    done = []
+    for name, what in (("score", "scores"), ("state_differences", "states"), ("score_with_states", "both")):
+        real = getattr(TransformersEngine, name)
+
+        def counted(engine, data, rows, *more, real=real, what=what):
+            done.append((what, len(rows)))
+            return real(engine, data, rows, *more)
+
+        monkeypatch.setattr(TransformersEngine, name, counted)
+    return done
+
+
+def rows_of(run: Path) -> list[int]:
+    return [len(tables.pq.read_table(p)) for p in sorted((run / "states").glob("part-*"))]
+
+
+def test_score_reads_states_with_the_log_probs(data, probed, tiny_model_folder, tmp_path, passes, capsys):
+    score(data, tiny_model_folder, tmp_path / "run", **DEFAULT)
+    assert passes == [("both", n) for n in rows_of(probed)]
+    assert "passes: 1 reference (the probe's states with it)\n" in capsys.readouterr().err
+
+
+def test_a_pass_of_their_own_gives_the_same_bytes(data, probed, tiny_model_folder, tmp_path, passes, capsys):
+    run = tmp_path / "run"
+    score(data, tiny_model_folder, run)
+    outcome = curate("probe", run, "--dry-run")
+    assert "would read hidden states in one pass and fit 10" in outcome.out
+    score(data, tiny_model_folder, run, **DEFAULT)
+    assert passes == [("scores", n) for n in rows_of(probed)] + [("states", n) for n in rows_of(probed)]
+    assert "passes: 1 reference + 1 for the probe's states\n" in capsys.readouterr().err
+    assert contents(run) == contents(probed)
+
+
+@pytest.mark.parametrize("folder", ["scores/base", "states"])
+def test_what_one_of_the_two_folders_has_is_not_computed_again(
+    data, probed, tiny_model_folder, tmp_path, passes, folder, capsys
+):
+    """A kill between the scores and the states of a part; then a part of one folder is damaged."""
+    run, sizes = tmp_path / "run", rows_of(probed)
+    stop_before(data, tiny_model_folder, run, "states/.part-00002")
+    (run / folder / "part-00000.parquet").write_bytes(b"no parquet")
+    passes.clear()
+    score(data, tiny_model_folder, run, **DEFAULT)
+    damaged = {"scores/base": "scores", "states": "states"}[folder]
+    assert passes == [(damaged, sizes[0]), ("states", sizes[2]), *(("both", n) for n in sizes[3:])]
+    assert f"{folder}: part-00000.parquet was damaged" in capsys.readouterr().err
+    assert contents(run) == contents(probed)
+
+
+def test_a_run_that_was_begun_without_a_probe_gets_the_missing_states(
+    data, probed, tiny_model_folder, tmp_path, passes
+):
+    run, sizes = tmp_path / "run", rows_of(probed)
+    stop_before(data, tiny_model_folder, run, "base/.part-00002", proxy_folds=0)
+    passes.clear()
+    score(data, tiny_model_folder, run, **DEFAULT)
+    assert passes == [("states", n) for n in sizes[:2]] + [("both", n) for n in sizes[2:]]
+    assert contents(run) == contents(probed)
+
+
+def test_states_are_finished_with_the_scores(data, probed, tiny_model_folder, tmp_path):
+    run = tmp_path / "run"
+    stop_before(data, tiny_model_folder, run, "oof-probe/..journal")
+    assert tables.read_manifest(run / "states") == tables.read_manifest(probed / "states")
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_scores_made_again_leave_states_alone(data, run, probed, tiny_model_folder, passes, capsys, removed):
+    if removed:
+        shutil.rmtree(run / "states")
+    before = marks(run, "states/*")
+    (run / "scores/base/part-00001.parquet").write_bytes(b"no parquet")
+    score(data, tiny_model_folder, run, **DEFAULT)
+    assert passes == [("scores", rows_of(probed)[1])] and "passes: 1 reference\n" in capsys.readouterr().err
+    assert marks(run, "states/*") == before and contents(run / "scores") == contents(probed / "scores")
+
+
+def test_under_vllm_states_take_a_pass_of_their_own_and_that_is_said(
+    data, tiny_model_folder, tmp_path, passes, monkeypatch, capsys
+):
+    class Vllm:
+        """Scores alone."""
+
+        def __init__(self, model, dtype, longest, budget, log):
+            self.engine = TransformersEngine(model, dtype, open_pairs(tmp_path / "run"))
+            self.layout, self.work, self.noise_sd = self.engine.layout, self.engine.work, self.engine.noise_sd
+            self.score = self.engine.score
+
+    monkeypatch.setattr("rmo_curate.job.VllmEngine", Vllm)
+    monkeypatch.setattr("rmo_curate.job.settled_engine", lambda asked, recorded: "vllm")
+    lines = "\n".join(score(data, tiny_model_folder, tmp_path / "run", **DEFAULT, dry_run=True))
+    assert "2 forward passes over the data" in lines and "from one more pass, through transformers" in lines
+    score(data, tiny_model_folder, tmp_path / "run", **DEFAULT)
+    assert [what for what, _ in passes] == ["scores"] * 6 + ["states"] * 6
+    said = capsys.readouterr().err
+    assert "1 reference + 1 for the probe's states, through transformers: vLLM shows none" in said
+    assert checkpoint_names(tmp_path / "run") == ["base", "oof-probe"]
 
 
 @pytest.mark.parametrize("stage", ["states", "scores/oof-probe"])
@@ -277,8 +408,9 @@ def test_a_probe_needs_prompts_to_leave_out(tiny_model_folder, tmp_path):
 
 def test_a_dry_run_says_what_the_probe_costs_and_writes_nothing(data, run, tiny_model_folder, tmp_path):
     outcome = curate("score", data, "--model", tiny_model_folder, "--out", tmp_path / "new", "--dry-run")
-    assert "2 forward passes over the data" in outcome.out and "a probe on the reference's hidden states" in outcome.out
+    assert "1 forward pass over the data" in outcome.out
+    assert "a probe on the reference's hidden states, cross-fitted; they come from the same pass" in outcome.out
     assert not (tmp_path / "new").exists()
     before = marks(run)
-    assert "fit 10 linear probes, as oof-probe" in curate("probe", run, "--dry-run").out
+    assert "would fit 10 linear probes, as oof-probe" in curate("probe", run, "--dry-run").out
     assert marks(run) == before
