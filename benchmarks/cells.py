@@ -1,57 +1,50 @@
-"""Cells of the detection grid: which labels are flipped, and scores under them, by command or from states read once."""
+"""Cells of the detection grid: which pairs, which labels are flipped, and the evidence under those labels.
+
+A data set is scored once, as given. A flip exchanges a pair's log-probs and reverses the difference of its states and of
+its style, exactly, so everything that is learned from labels is learned again under the flipped ones without another
+forward pass (a test compares that with the commands on the flipped file).
+"""
 
 from __future__ import annotations
 
 import gzip
 import json
+import re
 import resource
-import shutil
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from rmo_curate.evidence.texts import Texts
 from rmo_curate.runs import Scores
 from rmo_train.id_hash import fractions
 from rmo_train.tables import read_json, write_json
 
+MARKUP = re.compile(r"(?m)^\s*(?:[-*•#]|\d+[.)]) |\*\*|```")
+
 
 @dataclass(frozen=True)
 class Cell:
-    """One experiment: which labels are flipped, and how the proxies are trained."""
+    """One experiment."""
 
-    data: str
-    flips: str  # none, uniform or longer
+    data: str  # a data set of the plan
+    flips: str  # none, uniform, or a reason: longer, formatted, generator
     rate: float
-    folds: int
     seed: int
-    epochs: int = 1
-    learning_rate: float | None = None  # None: the proxies' default
-    full: bool = False
-    probe: bool = False  # a probe in place of trained proxies; it has no epochs
-
-    @property
-    def labels(self) -> str:
-        """Name of the data with these flips, the same for every way to train proxies on it."""
-        return f"{self.data}-{self.flips}{round(100 * self.rate)}-s{self.seed}"
+    pairs: int | None = None  # of whole prompts drawn by the seed, for the learning curve; None: all
+    generators: bool = False  # whether the names of the answers' models are evidence
 
     @property
     def name(self) -> str:
-        if self.probe:
-            return f"{self.labels}-k{self.folds}-probe"
-        rate = f"-lr{self.learning_rate:g}" if self.learning_rate else ""
-        return f"{self.labels}-k{self.folds}-e{self.epochs}{rate}{'-full' if self.full else ''}"
-
-    @property
-    def proxy_options(self) -> tuple[str, ...]:
-        rate = ("--learning-rate", str(self.learning_rate)) if self.learning_rate else ()
-        shape = ("--folds", str(self.folds), "--epochs", str(self.epochs), "--seed", str(self.seed))
-        return (*shape, *rate, *(("--full",) if self.full else ()))
+        size = f"-n{self.pairs}" if self.pairs else ""
+        return f"{self.data}-{self.flips}{round(100 * self.rate)}{size}{'-generators' if self.generators else ''}-s{self.seed}"
 
 
 def cells(plan: dict[str, Any]) -> list[Cell]:
@@ -64,21 +57,13 @@ def cells(plan: dict[str, Any]) -> list[Cell]:
     return sorted(found, key=lambda cell: cell.seed)
 
 
-# ---------------------------------------------------------------------------------------------------- a cell's data
+# ---------------------------------------------------------------------------------------------------- a data set
 
 
-def records(plan: dict[str, Any], data: str, path: Path) -> list[dict[str, Any]]:
-    """The records that the plan takes of a file, each with an id of its own."""
+def records(path: Path) -> list[dict[str, Any]]:
+    """The records of a file, each with an id."""
     with gzip.open(path, "rt", encoding="utf-8") as f:
-        rows = [{"id": f"{data}-{n}", **json.loads(line)} for n, line in enumerate(f)]
-    if "prompts" not in plan["data"][data]:
-        return rows[: plan["data"][data].get("pairs")]
-    prompts: dict[str, None] = {}
-    for row in rows:
-        prompts.setdefault(row["prompt"])
-    start = plan["data"][data].get("after", 0)
-    taken = set(list(prompts)[start : start + plan["data"][data]["prompts"]])
-    return [row for row in rows if row["prompt"] in taken]
+        return [{"id": f"{path.name}-{n}", **json.loads(line)} for n, line in enumerate(f)]
 
 
 def prompt_of(row: dict[str, Any]) -> str:
@@ -86,91 +71,56 @@ def prompt_of(row: dict[str, Any]) -> str:
     return row["prompt"] if "prompt" in row else row["chosen"].rpartition("\n\nAssistant:")[0]
 
 
-def flipped_ids(rows: list[dict[str, Any]], cell: Cell) -> set[str]:
-    """Ids of the pairs whose labels are exchanged."""
-    ids = [row["id"] for row in rows]
-    drawn = dict(zip(ids, fractions("flip", cell.seed, pa.array(ids, pa.string())), strict=True))
-    if cell.flips == "uniform":
-        return {i for i, draw in drawn.items() if draw < cell.rate}
-    if cell.flips == "longer":
-        shorter_won = [row["id"] for row in rows if len(row["chosen"]) < len(row["rejected"])]
-        return set(sorted(shorter_won, key=lambda i: drawn[i])[: round(cell.rate * len(rows))])
-    return set()
+@dataclass(frozen=True)
+class DataSet:
+    """A scored data set: its records that are pairs, in the order of the run, and what the run holds of them."""
+
+    rows: list[dict[str, Any]]
+    scores: Scores  # of the base
+    states: np.ndarray  # float32 [pairs, numbers], chosen less rejected
+    texts: Texts
+    groups: np.ndarray  # [pairs], equal where prompts are
+    gold: dict[str, dict[str, Any]]  # by id; empty where there is no judge
+    minutes: dict[str, float]
+
+    @cached_property
+    def prompts(self) -> np.ndarray:
+        """Number of each pair's prompt, in the order in which prompts appear: int [pairs]."""
+        first: dict[str, int] = {}
+        return np.array([first.setdefault(prompt_of(row), len(first)) for row in self.rows])
 
 
-def flipped_file(cell: Cell, rows: list[dict[str, Any]], path: Path) -> Path:
-    """The records with the cell's labels, as a file."""
-    flipped = flipped_ids(rows, cell)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as f:
-        for row in rows:
-            if row["id"] in flipped:
-                row = {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
-            f.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return path
-
-
-def run_cell(cell: Cell, rows: list[dict[str, Any]], model: str, work: Path) -> dict[str, dict[str, float]]:
-    """Score the cell's pairs and its proxies; minutes of both. A finished stage costs nothing and keeps its time, and
-    cells with the same labels share the reference's scores."""
-    labelled, folder = work / cell.labels, work / cell.name
-    pairs = flipped_file(cell, rows, labelled / "pairs.jsonl")
-    score = ("score", pairs, "--model", model, "--out", labelled / "run", "--proxy-folds", 0)
-    reference = timed(labelled / "minutes.json", score)
-    if not folder.exists():
-        folder.mkdir()
-        shutil.copytree(labelled / "run", folder / "run")
-    proxy = ("proxy", folder / "run", *cell.proxy_options, *steps_of_epochs(cell, len(rows)))
-    return {"reference": reference, "proxies": timed(folder / "minutes.json", proxy)}
-
-
-def scored_as_given(cell: Cell, rows: list[dict[str, Any]], model: str, work: Path) -> tuple[Path, dict[str, Any]]:
-    """The run folder of a data set with its own labels and hidden states, and the minutes of both: once a data set."""
-    as_given = replace(cell, flips="none", rate=0.0, seed=0)
-    folder = work / f"{cell.data}-as-given"
-    pairs = flipped_file(as_given, rows, folder / "pairs.jsonl")
-    score = ("score", pairs, "--model", model, "--out", folder / "run", "--proxy-folds", 0)
-    reference = timed(folder / "minutes.json", score)
-    return folder / "run", {
-        "reference": reference,
-        "proxies": timed(folder / "probe-minutes.json", ("probe", folder / "run")),
-    }
-
-
-def with_probe(run_folder: Path, flipped: set[str], cell: Cell, ridge: float | None = None) -> Scores:
-    """Scores of a run under other labels: (base, probe fitted on these labels), with prompt groups."""
-    from rmo_curate.margins import swapped
-    from rmo_curate.probe import BETA, RIDGE, STATES, cross_fitted, read_states, tilted
-    from rmo_curate.proxies import assign_folds
+def scored(name: str, path: Path, gold: Path | None, model: str, work: Path) -> DataSet:
+    """Score a data set with `rmo-curate score`, once, and read what it made."""
+    from rmo_curate.evidence.texts import read_texts
     from rmo_curate.runs import Trajectory, open_run
+    from rmo_curate.states import STATES, read_states
     from rmo_train.pairs import open_pairs
     from rmo_train.tables import read_manifest
 
-    run, data = open_run(run_folder), open_pairs(run_folder)
-    given = run.scores(Trajectory(run.checkpoints[:1], None))
-    manifest = read_manifest(run_folder / STATES)
-    assert manifest is not None and given.ids is not None and given.ids.to_pylist() == list(data.ids)
-    wrong = np.array([i in flipped for i in data.ids])
-    other = swapped(given)
-    chosen, rejected, chosen_tokens, rejected_tokens = (
-        np.where(wrong, getattr(other, name).T, getattr(given, name).T).T
-        for name in ("chosen_logp", "rejected_logp", "chosen_tokens", "rejected_tokens")
-    )
-    states = read_states(run_folder, manifest, data) * np.where(wrong, -1, 1)[:, None].astype(np.float32)
-    folds_of = assign_folds(data.groups, cell.folds, cell.seed)
-    margins = cross_fitted(states, folds_of, cell.folds, ridge or RIDGE) / BETA
-    end = tilted(chosen[:, 0], rejected[:, 0], margins)
-    return replace(
-        given,
-        names=("base", "oof-probe" if cell.folds > 1 else "insample-probe"),
-        chosen_logp=np.column_stack([chosen, end[0]]),
-        rejected_logp=np.column_stack([rejected, end[1]]),
-        chosen_tokens=chosen_tokens,
-        rejected_tokens=rejected_tokens,
-        held_out=np.full(len(wrong), cell.folds > 1, dtype=object),
-        fold=folds_of if cell.folds > 1 else np.full(len(wrong), -1, dtype=np.int16),
-        groups=np.unique(data.groups, return_inverse=True)[1],
-        of_probe=True,
+    folder = work / f"{name}-as-given"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = records(path)
+    file = folder / "pairs.jsonl"
+    if not file.exists():
+        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    minutes = timed(folder / "minutes.json", ("score", file, "--model", model, "--out", folder / "run"))
+    run, data = open_run(folder / "run"), open_pairs(folder / "run")
+    manifest = read_manifest(folder / "run" / STATES)
+    assert manifest is not None
+    by_id = {row["id"]: row for row in rows}
+    judged = {}
+    if gold is not None:
+        with gzip.open(gold, "rt", encoding="utf-8") as f:
+            judged = {row["id"]: row for row in map(json.loads, f)}
+    return DataSet(
+        rows=[by_id[i] for i in data.ids],
+        scores=run.scores(Trajectory(run.checkpoints[:1], None)),
+        states=read_states(folder / "run", manifest, data),
+        texts=read_texts(run.pair_parts(("prompt", "chosen", "rejected"))),
+        groups=data.groups,
+        gold=judged,
+        minutes=minutes,
     )
 
 
@@ -186,20 +136,100 @@ def timed(timing: Path, arguments: tuple[Any, ...]) -> dict[str, float]:
     return minutes
 
 
-def steps_of_epochs(cell: Cell, pairs: int) -> tuple[str, ...]:
-    """Proxies of several epochs are scored after each."""
-    if cell.epochs == 1:
-        return ()
-    seen = pairs if cell.folds == 1 else pairs * (cell.folds - 1) // cell.folds
-    return ("--steps", ",".join(str(seen // 16 * epoch) for epoch in range(1, cell.epochs)))
+# ---------------------------------------------------------------------------------------------------- a cell
 
 
-def read_scores(run_folder: Path) -> Scores:
-    """The scores of a run's own trajectory, with the prompt groups where they are held out."""
-    from rmo_curate.runs import open_run
+def members(cell: Cell, data: DataSet, part: dict[str, Any]) -> np.ndarray:
+    """The pairs of a cell: int, ascending. part: of the plan; `prompts` and `after` count prompts of the file."""
+    first = part.get("after", 0)
+    inside = (data.prompts >= first) & (data.prompts < first + part.get("prompts", len(data.rows)))
+    rows = np.flatnonzero(inside)
+    if cell.pairs is None:
+        return rows
+    prompts = np.random.default_rng(cell.seed).permutation(np.unique(data.prompts[rows]))
+    rank = np.empty(data.prompts.max() + 1, dtype=int)
+    rank[prompts] = np.arange(len(prompts))
+    drawn = rows[np.argsort(rank[data.prompts[rows]], kind="stable")]
+    return np.sort(drawn[: cell.pairs])
 
-    run = open_run(run_folder)
-    trajectory = run.trajectory()
-    assert trajectory.end is not None
-    scores = run.scores(trajectory)
-    return run.with_groups(scores, trajectory) if trajectory.end.cross_fitted else scores
+
+def flipped(cell: Cell, data: DataSet, rows: np.ndarray) -> np.ndarray:
+    """Which of the pairs `rows` have their labels exchanged: bool [rows].
+
+    With a reason, the pairs whose label goes against it are flipped in the order of a hash, until the rate is reached.
+    """
+    drawn = fractions("flip", cell.seed, pa.array([data.rows[i]["id"] for i in rows]))
+    if cell.flips == "none":
+        return np.zeros(len(rows), dtype=bool)
+    if cell.flips == "uniform":
+        return drawn < cell.rate
+    against = np.array([_against(cell.flips, data, int(i)) for i in rows])
+    order = np.flatnonzero(against)[np.argsort(drawn[against], kind="stable")]
+    found = np.zeros(len(rows), dtype=bool)
+    found[order[: round(cell.rate * len(rows))]] = True
+    return found
+
+
+def _against(reason: str, data: DataSet, i: int) -> bool:
+    """Whether the rejected answer of a pair is the one that a biased judge would have taken."""
+    row = data.rows[i]
+    if reason == "longer":
+        return len(row["chosen"]) < len(row["rejected"])
+    if reason == "formatted":
+        return len(MARKUP.findall(row["chosen"])) < len(MARKUP.findall(row["rejected"]))
+    by = data.gold[row["id"]]
+    return _favoured(by["rejected_model"]) and not _favoured(by["chosen_model"])
+
+
+def _favoured(generator: str) -> bool:
+    """The generators that a judge is partial to: half of them, by their names."""
+    return bool(fractions("favoured", 0, pa.array([generator]))[0] < 0.5)
+
+
+def under_labels(data: DataSet, rows: np.ndarray, wrong: np.ndarray, seed: int, *, generators: bool = False) -> Scores:
+    """Scores (base, probe) of the pairs `rows` with their posterior, all learned where the labels `wrong` are flipped."""
+    from rmo_curate.evidence.gather import of_proxy, reference, together
+    from rmo_curate.margins import swapped
+    from rmo_curate.probe import BETA, FOLDS, cross_fitted, tilted
+    from rmo_curate.proxies import assign_folds
+    from rmo_curate.runs import Checkpoint
+
+    base, other = data.scores, swapped(data.scores)
+    chosen, rejected, chosen_tokens, rejected_tokens = (
+        np.where(wrong, getattr(other, name)[rows].T, getattr(base, name)[rows].T).T
+        for name in ("chosen_logp", "rejected_logp", "chosen_tokens", "rejected_tokens")
+    )
+    sign = np.where(wrong, -1, 1).astype(np.float32)[:, None]
+    texts = data.texts.take(rows)
+    texts = replace(
+        texts,
+        chosen=np.where(wrong, texts.rejected, texts.chosen),
+        rejected=np.where(wrong, texts.chosen, texts.rejected),
+        style=texts.style * sign,
+    )
+    folds = assign_folds(data.groups[rows], min(FOLDS, len(np.unique(data.groups[rows]))), seed)
+    end = tilted(chosen[:, 0], rejected[:, 0], cross_fitted(data.states[rows] * sign, folds).margin / BETA)
+    assert base.ids is not None
+    found = replace(
+        base,
+        names=("base", "oof-probe"),
+        chosen_logp=np.column_stack([chosen, end[0]]),
+        rejected_logp=np.column_stack([rejected, end[1]]),
+        chosen_tokens=chosen_tokens,
+        rejected_tokens=rejected_tokens,
+        held_out=np.full(len(rows), True, dtype=object),
+        fold=folds,
+        ids=base.ids.combine_chunks().take(pa.array(rows)),
+        groups=texts.prompt,
+        of_probe=True,
+    )
+    probe = Checkpoint("oof-probe", "proxy", "oof-probe", None, FOLDS, True, None)
+    by = None
+    if generators:
+        names = [
+            (data.gold[data.rows[i]["id"]]["chosen_model"], data.gold[data.rows[i]["id"]]["rejected_model"])
+            for i in rows
+        ]
+        both = np.array([names[k][::-1] if wrong[k] else names[k] for k in range(len(rows))])
+        by = (both[:, 0], both[:, 1])
+    return replace(found, posterior=together([reference(found), of_proxy(found, probe)], texts, by, []))

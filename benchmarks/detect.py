@@ -1,15 +1,11 @@
-"""How well each rule finds flipped labels, held out: the grid of benchmarks/plan.yaml, a resumable job a cell.
+"""How well the posterior finds flipped labels, beside other rules: the grid of benchmarks/plan.yaml, a job a cell.
 
     python -m benchmarks.detect --data judged=TRAIN --gold judged=GOLD --data hh=FILE --work FOLDER [--cell NAME]
     python -m benchmarks.detect --table
 
-A cell flips some labels by a hash of id and seed, scores the pairs and their proxies, and only then compares every rule
-with what was flipped. GOLD, the judge's log-odds, tells clear pairs from near-ties; no stage reads it.
-
-Cells of trained proxies run `rmo-curate` on the flipped pairs as a user would. Cells of probes score a data set and
-read its hidden states once, as given: a flip exchanges a pair's log-probs and reverses the difference of its states,
-exactly, so the probe is fitted on the flipped labels without another forward pass (a test compares that with the
-commands on the flipped file).
+A cell flips some labels by a hash of id and seed and learns everything under them; only then is it compared with what
+was flipped. GOLD has the judge's log-odds, which tell clear pairs from near-ties, and the names of the models that wrote
+the answers; no stage reads it but where a cell says that generators are evidence.
 
 Writes benchmarks/results/detect/<cell>.json; a cell that is there is not run again.
 """
@@ -17,9 +13,7 @@ Writes benchmarks/results/detect/<cell>.json; a cell that is there is not run ag
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,95 +21,77 @@ import numpy as np
 import yaml
 
 from benchmarks.baselines import confidence, with_baselines
-from benchmarks.cells import (
-    cells,
-    flipped_ids,
-    prompt_of,
-    read_scores,
-    records,
-    run_cell,
-    scored_as_given,
-    with_probe,
-)
+from benchmarks.cells import Cell, DataSet, cells, flipped, members, scored, under_labels
 from benchmarks.detect_table import tables
-from benchmarks.detection import DRAWS, auroc, calibration_error, figures, length_strata_of, matched_difference
+from benchmarks.detection import (
+    DRAWS,
+    auroc,
+    brier,
+    calibration,
+    calibration_error,
+    figures,
+    length_strata_of,
+    matched_difference,
+    precision_at,
+)
 from benchmarks.environment import environment
 from rmo_curate.runs import Scores
 from rmo_train.tables import write_json
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "detect"
-COMPARED = (("fuse", "irm"), ("fuse", "length"), ("irm", "length"), ("fuse", "rmo"), ("irm", "rmo"))
+POSTERIOR = "posterior"
+COMPARED = ("irm", "length", "rmo")  # what the posterior is compared with, on the same draws of prompts
 HIGH_Q = 0.95  # the filter's default
+FIRST = 0.05  # share of the pairs that it drops at most
 
 
-@dataclass(frozen=True)
-class Truth:
-    """What no stage has read: ids of flipped pairs, and by the judge's log-odds those of clear pairs and near-ties."""
-
-    flipped: set[str]
-    clear: set[str]
-    ties: set[str]
-
-    @classmethod
-    def of(cls, flipped: set[str], gold: Path | None) -> Truth:
-        """Without gold nothing is known to be clear or a near-tie."""
-        if gold is None:
-            return cls(flipped, set(), set())
-        with gzip.open(gold, "rt", encoding="utf-8") as f:
-            clarity = {row["id"]: row["clarity"] for row in map(json.loads, f)}
-        return cls(flipped, *({i for i, c in clarity.items() if c == kind} for kind in ("clear", "ambiguous")))
-
-
-def measure(truth: Truth, scores: Scores, prompts: dict[str, str]) -> dict[str, Any]:
+def measure(
+    scores: Scores, wrong: np.ndarray, clear: np.ndarray, ties: np.ndarray, groups: np.ndarray
+) -> dict[str, Any]:
     """Every rule against the truth, on all pairs and on the clear ones; the estimates made without it.
 
-    prompts: id -> prompt, what intervals are drawn over.
+    wrong, clear, ties: bool [pairs]. groups: prompts, what intervals are drawn over.
     """
-    from rmo_curate.margins import MARGINS, reward
+    from rmo_curate.margins import MARGINS
 
-    assert scores.ids is not None
-    held_out = scores.groups is not None and bool(scores.held_out[0])
-    ids = scores.ids.to_pylist()
-    groups = np.array([prompts[i] for i in ids], dtype=object)
-    wrong, clear, ties = (np.array([i in some for i in ids]) for some in (truth.flipped, truth.clear, truth.ties))
+    assert scores.posterior is not None
     strata = length_strata_of(scores.chosen_tokens, scores.rejected_tokens)
-    subsets = {"all": np.ones(len(ids), dtype=bool)} | ({"clear": clear} if clear.any() else {})
+    subsets = {"all": np.ones(len(wrong), dtype=bool)} | ({"clear": clear} if clear.any() else {})
 
     def all_figures(s: np.ndarray) -> dict[str, Any]:
-        return {
+        found = {
             subset: figures(wrong[rows], s[rows], strata[rows], groups[rows], float(wrong[rows].mean()))
             for subset, rows in subsets.items()
         }
+        return found | {"first": precision_at(wrong, s, FIRST)}
 
-    suspicions = {name: rule.suspicion(scores) for name, rule in with_baselines(grouped=held_out).items()}
-    rules = {name: all_figures(s) for name, s in suspicions.items()}
+    suspicions = {name: rule.suspicion(scores) for name, rule in with_baselines(grouped=True).items()}
+    by_source = {source: -scores.posterior.adds[:, j] for j, source in enumerate(scores.posterior.sources)}
+    by_cleanlab, issues = cleanlab_of(scores)
+    rules = {name: all_figures(s) for name, s in (suspicions | {"cleanlab": by_cleanlab}).items()}
+    rules["cleanlab"]["issues"] = {"flagged": int(issues.sum()), "precision": float(wrong[issues].mean())}
     rows = clear if clear.any() else subsets["all"]
-    differences = {
-        f"{a} - {b}": matched_difference(
-            wrong[rows], suspicions[a][rows], suspicions[b][rows], strata[rows], groups[rows]
-        )
-        for a, b in COMPARED
-        if a in suspicions and wrong.any()
-    }
-    if held_out:
-        by_cleanlab, issues = cleanlab_of(scores)
-        rules["cleanlab"] = all_figures(by_cleanlab)
-        rules["cleanlab"]["issues"] = {"flagged": int(issues.sum()), "precision": float(wrong[issues].mean())}
-    ambiguity = {name: auroc(ties, -np.abs(margin(scores))) for name, margin in MARGINS.items()} if ties.any() else None
+    s = suspicions[POSTERIOR]
     return {
-        "trajectory": list(scores.names),
         "rules": rules,
-        "irm_by_step": {name: all_figures(-reward(scores, m)) for m, name in enumerate(scores.names) if m},
-        "differences": differences,
-        "near_ties_auroc": ambiguity,
-        "estimates": estimated(scores, wrong) if held_out else None,
+        "sources": {name: all_figures(values) for name, values in by_source.items() if np.ptp(values) > 0},
+        "differences": {
+            other: matched_difference(wrong[rows], s[rows], suspicions[other][rows], strata[rows], groups[rows])
+            for other in COMPARED
+            if wrong.any()
+        },
+        "near_ties_auroc": {name: auroc(ties, -np.abs(margin(scores))) for name, margin in MARGINS.items()}
+        if ties.any()
+        else None,
+        "estimates": estimated(scores, wrong),
+        "gaps": exaggeration(scores, wrong),
     }
 
 
 def cleanlab_of(scores: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(suspicion [pairs], what it calls label issues [pairs]) of cleanlab, given the same held-out probabilities that
-    `cl` has: both orientations of every pair, so that both classes are there."""
+    """(suspicion [pairs], what it calls label issues [pairs]) of cleanlab, given the probe's held-out probabilities:
+    both orientations of every pair, so that both classes are there."""
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
@@ -131,66 +107,114 @@ def cleanlab_of(scores: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def estimated(scores: Any, wrong: np.ndarray) -> dict[str, Any]:
-    """The noise rate, the self-check and canaries at the default cut, beside the truth."""
+    """What is said without the truth, beside it: the noise rate, how probabilities are calibrated, and swapped copies
+    at the default cut."""
     from rmo_curate import canaries
-    from rmo_curate.margins import reward
-    from rmo_curate.noise_rate import Resampled, fit_noise, noise_margin
+    from rmo_curate.evidence.label_noise import Resampled
     from rmo_curate.rule_report import flagged_by
     from rmo_curate.thresholds import noisy_budget
 
-    rules, resampled = with_baselines(grouped=True), Resampled(scores)
+    posterior = scores.posterior
+    rules, resampled = with_baselines(grouped=True), Resampled(posterior.margin, posterior.groups)
     found = {}
-    for name in ("irm", "irm-ln", "fuse"):
+    for name in (POSTERIOR, "irm"):
         given, swapped = flagged_by(rules[name], scores, noisy_budget(len(wrong), HIGH_Q))
         found[name] = {
+            "flagged": int(given.sum()),
             "canaries": asdict(canaries.find(given, swapped, resampled)),
             "true_precision": float(wrong[given].mean()) if given.any() else None,
             "true_recall": float(given[wrong].mean()) if wrong.any() else None,
         }
-    margin = noise_margin(scores)
     return {
         "noise_rate": vars(resampled.rate),
         "flipped": float(wrong.mean()),
-        "self_check": vars(canaries.self_check(reward(scores), resampled.rate.value)),
-        "calibration_error": calibration_error(wrong, fit_noise(margin).wrong(margin)),
+        "slope": posterior.noise.slope,
+        "variance": posterior.variance,
+        "calibration_error": calibration_error(wrong, 1 - posterior.right),
+        "calibration": calibration(wrong, 1 - posterior.right),
+        "brier": brier(wrong, 1 - posterior.right),
+        "brier_of_the_rate": float(wrong.mean() * (1 - wrong.mean())),
         "rules": found,
     }
 
 
+def exaggeration(scores: Any, wrong: np.ndarray) -> dict[str, dict[str, float]]:
+    """By how much length and style favour chosen answers, over what they do under the true labels: of all pairs as
+    labelled, of those that the filter keeps, dropping as many as are flipped, and of soft labels."""
+    from rmo_curate.evidence.style import gaps
+    from rmo_curate.thresholds import most_suspect, noisy_budget
+
+    posterior = scores.posterior
+    difference = posterior.style.difference
+    true = np.where(wrong, -1.0, 1.0)
+    everything = np.ones(len(wrong), dtype=bool)
+    truth = {g.feature: g.after for g in gaps(difference * true[:, None].astype(np.float32), everything)}
+    s = -posterior.log_odds
+    rate = max(float(wrong.mean()), 1 - HIGH_Q)
+    ways = {
+        "as labelled": (everything, None),
+        "high-q 0.95": (~most_suspect(s, scores.ids, noisy_budget(len(wrong), HIGH_Q)), None),
+        "as many as are flipped": (~most_suspect(s, scores.ids, noisy_budget(len(wrong), 1 - rate)), None),
+        "soft labels": (everything, 2 * posterior.right - 1),
+    }
+    found: dict[str, dict[str, float]] = {name: {} for name in truth}
+    for way, (kept, effect) in ways.items():
+        after = all_gaps(difference, kept, effect)
+        for name, value in truth.items():
+            found[name][way] = after[name] / value
+    return found
+
+
+def all_gaps(difference: np.ndarray, kept: np.ndarray, effect: np.ndarray | None) -> dict[str, float]:
+    """The gap of every feature among kept pairs, whatever it was before, in sd; soft labels count as they train."""
+    from rmo_curate.evidence.texts import STYLE
+
+    counted = kept.astype(float) if effect is None else effect
+    size = np.sqrt(np.mean(np.square(difference, dtype=np.float64), axis=0))
+    total = kept.sum() if effect is None else len(effect)
+    return dict(zip(STYLE, (counted @ difference / total / np.where(size > 0, size, 1)).tolist(), strict=True))
+
+
+def run(cell: Cell, data: DataSet, part: dict[str, Any]) -> dict[str, Any]:
+    """The figures of one cell."""
+    rows = members(cell, data, part)
+    wrong = flipped(cell, data, rows)
+    scores = under_labels(data, rows, wrong, cell.seed, generators=cell.generators)
+    clarity = np.array([data.gold.get(data.rows[i]["id"], {}).get("clarity") for i in rows])
+    return measure(scores, wrong, clarity == "clear", clarity == "ambiguous", data.prompts[rows])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", action="append", default=[], help="NAME=FILE, a name of the plan's data; repeatable")
+    parser.add_argument("--data", action="append", default=[], help="NAME=FILE, a file of the plan; repeatable")
     parser.add_argument("--gold", action="append", default=[], help="NAME=FILE, the judge's log-odds; repeatable")
     parser.add_argument("--work", type=Path, default=Path("detect-work"))
     parser.add_argument("--cell", action="append", help="only cells of this name; repeatable")
+    parser.add_argument("--only", action="append", help="only cells of this data set of the plan; repeatable")
     parser.add_argument("--again", action="store_true", help="compute the figures of finished cells anew")
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     plan = yaml.safe_load((HERE / "plan.yaml").read_text(encoding="utf-8"))["detect"]
+    grid = cells(plan)
     if given.table:
-        print("\n".join(tables(cells(plan), RESULTS)))
+        print("\n".join(tables(grid, RESULTS)))
         return
     files, gold = (
         {name: Path(path) for name, _, path in (text.partition("=") for text in texts)}
         for texts in (given.data, given.gold)
     )
-    for cell in cells(plan):
-        out, path = RESULTS / f"{cell.name}.json", files.get(cell.data)
-        if out.exists() != given.again or path is None or (given.cell and cell.name not in given.cell):
+    data: dict[str, DataSet] = {}
+    for cell in grid:
+        part, out = plan["data"][cell.data], RESULTS / f"{cell.name}.json"
+        file = part["file"]
+        wanted = (not given.cell or cell.name in given.cell) and (not given.only or cell.data in given.only)
+        if out.exists() != given.again or file not in files or not wanted:
             continue
-        ran_on = environment()
-        rows = records(plan, cell.data, path)
-        flipped = flipped_ids(rows, cell)
-        if cell.probe:
-            run, minutes = scored_as_given(cell, rows, plan["model"], given.work)
-            scores = with_probe(run, flipped, cell)
-        else:
-            minutes = run_cell(cell, rows, plan["model"], given.work)
-            scores = read_scores(given.work / cell.name / "run")
-        prompts = {row["id"]: prompt_of(row) for row in rows}
-        found = measure(Truth.of(flipped, gold.get(cell.data)), scores, prompts)
-        result = {"environment": ran_on, "cell": vars(cell), "minutes": minutes, "bootstrap_draws": DRAWS, **found}
-        write_json(out, result)
+        if file not in data:
+            data[file] = scored(file, files[file], gold.get(file), plan["model"], given.work)
+        result = run(cell, data[file], part)
+        about = {"environment": environment(), "cell": vars(cell), "minutes": data[file].minutes}
+        write_json(out, about | {"bootstrap_draws": DRAWS} | result)
         print(f"{cell.name}: written", flush=True)
 
 

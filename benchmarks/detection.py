@@ -74,6 +74,18 @@ def calibration_error(wrong: np.ndarray, probability: np.ndarray, bins: int = 10
     return float(sum(len(p) * abs(wrong[p].mean() - probability[p].mean()) for p in parts) / len(order))
 
 
+def calibration(wrong: np.ndarray, probability: np.ndarray, bins: int = 10) -> list[dict[str, float]]:
+    """Of bins of equal numbers of pairs: the mean probability of being wrong, and the share that is."""
+    order = np.argsort(probability, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return [{"said": float(probability[p].mean()), "true": float(wrong[p].mean())} for p in parts]
+
+
+def brier(wrong: np.ndarray, probability: np.ndarray) -> float:
+    """Mean squared error of a probability of being wrong."""
+    return float(np.mean((probability - wrong) ** 2))
+
+
 def figures(
     wrong: np.ndarray, suspicion: np.ndarray, strata: np.ndarray, groups: np.ndarray, rate: float
 ) -> dict[str, Any]:

@@ -17,10 +17,16 @@ from statistics import NormalDist
 import numpy as np
 
 from rmo_curate.evidence.label_noise import Resampled
+from rmo_curate.runs import Scores
 from rmo_train.metrics import Interval, accuracy
 
 Q = (0.025, 0.975)  # of the intervals
 MIN_FLAGGED = 10  # pairs: the precision of fewer is not estimated
+
+
+def held_out(scores: Scores) -> bool:
+    """Whether T saw none of the pairs that it scored: margins of others say what it memorised, flips included."""
+    return bool((scores.held_out[np.isfinite(scores.chosen_logp[:, -1])] == True).all())  # noqa: E712 (elementwise)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from rmo_curate.engines.base import StateEngine
+from rmo_curate.evidence import logistic
 from rmo_curate.proxies import Family, assign_folds, begin_family, family_of, write_split
 from rmo_curate.scoring import in_group_order, part_rows, score_table
 from rmo_curate.states import STATES, StateWriter, read_missing, read_states, widest
@@ -25,7 +26,9 @@ from rmo_train.settings import Settings
 from rmo_train.tables import MANIFEST, SCORE_SCHEMA, PartWriter, make_manifest, read_manifest, write_json
 
 FOLDS = 10  # a fit takes seconds, so nearly all of the data can teach each of them
-RIDGE = 3.0  # of the weights, on states of unit size over the root of their number
+# Of the weights, on states of unit size over the root of their number: the more labels are wrong, the stronger. Chosen
+# on each data set by how well held-out labels are foretold.
+RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 BETA = 0.1  # DPO's, which the proxies are trained with by default
 
 
@@ -46,7 +49,7 @@ def plan_probe(run: Path, data: PairData, settings: ProbeSettings, pairs_sha: st
     folds_of = assign_folds(data.groups, folds, settings.seed)
     reference = {k: v for k, v in data.reference.items() if k != "name"}
     key = {
-        "probe": {"ridge": RIDGE, "widest": widest(len(data)), "beta": BETA},
+        "probe": {"ridges": list(RIDGES), "widest": widest(len(data)), "beta": BETA},
         "folds": folds,
         "seed": settings.seed,
         "pairs": pairs_sha,
@@ -101,14 +104,16 @@ def write_scores(
     """
     for name in writer.repaired:
         say(f"{writer.folder}: {name} was damaged and is scored again")
-    margins = cross_fitted(read_states(run, states, data), family.folds_of, family.folds) / BETA
+    folds_of = family.folds_of if family.cross_fitted else np.zeros(len(data), dtype=np.int16)
+    fitted = cross_fitted(read_states(run, states, data), folds_of)
+    margins = fitted.margin / BETA
     assert data.ref_chosen is not None and data.ref_rejected is not None
     logps = np.stack(tilted(data.ref_chosen, data.ref_rejected, margins), axis=1)
     for file, rows in parts.items():
         if file not in writer.finished:
             fold = family.folds_of[rows] if family.cross_fitted else -1
             writer.write(file, score_table(data, rows, logps[rows], fold, held_out=family.cross_fitted))
-    say(f"{family.name}: {family.folds} linear probes of {states['width']:,} numbers a pair")
+    say(f"{family.name}: {family.folds} linear probes of {states['width']:,} numbers a pair, ridge {fitted.ridge:g}")
     writer.finish(
         {"pairs": len(data)},
         name=family.name,
@@ -119,6 +124,7 @@ def write_scores(
         folds=family.folds,
         held_out=family.cross_fitted,
         noise_sd=None,
+        ridge=fitted.ridge,
     )
 
 
@@ -133,35 +139,12 @@ def tilted(chosen: np.ndarray, rejected: np.ndarray, margins: np.ndarray) -> tup
 # ---------------------------------------------------------------------------------------------------- the fit
 
 
-def cross_fitted(differences: np.ndarray, folds_of: np.ndarray, folds: int, ridge: float = RIDGE) -> np.ndarray:
-    """r(chosen) - r(rejected) of every pair by the probe that saw nothing of its fold: log-odds, float64 [pairs].
+def cross_fitted(differences: np.ndarray, folds_of: np.ndarray) -> logistic.CrossFit:
+    """r(chosen) - r(rejected) of every pair by the probe that saw nothing of its fold (all the same: in-sample).
 
-    differences: of states [pairs, numbers]. folds = 1: one probe, fitted on all pairs and asked of them.
+    differences: of states [pairs, numbers]; brought to unit size over the root of their number, in place, so that a
+    ridge is a prior that depends on neither the width of the model nor the number of pairs.
     """
-    margins = np.empty(len(differences))
-    for fold in range(folds):
-        asked = folds_of == fold if folds > 1 else np.ones(len(differences), dtype=bool)
-        taught = ~asked if folds > 1 else asked
-        margins[asked] = differences[asked] @ fit_reward(differences[taught], ridge)
-    return margins
-
-
-def fit_reward(differences: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
-    """Weights w [numbers] of a linear reward: P(chosen beats rejected) = sigmoid(w . difference), with a ridge.
-
-    The ridge is on weights of states of unit size, divided by the root of their number: a prior that depends on
-    neither the width of the model nor the number of pairs. There is no intercept: a swapped pair has the mirrored
-    margin. Half of the pairs are handed over swapped, because the library asks for both classes; the loss is the same.
-    A single pair counts twice.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    if len(differences) == 1:
-        differences = np.repeat(differences, 2, axis=0)
-    size = np.sqrt(np.einsum("nd,nd->d", differences, differences, dtype=np.float64) / len(differences))
-    unit = np.where(size > 0, size, 1.0) * np.sqrt(differences.shape[1])
-    sign = np.where(np.arange(len(differences)) % 2, -1, 1)
-    x = differences / unit.astype(np.float32)
-    x *= sign[:, None]
-    fit = LogisticRegression(C=1 / ridge, fit_intercept=False, max_iter=1000, tol=1e-6).fit(x, sign)
-    return fit.coef_[0].astype(np.float64) / unit
+    unit = logistic.unit_columns(differences) * np.sqrt(differences.shape[1])
+    differences /= unit.astype(np.float32)
+    return logistic.cross_fit(differences, folds_of, RIDGES)

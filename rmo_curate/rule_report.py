@@ -10,7 +10,9 @@ import numpy as np
 from rmo_curate import canaries, margins
 from rmo_curate.advice import Lengths
 from rmo_curate.canaries import Found, SelfCheck
-from rmo_curate.noise_rate import Resampled
+from rmo_curate.evidence.gather import with_posterior
+from rmo_curate.evidence.label_noise import Resampled
+from rmo_curate.evidence.reasons import RANDOM_FLIPS, evidence_line
 from rmo_curate.rules import RULES, Rule
 from rmo_curate.runs import Scores, adding_a_proxy, open_run
 from rmo_curate.thresholds import most_suspect, noisy_budget
@@ -18,7 +20,7 @@ from rmo_train.errors import UserError
 from rmo_train.metrics import Interval
 
 HIGH_Q = 0.95
-REFERENCE = "irm"  # the rule that others are compared with
+REFERENCE = "posterior"  # the rule that others are compared with
 COMPARED = {name: rule for name, rule in RULES.items() if name not in ("none", "score")}  # what scores alone rank by
 SCHEMA = 1
 
@@ -38,30 +40,30 @@ class Report:
     pairs: int
     end: str
     high_q: float
-    noise_rate: Interval | None
-    check: SelfCheck | None
+    noise_rate: Interval
+    check: SelfCheck
     lengths: Lengths
     rules: list[RuleLine]
-    why_not: str | None  # why there are no estimates
+    sources: tuple[str, ...]  # the evidence of the posterior
+    missing: tuple[str, ...]  # and what is not there
+    held_out: bool  # whether T saw none of the pairs; if not, swapped copies say nothing of rules that compare with T
 
     def as_json(self) -> dict[str, Any]:
         return {"schema": SCHEMA, **asdict(self)}
 
     def lines(self) -> list[str]:
         """At most 25 lines for a terminal."""
-        rate = (
-            f"{self.noise_rate.value:.1%} [{self.noise_rate.low:.1%}, {self.noise_rate.high:.1%}]"
-            if self.noise_rate
-            else "?"
+        rate = f"{self.noise_rate.value:.1%} [{self.noise_rate.low:.1%}, {self.noise_rate.high:.1%}]"
+        said = [
+            f"{self.pairs:,} scorable pairs, T = {self.end}; estimated noise rate {rate}",
+            evidence_line(self.sources, self.missing),
+        ]
+        if not self.held_out:
+            said.append(f"{self.end} is not held out: nothing is estimated of rules that compare with it")
+        said.append(
+            f"self-check: AUROC of swapped copies {self.check.measured:.3f}, {self.check.predicted:.3f} expected of "
+            f"normal margins with accuracy {self.check.accuracy:.3f}"
         )
-        said = [f"{self.pairs:,} scorable pairs, T = {self.end}; estimated noise rate {rate}"]
-        if self.why_not:
-            said.append(f"no estimates: {self.why_not}")
-        if self.check:
-            said.append(
-                f"self-check: AUROC of canaries {self.check.measured:.3f}, {self.check.predicted:.3f} expected of "
-                f"normal margins with accuracy {self.check.accuracy:.3f}"
-            )
         said.append(f"at --high-q {self.high_q:g}    flagged  shared with {REFERENCE}  precision             recall")
         for line in self.rules:
             estimates = "-" if line.found is None else f"{_short(line.found.precision):20}  {_short(line.found.recall)}"
@@ -69,7 +71,7 @@ class Report:
         said.append(self.lengths.line())
         return [
             *said,
-            "estimates hold for labels flipped at random; labels that are wrong for a reason are found less often",
+            RANDOM_FLIPS,
         ]
 
 
@@ -79,25 +81,26 @@ def _short(interval: Interval) -> str:
     return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
-def run_rules(run_folder: Any, high_q: float = HIGH_Q, proxy: str | None = None) -> Report:
+def run_rules(
+    run_folder: Any, high_q: float = HIGH_Q, proxy: str | None = None, generator_column: str | None = None
+) -> Report:
     """Ask every rule of a scored run."""
     run = open_run(run_folder)
     trajectory = run.trajectory(proxy)
     if trajectory.end is None:
         raise UserError(f"{run.folder} has scores of the base only; {adding_a_proxy(run.folder)}")
-    scores = run.scores(trajectory)
-    why_not = None
-    try:
-        scores = run.with_groups(scores, trajectory)
-        resampled: Resampled | None = Resampled(scores)
-    except UserError as e:
-        resampled, why_not = None, str(e)
-    return report(scores, trajectory.end.name, resampled, high_q, why_not)
+    scores = with_posterior(run, run.scores(trajectory), generator_column)
+    return report(scores, trajectory.end.name, high_q)
 
 
-def report(scores: Scores, end: str, resampled: Resampled | None, high_q: float, why_not: str | None = None) -> Report:
-    """The report on scores that were read."""
+def report(scores: Scores, end: str, high_q: float) -> Report:
+    """The report on scores that were read, with their posterior."""
+    posterior = scores.posterior
+    assert posterior is not None
     known = np.isfinite(scores.chosen_logp[:, -1])
+    margin = margins.where_scored(posterior.margin, scores)
+    resampled = Resampled(margin, posterior.groups)
+    unseen = canaries.held_out(scores)
     n = int(known.sum())
     flagged = {name: flagged_by(rule, scores, noisy_budget(n, high_q)) for name, rule in COMPARED.items()}
     lines = []
@@ -105,20 +108,20 @@ def report(scores: Scores, end: str, resampled: Resampled | None, high_q: float,
         either = (given | flagged[REFERENCE][0]).sum()
         overlap = float((given & flagged[REFERENCE][0]).sum() / either) if either else 1.0
         found = None
-        if resampled is not None and RULES[name].told_by_canaries:
+        if RULES[name].told_by_canaries and (unseen or not RULES[name].needs_proxy):
             found = canaries.find(given, swapped, resampled)
         lines.append(RuleLine(name, int(given.sum()), overlap, found))
-    reward = margins.reward(scores)
-    rate = resampled.rate if resampled is not None else None
     return Report(
         n,
         end,
         high_q,
-        rate,
-        canaries.self_check(reward, rate.value) if rate is not None else None,
+        resampled.rate,
+        canaries.self_check(margin, resampled.rate.value),
         Lengths.of(scores),
         lines,
-        why_not,
+        posterior.sources,
+        posterior.missing,
+        unseen,
     )
 
 

@@ -9,11 +9,11 @@ import numpy as np
 from rmo_curate import canaries
 from rmo_curate.canaries import Found, SelfCheck
 from rmo_curate.decisions import Decisions
-from rmo_curate.margins import reward
-from rmo_curate.noise_rate import Resampled
+from rmo_curate.evidence.gather import with_posterior
+from rmo_curate.evidence.label_noise import Resampled
+from rmo_curate.margins import where_scored
 from rmo_curate.rules import RULES
 from rmo_curate.runs import Run
-from rmo_train.errors import UserError
 from rmo_train.metrics import Interval
 
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
@@ -49,15 +49,14 @@ class Estimates:
 
 def estimates(run: Run, decisions: Decisions, rule_name: str) -> Estimates:
     """Estimates of a run under the filter's rule, where its scores are held out."""
-    trajectory = decisions.trajectory
-    try:
-        scores = run.with_groups(decisions.scores, trajectory)
-        resampled = Resampled(scores)
-    except UserError as e:
-        return Estimates(why_not=str(e))
-    rate, check = resampled.rate, canaries.self_check(reward(scores), resampled.rate.value)
+    scores = decisions.scores if decisions.scores.posterior else with_posterior(run, decisions.scores)
+    posterior = scores.posterior
+    assert posterior is not None
+    margin = where_scored(posterior.margin, scores)
+    resampled = Resampled(margin, posterior.groups)
+    rate, check = resampled.rate, canaries.self_check(margin, resampled.rate.value)
     rule = RULES[rule_name]
-    if not rule.told_by_canaries:
+    if not rule.told_by_canaries or (rule.needs_proxy and not canaries.held_out(scores)):
         return Estimates(rate, check, resampled=resampled)
     of_swapped = rule.suspicion_of_swapped(scores)
     least = decisions.thresholds["suspicion"]

@@ -1,9 +1,9 @@
 """What the other pairs of a prompt say of the same two answers.
 
 Many data sets rank several answers to a prompt, so an answer stands in several pairs. Let answer a be better than the
-other evidence says by e_a ~ N(0, variance). For the pair (a, b), e_a is estimated from every *other* pair of a: each has
-an expected result, by the other evidence and with the opponent's own e integrated out, and what happened beyond it
-moves e_a. Pair (a, b) itself is left out, so its own label says nothing, and its effect e_a - e_b changes its sign when
+other evidence says by e_a ~ N(0, variance). For the pair (a, b), e_a is estimated from every *other* pair of a: each
+has an expected result, by the other evidence and with the opponent's own e integrated out, and what happened beyond
+it moves e_a. Pair (a, b) itself is left out, so its own label says nothing, and its effect e_a - e_b changes its sign when
 the pair is swapped.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from rmo_curate.evidence.logistic import loss, sigmoid
 
+ANSWERS = "answers"  # the name of this source of evidence
 VARIANCES = (0.1, 0.3, 0.6, 1.0, 2.0)  # of e, squared log-odds; where none foretells labels, there is no effect
 
 
@@ -43,8 +44,8 @@ class Comparisons:
 def effect(pairs: Comparisons, margin: np.ndarray, variance: float) -> np.ndarray:
     """e_chosen - e_rejected of every pair from the other pairs alone: log-odds [n].
 
-    margin: log-odds of the labels by the other evidence [n], from fits that saw none of the prompt's pairs. Each e is one
-    Newton step from 0, which keeps the sums over pairs linear: a pair is left out by subtracting its own term. The
+    margin: log-odds of the labels by the other evidence [n], from fits that saw none of the prompt's pairs. Each e is
+    one Newton step from 0, which keeps the sums over pairs linear: a pair is left out by subtracting its own term. The
     opponent is integrated out by MacKay's scaling of the log-odds, 1/sqrt(1 + pi variance / 8).
     """
     scale = 1 / np.sqrt(1 + np.pi * variance / 8)

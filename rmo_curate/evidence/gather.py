@@ -14,10 +14,12 @@ from rmo_curate.evidence.generators import strengths
 from rmo_curate.evidence.posterior import Posterior, Source, folds_of, weigh
 from rmo_curate.evidence.style import Style
 from rmo_curate.evidence.texts import Texts, read_texts
+from rmo_curate.probe import BETA
 from rmo_curate.runs import Checkpoint, Run, Scores, Trajectory
 from rmo_curate.slices import Generators, generators_of
 
-REFERENCE, STYLE, GENERATORS = "reference", "style", "generators"
+# Names of the sources; a trained proxy's is its checkpoint's.
+REFERENCE, STATES, STYLE_SOURCE, GENERATORS = "reference", "states", "style", "generators"
 LEAST_PROMPTS = 2  # for held-out fits
 
 
@@ -58,11 +60,11 @@ def together(sources: list[Source], texts: Texts, generators: Generators | None,
         return weigh(sources, comparisons, texts.prompt, Style.unknown(texts.style), missing)
     folds = folds_of(texts.prompt)
     style = Style.of(texts.style, folds)
-    sources = [*sources, Source(STYLE, style.margin[:, None])]
+    sources = [*sources, Source(STYLE_SOURCE, style.margin[:, None], learned=True)]
     if generators is None:
         missing = [*missing, "generators: no pair of columns says which model wrote an answer"]
     else:
-        sources.append(Source(GENERATORS, strengths(*generators, folds).margin[:, None]))
+        sources.append(Source(GENERATORS, strengths(*generators, folds).margin[:, None], learned=True))
     return weigh(sources, comparisons, texts.prompt, style, missing)
 
 
@@ -74,10 +76,11 @@ def reference(scores: Scores) -> Source:
 def of_proxy(scores: Scores, checkpoint: Checkpoint) -> Source:
     """A held-out proxy's margins. A trained one's is a sum over tokens and has a mean per token beside it; a probe's is
     a log-odds as it is."""
-    columns = [margins.on_one_scale(margins.reward(scores), scores)]
-    if not checkpoint.is_probe:
-        columns.append(margins.on_one_scale(margins.mean_logp(scores) - margins.mean_logp(scores, 0), scores))
-    return Source("states" if checkpoint.is_probe else checkpoint.name, np.stack(columns, axis=1))
+    if checkpoint.is_probe:
+        return Source(STATES, margins.reward(scores)[:, None] * BETA, learned=True)
+    irm, per_token = margins.reward(scores), margins.mean_logp(scores) - margins.mean_logp(scores, 0)
+    columns = [margins.on_one_scale(margin, scores) for margin in (irm, per_token)]
+    return Source(checkpoint.name, np.stack(columns, axis=1))
 
 
 def _is_last_step(run: Run, checkpoint: Checkpoint) -> bool:

@@ -6,13 +6,14 @@ Bradley and Terry 1952 with linear strengths. There is no intercept, so a swappe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 WIDE = 64  # features beyond which the Hessian costs more than it saves
-SCALES = np.geomspace(0.25, 2.0, 13)  # of held-out log-odds when ridges are compared
+SCALES = np.geomspace(0.25, 8.0, 16)  # of held-out log-odds when ridges are compared
 
 
 @dataclass(frozen=True)
@@ -20,45 +21,78 @@ class CrossFit:
     """Held-out log-odds of every pair, and what they were computed with."""
 
     margin: np.ndarray  # float64 [pairs], by the fit that saw nothing of a pair's fold
-    weights: np.ndarray  # [folds, features], of the columns as given
+    weights: np.ndarray  # [folds, features], of the columns as they are given
     ridge: float
 
 
 def fit(x: Any, ridge: float) -> np.ndarray:
     """Weights w [features] that maximise sum log sigmoid(x w) - ridge/2 |w|^2 for rows x [pairs, features], dense or
-    sparse.
+    sparse."""
+    return _fit(x.copy(), ridge)
 
-    Half of the rows are handed over mirrored, because the library asks for both classes; the loss is the same.
-    """
-    from scipy.sparse import issparse
+
+def _fit(x: Any, ridge: float) -> np.ndarray:
+    """`fit` that overwrites x. Half of the rows are mirrored, because the library asks for both classes: the loss is
+    the same."""
+    from scipy.sparse import issparse, vstack
     from sklearn.linear_model import LogisticRegression
 
-    sign = np.where(np.arange(x.shape[0]) % 2, -1, 1).astype(np.int8)
-    if x.shape[0] < 2:
-        return np.zeros(x.shape[1])
-    mirrored = x.multiply(sign[:, None]).tocsr() if issparse(x) else x * sign[:, None]
+    if x.shape[0] == 1:
+        x, ridge = (vstack if issparse(x) else np.concatenate)([x, x]), 2 * ridge
+    sign = np.ones(x.shape[0], dtype=np.int8)
+    sign[1::2] = -1
+    if issparse(x):
+        x = x.multiply(sign[:, None]).tocsr()
+    else:
+        x[1::2] *= -1
     solver = "newton-cholesky" if x.shape[1] <= WIDE and not issparse(x) else "lbfgs"
     model = LogisticRegression(C=1 / ridge, fit_intercept=False, solver=solver, max_iter=1000, tol=1e-6)
-    return model.fit(mirrored, sign).coef_[0].astype(np.float64)
+    return model.fit(x, sign).coef_[0].astype(np.float64)
 
 
-def cross_fit(x: Any, folds: np.ndarray, ridges: tuple[float, ...]) -> CrossFit:
+def _fit_bounded(x: np.ndarray, ridge: float, positive: np.ndarray) -> np.ndarray:
+    """`_fit` with the weights of the columns `positive` (bool [features]) at 0 or above: those that come out below are
+    left out, and the rest is fitted again."""
+    weights, kept = np.zeros(x.shape[1]), np.ones(x.shape[1], dtype=bool)
+    while kept.any():
+        found = _fit(x[:, kept], ridge)
+        below = np.zeros_like(kept)
+        below[kept] = (found < 0) & positive[kept]
+        if not below.any():
+            weights[kept] = found
+            break
+        kept &= ~below
+    return weights
+
+
+def cross_fit(x: Any, folds: np.ndarray, ridges: Sequence[float], positive: np.ndarray | None = None) -> CrossFit:
     """Fit on all folds but one, ask that one, for every fold; of several ridges the one that foretells labels best.
 
     x: differences [pairs, features]. folds: int [pairs], whole prompts; with one fold only the fit is in-sample.
     Ridges are compared by the likelihood of the labels under held-out log-odds, whatever their scale: how much of them
-    to believe is the posterior's matter.
+    to believe is the posterior's matter. They are tried from the strongest, until a weaker one foretells worse.
+    positive: bool [features], whose weights may not be below 0.
     """
+    best, least = None, np.inf
+    for ridge in sorted(ridges, reverse=True):
+        found = _cross_fit(x, folds, ridge, positive)
+        lost = least_loss(found.margin)
+        if best is not None and lost >= least:
+            break
+        best, least = found, lost
+    assert best is not None
+    return best
+
+
+def _cross_fit(x: Any, folds: np.ndarray, ridge: float, positive: np.ndarray | None) -> CrossFit:
     numbers = np.unique(folds)
-    found = []
-    for ridge in ridges:
-        margin, weights = np.empty(x.shape[0]), np.empty((len(numbers), x.shape[1]))
-        for k, number in enumerate(numbers):
-            asked = folds == number
-            weights[k] = fit(x[~asked] if len(numbers) > 1 else x, ridge)
-            margin[asked] = x[asked] @ weights[k]
-        found.append(CrossFit(margin, weights, ridge))
-    return min(found, key=lambda fitted: least_loss(fitted.margin))
+    margin, weights = np.empty(x.shape[0]), np.zeros((int(numbers.max(initial=0)) + 1, x.shape[1]))
+    for number in numbers:
+        asked = folds == number
+        rows = x[~asked] if len(numbers) > 1 else x.copy()
+        weights[number] = _fit(rows, ridge) if positive is None else _fit_bounded(rows, ridge, positive)
+        margin[asked] = x[asked] @ weights[number]
+    return CrossFit(margin, weights, ridge)
 
 
 def loss(margin: np.ndarray) -> float:

@@ -1,8 +1,8 @@
 """All evidence about a label, weighed, as P(the label is right).
 
-Each source gives held-out log-odds, or statistics that take their place. A second logistic regression, cross-fitted over
-the same folds of prompts, says how much each is worth beside the others (stacking, Wolpert 1992). What other pairs say of
-the same answers is added to it, and the noise of the labels turns the sum x into a probability:
+Each source gives held-out log-odds, or statistics that take their place. A second logistic regression, cross-fitted
+over the same folds of prompts, says how much each is worth beside the others (stacking, Wolpert 1992). What other pairs
+say of the same answers is added to it, and the noise of the labels turns the sum x into a probability:
 
     log-odds of a right label = logit(1 - eps) + k x,   x = sum over sources of what each adds
 
@@ -18,13 +18,12 @@ from functools import cached_property
 import numpy as np
 
 from rmo_curate.evidence import logistic
-from rmo_curate.evidence.answers import Comparisons, best_effect
+from rmo_curate.evidence.answers import ANSWERS, Comparisons, best_effect
 from rmo_curate.evidence.label_noise import LabelNoise, fit_noise
 from rmo_curate.evidence.style import Style
 
-ANSWERS = "answers"  # the source that other pairs of the same answers are
 FOLDS = 10  # of prompts
-STACK_RIDGE = 3.0  # on weights of columns of unit size
+STACK_RIDGE = 10.0  # on the weights of columns, whose unit is a log-odds or their own size
 CLIP = 5.0  # sizes of a column beyond which a pair adds no more: an outlier's leverage would decide alone
 
 
@@ -35,6 +34,7 @@ class Source:
 
     name: str
     columns: np.ndarray
+    learned: bool = False  # columns are held-out log-odds: their size says how sure they are, and none speaks backwards
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,11 @@ def weigh(
     adds = [np.zeros((n, 0))]
     if sources:
         columns = np.hstack([source.columns for source in sources])
-        x = np.nan_to_num(np.clip(columns / typical(columns), -CLIP, CLIP))
+        positive = np.concatenate([np.full(source.columns.shape[1], source.learned) for source in sources])
+        size = np.where(positive, 1.0, typical(columns))
+        x = np.nan_to_num(np.clip(columns / size, -CLIP, CLIP))
         folds = folds_of(prompt)
-        fitted = logistic.cross_fit(x, folds, (STACK_RIDGE,))
+        fitted = logistic.cross_fit(x, folds, (STACK_RIDGE,), positive)
         weighed = x * fitted.weights[folds]
         ends = np.cumsum([source.columns.shape[1] for source in sources])
         adds += [part.sum(axis=1, keepdims=True) for part in np.split(weighed, ends[:-1], axis=1)]

@@ -1,7 +1,7 @@
-"""What the style of answers says of a label: judges have a taste, and a label that goes against it is less likely right.
+"""What the style of answers says of a label: judges have a taste, and a label against it is less likely right.
 
-And what a taste does to data: dropping what contradicts it makes the rest more one-sided than the truth. `gaps` measures
-that.
+And what a taste does to data: dropping what contradicts it makes the rest more one-sided than the truth. `gaps`
+measures that.
 """
 
 from __future__ import annotations

@@ -1,0 +1,93 @@
+"""Why a label is believed or doubted: what each source of evidence says, in words with numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rmo_curate.evidence.answers import ANSWERS
+from rmo_curate.evidence.gather import GENERATORS, REFERENCE, STATES, STYLE_SOURCE
+from rmo_curate.evidence.logistic import sigmoid
+from rmo_curate.evidence.posterior import Posterior
+from rmo_curate.evidence.texts import STYLE
+
+RANDOM_FLIPS = (
+    "these estimates hold for labels that are wrong at random; labels that are wrong for a reason, as a judge who "
+    "prefers the longer answer or one model makes them, agree with what is learned from the data, and far fewer are "
+    "found"
+)
+SAID_FEATURES = 3  # of style, those that weigh most
+
+
+@dataclass(frozen=True)
+class Reason:
+    """What one source says of a label."""
+
+    source: str
+    log_odds: float  # added to those of a right label: below 0 it speaks against the label
+    text: str
+
+
+def reasons(posterior: Posterior, pair: int) -> list[Reason]:
+    """What each source says of a pair's label, what speaks loudest against it first; with the prior, log-odds add up to
+    the posterior's."""
+    said = [
+        Reason(source, float(value), _text(posterior, source, float(value), pair))
+        for source, value in zip(posterior.sources, posterior.contributions[pair], strict=True)
+        if value != 0
+    ]
+    return sorted(said, key=lambda reason: reason.log_odds)
+
+
+def _text(posterior: Posterior, source: str, log_odds: float, pair: int) -> str:
+    towards = f"favour the {_side(log_odds)} answer by {abs(log_odds):.1f}"
+    if source == ANSWERS:
+        return _other_comparisons(posterior, pair)
+    if source == STYLE_SOURCE:
+        return _style(posterior, pair)
+    if source == STATES:
+        return f"the model's hidden states {towards}"
+    if source == REFERENCE:
+        return f"the reference's own log-probs {towards}"
+    if source == GENERATORS:
+        return f"the models that wrote the answers {towards}"
+    return f"{source}'s margins {towards}"
+
+
+def _other_comparisons(posterior: Posterior, pair: int) -> str:
+    said = []
+    for side, name in enumerate(("chosen", "rejected")):
+        won, of = int(posterior.won[pair, side]), int(posterior.compared[pair, side])
+        if of:
+            lost = f"loses {of - won}" if 2 * won < of else f"wins {won}"
+            said.append(f"the {name} answer {lost} of its {of} other comparison{'s' * (of > 1)}")
+    return "; ".join(said)
+
+
+def _style(posterior: Posterior, pair: int) -> str:
+    """How often such a style wins, and the features that weigh most on that side."""
+    by_feature = posterior.style.by_feature(np.array([pair]))[0]
+    total = float(by_feature.sum())
+    wins = float(sigmoid(np.array(total)))
+    order = np.argsort(-by_feature * np.sign(total))[:SAID_FEATURES]
+    names = list(STYLE)
+    leading = [
+        f"{'more' if posterior.style.difference[pair, f] > 0 else 'less'} {names[f]}"
+        for f in order
+        if by_feature[f] * total > 0
+    ]
+    which = f" ({', '.join(leading)})" if leading else ""
+    verb = f"wins {wins:.0%}" if wins >= 0.5 else f"loses {1 - wins:.0%}"
+    return f"an answer in the chosen one's style{which} {verb} of the time"
+
+
+def _side(log_odds: float) -> str:
+    return "chosen" if log_odds > 0 else "rejected"
+
+
+def evidence_line(sources: Sequence[str], missing: Sequence[str]) -> str:
+    """Which evidence there is, and what is left out, in a line."""
+    left_out = f"; left out: {'; '.join(missing)}" if missing else ""
+    return f"evidence: {', '.join(sources)}{left_out}"
