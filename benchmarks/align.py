@@ -55,6 +55,7 @@ SUMMARY = HERE / "results" / "align.json"
 TUNED = "tuned.json"
 HELD_OUT = "heldout.json"  # in the results, what a data set's cells are evaluated on
 ROWS = "rows.json"  # in the work folder, a data set's pairs with their true labels
+PROMPTS_A_TASK = 128  # of sampling: with 8 answers each they are one batch on a GPU
 CONSTRAINTS, JUDGED = "constraints", "judged"
 
 
@@ -91,8 +92,8 @@ class Experiment:
         return make_prompts(part, self.sized["prompts"][part], self.plan["seed"])
 
     def chunks(self, part: str) -> int:
-        """Tasks that a part's answers are sampled in: one a process where there are many prompts."""
-        return min(self.sized["workers"], -(-self.sized["prompts"][part] // 100))
+        """Tasks in which a part's answers are sampled."""
+        return -(-self.sized["prompts"][part] // PROMPTS_A_TASK)
 
     def answers(self, part: str) -> list[Path]:
         return [self.work / "answers" / f"{part}-{k}.jsonl" for k in range(self.chunks(part))]
@@ -332,6 +333,7 @@ def run(x: Experiment, minutes: float | None, limit: int | None) -> None:
     several = x.sized["workers"] > 1
     if several:  # before a process imports a library that reads it
         os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(x.sized["threads"])
+        os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"  # several processes share the GPU's memory
     given = (x.sized["threads"], x.work / "logs" if several else None)
     schedule = Schedule(x.sized["workers"], minutes, begin, given)
     try:
@@ -358,6 +360,7 @@ def run_stages(x: Experiment, schedule: Schedule, limit: int | None) -> None:
     schedule.run([*(t for labels, _ in tuning for t in labels), *tries, *all_labels], doing)
     if tries and schedule.settled(tries):
         choose_tuned(x)
+        say_what_fits(x, schedule, [t.out for t in tries])
     for name in (CONSTRAINTS, JUDGED):
         describe_held_out(x, name)
     cells = [cell for _, cell in needed]
@@ -373,6 +376,16 @@ def run_stages(x: Experiment, schedule: Schedule, limit: int | None) -> None:
         )
     if missing:
         say(f"missing: {', '.join(missing)}")
+
+
+def say_what_fits(x: Experiment, schedule: Schedule, tries: Sequence[Path]) -> None:
+    """How many cells fit into the time that is left, if they cost what tuning did."""
+    seconds = [sum(read_json(path)["seconds"].values()) for path in tries if path.exists()]
+    if seconds and np.isfinite(schedule.left):
+        fit = schedule.left * x.sized["workers"] / np.mean(seconds)
+        say(
+            f"{np.mean(seconds):.0f} s a cell: about {fit:.0f} of {len(x.cells())} cells fit into {schedule.left:.0f} s"
+        )
 
 
 def gpu_name() -> str | None:

@@ -107,7 +107,7 @@ def run_cell(cell: Cell, bench: Bench, data: Data, tuned: Mapping[str, Any], wor
         "cell": asdict(cell),
         "settings": None if settings is None else settings.model_dump(exclude_unset=True),
         "said": said,
-        "pairs": None if pairs is None else pairs_found(pairs, data),
+        "pairs": None if pairs is None else pairs_found(pairs, flipped_after(pairs, cell, bench, data), data),
         "training": trained,
         **evaluation,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
@@ -152,9 +152,19 @@ def arm_settings(cell: Cell, bench: Bench, data: Data, tuned: Mapping[str, Any],
     return settings.model_copy(update={"max_steps": steps})
 
 
-def pairs_found(pairs: PairData, data: Data) -> dict[str, Any]:
-    """How many pairs are kept, and what became of the flipped ones (a flip that was flipped back is none)."""
+def flipped_after(pairs: PairData, cell: Cell, bench: Bench, data: Data) -> np.ndarray:
+    """Which of an arm's pairs have the wrong label now, bool [pairs]: a flip that the filter flipped back has not."""
     wrong = np.array([str(i) in data.flipped for i in pairs.ids])
+    if (bench.arms[cell.arm].filter or {}).get("action") != "flip":
+        return wrong
+    given = open_pairs(data.run(cell.labels))
+    place = {i: k for k, i in enumerate(given.ids)}
+    exchanged = [not np.array_equal(pairs.chosen[k], given.chosen[place[i]]) for k, i in enumerate(pairs.ids)]
+    return wrong ^ np.array(exchanged)
+
+
+def pairs_found(pairs: PairData, wrong: np.ndarray, data: Data) -> dict[str, Any]:
+    """How many pairs are kept, how many of them have the wrong label, and what weight and confidence those have."""
 
     def mean(values: np.ndarray, rows: np.ndarray) -> float | None:
         return float(values[rows].mean()) if rows.any() else None
@@ -181,14 +191,13 @@ def trained_model(
     from rmo_train.job import build_job, check_step_zero, step_zero_noise
     from rmo_train.loop import train
     from rmo_train.plan import make_plan
-    from rmo_train.policy import identity
 
     if pairs is None or settings is None:
         return reference(bench.model), {}
     plan = make_plan(pairs, settings)
     out = scratch / "model"
     out.mkdir()
-    job = build_job(pairs, plan, bench.model, out, settings, {"model": identity(bench.model).weights_sha256})
+    job = build_job(pairs, plan, bench.model, out, settings, {})
     check_step_zero(job, step_zero_noise(job, bench.model))
     metrics = train(job)
     job.model.eval()

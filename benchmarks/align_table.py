@@ -90,17 +90,15 @@ def rows(cells: Sequence[Mapping[str, Any]], held_out: Mapping[str, HeldOut]) ->
     of_arm = pools(cells)
     found = []
     for (data, loss, flips, rate, arm), pool in of_arm.items():
-        against = {
-            "plain": of_arm.get((data, loss, flips, rate, "plain")),
-            "random": of_arm.get((data, loss, flips, rate, "random")),
-            "oracle": of_arm.get((data, loss, "none", 0.0, "oracle")),
-        }
         row = dict(zip(COLUMNS, (data, loss, flips, rate, arm, sorted(pool.cells)), strict=True))
         row |= own_figures(pool, held_out[data])
+        plain, oracle = of_arm.get((data, loss, flips, rate, "plain")), of_arm.get((data, loss, "none", 0.0, "oracle"))
+        against = {name: of_arm.get((data, loss, flips, rate, name)) for name in ("plain", "random", "cdpo", "rdpo")}
+        if loss != "simpo":
+            against["simpo"] = of_arm.get((data, "simpo", flips, rate, "plain"))
         for name, other in against.items():
             if other is not None and name != arm and arm not in ("base", "oracle"):
                 row |= paired(pool, other, name, held_out[data])
-        plain, oracle = against["plain"], against["oracle"]
         if plain is not None and oracle is not None and arm not in ("base", "oracle", "plain") and rate:
             row |= share_recovered(pool, plain, oracle, held_out[data])
         found.append(row)
@@ -109,8 +107,8 @@ def rows(cells: Sequence[Mapping[str, Any]], held_out: Mapping[str, HeldOut]) ->
 
 def own_figures(pool: Pool, held_out: HeldOut) -> Row:
     cells = list(pool.cells.values())
-    margins = pool.margins()
-    row: Row = {"reward_accuracy": bootstrap(lambda r: float(pool.right()[r].mean()), held_out.groups)}
+    margins, right = pool.margins(), pool.right()
+    row: Row = {"reward_accuracy": bootstrap(lambda r: float(right[r].mean()), held_out.groups)}
     row["length_matched"] = float(np.mean([matched(m, held_out) for m in margins]))
     if held_out.clear is not None:
         row["reward_accuracy_clear"] = float(np.mean([accuracy(m[held_out.clear]) for m in margins]))
@@ -142,21 +140,28 @@ def paired(pool: Pool, other: Pool, name: str, held_out: HeldOut) -> Row:
     mine, theirs = pool.of(seeds), other.of(seeds)
     right, others_right = mine.right(), theirs.right()
     row: Row = {f"accuracy_to_{name}": difference(right, others_right, held_out.groups)}
-    a, b = mine.margins(), theirs.margins()
-    row[f"matched_to_{name}"] = bootstrap(
-        lambda r: float(np.mean([at(x, held_out, r) - at(y, held_out, r) for x, y in zip(a, b, strict=True)])),
-        held_out.groups,
-    )
-    if held_out.clear is not None:
-        clear = held_out.clear
-        row[f"accuracy_clear_to_{name}"] = difference(right[clear], others_right[clear], held_out.groups[clear])
+    if name == "plain":
+        row |= paired_further(mine, theirs, held_out)
     if "satisfied" in next(iter(mine.cells.values())):
         x, y = mine.satisfied(), theirs.satisfied()
         row[f"satisfied_to_{name}"] = difference(x, y, held_out.prompts)
-        row[f"greedy_to_{name}"] = difference(
-            mine.satisfied(greedy=True), theirs.satisfied(greedy=True), held_out.prompts
-        )
         row[f"wins_against_{name}"] = win_rate(x, y)
+    return row
+
+
+def paired_further(mine: Pool, plain: Pool, held_out: HeldOut) -> Row:
+    """What is compared with plain training alone: length-matched accuracy, clear pairs, greedy answers."""
+    margins = list(zip(mine.margins(), plain.margins(), strict=True))
+    row: Row = {
+        "matched_to_plain": bootstrap(
+            lambda r: float(np.mean([at(a, held_out, r) - at(b, held_out, r) for a, b in margins])), held_out.groups
+        )
+    }
+    if (clear := held_out.clear) is not None:
+        row["accuracy_clear_to_plain"] = difference(mine.right()[clear], plain.right()[clear], held_out.groups[clear])
+    if all("satisfied" in cell for cell in mine.cells.values()):
+        greedy = [pool.satisfied(greedy=True) for pool in (mine, plain)]
+        row["greedy_to_plain"] = difference(*greedy, held_out.prompts)
     return row
 
 
@@ -217,6 +222,7 @@ ANSWERS: tuple[Shown, ...] = (
     ("satisfied, %", "satisfied", percent),
     ("minus plain", "satisfied_to_plain", signed),
     ("minus random", "satisfied_to_random", signed),
+    ("minus plain SimPO", "satisfied_to_simpo", signed),
     ("gain recovered, %", "recovered", percent),
     ("greedy, %", "greedy", percent),
     ("wins against plain, %", "wins_against_plain", percent),
@@ -240,11 +246,22 @@ PAIRS: tuple[Shown, ...] = (
 
 
 def tables(found: Sequence[Row], order: Sequence[str]) -> list[str]:
-    """Markdown: a table a data set, loss and flips; rows in the order of the plan's arms."""
+    """Markdown: a table a data set, loss and labels, each with base and oracle; rows in the order of the plan's arms."""
     lines: list[str] = []
     for data, loss, flips, rate in dict.fromkeys((r["data"], r["loss"], r["flips"], r["rate"]) for r in found):
         shown = PAIRS if data == "judged" else ANSWERS
-        own = [r for r in found if (r["data"], r["loss"], r["flips"], r["rate"]) == (data, loss, flips, rate)]
+        own = [
+            r
+            for r in found
+            if r["data"] == data
+            and (
+                (r["loss"], r["flips"], r["rate"]) == (loss, flips, rate)
+                or (r["arm"] == "oracle" and r["loss"] == loss)
+                or r["arm"] == "base"
+            )
+        ]
+        if {r["arm"] for r in own} <= {"base", "oracle"}:
+            continue  # both stand in every other table
         title = "labels as given" if not rate else f"{rate:.0%} flipped ({flips})"
         lines += ["", f"### {data}, {loss}, {title}", ""]
         heads = ("arm", "seeds", *(head for head, _, _ in shown))

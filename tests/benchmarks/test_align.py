@@ -161,7 +161,7 @@ def ran(tiny_model_folder, tmp_path_factory) -> Experiment:
     plan = yaml.safe_load((Path(align.__file__).parent / "plan.yaml").read_text(encoding="utf-8"))["align"]
     plan["new_tokens"] = 8
     cells = plan["sizes"]["tiny"]["cells"]
-    cells.append({"data": "judged", "loss": "dpo", "arms": ["plain"], "flips": ["uniform 0.4"], "seeds": [1]})
+    cells.append({"data": "judged", "loss": "dpo", "arms": ["plain", "flip"], "flips": ["uniform 0.4"], "seeds": [1]})
     files = {name: Path("data/demo") / f"{name}.jsonl" for name in ("train", "heldout")}
     x = Experiment(
         plan, "tiny", str(tiny_model_folder), folder / "work", folder / "results", files["train"], files["heldout"]
@@ -188,6 +188,11 @@ def test_cells_run_from_end_to_end(ran):
     assert oracle["pairs"]["flipped"] == 0 < plain["pairs"]["flipped"] == plain["pairs"]["flipped_kept"] < 34
     assert found["random"]["pairs"]["kept"] == found["drop"]["pairs"]["kept"]
     assert found["soft-label"]["pairs"]["label_confidence_of_right"] < 1
+
+
+def test_pairs_that_the_filter_flipped_back_are_no_longer_wrong(ran):
+    plain, flip = (read_json(ran.results / f"judged-dpo-{arm}-uniform40-s1.json")["pairs"] for arm in ("plain", "flip"))
+    assert flip["kept"] == plain["kept"] and flip["flipped"] == plain["flipped_kept"] != flip["flipped_kept"]
 
 
 def test_a_finished_run_is_not_done_again_and_the_table_reads_it(ran, monkeypatch, tmp_path):
