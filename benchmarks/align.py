@@ -111,7 +111,8 @@ class Experiment:
             for row in self.sized.get("cells", self.plan["cells"])
             for seed, labels, arm in product(row["seeds"], row["flips"], row["arms"])
         ]
-        return [c for c in dict.fromkeys(found) if c.data == CONSTRAINTS or self.judged]
+        judged = self.judged is not None or (self.results / f"{JUDGED}-{HELD_OUT}").exists()
+        return [c for c in dict.fromkeys(found) if c.data == CONSTRAINTS or judged]
 
 
 def labels_of(text: str) -> tuple[str, float]:
@@ -406,24 +407,29 @@ def pack(x: Experiment, path: Path) -> None:
     say(f"packed {path}: {path.stat().st_size / 2**20:.1f} MiB")
 
 
-def table(results: Path, order: Sequence[str]) -> list[str]:
-    """The tables of the cells in a results folder, and the summary file."""
+def table(x: Experiment) -> list[str]:
+    """The tables of the cells that are there, which ones are not, and the summary file."""
     held_out = {
         name: HeldOut(
             *(np.array(found[field]) for field in ("prompts", "groups", "chosen_tokens", "rejected_tokens")),
             None if found["clear"] is None else np.array(found["clear"]),
         )
         for name in (CONSTRAINTS, JUDGED)
-        if (results / f"{name}-{HELD_OUT}").exists()
-        for found in [read_json(results / f"{name}-{HELD_OUT}")]
+        if (x.results / f"{name}-{HELD_OUT}").exists()
+        for found in [read_json(x.results / f"{name}-{HELD_OUT}")]
     }
-    kept = [read_json(path) for path in sorted(results.glob("*.json"))]
-    found = rows([c for c in kept if isinstance(c, dict) and "cell" in c], held_out)
-    refused = [c for c in kept if isinstance(c, dict) and "refused" in c]
-    about = {name: read_json(results / f"{name}.json") for name in ("environment", "rates", "tuned")}
-    write_json(SUMMARY, {**about, "rows": [as_json(r) for r in found], "refused": refused})
-    said = [f"refused: {c['cell']['arm']} at {c['cell']['rate']:g}: {c['refused']}" for c in refused]
-    return [*tables(found, order), *(["", *said] if said else [])]
+    there = {c: read_json(path) for c in x.cells() if (path := x.results / f"{c.name}.json").exists()}
+    found = rows(list(there.values()), held_out)
+    about = {
+        name: read_json(path)
+        for name in ("environment", "rates", "tuned")
+        if (path := x.results / f"{name}.json").exists()
+    }
+    refused = {c.name: cell["refused"] for c, cell in there.items() if "refused" in cell}
+    missing = [c.name for c in x.cells() if c not in there]
+    write_json(SUMMARY, {**about, "rows": [as_json(r) for r in found], "refused": refused, "missing": missing})
+    said = [f"refused: {name}: {why}" for name, why in refused.items()]
+    return [*tables(found, list(x.plan["arms"])), "", *said, f"{len(missing)} cells missing: {', '.join(missing)}"]
 
 
 def main() -> None:
@@ -447,14 +453,14 @@ def main() -> None:
     plan = yaml.safe_load((HERE / "plan.yaml").read_text(encoding="utf-8"))["align"]
     size = given.size or ("gpu" if torch.cuda.is_available() else "cpu")
     results = given.results or RESULTS / size
-    if given.table:
-        print("\n".join(table(results, list(plan["arms"]))))
-        return
     if given.workers:
         plan["sizes"][size]["workers"] = given.workers
     x = Experiment(
         plan, size, given.model or plan["model"], given.work / size, results, given.judged, given.heldout, given.gold
     )
+    if given.table:
+        print("\n".join(table(x)))
+        return
     try:
         run(x, given.minutes, given.cells)
     finally:

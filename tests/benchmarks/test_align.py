@@ -12,7 +12,7 @@ import yaml
 from benchmarks import align
 from benchmarks.align import Experiment
 from benchmarks.align_cells import Cell
-from benchmarks.align_data import Answer, flipped, make_pairs, read_answers, write_answers
+from benchmarks.align_data import Answer, closest, flipped, make_pairs, read_answers, write_answers
 from benchmarks.align_table import recovered, win_rate
 from benchmarks.constraint_prompts import PARTS, make_prompts, topics_of
 from benchmarks.constraints import KINDS, Constraint, draw
@@ -96,6 +96,12 @@ def test_pairs_are_a_satisfying_answer_over_one_that_does_not_of_like_length(tmp
         # Differences of 1 (30 over 29) and 2 (10 over 12); the answer of 11 tokens would be nearer, but it was cut off.
         assert (chosen.tokens, rejected.tokens) == ((30, 29), (10, 12))[n % 2]
         assert pair["prompt"] == prompts[n // 2].text
+
+
+def test_no_answer_is_in_two_pairs():
+    good, bad = ([Answer("p", f"{n}", n, True, True) for n in lengths] for lengths in ((10, 14), (11, 30)))
+    # Differences: 10 and 11 differ by 1; 14 and 11 by 3, but 11 is used; 14 and 30 are left.
+    assert closest(good, bad) == [("10", "11"), ("14", "30")]
 
 
 def test_flips_are_by_rate_and_seed():
@@ -199,7 +205,8 @@ def test_a_finished_run_is_not_done_again_and_the_table_reads_it(ran, monkeypatc
     monkeypatch.setattr(align, "run_cell", None)  # would fail
     align.run(ran, None, None)
     monkeypatch.setattr(align, "SUMMARY", tmp_path / "align.json")
-    lines = "\n".join(align.table(ran.results, list(ran.plan["arms"])))
+    lines = "\n".join(align.table(ran))
+    assert "0 cells missing" in lines
     assert "### constraints, dpo, 30% flipped (uniform)" in lines and "### judged, dpo, 40% flipped" in lines
     rows = {(r["data"], r["arm"]): r for r in read_json(tmp_path / "align.json")["rows"]}
     assert rows["constraints", "default"]["satisfied_to_plain"].keys() == {"value", "low", "high"}
