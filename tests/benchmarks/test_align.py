@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
-from benchmarks import align
-from benchmarks.align import Experiment
+from benchmarks import align, align_tasks
 from benchmarks.align_cells import Cell
 from benchmarks.align_data import Answer, closest, flipped, make_pairs, read_answers, write_answers
 from benchmarks.align_table import recovered, win_rate
+from benchmarks.align_tasks import Experiment
 from benchmarks.constraint_prompts import PARTS, make_prompts, topics_of
 from benchmarks.constraints import KINDS, Constraint, draw
 from benchmarks.sampling import Ask, sample
@@ -202,7 +202,7 @@ def test_pairs_that_the_filter_flipped_back_are_no_longer_wrong(ran):
 
 
 def test_a_finished_run_is_not_done_again_and_the_table_reads_it(ran, monkeypatch, tmp_path):
-    monkeypatch.setattr(align, "run_cell", None)  # would fail
+    monkeypatch.setattr(align_tasks, "run_cell", None)  # would fail
     align.run(ran, None, None)
     monkeypatch.setattr(align, "SUMMARY", tmp_path / "align.json")
     lines = "\n".join(align.table(ran))
