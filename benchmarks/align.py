@@ -170,7 +170,12 @@ def table(x: Experiment) -> list[str]:
     missing = [c.name for c in x.cells() if c not in there]
     write_json(SUMMARY, {**about, "rows": [as_json(r) for r in found], "refused": refused, "missing": missing})
     said = [f"refused: {name}: {why}" for name, why in refused.items()]
-    return [*tables(found, list(x.plan["arms"])), "", *said, f"{len(missing)} cells missing: {', '.join(missing)}"]
+    return [
+        *tables(found, list(x.plan["arms"])),
+        "",
+        *said,
+        f"{len(missing)} cells missing {', '.join(missing)}".rstrip(),
+    ]
 
 
 def main() -> None:
