@@ -1,8 +1,8 @@
 """Cells of the detection grid: which pairs, which labels are flipped, and the evidence under those labels.
 
-A data set is scored once, as given. A flip exchanges a pair's log-probs and reverses the difference of its states and of
-its style, exactly, so everything that is learned from labels is learned again under the flipped ones without another
-forward pass (a test compares that with the commands on the flipped file).
+A data set is scored once, as given. A flip exchanges a pair's log-probs and reverses the difference of its states and
+of its style, exactly, so everything that is learned from labels is learned again under the flipped ones without
+another forward pass (a test compares that with the commands on the flipped file).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Cell:
 
     @property
     def name(self) -> str:
-        size = f"-n{self.pairs}" if self.pairs else ""
-        return f"{self.data}-{self.flips}{round(100 * self.rate)}{size}{'-generators' if self.generators else ''}-s{self.seed}"
+        more = (f"-n{self.pairs}" if self.pairs else "") + ("-generators" if self.generators else "")
+        return f"{self.data}-{self.flips}{round(100 * self.rate)}{more}-s{self.seed}"
 
 
 def cells(plan: dict[str, Any]) -> list[Cell]:
@@ -187,7 +187,7 @@ def _favoured(generator: str) -> bool:
 
 
 def under_labels(data: DataSet, rows: np.ndarray, wrong: np.ndarray, seed: int, *, generators: bool = False) -> Scores:
-    """Scores (base, probe) of the pairs `rows` with their posterior, all learned where the labels `wrong` are flipped."""
+    """Scores (base, probe) of the pairs `rows` with their posterior, learned where the labels `wrong` are flipped."""
     from rmo_curate.evidence.gather import of_proxy, reference, together
     from rmo_curate.margins import swapped
     from rmo_curate.probe import BETA, FOLDS, cross_fitted, tilted

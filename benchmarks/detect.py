@@ -4,8 +4,8 @@
     python -m benchmarks.detect --table
 
 A cell flips some labels by a hash of id and seed and learns everything under them; only then is it compared with what
-was flipped. GOLD has the judge's log-odds, which tell clear pairs from near-ties, and the names of the models that wrote
-the answers; no stage reads it but where a cell says that generators are evidence.
+was flipped. GOLD has the judge's log-odds, which tell clear pairs from near-ties, and the names of the models that
+wrote the answers; no stage reads it but where a cell says that generators are evidence.
 
 Writes benchmarks/results/detect/<cell>.json; a cell that is there is not run again.
 """

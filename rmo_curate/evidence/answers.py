@@ -3,8 +3,8 @@
 Many data sets rank several answers to a prompt, so an answer stands in several pairs. Let answer a be better than the
 other evidence says by e_a ~ N(0, variance). For the pair (a, b), e_a is estimated from every *other* pair of a: each
 has an expected result, by the other evidence and with the opponent's own e integrated out, and what happened beyond
-it moves e_a. Pair (a, b) itself is left out, so its own label says nothing, and its effect e_a - e_b changes its sign when
-the pair is swapped.
+it moves e_a. Pair (a, b) itself is left out, so its own label says nothing, and its effect e_a - e_b changes its sign
+when the pair is swapped.
 """
 
 from __future__ import annotations

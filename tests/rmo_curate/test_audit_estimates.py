@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rmo_curate.noise_rate import BUNDLES, Resampled
 
 from rmo_curate.audit.collect import AuditSettings
 from rmo_curate.audit.report import write_audit
 from rmo_curate.canaries import find, find_at
-from rmo_curate.noise_rate import BUNDLES, Resampled
 from rmo_curate.rules import RULES
 from tests.rmo_curate.test_canaries import simulated
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
+from rmo_curate.noise_rate import LabelNoise, Resampled, fit_noise
 
 from rmo_curate import canaries
 from rmo_curate.canaries import budget_of_precision, find, self_check, solved
 from rmo_curate.margins import reward
-from rmo_curate.noise_rate import LabelNoise, Resampled, fit_noise
 from rmo_curate.rules import RULES
 from rmo_curate.runs import Scores
 from rmo_train.errors import UserError

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rmo_curate.noise_rate import fit_noise
 
 from rmo_curate.decisions import Wishes, decide, decide_scored
 from rmo_curate.filter_settings import FilterSettings
-from rmo_curate.noise_rate import fit_noise
 from rmo_curate.reviews import SCHEMA
 from rmo_curate.runs import Checkpoint, Trajectory, open_run
 from rmo_train import tables

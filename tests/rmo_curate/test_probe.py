@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rmo_curate.noise_rate import Resampled
 from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
@@ -18,7 +19,6 @@ from rmo_curate.engines.transformers import TransformersEngine
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.filtering import run_filter
 from rmo_curate.job import run_probe
-from rmo_curate.noise_rate import Resampled
 from rmo_curate.probe import RIDGE, ProbeSettings, cross_fitted, fit_reward
 from rmo_curate.proxies import ProxySettings
 from rmo_curate.rules import RULES

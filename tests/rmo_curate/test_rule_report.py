@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-
 from rmo_curate.noise_rate import Resampled
+
 from rmo_curate.rule_report import COMPARED, report, run_rules
 from tests.command_line import curate
 from tests.rmo_curate.scored import score_demo

@@ -1,0 +1,218 @@
+"""Does curation make a better model? Alignment under flipped labels, over the grid of benchmarks/plan.yaml.
+
+    python -m benchmarks.align --model FOLDER [--minutes 8] [--judged TRAIN --heldout FILE --gold FILE] [--pack FILE]
+    python -m benchmarks.align --tiny            the same in miniature, on any machine
+    python -m benchmarks.align --table           tables of the cells that are there, and benchmarks/results/align.json
+
+Set `constraints`: prompts with constraints that a program checks, answers of the model itself, pairs of an answer that
+satisfies over one that does not (constraint_prompts.py, sampling.py, align_data.py). An arm curates the flipped pairs,
+trains, and answers held-out prompts (align_cells.py); the score is the share satisfied. Set `judged`: the pairs of the
+files given; the score is the reward accuracy on held-out pairs.
+
+Order: answers, pairs, tuning of learning rate and epochs on validation topics, then the cells. Each is a job with its
+file, and what is finished is not done again. Cells go to benchmarks/results/align/<size>/, answers and runs to --work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from benchmarks.align_table import HeldOut, as_json, rows, tables
+from benchmarks.align_tasks import (
+    CONSTRAINTS,
+    HELD_OUT,
+    JUDGED,
+    TUNED,
+    Experiment,
+    begin,
+    cell_task,
+    describe_held_out,
+    make_constraints,
+    make_judged,
+    sampling_tasks,
+    tuning_tasks,
+    work,
+)
+from benchmarks.environment import environment
+from benchmarks.schedule import Schedule
+from rmo_train.progress import say
+from rmo_train.tables import read_json, write_json
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "align"
+SUMMARY = HERE / "results" / "align.json"
+
+
+def choose_tuned(x: Experiment) -> None:
+    """Of every tuned arm the try that satisfies most, on the prompts of the validation topics."""
+    best: dict[str, dict[str, Any]] = {}
+    for path in sorted((x.results / "tune").glob("*.json")):
+        found = read_json(path)
+        if "refused" in found:
+            continue
+        key = f"{found['cell']['loss']}-{found['cell']['arm']}"
+        share = float(np.mean([int(d) for s in found["satisfied"] for d in s[:-1]]))
+        say(f"tuned {path.stem}: {share:.1%} satisfied")
+        if key not in best or share > best[key]["satisfied"]:
+            best[key] = {**found["tuning"], "satisfied": share}
+    write_json(x.results / TUNED, best)
+
+
+def run(x: Experiment, minutes: float | None, limit: int | None) -> None:
+    """All that fits into the time, in order; `limit`: cells at most."""
+    x.results.mkdir(parents=True, exist_ok=True)
+    x.work.mkdir(parents=True, exist_ok=True)
+    write_json(x.results / "environment.json", environment(model=x.model, size=x.size, gpu=gpu_name()))
+    several = x.sized["workers"] > 1
+    if several:  # before a process imports a library that reads it
+        os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(x.sized["threads"])
+        os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"  # several processes share the GPU's memory
+    given = (x.sized["threads"], x.work / "logs" if several else None)
+    schedule = Schedule(x.sized["workers"], minutes, begin, given)
+    try:
+        run_stages(x, schedule, limit)
+    finally:
+        schedule.close()
+        write_json(x.results / "failed.json", schedule.failed)
+
+
+def run_stages(x: Experiment, schedule: Schedule, limit: int | None) -> None:
+    """Answers, pairs, tuning, cells."""
+    doing = functools.partial(work, x)
+    schedule.run(sampling_tasks(x), doing)
+    if not all(t.out.exists() for t in sampling_tasks(x)):
+        say("the answers are not complete: run the command again to go on")
+        return
+    make_constraints(x)
+    make_judged(x)
+    needed = [cell_task(x, cell) for cell in x.cells()[:limit]]
+    all_labels = [t for labels, _ in needed for t in labels]
+    tuning = [] if (x.results / TUNED).exists() else list(tuning_tasks(x))
+    tries = [task for _, task in tuning]
+    # Labels of the cells fill the processes that tuning leaves idle.
+    schedule.run([*(t for labels, _ in tuning for t in labels), *tries, *all_labels], doing)
+    if tries and schedule.settled(tries):
+        choose_tuned(x)
+        say_what_fits(x, schedule, [t.out for t in tries])
+    for name in (CONSTRAINTS, JUDGED):
+        describe_held_out(x, name)
+    cells = [cell for _, cell in needed]
+    schedule.run([t for labels, cell in needed for t in (*labels, cell)], doing)
+    for name in (CONSTRAINTS, JUDGED):
+        describe_held_out(x, name)
+    missing = [c.name for c in cells if not c.out.exists()]
+    seconds = [sum(read_json(c.out).get("seconds", {}).values()) for c in cells if c.out.exists()]
+    if seconds:
+        minutes_left = len(missing) * np.mean(seconds) / 60 / x.sized["workers"]
+        say(
+            f"{len(seconds)} cells of {len(cells)}, {np.mean(seconds):.0f} s each; the rest: {minutes_left:.1f} minutes"
+        )
+    if missing:
+        say(f"missing: {', '.join(missing)}")
+
+
+def say_what_fits(x: Experiment, schedule: Schedule, tries: Sequence[Path]) -> None:
+    """How many cells fit into the time that is left, if they cost what tuning did."""
+    seconds = [sum(read_json(path)["seconds"].values()) for path in tries if path.exists()]
+    if seconds and np.isfinite(schedule.left):
+        fit = schedule.left * x.sized["workers"] / np.mean(seconds)
+        say(
+            f"{np.mean(seconds):.0f} s a cell: about {fit:.0f} of {len(x.cells())} cells fit into {schedule.left:.0f} s"
+        )
+
+
+def gpu_name() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def pack(x: Experiment, path: Path) -> None:
+    """The results and the answers in one archive, under names from the working folder."""
+    with tarfile.open(path, "w:gz") as archive:
+        for folder in (x.results, x.work / "answers", x.work / "logs"):
+            for file in sorted(folder.rglob("*")):
+                if file.is_file():
+                    inside = file.resolve()
+                    root = Path.cwd().resolve()
+                    archive.add(file, inside.relative_to(root) if inside.is_relative_to(root) else inside.name)
+    say(f"packed {path}: {path.stat().st_size / 2**20:.1f} MiB")
+
+
+def table(x: Experiment) -> list[str]:
+    """The tables of the cells that are there, which ones are not, and the summary file."""
+    held_out = {
+        name: HeldOut(
+            *(np.array(found[field]) for field in ("prompts", "groups", "chosen_tokens", "rejected_tokens")),
+            None if found["clear"] is None else np.array(found["clear"]),
+        )
+        for name in (CONSTRAINTS, JUDGED)
+        if (x.results / f"{name}-{HELD_OUT}").exists()
+        for found in [read_json(x.results / f"{name}-{HELD_OUT}")]
+    }
+    there = {c: read_json(path) for c in x.cells() if (path := x.results / f"{c.name}.json").exists()}
+    found = rows(list(there.values()), held_out)
+    about = {
+        name: read_json(path)
+        for name in ("environment", "rates", "tuned")
+        if (path := x.results / f"{name}.json").exists()
+    }
+    refused = {c.name: cell["refused"] for c, cell in there.items() if "refused" in cell}
+    missing = [c.name for c in x.cells() if c not in there]
+    write_json(SUMMARY, {**about, "rows": [as_json(r) for r in found], "refused": refused, "missing": missing})
+    said = [f"refused: {name}: {why}" for name, why in refused.items()]
+    return [
+        *tables(found, list(x.plan["arms"])),
+        "",
+        *said,
+        f"{len(missing)} cells missing {', '.join(missing)}".rstrip(),
+    ]
+
+
+def main() -> None:
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="folder or name (default: the plan's)")
+    parser.add_argument("--size", choices=("gpu", "cpu", "tiny"), help="of the plan (default: by the machine)")
+    parser.add_argument("--tiny", action="store_const", const="tiny", dest="size", help="--size tiny")
+    parser.add_argument("--minutes", type=float, help="stop in time; the same command goes on later")
+    parser.add_argument("--workers", type=int, help="processes (default: the size's)")
+    parser.add_argument("--cells", type=int, help="only the first N cells")
+    parser.add_argument("--judged", type=Path, help="training pairs of set `judged`")
+    parser.add_argument("--heldout", type=Path, help="its held-out pairs")
+    parser.add_argument("--gold", type=Path, help="the judge's clarity of them")
+    parser.add_argument("--work", type=Path, default=Path("align-work"))
+    parser.add_argument("--results", type=Path, help=f"default: {RESULTS.relative_to(HERE.parent)}/<size>")
+    parser.add_argument("--pack", type=Path, help="archive of results and answers, written at the end")
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args()
+    plan = yaml.safe_load((HERE / "plan.yaml").read_text(encoding="utf-8"))["align"]
+    size = given.size or ("gpu" if torch.cuda.is_available() else "cpu")
+    results = given.results or RESULTS / size
+    if given.workers:
+        plan["sizes"][size]["workers"] = given.workers
+    x = Experiment(
+        plan, size, given.model or plan["model"], given.work / size, results, given.judged, given.heldout, given.gold
+    )
+    if given.table:
+        print("\n".join(table(x)))
+        return
+    try:
+        run(x, given.minutes, given.cells)
+    finally:
+        if given.pack is not None:
+            pack(x, given.pack)
+
+
+if __name__ == "__main__":
+    main()
