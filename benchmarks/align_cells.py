@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import flips as wrong_labels
 from benchmarks.align_data import checked, labels_name
 from benchmarks.constraint_prompts import Prompt
 from benchmarks.sampling import Ask, sample
 from rmo_train.config import TrainSettings
 from rmo_train.pairs import PairData, open_pairs
-from rmo_train.tables import fraction_of_hash
 
 DRAWS_SEED = 7  # of the evaluation's samples: the same for every arm
 
@@ -126,7 +126,7 @@ def arm_pairs(cell: Cell, bench: Bench, data: Data, scratch: Path) -> tuple[Pair
     pairs, said = filtered_pairs(run, arm, scratch / "shards")
     if arm.as_many_as is not None:
         other, _ = filtered_pairs(run, bench.arms[arm.as_many_as], scratch / "as-many-as")
-        order = sorted(range(len(pairs)), key=lambda i: fraction_of_hash("random", cell.seed, str(pairs.ids[i])))
+        order = sorted(range(len(pairs)), key=lambda i: wrong_labels.draw("random", cell.seed, pairs.ids[i]))
         pairs = pairs.subset(np.sort(order[: len(other)]))
     return pairs, said
 

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cells import Cell as Labels
-from benchmarks.cells import flipped_file, flipped_ids
+from benchmarks import flips as wrong_labels
 from benchmarks.constraint_prompts import Prompt
 
 Row = dict[str, Any]  # id, prompt, chosen, rejected
@@ -108,7 +107,8 @@ def labels_name(flips: str, rate: float, seed: int) -> str:
 
 def flipped(rows: Sequence[Row], flips: str, rate: float, seed: int) -> set[str]:
     """Ids of the pairs whose labels are exchanged."""
-    return flipped_ids(list(rows), Labels("align", flips, rate, 1, seed)) if rate else set()
+    wrong = wrong_labels.flipped(rows, flips, rate, seed)
+    return {row["id"] for row, swap in zip(rows, wrong, strict=True) if swap}
 
 
 def score_labels(
@@ -122,7 +122,8 @@ def score_labels(
     from rmo_curate.proxies import ProxySettings
     from rmo_train.tables import read_manifest
 
-    path = flipped_file(Labels("align", flips if rate else "none", rate, 1, seed), list(rows), folder / "pairs.jsonl")
+    wrong = wrong_labels.flipped(rows, flips, rate, seed)
+    path = wrong_labels.write_flipped(rows, wrong, folder / "pairs.jsonl")
     run_score([str(path)], model, folder / "run", ScoreSettings(**score), ProxySettings())
     manifest = read_manifest(folder / "run")
     assert manifest is not None

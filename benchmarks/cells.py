@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import resource
 import subprocess
 import sys
@@ -22,12 +21,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks import flips
 from rmo_curate.evidence.texts import Texts
 from rmo_curate.runs import Scores
-from rmo_train.id_hash import fractions
 from rmo_train.tables import read_json, write_json
-
-MARKUP = re.compile(r"(?m)^\s*(?:[-*•#]|\d+[.)]) |\*\*|```")
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ def scored(name: str, path: Path, gold: Path | None, model: str, work: Path) -> 
     rows = records(path)
     file = folder / "pairs.jsonl"
     if not file.exists():
-        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        flips.write_flipped(rows, np.zeros(len(rows), dtype=bool), file)
     minutes = timed(folder / "minutes.json", ("score", file, "--model", model, "--out", folder / "run"))
     run, data = open_run(folder / "run"), open_pairs(folder / "run")
     manifest = read_manifest(folder / "run" / STATES)
@@ -154,36 +151,9 @@ def members(cell: Cell, data: DataSet, part: dict[str, Any]) -> np.ndarray:
 
 
 def flipped(cell: Cell, data: DataSet, rows: np.ndarray) -> np.ndarray:
-    """Which of the pairs `rows` have their labels exchanged: bool [rows].
-
-    With a reason, the pairs whose label goes against it are flipped in the order of a hash, until the rate is reached.
-    """
-    drawn = fractions("flip", cell.seed, pa.array([data.rows[i]["id"] for i in rows]))
-    if cell.flips == "none":
-        return np.zeros(len(rows), dtype=bool)
-    if cell.flips == "uniform":
-        return drawn < cell.rate
-    against = np.array([_against(cell.flips, data, int(i)) for i in rows])
-    order = np.flatnonzero(against)[np.argsort(drawn[against], kind="stable")]
-    found = np.zeros(len(rows), dtype=bool)
-    found[order[: round(cell.rate * len(rows))]] = True
-    return found
-
-
-def _against(reason: str, data: DataSet, i: int) -> bool:
-    """Whether the rejected answer of a pair is the one that a biased judge would have taken."""
-    row = data.rows[i]
-    if reason == "longer":
-        return len(row["chosen"]) < len(row["rejected"])
-    if reason == "formatted":
-        return len(MARKUP.findall(row["chosen"])) < len(MARKUP.findall(row["rejected"]))
-    by = data.gold[row["id"]]
-    return _favoured(by["rejected_model"]) and not _favoured(by["chosen_model"])
-
-
-def _favoured(generator: str) -> bool:
-    """The generators that a judge is partial to: half of them, by their names."""
-    return bool(fractions("favoured", 0, pa.array([generator]))[0] < 0.5)
+    """Which of the pairs `rows` have their labels exchanged: bool [rows]."""
+    known = [data.rows[i] | data.gold.get(data.rows[i]["id"], {}) for i in rows]
+    return flips.flipped(known, cell.flips, cell.rate, cell.seed)
 
 
 def under_labels(data: DataSet, rows: np.ndarray, wrong: np.ndarray, seed: int, *, generators: bool = False) -> Scores:
@@ -233,3 +203,12 @@ def under_labels(data: DataSet, rows: np.ndarray, wrong: np.ndarray, seed: int, 
         both = np.array([names[k][::-1] if wrong[k] else names[k] for k in range(len(rows))])
         by = (both[:, 0], both[:, 1])
     return replace(found, posterior=together([reference(found), of_proxy(found, probe)], texts, by, []))
+
+
+def read_scores(run_folder: Path) -> Scores:
+    """The scores of a run's own trajectory, with their posterior."""
+    from rmo_curate.evidence.gather import with_posterior
+    from rmo_curate.runs import open_run
+
+    run = open_run(run_folder)
+    return with_posterior(run, run.scores(run.trajectory()))

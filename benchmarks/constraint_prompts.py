@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks import flips
 from benchmarks.constraints import KINDS, Constraint, draw
-from rmo_train.tables import fraction_of_hash
 
 PARTS = {"train": 0, "validation": 48, "heldout": 56}  # the first topic of each
 TASKS = (
@@ -63,7 +63,7 @@ def make_prompts(part: str, number: int, seed: int) -> list[Prompt]:
     cells = [(topic, kind) for topic in topics for kind in KINDS]
     turn = 0
     while len(found) < number:
-        for topic, kind in sorted(cells, key=lambda c: fraction_of_hash("prompt", seed, turn, *c)):
+        for topic, kind in sorted(cells, key=lambda c: flips.draw("prompt", seed, turn, *c)):
             prompt = _prompt(part, topic, kind, turn, seed)
             if prompt.text not in texts and len(found) < number:
                 texts.add(prompt.text)
@@ -75,8 +75,8 @@ def make_prompts(part: str, number: int, seed: int) -> list[Prompt]:
 def _prompt(part: str, topic: str, kind: str, turn: int, seed: int) -> Prompt:
     name = f"{part}-{TOPICS.index(topic)}-{kind}-{turn}"
     constraint = draw(kind, name, seed)
-    task = TASKS[int(fraction_of_hash("task", name, seed) * len(TASKS))].format(topic=topic)
-    first = fraction_of_hash("order", name, seed) < 0.25
+    task = TASKS[int(flips.draw("task", name, seed) * len(TASKS))].format(topic=topic)
+    first = flips.draw("order", name, seed) < 0.25
     text = f"{constraint.wording} {task}" if first else f"{task} {constraint.wording}"
     return Prompt(name, topic, constraint, text)
 

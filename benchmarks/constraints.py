@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rmo_train.tables import fraction_of_hash
+from benchmarks import flips
 
 Given = Mapping[str, Any]  # what one constraint asks for: number, word, phrase or keys
 BULLET = re.compile(r"^\s*[-*•]\s+\S")
@@ -46,7 +46,7 @@ def draw(kind: str, *seed: str | int) -> Constraint:
     """A constraint of `kind`: its wording and values by hash of the seed."""
 
     def chosen(name: str, values: tuple[Any, ...]) -> Any:
-        return values[int(fraction_of_hash("constraint", name, *seed) * len(values))]
+        return values[int(flips.draw("constraint", name, *seed) * len(values))]
 
     given = {name: chosen(name, values) for name, values in KINDS[kind].choices.items()}
     wording = chosen("wording", KINDS[kind].wordings)

@@ -45,9 +45,10 @@ def _fit(x: Any, ridge: float) -> np.ndarray:
         x = x.multiply(sign[:, None]).tocsr()
     else:
         x[1::2] *= -1
-    solver = "newton-cholesky" if x.shape[1] <= WIDE and not issparse(x) else "lbfgs"
+    narrow = x.shape[1] <= WIDE and not issparse(x)
+    solver = "newton-cholesky" if narrow else "lbfgs"
     model = LogisticRegression(C=1 / ridge, fit_intercept=False, solver=solver, max_iter=1000, tol=1e-6)
-    return model.fit(x, sign).coef_[0].astype(np.float64)
+    return model.fit(x.astype(np.float64) if narrow else x, sign).coef_[0].astype(np.float64)
 
 
 def _fit_bounded(x: np.ndarray, ridge: float, positive: np.ndarray) -> np.ndarray:
