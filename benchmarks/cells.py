@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks import flips
+from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.texts import Texts
 from rmo_curate.runs import Scores
 from rmo_train.tables import read_json, write_json
@@ -78,6 +79,7 @@ class DataSet:
     texts: Texts
     groups: np.ndarray  # [pairs], equal where prompts are
     gold: dict[str, dict[str, Any]]  # by id; empty where there is no judge
+    reference: dict[str, Any]  # what it was scored with
     minutes: dict[str, float]
 
     @cached_property
@@ -88,7 +90,7 @@ class DataSet:
 
 
 def scored(name: str, path: Path, gold: Path | None, model: str, work: Path) -> DataSet:
-    """Score a data set with `rmo-curate score`, once, and read what it made."""
+    """Score a data set with `rmo-curate score`, once and on any machine, and read what it made."""
     from rmo_curate.evidence.texts import read_texts
     from rmo_curate.runs import Trajectory, open_run
     from rmo_curate.states import STATES, read_states
@@ -117,17 +119,18 @@ def scored(name: str, path: Path, gold: Path | None, model: str, work: Path) -> 
         texts=read_texts(run.pair_parts(("prompt", "chosen", "rejected"))),
         groups=data.groups,
         gold=judged,
+        reference=data.reference,
         minutes=minutes,
     )
 
 
 def timed(timing: Path, arguments: tuple[Any, ...]) -> dict[str, float]:
-    """Minutes of one command, of the clock and of both processors' work; kept in `timing` by the run that did it."""
-    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-m", "rmo_curate", *map(str, arguments)], check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    """Minutes of one command, of the clock and of all processors' work; where `timing` has them, it has been run."""
     if not timing.exists():
+        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "rmo_curate", *map(str, arguments)], check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         write_json(timing, {"clock": (time.perf_counter() - start) / 60, "processor": processor / 60})
     minutes: dict[str, float] = read_json(timing)
     return minutes
@@ -156,6 +159,27 @@ def flipped(cell: Cell, data: DataSet, rows: np.ndarray) -> np.ndarray:
     return flips.flipped(known, cell.flips, cell.rate, cell.seed)
 
 
+def signs(wrong: np.ndarray) -> np.ndarray:
+    """What differences of pairs are multiplied by under flipped labels: float32 [pairs, 1]."""
+    return np.where(wrong, -1, 1).astype(np.float32)[:, None]
+
+
+def texts_under_labels(data: DataSet, rows: np.ndarray, wrong: np.ndarray) -> Texts:
+    """What the texts of the pairs `rows` give where the labels `wrong` are flipped."""
+    texts = data.texts.take(rows)
+    chosen, rejected = (
+        np.where(wrong, a, b) for a, b in ((texts.rejected, texts.chosen), (texts.chosen, texts.rejected))
+    )
+    return replace(texts, chosen=chosen, rejected=rejected, style=texts.style * signs(wrong))
+
+
+def without_model(data: DataSet, rows: np.ndarray, wrong: np.ndarray) -> Posterior:
+    """The posterior of the same labels without any model."""
+    from rmo_curate.evidence.gather import together
+
+    return together([], texts_under_labels(data, rows, wrong), None, ["no model"])
+
+
 def under_labels(data: DataSet, rows: np.ndarray, wrong: np.ndarray, seed: int, *, generators: bool = False) -> Scores:
     """Scores (base, probe) of the pairs `rows` with their posterior, learned where the labels `wrong` are flipped."""
     from rmo_curate.evidence.gather import of_proxy, reference, together
@@ -169,14 +193,7 @@ def under_labels(data: DataSet, rows: np.ndarray, wrong: np.ndarray, seed: int, 
         np.where(wrong, getattr(other, name)[rows].T, getattr(base, name)[rows].T).T
         for name in ("chosen_logp", "rejected_logp", "chosen_tokens", "rejected_tokens")
     )
-    sign = np.where(wrong, -1, 1).astype(np.float32)[:, None]
-    texts = data.texts.take(rows)
-    texts = replace(
-        texts,
-        chosen=np.where(wrong, texts.rejected, texts.chosen),
-        rejected=np.where(wrong, texts.chosen, texts.rejected),
-        style=texts.style * sign,
-    )
+    sign, texts = signs(wrong), texts_under_labels(data, rows, wrong)
     folds = assign_folds(data.groups[rows], min(FOLDS, len(np.unique(data.groups[rows]))), seed)
     end = tilted(chosen[:, 0], rejected[:, 0], cross_fitted(data.states[rows] * sign, folds).margin / BETA)
     assert base.ids is not None

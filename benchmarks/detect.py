@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from benchmarks.baselines import confidence, with_baselines
-from benchmarks.cells import Cell, DataSet, cells, flipped, members, scored, under_labels
+from benchmarks.cells import Cell, DataSet, cells, flipped, members, scored, under_labels, without_model
 from benchmarks.detect_table import tables
 from benchmarks.detection import (
     DRAWS,
@@ -181,7 +181,16 @@ def run(cell: Cell, data: DataSet, part: dict[str, Any]) -> dict[str, Any]:
     wrong = flipped(cell, data, rows)
     scores = under_labels(data, rows, wrong, cell.seed, generators=cell.generators)
     clarity = np.array([data.gold.get(data.rows[i]["id"], {}).get("clarity") for i in rows])
-    return measure(scores, wrong, clarity == "clear", clarity == "ambiguous", data.prompts[rows])
+    clear, groups = clarity == "clear", data.prompts[rows]
+    found = measure(scores, wrong, clear, clarity == "ambiguous", groups)
+    texts = without_model(data, rows, wrong)
+    some, strata = clear if clear.any() else ~clear, length_strata_of(scores.chosen_tokens, scores.rejected_tokens)
+    found["without_model"] = {
+        **figures(wrong[some], -texts.log_odds[some], strata[some], groups[some], float(wrong[some].mean())),
+        "first": precision_at(wrong, -texts.log_odds, FIRST),
+        "noise_rate": texts.noise.rate,
+    }
+    return found
 
 
 def main() -> None:
@@ -213,7 +222,8 @@ def main() -> None:
         if file not in data:
             data[file] = scored(file, files[file], gold.get(file), plan["model"], given.work)
         result = run(cell, data[file], part)
-        about = {"environment": environment(), "cell": vars(cell), "minutes": data[file].minutes}
+        about = {"environment": environment(), "cell": vars(cell), "reference": data[file].reference}
+        about["minutes"] = data[file].minutes
         write_json(out, about | {"bootstrap_draws": DRAWS} | result)
         print(f"{cell.name}: written", flush=True)
 
