@@ -6,6 +6,7 @@ only the reason that a dropped pair carries: too_long, then duplicate, then nois
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,9 @@ from rmo_curate import canaries, margins, thresholds
 from rmo_curate.advice import FOLLOWING_LENGTH, Lengths
 from rmo_curate.evidence.gather import with_posterior
 from rmo_curate.evidence.label_noise import Resampled
-from rmo_curate.filter_settings import FilterSettings
+from rmo_curate.evidence.reasons import evidence_line, gap_lines
+from rmo_curate.evidence.style import gaps
+from rmo_curate.filter_settings import OF_AUTO, FilterSettings
 from rmo_curate.reviews import ACTIONS, DROP, FLIP, KEEP, reviewed
 from rmo_curate.rules import Rule, check_proxy, get_rule, is_constant, suspicion
 from rmo_curate.runs import SCORED_COLUMNS, Run, Scores, Trajectory, adding_a_proxy, flagged
@@ -103,7 +106,7 @@ def decide(run: Run, settings: FilterSettings) -> Decisions:
         scores = with_posterior(run, scores, settings.generator_column)
     found = decide_scored(ids, too_long, duplicate, scores, trajectory, settings, wishes)
     removed = found.reason != None  # noqa: E711 (elementwise)
-    return replace(found, said=[*found.said, *removal_lines(run, removed)])
+    return replace(found, said=[*found.said, *evidence_lines(found, ~removed), *removal_lines(run, removed)])
 
 
 def decide_scored(
@@ -214,6 +217,20 @@ def right_probability(scores: Scores, settings: FilterSettings) -> np.ndarray:
     return np.nan_to_num(margins.where_scored(scores.posterior.right, scores), nan=1.0)
 
 
+def evidence_lines(decided: Decisions, kept: np.ndarray) -> list[str]:
+    """What the labels were judged by, how many are wrong by that, and what the decisions do to length and style."""
+    posterior = decided.scores.posterior
+    if posterior is None:
+        return []
+    exchanged = np.where(decided.flipped, -1.0, 1.0)
+    effect = exchanged * decided.weight * (2 * decided.label_confidence - 1)
+    return [
+        evidence_line(posterior.sources, posterior.missing),
+        f"an estimated {posterior.noise.rate:.0%} of the labels are wrong",
+        *(f"style: {line}" for line in gap_lines(gaps(posterior.style.difference, kept, effect))),
+    ]
+
+
 def length_lines(scores: Scores, settings: FilterSettings) -> list[str]:
     """Whether the lengths of the answers mislead a rule, where one is used."""
     if settings.rule == "none":
@@ -315,10 +332,15 @@ def remarks(
     if settings.rule == "none":
         said.append("noisy: --rule none, so none is dropped")
     elif settings.action in ("drop", "flip"):
-        least = "" if limits["suspicion"] is None else f"; the least suspect of them has {limits['suspicion']:.4g}"
+        by_posterior = settings.rule == OF_AUTO
+        only = "where the label is more likely wrong than right" if by_posterior else "with suspicion > 0"
+        least = ""
+        if limits["suspicion"] is not None:
+            value = f"{1 / (1 + math.exp(limits['suspicion'])):.0%} likely to be right"
+            least = f"; the least suspect of them {'is ' + value if by_posterior else 'has ' + format(limits['suspicion'], '.4g')}"
         said.append(
             f"noisy: --rule {settings.rule}, at most {limits['noisy_budget']:,} of {n:,} scorable pairs "
-            f"({limit.said}), and only with suspicion > 0{least}"
+            f"({limit.said}), and only {only}{least}"
         )
         if settings.noise_rate is None and settings.precision is None:
             most = min(1.0, (1 - settings.high_q) / FLIP_RATE)

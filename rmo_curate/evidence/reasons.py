@@ -11,6 +11,7 @@ from rmo_curate.evidence.answers import ANSWERS
 from rmo_curate.evidence.gather import GENERATORS, REFERENCE, STATES, STYLE_SOURCE
 from rmo_curate.evidence.logistic import sigmoid
 from rmo_curate.evidence.posterior import Posterior
+from rmo_curate.evidence.style import Gap
 from rmo_curate.evidence.texts import STYLE
 
 RANDOM_FLIPS = (
@@ -85,6 +86,14 @@ def _style(posterior: Posterior, pair: int) -> str:
 
 def _side(log_odds: float) -> str:
     return "chosen" if log_odds > 0 else "rejected"
+
+
+def gap_lines(found: Sequence[Gap]) -> list[str]:
+    """What decisions do to length and style, a line for the features with the largest gaps."""
+    shown = [
+        f"{gap.feature} {gap.before:+.2f} sd, {gap.after:+.2f} among the kept pairs" for gap in found[:SAID_FEATURES]
+    ]
+    return [f"chosen answers less rejected ones: {'; '.join(shown)}"] if shown else []
 
 
 def evidence_line(sources: Sequence[str], missing: Sequence[str]) -> str:
