@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from benchmarks.baselines import confidence, with_baselines
-from benchmarks.cells import Cell, DataSet, cells, flipped, members, scored, under_labels, without_model
+from benchmarks.cells import Cell, DataSet, cells, flipped, members, scored, signs, under_labels, without_model
 from benchmarks.detect_table import tables
 from benchmarks.detection import (
     DRAWS,
@@ -59,9 +59,11 @@ def measure(
     strata = length_strata_of(scores.chosen_tokens, scores.rejected_tokens)
     subsets = {"all": np.ones(len(wrong), dtype=bool)} | ({"clear": clear} if clear.any() else {})
 
-    def all_figures(s: np.ndarray) -> dict[str, Any]:
+    def all_figures(s: np.ndarray, intervals: bool = False) -> dict[str, Any]:
         found = {
-            subset: figures(wrong[rows], s[rows], strata[rows], groups[rows], float(wrong[rows].mean()))
+            subset: figures(
+                wrong[rows], s[rows], strata[rows], groups[rows], float(wrong[rows].mean()), intervals=intervals
+            )
             for subset, rows in subsets.items()
         }
         return found | {"first": precision_at(wrong, s, FIRST)}
@@ -69,7 +71,10 @@ def measure(
     suspicions = {name: rule.suspicion(scores) for name, rule in with_baselines(grouped=True).items()}
     by_source = {source: -scores.posterior.adds[:, j] for j, source in enumerate(scores.posterior.sources)}
     by_cleanlab, issues = cleanlab_of(scores)
-    rules = {name: all_figures(s) for name, s in (suspicions | {"cleanlab": by_cleanlab}).items()}
+    rules = {
+        name: all_figures(s, name in (POSTERIOR, *COMPARED))
+        for name, s in (suspicions | {"cleanlab": by_cleanlab}).items()
+    }
     rules["cleanlab"]["issues"] = {"flagged": int(issues.sum()), "precision": float(wrong[issues].mean())}
     rows = clear if clear.any() else subsets["all"]
     s = suspicions[POSTERIOR]
@@ -140,15 +145,15 @@ def estimated(scores: Any, wrong: np.ndarray) -> dict[str, Any]:
 
 def exaggeration(scores: Any, wrong: np.ndarray) -> dict[str, dict[str, float]]:
     """By how much length and style favour chosen answers, over what they do under the true labels: of all pairs as
-    labelled, of those that the filter keeps, dropping as many as are flipped, and of soft labels."""
+    labelled, of those that the filter keeps, at its default cut and dropping as many as are flipped, and of soft
+    labels. Only features that favour chosen answers or rejected ones under the true labels."""
     from rmo_curate.evidence.style import gaps
     from rmo_curate.thresholds import most_suspect, noisy_budget
 
     posterior = scores.posterior
     difference = posterior.style.difference
-    true = np.where(wrong, -1.0, 1.0)
     everything = np.ones(len(wrong), dtype=bool)
-    truth = {g.feature: g.after for g in gaps(difference * true[:, None].astype(np.float32), everything)}
+    truth = {g.feature: g.before for g in gaps(difference * signs(wrong), everything)}
     s = -posterior.log_odds
     rate = max(float(wrong.mean()), 1 - HIGH_Q)
     ways = {
@@ -159,20 +164,10 @@ def exaggeration(scores: Any, wrong: np.ndarray) -> dict[str, dict[str, float]]:
     }
     found: dict[str, dict[str, float]] = {name: {} for name in truth}
     for way, (kept, effect) in ways.items():
-        after = all_gaps(difference, kept, effect)
-        for name, value in truth.items():
-            found[name][way] = after[name] / value
+        for gap in gaps(difference, kept, effect, least=0):
+            if gap.feature in truth:
+                found[gap.feature][way] = gap.after / truth[gap.feature]
     return found
-
-
-def all_gaps(difference: np.ndarray, kept: np.ndarray, effect: np.ndarray | None) -> dict[str, float]:
-    """The gap of every feature among kept pairs, whatever it was before, in sd; soft labels count as they train."""
-    from rmo_curate.evidence.texts import STYLE
-
-    counted = kept.astype(float) if effect is None else effect
-    size = np.sqrt(np.mean(np.square(difference, dtype=np.float64), axis=0))
-    total = kept.sum() if effect is None else len(effect)
-    return dict(zip(STYLE, (counted @ difference / total / np.where(size > 0, size, 1)).tolist(), strict=True))
 
 
 def run(cell: Cell, data: DataSet, part: dict[str, Any]) -> dict[str, Any]:

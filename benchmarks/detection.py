@@ -8,7 +8,7 @@ import numpy as np
 
 from rmo_train.metrics import Interval, bootstrap, length_strata
 
-DRAWS = 500  # bootstrap samples
+DRAWS = 200  # bootstrap samples
 
 
 def auroc(wrong: np.ndarray, suspicion: np.ndarray) -> float:
@@ -87,17 +87,25 @@ def brier(wrong: np.ndarray, probability: np.ndarray) -> float:
 
 
 def figures(
-    wrong: np.ndarray, suspicion: np.ndarray, strata: np.ndarray, groups: np.ndarray, rate: float
+    wrong: np.ndarray,
+    suspicion: np.ndarray,
+    strata: np.ndarray,
+    groups: np.ndarray,
+    rate: float,
+    *,
+    intervals: bool = True,
 ) -> dict[str, Any]:
     """Every figure of one rule on one set of pairs; intervals by bootstrap over prompts."""
 
-    def interval(statistic: Any) -> dict[str, float]:
+    def value(statistic: Any) -> dict[str, float]:
+        if not intervals:
+            return {"value": statistic(np.arange(len(wrong)))}
         found: Interval = bootstrap(statistic, groups, draws=DRAWS)
         return vars(found)
 
     return {
-        "matched_auroc": interval(lambda r: matched_auroc(wrong[r], suspicion[r], strata[r])),
-        "auroc": interval(lambda r: auroc(wrong[r], suspicion[r])),
+        "matched_auroc": value(lambda r: matched_auroc(wrong[r], suspicion[r], strata[r])),
+        "auroc": value(lambda r: auroc(wrong[r], suspicion[r])),
         "average_precision": average_precision(wrong, suspicion),
         "precision_at_rate": precision_at(wrong, suspicion, rate),
         "pairs": len(wrong),

@@ -335,9 +335,9 @@ def remarks(
         by_posterior = settings.rule == OF_AUTO
         only = "where the label is more likely wrong than right" if by_posterior else "with suspicion > 0"
         least = ""
-        if limits["suspicion"] is not None:
-            value = f"{1 / (1 + math.exp(limits['suspicion'])):.0%} likely to be right"
-            least = f"; the least suspect of them {'is ' + value if by_posterior else 'has ' + format(limits['suspicion'], '.4g')}"
+        if (cut := limits["suspicion"]) is not None:
+            likely = f"is {1 / (1 + math.exp(cut)):.0%} likely to be right" if by_posterior else f"has {cut:.4g}"
+            least = f"; the least suspect of them {likely}"
         said.append(
             f"noisy: --rule {settings.rule}, at most {limits['noisy_budget']:,} of {n:,} scorable pairs "
             f"({limit.said}), and only {only}{least}"

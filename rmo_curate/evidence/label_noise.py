@@ -5,10 +5,12 @@ likely a flipped one, so the share of negative margins there tends to the noise 
 
     P(x > 0 | |x|) = (1 - eps) sigma(k |x|) + eps (1 - sigma(k |x|))
 
-The estimate is eps's posterior mean on a grid of (eps, k), each as likely as any other before the data are seen: where
-margins tell little, the likeliest eps is often an end of the grid, and the mean is not. Nothing is assumed of how
-margins are distributed, only that the log-odds of a right order grow in proportion to the margin, as they do for
-mirrored normals; a mixture of normals, fitted to the margins themselves, takes their heavy tails for right labels.
+The estimate is the likeliest eps on a grid of (eps, k). Before the data are seen, every accuracy of the margins on
+right labels, A(k) = mean sigma(k |x|), is as likely as any other, and eps/0.5 is Beta(2, 2): both ends of the grid are
+unlikely, where margins that tell little would otherwise put it. The posterior mean would lean to the middle instead,
+and put many wrong labels too low. Nothing is assumed of how margins are distributed, only that the log-odds of a right
+order grow in proportion to the margin, as they do for mirrored normals; a mixture of normals, fitted to the margins
+themselves, takes their heavy tails for right labels.
 """
 
 from __future__ import annotations
@@ -61,20 +63,22 @@ class Binned:
         return cls(of, np.bincount(of, size, bins) / np.bincount(of, minlength=bins), margin > 0)
 
     def posteriors(self, weights: list[np.ndarray]) -> list[tuple[LabelNoise, np.ndarray]]:
-        """Under each of the weights [margins]: the noise by its posterior means, and P(eps) at each of `RATES`."""
+        """Under each of the weights [margins]: the likeliest noise, and P(eps) at each of `RATES`."""
         sure = 1 / (1 + np.exp(-np.clip(SLOPES[:, None] * self.size, 0, 500)))
         right = (RATES[:, None, None] + (1 - 2 * RATES[:, None, None]) * sure).reshape(-1, len(self.size))
+        prior = (RATES * (0.5 - RATES))[:, None] * np.gradient(sure.mean(axis=1))
         with np.errstate(divide="ignore"):
             log_right, log_wrong = np.log(right), np.log(np.maximum(1 - right, 1e-12))
         found = []
         for weight in weights:
             above, all_ = (np.bincount(self.of, w, len(self.size)) for w in (weight * self.positive, weight))
             likelihood = (log_right @ above + log_wrong @ (all_ - above)).reshape(len(RATES), len(SLOPES))
-            posterior = np.exp(likelihood - likelihood.max())
+            posterior = np.exp(likelihood - likelihood.max()) * prior
             posterior /= posterior.sum()
-            of_rate, of_slope = posterior.sum(1), posterior.sum(0)
-            noise = LabelNoise(float(of_rate @ RATES), float(np.exp(of_slope @ np.log(SLOPES))))
-            found.append((noise, of_rate))
+            of_rate = posterior.sum(1)
+            best = int(of_rate.argmax())
+            slope = np.exp(posterior[best] @ np.log(SLOPES) / of_rate[best])
+            found.append((LabelNoise(float(RATES[best]), float(slope)), of_rate))
         return found
 
 

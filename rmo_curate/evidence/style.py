@@ -67,8 +67,10 @@ class Gap:
         return self.after / self.before
 
 
-def gaps(difference: np.ndarray, kept: np.ndarray, effect: np.ndarray | None = None) -> list[Gap]:
-    """What keeping `kept` (bool [n]) does to every feature with a gap worth a figure, the largest first.
+def gaps(
+    difference: np.ndarray, kept: np.ndarray, effect: np.ndarray | None = None, least: float = LEAST_GAP
+) -> list[Gap]:
+    """What keeping `kept` (bool [n]) does to every feature with a gap of at least `least` sd, the largest first.
 
     difference: of the features [n, features], chosen less rejected. effect: what a kept pair counts [n], negative where
     its answers are exchanged, in part where its label is believed in part; default 1.
@@ -80,6 +82,6 @@ def gaps(difference: np.ndarray, kept: np.ndarray, effect: np.ndarray | None = N
     after = counted @ difference / total if total else np.zeros(len(before))
     with np.errstate(divide="ignore", invalid="ignore"):
         before, after = before / size, after / size
-    large = np.flatnonzero(np.abs(before) >= LEAST_GAP)
+    large = np.flatnonzero(np.abs(before) >= least)
     names = list(STYLE)
     return [Gap(names[f], float(before[f]), float(after[f])) for f in large[np.argsort(-np.abs(before[large]))]]
