@@ -1,7 +1,7 @@
 """How well the posterior finds flipped labels, beside other rules: the grid of benchmarks/plan.yaml, a job a cell.
 
     python -m benchmarks.detect --data judged=TRAIN --gold judged=GOLD --data hh=FILE --work FOLDER [--cell NAME]
-    python -m benchmarks.detect --table
+    python -m benchmarks.detect --table [--write]        (--write: into docs/results.md, between its marks)
 
 A cell flips some labels by a hash of id and seed and learns everything under them; only then is it compared with what
 was flipped. GOLD has the judge's log-odds, which tell clear pairs from near-ties, and the names of the models that
@@ -22,7 +22,7 @@ import yaml
 
 from benchmarks.baselines import confidence, with_baselines
 from benchmarks.cells import Cell, DataSet, cells, flipped, members, scored, signs, under_labels, without_model
-from benchmarks.detect_table import tables
+from benchmarks.detect_table import filled, tables
 from benchmarks.detection import (
     DRAWS,
     auroc,
@@ -40,6 +40,7 @@ from rmo_train.tables import write_json
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "detect"
+PAGE = HERE.parent / "docs" / "results.md"
 POSTERIOR = "posterior"
 COMPARED = ("irm", "length", "rmo")  # what the posterior is compared with, on the same draws of prompts
 HIGH_Q = 0.95  # the filter's default
@@ -196,12 +197,16 @@ def main() -> None:
     parser.add_argument("--cell", action="append", help="only cells of this name; repeatable")
     parser.add_argument("--only", action="append", help="only cells of this data set of the plan; repeatable")
     parser.add_argument("--again", action="store_true", help="compute the figures of finished cells anew")
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--table", action="store_true", help="print the tables of the cells that there are")
+    parser.add_argument("--write", action="store_true", help="with --table: put them into docs/results.md")
     given = parser.parse_args()
     plan = yaml.safe_load((HERE / "plan.yaml").read_text(encoding="utf-8"))["detect"]
     grid = cells(plan)
     if given.table:
-        print("\n".join(tables(grid, RESULTS)))
+        lines = list(tables(grid, RESULTS))
+        print("\n".join(lines))
+        if given.write:
+            PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), lines), encoding="utf-8")
         return
     files, gold = (
         {name: Path(path) for name, _, path in (text.partition("=") for text in texts)}

@@ -2,189 +2,389 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.cells import Cell
+from rmo_train.errors import UserError
 from rmo_train.tables import read_json
 
-RULES = (
-    *("fuse", "irm", "irm-ln", "loss", "gmm", "cl", "cleanlab", "aum", "cartography", "ppldiff", "base-ln"),
-    *("rmo", "rmo-ln", "length", "random"),
-)
-FLIPS = {"uniform": "at random", "longer": "longer wins"}
+BEGIN, END = "<!-- detect -->", "<!-- /detect -->"  # what stands between them on the page is made here
+DATA = {
+    "tuning": "prompts 116 to 230",
+    "judged": "first 115 prompts",
+    "all": "all judged",
+    "heldout": "held-out prompts",
+}
+FLIPS = {"uniform": "at random", "longer": "longer wins", "formatted": "formatted wins", "generator": "favoured model"}
+POSTERIOR = "posterior"
+WAYS = ("as labelled", "high-q 0.95", "as many as are flipped", "soft labels")
+UP_TO_30, AT_40, COVERED = 0.03, 0.05, 13 / 15  # targets of the noise rate
 Result = dict[str, Any]
 Seeds = list[Result]  # the results of cells that differ by their seed alone
-Value = Callable[[Result], float]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that differ by their seed alone."""
+
+    data: str
+    flips: str
+    rate: float
+    pairs: int | None = None
+    generators: bool = False
+
+    @classmethod
+    def of(cls, cell: Cell) -> Group:
+        return cls(cell.data, cell.flips, cell.rate, cell.pairs, cell.generators)
+
+    @property
+    def title(self) -> str:
+        flips = f"{self.rate:.0%} {FLIPS[self.flips]}" if self.rate else "no flips"
+        size = f", {self.pairs:,} pairs" if self.pairs else ""
+        return f"{DATA.get(self.data, 'HH')}{size}, {flips}" + (", writers known" if self.generators else "")
+
+
+Groups = dict[Group, Seeds]
+MAIN = tuple(
+    Group(data, flips, 0.2)
+    for data, flips in (
+        ("judged", "uniform"),
+        ("all", "uniform"),
+        ("all", "longer"),
+        ("hh", "uniform"),
+        ("heldout", "uniform"),
+    )
+)
 
 
 def tables(grid: list[Cell], folder: Path) -> Iterator[str]:
     """Every table, then the cells that have no result."""
-    paths = {cell: folder / f"{cell.name}.json" for cell in grid}
-    found = {cell: without_what_changed(read_json(path)) for cell, path in paths.items() if path.exists()}
-    usual: dict[str, Seeds] = {}  # by title: probes of ten folds, trained proxies as `proxy` makes them
-    for cell, result in found.items():
-        if cell.folds == (10 if cell.probe else 2) and cell.epochs == 1 and not cell.learning_rate and not cell.full:
-            usual.setdefault(title(cell), []).append(result)
-    compared = {name: seeds for name, seeds in usual.items() if ", 20%" in name}
-    yield from by_rule("Length-matched AUROC on clear pairs (HH: on all)", compared, (matched,))
-    in_all = (lambda r: r["all"]["auroc"]["value"], average_precision, precision_at_rate)
-    yield from by_rule(
-        "All pairs: AUROC / average precision / precision among as many as are flipped", compared, in_all
-    )
-    yield from differences(compared)
-    yield from estimates(usual)
-    yield from folds({cell: r for cell, r in found.items() if cell.probe and cell.labels.startswith("judged-uniform")})
-    yield from steps({cell: r for cell, r in found.items() if cell.epochs > 1})
-    yield from near_ties(compared)
-    yield f"Not run: {', '.join(cell.name for cell in grid if cell not in found) or 'none'}"
+    found = {cell: folder / f"{cell.name}.json" for cell in grid}
+    found = {cell: read_json(path) for cell, path in found.items() if path.exists()}
+    groups: Groups = {}
+    for cell in sorted(found, key=grid_order(grid)):
+        groups.setdefault(Group.of(cell), []).append(found[cell])
+    for one in (claims, headline, rules, differences, noise_rates, reasons, learning_curve, exaggeration):
+        yield from one(groups)
+    yield from not_run([cell for cell in grid if cell not in found])
 
 
-def title(cell: Cell) -> str:
-    """What the column of a cell is called: everything but its seed."""
-    flips = f"{cell.rate:.0%} {FLIPS[cell.flips]}" if cell.rate else "none"
-    data = {"hh": "HH", "heldout": "held-out prompts"}.get(cell.data, cell.data)
-    return f"{data}, {flips}" + ("" if cell.probe else ", trained proxies")
+def not_run(missing: list[Cell]) -> Iterator[str]:
+    """The cells without a result, in a line."""
+    seeds: dict[Group, list[str]] = {}
+    for cell in missing:
+        seeds.setdefault(Group.of(cell), []).append(str(cell.seed))
+    said = [f"{group.title} (seed{'s' * (len(of) > 1)} {', '.join(of)})" for group, of in seeds.items()]
+    yield f"Not run: {'; '.join(said) or 'none'}."
 
 
-def without_what_changed(result: Result) -> Result:
-    """A result less its figures of `fuse`, where it is from before fuse took length out (and had no irm by step)."""
-    if "irm_by_step" in result:
-        return result
-    kept = {name: figures for name, figures in result["rules"].items() if not name.startswith("fuse")}
-    differences = {name: found for name, found in result["differences"].items() if not name.startswith("fuse")}
-    if estimated := result["estimates"]:
-        rules = {name: found for name, found in estimated["rules"].items() if name != "fuse"}
-        estimated = estimated | {"rules": rules}
-    return result | {"rules": kept, "differences": differences, "estimates": estimated}
+def grid_order(grid: list[Cell]) -> Callable[[Cell], tuple[int, int]]:
+    """Cells of one group beside each other, groups as the grid first names them."""
+    first: dict[Group, int] = {}
+    for cell in grid:
+        first.setdefault(Group.of(cell), len(first))
+    return lambda cell: (first[Group.of(cell)], cell.seed)
+
+
+def filled(page: str, lines: list[str]) -> str:
+    """The page with these lines between its marks."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise UserError(f"docs/results.md has no place for the tables: put {BEGIN} and {END} where they go")
+    return before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + after
 
 
 # ---------------------------------------------------------------------------------------------------- values
 
 
-def matched(rule: Result) -> float:
-    found: float = rule.get("clear", rule["all"])["matched_auroc"]["value"]
-    return found
+def matched(figures: Result) -> float:
+    """Length-matched AUROC, on clear pairs where the judge's log-odds tell which are clear."""
+    value: float = figures.get("clear", figures["all"])["matched_auroc"]["value"]
+    return value
 
 
-def average_precision(rule: Result) -> float:
-    found: float = rule["all"]["average_precision"]
-    return found
+def of_rule(name: str) -> Callable[[Result], float]:
+    return lambda result: matched(result["rules"][name])
 
 
-def precision_at_rate(rule: Result) -> float:
-    found: float = rule["all"]["precision_at_rate"]
-    return found
+def plain(name: str) -> Callable[[Result], float]:
+    """AUROC of a rule on all pairs."""
+    return lambda result: float(result["rules"][name]["all"]["auroc"]["value"])
 
 
-def spread(values: list[float]) -> str:
-    """The mean, and the least and the most of several seeds."""
-    low, mean, high = min(values), float(np.mean(values)), max(values)
-    return f"{mean:.2f}" if len(values) == 1 else f"{mean:.2f} ({low:.2f}-{high:.2f})"
+def first(result: Result) -> float:
+    value: float = result["rules"][POSTERIOR]["first"]
+    return value
 
 
-def interval(found: dict[str, float] | None) -> str:
-    return "-" if found is None else f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+def calibration_error(result: Result) -> float:
+    value: float = result["estimates"]["calibration_error"]
+    return value
 
 
-def number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def rate(result: Result) -> float:
+    value: float = result["estimates"]["noise_rate"]["value"]
+    return value
+
+
+def flipped(result: Result) -> float:
+    value: float = result["estimates"]["flipped"]
+    return value
+
+
+def covers(result: Result) -> bool:
+    """Whether the interval of the noise rate holds the truth."""
+    said = result["estimates"]["noise_rate"]
+    return bool(said["low"] <= flipped(result) <= said["high"])
+
+
+def increments(seeds: Seeds, none: Seeds) -> list[float]:
+    """(est(f) - est(0)) / (1 - 2 est(0)), seed by seed; est(0) is the mean over seeds without flips."""
+    zero = mean(none, rate)
+    return [(rate(result) - zero) / (1 - 2 * zero) for result in seeds]
+
+
+def worst_gap(seeds: Seeds, way: str) -> tuple[str, float]:
+    """The feature whose gap is largest beside the gap under true labels, and that ratio, a mean over seeds."""
+    ratios = {name: float(np.mean([r["gaps"][name][way] for r in seeds])) for name in seeds[0]["gaps"]}
+    return max(ratios.items(), key=lambda one: one[1])
+
+
+def mean(seeds: Seeds, value: Callable[[Result], float]) -> float:
+    return float(np.mean([value(result) for result in seeds]))
+
+
+def spread(values: Sequence[float | None], digits: int = 2) -> str:
+    """The mean, and the least and the most of several seeds; those without a value (where no pair is dropped, nothing
+    is found among them) are left out."""
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    if not known:
+        return "-"
+    low, middle, high = (f"{v:.{digits}f}" for v in (min(known), np.mean(known), max(known)))
+    return middle if len(known) == 1 else f"{middle} ({low}–{high})"
+
+
+def over(seeds: Seeds, value: Callable[[Result], float], digits: int = 2) -> str:
+    return spread([value(result) for result in seeds], digits)
 
 
 # ---------------------------------------------------------------------------------------------------- tables
 
 
 def table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(head) + " |"
-    yield "|---" * len(head) + "|"
-    yield from ("| " + " | ".join(row) + " |" for row in rows)
-    yield ""
+    if rows:
+        yield "| " + " | ".join(head) + " |"
+        yield "|---" * len(head) + "|"
+        yield from ("| " + " | ".join(row) + " |" for row in rows)
+        yield ""
 
 
-def by_rule(what: str, columns: dict[str, Seeds], values: tuple[Value, ...]) -> Iterator[str]:
-    """A row a rule, a column a cell: one value with its spread over seeds, or the means of several."""
+def claims(groups: Groups) -> Iterator[str]:
+    """Every target, what was measured, and whether it is met."""
     rows = []
-    for rule in RULES:
-        row = [rule]
-        for seeds in columns.values():
-            found = [[value(r["rules"][rule]) for r in seeds] for value in values if rule in seeds[0]["rules"]]
-            means = " / ".join(f"{np.mean(one):.2f}" for one in found)
-            row.append(spread(found[0]) if len(found) == 1 else means or "-")
-        rows.append(row)
-    counted = [f"{name} ({len(seeds)} seed{'s' * (len(seeds) > 1)})" for name, seeds in columns.items()]
-    yield from table([what, *counted], rows)
+    for said, least, group, value in AT_LEAST:
+        found = groups.get(group)
+        rows.append(
+            [said, f"≥ {least:g}", *judged([value(r) for r in found] if found else [], lambda m, x=least: m >= x)]
+        )
+    whole = {g: seeds for g, seeds in groups.items() if g.pairs is None}
+    behind = {g: mean(s, plain(POSTERIOR)) - mean(s, plain("length")) for g, s in whole.items() if g.rate}
+    if behind:
+        least = min(behind, key=lambda g: behind[g])
+        verdict = "met" if behind[least] >= 0 else "**missed**"
+        rows.append(
+            ["AUROC less that of length, where it is least", "≥ 0", f"{behind[least]:.2f} ({least.title})", verdict]
+        )
+    random = {g: mean(s, calibration_error) for g, s in whole.items() if g.flips == "uniform" and g.rate == 0.2}
+    if random:
+        most = max(random, key=lambda g: random[g])
+        verdict = "met" if random[most] <= 0.04 else "**missed**"
+        said = "calibration error, 20% at random, where it is largest"
+        rows.append([said, "≤ 0.04", f"{random[most]:.3f} ({most.title})", verdict])
+    rows += [*noise_claims(groups), *gap_claims(groups)]
+    yield from table(["claim", "target", "measured", "verdict"], rows)
 
 
-def differences(columns: dict[str, Seeds]) -> Iterator[str]:
-    """One rule's length-matched AUROC less another's, on the same draws of prompts, a seed after the other."""
-    names = list(next(iter(columns.values()))[0]["differences"])
+AT_LEAST: tuple[tuple[str, float, Group, Callable[[Result], float]], ...] = (
+    ("length-matched AUROC, first 115 prompts", 0.80, MAIN[0], of_rule(POSTERIOR)),
+    ("length-matched AUROC, all judged pairs", 0.82, MAIN[1], of_rule(POSTERIOR)),
+    ("length-matched AUROC, held-out prompts", 0.80, MAIN[4], of_rule(POSTERIOR)),
+    ("length-matched AUROC, writers known", 0.85, Group("all", "uniform", 0.2, None, True), of_rule(POSTERIOR)),
+    ("length-matched AUROC, HH, all pairs", 0.67, MAIN[3], of_rule(POSTERIOR)),
+    ("length-matched AUROC, longer wins", 0.76, MAIN[2], of_rule(POSTERIOR)),
+    ("length-matched AUROC, 40% flipped", 0.72, Group("all", "uniform", 0.4), of_rule(POSTERIOR)),
+    ("first 5% really flipped, first 115 prompts", 0.80, MAIN[0], first),
+    ("first 5% really flipped, all judged pairs", 0.80, MAIN[1], first),
+)
+
+
+def judged(values: list[float], meets: Callable[[float], bool]) -> list[str]:
+    """What was measured, and the verdict on its mean."""
+    if not values:
+        return ["-", "not run"]
+    return [spread(values), "met" if meets(float(np.mean(values))) else "**missed**"]
+
+
+def noise_claims(groups: Groups) -> Iterator[list[str]]:
+    """The noise rate on all judged pairs: how far its increment is off at most, and how often its interval holds."""
+    none = groups.get(Group("all", "none", 0.0))
+    if not none:
+        return
+    at = {g.rate: s for g, s in groups.items() if g == Group("all", "uniform", g.rate)}
+    off = {f: max(abs(i - flipped(r)) for i, r in zip(increments(s, none), s, strict=True)) for f, s in at.items()}
+    for said, most, values in (
+        ("noise rate, increment off by at most, up to 30%", UP_TO_30, [v for f, v in off.items() if f <= 0.3]),
+        ("noise rate, increment off by at most, at 40%", AT_40, [v for f, v in off.items() if f > 0.3]),
+    ):
+        if values:
+            yield [said, f"≤ {most:g}", f"{max(values):.3f}", "met" if max(values) <= most else "**missed**"]
+    all_ = [*none, *(result for seeds in at.values() for result in seeds)]
+    held = sum(map(covers, all_))
+    verdict = "met" if held / len(all_) >= COVERED else "**missed**"
+    yield ["noise rate, intervals that hold the truth", "≥ 13 of 15", f"{held} of {len(all_)}", verdict]
+
+
+def gap_claims(groups: Groups) -> Iterator[list[str]]:
+    """Exaggeration of the filter's default on all judged pairs."""
+    for flips, share, most in (("uniform", 0.2, 1.15), ("none", 0.0, 1.10)):
+        seeds = groups.get(Group("all", flips, share))
+        if seeds:
+            feature, ratio = worst_gap(seeds, "high-q 0.95")
+            said = (
+                f"largest exaggeration of a gap by the default cut, {f'{share:.0%} flipped' if share else 'no flips'}"
+            )
+            yield [said, f"≤ {most:g}", f"{ratio:.2f} ({feature})", "met" if ratio <= most else "**missed**"]
+
+
+def headline(groups: Groups) -> Iterator[str]:
+    """The posterior, a row a group."""
     rows = [
-        [name, *("; ".join(interval(r["differences"].get(name)) for r in seeds) for seeds in columns.values())]
-        for name in names
+        [
+            f"{group.title} ({len(seeds)})",
+            over(seeds, of_rule(POSTERIOR)) if group.rate else "-",
+            over(seeds, plain(POSTERIOR)) if group.rate else "-",
+            over(seeds, plain("length")) if group.rate else "-",
+            over(seeds, first) if group.rate else "-",
+            over(seeds, calibration_error, 3),
+        ]
+        for group, seeds in groups.items()
+        if group.pairs is None
     ]
-    yield from table(["Length-matched AUROC, one less the other, seed by seed", *columns], rows)
+    head = ["posterior (seeds)", "length-matched AUROC", "AUROC, all pairs", "AUROC of length", "first 5% flipped"]
+    yield from table([*head, "calibration error"], rows)
 
 
-def estimates(columns: dict[str, Seeds]) -> Iterator[str]:
-    """What is estimated without the truth, beside it, a row a seed."""
-    head = ["cell", "processor minutes: reference, proxies", "estimated noise rate", "flipped", "calibration error"]
-    for rule in ("irm", "fuse"):
-        head += [f"{rule}, first 5%: precision by canaries", "truth", "recall by canaries", "truth"]
+def rules(groups: Groups) -> Iterator[str]:
+    """Length-matched AUROC of every rule, and of each source of evidence alone, a column a main data set."""
+    columns = {group: groups[group] for group in MAIN if group in groups}
+    if not columns:
+        return
+    names = list(dict.fromkeys(name for seeds in columns.values() for name in seeds[0]["rules"]))
+    sources = list(dict.fromkeys(name for seeds in columns.values() for name in seeds[0]["sources"]))
+    rows = [
+        [said, *(over_those(seeds, where, name) for seeds in columns.values())]
+        for where, said, name in (
+            *(("rules", name, name) for name in names),
+            *(("sources", f"evidence of {name} alone", name) for name in sources),
+        )
+    ]
+    yield from table(["length-matched AUROC", *(group.title for group in columns)], rows)
+
+
+def over_those(seeds: Seeds, where: str, name: str) -> str:
+    return spread([matched(result[where][name]) for result in seeds if name in result[where]])
+
+
+def differences(groups: Groups) -> Iterator[str]:
+    """Length-matched AUROC less that of other rules, on the same draws of prompts."""
+    others = ("irm", "length", "rmo")
+    rows = [
+        [group.title, *(less(seeds, other) for other in others)]
+        for group, seeds in groups.items()
+        if group.rate and group.pairs is None
+    ]
+    yield from table(["posterior less", *others], rows)
+
+
+def less(seeds: Seeds, other: str) -> str:
+    """The mean difference, and in how many seeds its 95% interval is above 0."""
+    found = [result["differences"][other] for result in seeds]
+    above = sum(one["low"] > 0 for one in found)
+    return f"{np.mean([one['value'] for one in found]):.2f} (above 0 in {above} of {len(found)})"
+
+
+def noise_rates(groups: Groups) -> Iterator[str]:
+    """The estimated noise rate beside the true one, where there is an estimate without flips to compare with."""
     rows = []
-    for name, seeds in columns.items():
-        for result in seeds:
-            minutes = ", ".join(f"{stage['processor']:.0f}" for stage in result["minutes"].values())
-            e = result["estimates"]
-            row = [f"{name}, seed {result['cell']['seed']}", minutes, interval(e["noise_rate"])]
-            row += [number(e["flipped"]), number(e["calibration_error"])]
-            for rule in ("irm", "fuse"):
-                of = e["rules"].get(rule)
-                for what in ("precision", "recall"):
-                    row += [interval(of["canaries"][what]), number(of[f"true_{what}"])] if of else ["-", "-"]
-            issues = result["rules"]["cleanlab"]["issues"]
-            rows.append([*row, f"{issues['flagged']}: {issues['precision']:.2f}"])
-    yield from table([*head, "cleanlab calls issues: precision"], rows)
-
-
-def folds(results: dict[Cell, Result]) -> Iterator[str]:
-    """Probes of other numbers of folds, in-sample, and more flips; the first seed."""
-    rows = []
-    for cell, result in sorted(results.items(), key=lambda item: (item[0].rate, -item[0].folds)):
-        if cell.seed == 0:
-            of = [result["rules"].get(rule) for rule in ("irm", "fuse")]
-            in_all = [None if rule is None else rule["all"]["auroc"]["value"] for rule in of]
-            name = "in-sample" if cell.folds == 1 else f"{cell.folds} folds"
-            row = [f"{name}, {cell.rate:.0%} flipped"]
-            row += [interval(None if rule is None else rule["clear"]["matched_auroc"]) for rule in of]
-            rows.append([*row, *map(number, in_all)])
-    head = ["probe, judged, at random, seed 0", "irm, length-matched AUROC, clear", "fuse", "irm, AUROC, all", "fuse"]
+    for group, seeds in groups.items():
+        none = groups.get(Group(group.data, "none", 0.0))
+        if none is None or group.flips not in ("uniform", "none") or group.pairs or group.generators:
+            continue
+        found = increments(seeds, none)
+        off = max(abs(i - flipped(result)) for i, result in zip(found, seeds, strict=True))
+        held = f"{sum(map(covers, seeds))} of {len(seeds)}"
+        by = (spread(found), f"{off:.2f}") if group.rate else ("-", "-")
+        rows.append([group.title, f"{mean(seeds, flipped):.2f}", over(seeds, rate), *by, held])
+    head = ["noise rate", "flipped", "estimated", "increment", "off by at most", "interval holds the truth"]
     yield from table(head, rows)
 
 
-def steps(results: dict[Cell, Result]) -> Iterator[str]:
-    """irm at each checkpoint of proxies that were trained for several epochs."""
-    rows = [
-        [
-            "in-sample" if cell.folds == 1 else f"held out, {cell.folds} folds",
-            f"{epoch} ({name})",
-            interval(of["clear"]["matched_auroc"]),
-            interval(of["all"]["auroc"]),
-        ]
-        for cell, result in results.items()
-        for epoch, (name, of) in enumerate(result["irm_by_step"].items(), start=1)
+def reasons(groups: Groups) -> Iterator[str]:
+    """The default cut beside what swapped copies promise of it: random flips, then flips with a reason."""
+    rows = []
+    for group, seeds in groups.items():
+        if not group.rate or group.pairs or group.generators:
+            continue
+        of = [result["estimates"]["rules"][POSTERIOR] for result in seeds]
+        row = [group.title]
+        for what in ("precision", "recall"):
+            row.append(spread([one[f"true_{what}"] for one in of]))
+            row.append(spread([one["canaries"][what]["value"] for one in of]))
+        rows.append([*row, over(seeds, rate)])
+    head = [
+        "first 5%",
+        "flipped among them",
+        "promised",
+        "share of all flips found",
+        "promised",
+        "estimated noise rate",
     ]
-    yield from table(["trained proxies", "epoch", "irm, length-matched AUROC, clear", "irm, AUROC, all"], rows)
+    yield from table(head, rows)
 
 
-def near_ties(columns: dict[str, Seeds]) -> Iterator[str]:
-    """How well the size of each margin tells the judge's near-ties from other pairs."""
-    kinds = ("reward", "logp", "mean_logp")
+def learning_curve(groups: Groups) -> Iterator[str]:
+    """Length-matched AUROC by number of pairs, with and without a model; 20% flipped at random."""
+    rows = []
+    for data in ("all", "hh"):
+        of = {g: s for g, s in groups.items() if g == Group(data, "uniform", 0.2, g.pairs)}
+        for group in sorted(of, key=lambda g: g.pairs or float("inf")):
+            seeds = of[group]
+            n = round(mean(seeds, lambda result: result["rules"][POSTERIOR]["all"]["pairs"]))
+            rows.append(
+                [
+                    DATA.get(data, "HH"),
+                    f"{n:,}",
+                    over(seeds, of_rule(POSTERIOR)),
+                    over(seeds, lambda result: result["without_model"]["matched_auroc"]["value"]),
+                    over(seeds, first),
+                    over(seeds, lambda result: result["without_model"]["first"]),
+                ]
+            )
+    head = ["20% at random", "pairs", "length-matched AUROC", "without a model", "first 5% flipped", "without a model"]
+    yield from table(head, rows)
+
+
+def exaggeration(groups: Groups) -> Iterator[str]:
+    """The largest gap of a style feature over its gap under the true labels, by what is done to noisy pairs."""
     rows = [
-        [name, *(spread([r["near_ties_auroc"][kind] for r in seeds]) for kind in kinds)]
-        for name, seeds in columns.items()
-        if seeds[0]["near_ties_auroc"]
+        [group.title, *(f"{ratio:.2f} ({name})" for name, ratio in (worst_gap(seeds, way) for way in WAYS))]
+        for group, seeds in groups.items()
+        if group.pairs is None and not group.generators and seeds[0]["gaps"]
     ]
-    yield from table(["AUROC of near-ties by size of margin", *kinds], rows)
+    yield from table(["largest gap over the true one", *WAYS], rows)
