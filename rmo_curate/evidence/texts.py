@@ -44,8 +44,7 @@ def _is(expression: pl.Expr) -> pl.Expr:
 
 _text, _lower = pl.col("text"), pl.col("text").str.to_lowercase()
 _words, _asked = pl.col("words"), pl.col("asked")  # distinct words of the answer and of its prompt
-_all_words = _text.str.count_matches(WORD)
-_shared = _words.list.set_intersection(_asked).list.len()
+_all_words, _shared = pl.col("all words"), pl.col("shared")  # their numbers: of all, and of those of the prompt, too
 
 # name -> what it is of an answer. A feature says what a reader can check in the text.
 STYLE: dict[str, pl.Expr] = {
@@ -102,20 +101,25 @@ def _content(name: str) -> pl.Expr:
 def _read(block: pl.DataFrame) -> tuple[np.ndarray, ...]:
     prompt = _hash(block["prompt"])
     chosen, rejected = (_hash(block[side]) ^ prompt for side in ("chosen", "rejected"))
-    asked = block.select(_distinct_words("prompt"))["prompt"]
+    asked = block.select(_words_of("prompt").list.unique())["prompt"]
     difference = style(block["chosen"], asked) - style(block["rejected"], asked)
     return prompt, chosen, rejected, difference
 
 
 def style(texts: pl.Series, asked: pl.Series) -> np.ndarray:
     """The features `STYLE` of every answer: float32 [answers, features]. asked: the distinct words of each prompt."""
-    frame = pl.DataFrame({"text": texts, "asked": asked}).with_columns(_distinct_words("text").alias("words"))
+    frame = (
+        pl.DataFrame({"text": texts, "asked": asked})
+        .with_columns(_words_of("text").alias("words"))
+        .with_columns(_words.list.len().alias("all words"), _words.list.unique().alias("words"))
+        .with_columns(_words.list.set_intersection(_asked).list.len().alias("shared"))
+    )
     values = frame.select(value.cast(pl.Float32).alias(name) for name, value in STYLE.items())
     return values.to_numpy()
 
 
-def _distinct_words(name: str) -> pl.Expr:
-    return pl.col(name).str.to_lowercase().str.extract_all(WORD).list.unique()
+def _words_of(name: str) -> pl.Expr:
+    return pl.col(name).str.to_lowercase().str.extract_all(WORD)
 
 
 def _hash(texts: pl.Series) -> np.ndarray:
