@@ -12,7 +12,7 @@ from rmo_train.errors import ProcessingError, UserError
 
 D_0 = [1.0, 2.0, -1.0, 3.0, -2.0, 0.0, 1.0, -4.0, 2.0, 1.0, 0.0]
 D_T = [9.0, 8.0, -5.0, 1.0, -3.0, 0.5, 6.0, -1.0, 9.0, 5.0, 0.0]
-CUT = FilterSettings(low_q=0.25, high_q=0.8, hard=True)  # see test_filtering: keeps p0 p1 p6 p7 p9
+CUT = FilterSettings(rule="irm", low_q=0.25, high_q=0.8, hard=True)  # see test_filtering: keeps p0 p1 p6 p7 p9
 KEPT = ["p0", "p1", "p6", "p7", "p9"]
 
 
@@ -88,7 +88,7 @@ def test_the_manifest_says_how_they_were_made(run, tmp_path):
     assert manifest["reference"] == source["reference"] and manifest["max_length"] == 1024
     assert (manifest["end"], manifest["held_out"]) == ("oof-16", True)
     assert manifest["noise_sd"] == {"base": 0.01, "oof-16": 0.01}
-    assert manifest["settings"] == {**CUT.model_dump(mode="json"), "rule": "irm"}  # what `auto` means here
+    assert manifest["settings"] == CUT.model_dump(mode="json")
     assert manifest["thresholds"]["tau"] == 2.25
     assert set(manifest["key"]) == {"run", *FilterSettings.model_fields}
 
