@@ -76,7 +76,9 @@ def test_a_dropped_pair_tells_the_first_reason_that_holds():
     # p0 is too long and a duplicate; p1 a duplicate, noisy and ambiguous; p2 noisy and ambiguous; p3 ambiguous.
     base, end = np.zeros(5), np.array([np.nan, -4.0, -3.0, -1.0, 9.0])
     too_long, duplicate = np.arange(5) < 1, np.arange(5) < 2
-    cuts = FilterSettings(rule="irm", low_q=1, high_q=0.5, hard=True)  # floor(0.5 * 4) = 2 noisy; all but the clearest ambiguous
+    cuts = FilterSettings(
+        rule="irm", low_q=1, high_q=0.5, hard=True
+    )  # floor(0.5 * 4) = 2 noisy; all but the clearest ambiguous
     decisions = decide_scored(
         pa.array(["p0", "p1", "p2", "p3", "p4"]), too_long, duplicate, *scores_of(base, end), cuts
     )
@@ -193,7 +195,9 @@ def test_without_a_proxy_an_ambiguity_cut_needs_the_bases_own_margin(make_run):
     assert reasons(cut) == {"p0": "ambiguous"}
 
 
-@pytest.mark.parametrize("given", [{"rule": "irm"}, {"rule": "rmo-ln"}, {"preset": "paper"}, {"preset": "authors-code"}], ids=str)
+@pytest.mark.parametrize(
+    "given", [{"rule": "irm"}, {"rule": "rmo-ln"}, {"preset": "paper"}, {"preset": "authors-code"}], ids=str
+)
 def test_a_rule_on_a_run_without_a_proxy_names_the_command(make_run, given):
     run = open_run(make_run({"base": [1.0, 2.0]}))
     with pytest.raises(UserError, match=r"rmo-curate proxy"):
