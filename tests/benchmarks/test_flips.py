@@ -53,7 +53,7 @@ def test_a_reason_flips_only_what_goes_against_it_and_as_many_as_asked():
 
 
 def test_a_flipped_record_has_its_answers_exchanged_and_all_else_as_it_was(tmp_path):
-    data = rows(3) + [{"id": "é", "chosen": "ü", "rejected": "o"}]
+    data = [*rows(3), {"id": "é", "chosen": "ü", "rejected": "o"}]
     path = write_flipped(data, np.array([False, True, False, True]), tmp_path / "new" / "a.jsonl")
     found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert found[0] == data[0] and found[2] == data[2]
