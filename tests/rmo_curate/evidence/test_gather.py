@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rmo_curate.evidence.gather import of_texts, with_posterior
+from rmo_curate.evidence.gather import of_proxy, of_texts, with_posterior
 from rmo_curate.evidence.posterior import Posterior
+from rmo_curate.margins import reward
 from rmo_curate.runs import open_run
 from rmo_train.errors import UserError
 from tests.command_line import curate
@@ -69,6 +70,17 @@ def test_a_probes_margins_are_the_states(full_run, tmp_path):
     run = shutil.copytree(full_run, tmp_path / "run")
     assert curate("probe", run, "--folds", 4).code == 0
     assert posterior_of(run).sources[:3] == ("reference", "oof-2", "states")
+
+
+def test_a_probes_margin_is_the_log_odds_that_it_was_fitted_to(full_run, tmp_path):
+    run = shutil.copytree(full_run, tmp_path / "run")
+    assert curate("probe", run, "--folds", 4).code == 0
+    opened = open_run(run)
+    trajectory = opened.trajectory("oof-probe")
+    scores = opened.scores(trajectory)
+    source = of_proxy(scores, trajectory.checkpoints[-1])
+    assert source.name == "states" and source.learned
+    np.testing.assert_allclose(source.columns[:, 0], 0.1 * reward(scores))  # D_T - D_0 is log-odds over beta
 
 
 @pytest.mark.parametrize("names", [("chosen_model", "rejected_model"), ("generator_chosen", "generator_rejected")])

@@ -37,8 +37,11 @@ def test_a_comparison_that_was_never_made_follows_from_others():
 def test_unknown_generators_have_the_strength_0():
     chosen, rejected = contests()
     chosen[:3], rejected[:3] = ["", "strong", ""], ["strong", "", ""]
-    found = strengths(chosen, rejected, np.where(np.arange(400) < 3, 0, FOLDS)).margin
+    rejected[200:] = ""  # they lose often, and stay at 0
+    fit = strengths(chosen, rejected, np.where(np.arange(400) < 3, 0, FOLDS))
+    found = fit.margin
     assert found[0] == -found[1] < 0 and found[2] == 0
+    assert not fit.weights[:, 0].any() and fit.weights[:, 1:].all()  # "" is the first name
     assert not strengths(np.full(9, ""), np.full(9, ""), np.arange(9) % 3).margin.any()
 
 

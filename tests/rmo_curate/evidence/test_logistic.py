@@ -21,7 +21,7 @@ def drawn(n: int, width: int, seed: int = 0, flipped: float = 0.2) -> np.ndarray
 
 
 def test_the_optimum_of_one_feature_by_hand():
-    # Three of 4 pairs are labelled as x = 1 and one the other way: the loss is 3 log(1 + e^-w) + log(1 + e^w) + r w^2 / 2,
+    # Three of 4 pairs are labelled as x = 1 and one the other way: loss 3 log(1 + e^-w) + log(1 + e^w) + r w^2 / 2,
     # whose slope is -3 s(-w) + s(w) + r w. At w = log 2: s(w) = 2/3, s(-w) = 1/3, so r log 2 = 1 - 2/3.
     x = np.array([[1.0], [1.0], [-1.0], [1.0]])
     assert fit(x, (1 / 3) / np.log(2))[0] == pytest.approx(np.log(2), rel=1e-5)
