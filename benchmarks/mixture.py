@@ -2,7 +2,7 @@
 
 Exchanging a pair's answers negates its margin, so under flips at random the wrong pairs are the mirror image of the
 right ones (PerpCorrect, Kong et al. 2024, fits the same mixture to a histogram). Real margins have heavier tails than
-normals, so the share of wrong labels is estimated otherwise: see `rmo_curate.noise_rate`.
+normals, so the share of wrong labels is estimated otherwise: see `rmo_curate.evidence.label_noise`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +14,12 @@ from rmo_curate.evidence.answers import Comparisons
 from rmo_curate.evidence.generators import strengths
 from rmo_curate.evidence.posterior import Posterior, Source, folds_of, weigh
 from rmo_curate.evidence.style import Style
-from rmo_curate.evidence.texts import Texts, read_texts
 from rmo_curate.probe import BETA
 from rmo_curate.runs import Checkpoint, Run, Scores, Trajectory
 from rmo_curate.slices import Generators, generators_of
+
+if TYPE_CHECKING:
+    from rmo_curate.evidence.texts import Texts
 
 # Names of the sources; a trained proxy's is its checkpoint's.
 REFERENCE, STATES, STYLE_SOURCE, GENERATORS = "reference", "states", "style", "generators"
@@ -28,6 +31,8 @@ def with_posterior(run: Run, scores: Scores, generator: str | None = None) -> Sc
 
     generator: the name that two columns of the data share, see `rmo_curate.slices.generators_of`.
     """
+    from rmo_curate.evidence.texts import read_texts
+
     texts = read_texts(run.pair_parts(("prompt", "chosen", "rejected")))
     posterior = of_scores(run, scores, texts, generators_of(run, generator))
     return replace(scores, posterior=posterior, groups=texts.prompt)
@@ -48,6 +53,8 @@ def of_scores(run: Run, scores: Scores, texts: Texts, generators: Generators | N
 
 def of_texts(tables: Iterable[pa.Table], generators: Generators | None = None) -> Posterior:
     """The posterior of pairs that no model has seen. tables: with the columns prompt, chosen and rejected."""
+    from rmo_curate.evidence.texts import read_texts
+
     return together([], read_texts(tables), generators, ["no model"])
 
 

@@ -12,7 +12,6 @@ from rmo_curate.evidence.gather import GENERATORS, REFERENCE, STATES, STYLE_SOUR
 from rmo_curate.evidence.logistic import sigmoid
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.style import Gap
-from rmo_curate.evidence.texts import STYLE
 
 RANDOM_FLIPS = (
     "these estimates hold for labels that are wrong at random; labels that are wrong for a reason, as a judge who "
@@ -69,6 +68,8 @@ def _other_comparisons(posterior: Posterior, pair: int) -> str:
 
 def _style(posterior: Posterior, pair: int) -> str:
     """How often such a style wins, and the features that weigh most on that side."""
+    from rmo_curate.evidence.texts import STYLE
+
     by_feature = posterior.style.by_feature(np.array([pair]))[0]
     total = float(by_feature.sum())
     wins = float(sigmoid(np.array(total)))

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rmo_curate.evidence import logistic
-from rmo_curate.evidence.texts import STYLE
 
 RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0)  # of weights of features of unit size over the root of their number
 LEAST_GAP = 0.15  # sd by which chosen and rejected answers differ at least where a gap is worth a figure
@@ -75,6 +74,8 @@ def gaps(
     difference: of the features [n, features], chosen less rejected. effect: what a kept pair counts [n], negative where
     its answers are exchanged, in part where its label is believed in part; default 1.
     """
+    from rmo_curate.evidence.texts import STYLE
+
     counted = np.where(kept, 1.0 if effect is None else effect, 0.0)
     size = np.sqrt(np.mean(np.square(difference, dtype=np.float64), axis=0))
     before = difference.mean(axis=0, dtype=np.float64)

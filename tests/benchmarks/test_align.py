@@ -166,6 +166,8 @@ def ran(tiny_model_folder, tmp_path_factory) -> Experiment:
     folder = tmp_path_factory.mktemp("align")
     plan = yaml.safe_load((Path(align.__file__).parent / "plan.yaml").read_text(encoding="utf-8"))["align"]
     plan["new_tokens"] = 8
+    # The tiny model knows so little that no label is more likely wrong than right: flip where the probe disagrees.
+    plan["arms"]["flip"]["filter"] |= {"rule": "irm", "noise_rate": "0.4"}
     cells = plan["sizes"]["tiny"]["cells"]
     cells.append({"data": "judged", "loss": "dpo", "arms": ["plain", "flip"], "flips": ["uniform 0.4"], "seeds": [1]})
     files = {name: Path("data/demo") / f"{name}.jsonl" for name in ("train", "heldout")}

@@ -1,18 +1,17 @@
-"""Canaries and the noise rate on simulated held-out scores whose truth is known."""
+"""Canaries on simulated held-out scores whose truth is known."""
 
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from rmo_curate.noise_rate import LabelNoise, Resampled, fit_noise
 
 from rmo_curate import canaries
 from rmo_curate.canaries import budget_of_precision, find, self_check, solved
+from rmo_curate.evidence.label_noise import Resampled
 from rmo_curate.margins import reward
 from rmo_curate.rules import RULES
 from rmo_curate.runs import Scores
-from rmo_train.errors import UserError
 
 PROMPTS, PER_PROMPT = 3000, 3
 
@@ -41,35 +40,10 @@ def test_the_equations_by_hand():
     assert np.isnan(solved(np.array(0.0), np.array(0.1), 0.2)[2])
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.2, 0.4])
-@pytest.mark.parametrize("tails", ["normal", "heavy"])
-def test_the_noise_rate_is_found_whatever_the_margins_tails(rate: float, tails: str):
-    rng = np.random.default_rng(4)
-    n = 60_000
-    size = np.abs(rng.normal(1.5, 1, n) if tails == "normal" else rng.standard_t(2, n))
-    right = rng.random(n) < 1 / (1 + np.exp(-2 * size))  # log-odds in proportion to the margin
-    wrong = rng.random(n) < rate
-    margin = np.where(right != wrong, size, -size)
-    found = fit_noise(margin)
-    assert found.rate == pytest.approx(rate, abs=0.02)
-    posterior = found.wrong(margin)
-    for low in (0.0, 0.1, 0.3, 0.6):
-        rows = (posterior >= low) & (posterior < low + 0.2)
-        if rows.sum() > 500:
-            assert wrong[rows].mean() == pytest.approx(posterior[rows].mean(), abs=0.08)
-
-
-def test_the_posterior_of_a_flip_by_hand():
-    # odds of a flip at x: (0.2 / 0.8) exp(-2 x)
-    expected = [0.2, 1 / (1 + 4 * np.exp(1)), 1 / (1 + 4 * np.exp(-1))]
-    np.testing.assert_allclose(LabelNoise(0.2, 2.0).wrong(np.array([0, 0.5, -0.5])), expected)
-    assert LabelNoise(0.0, 2.0).wrong(np.array([-9.0])) == pytest.approx(0, abs=1e-9)
-
-
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.3])
 def test_rate_recall_and_precision_are_those_of_the_truth(rate: float):
     scores, wrong = simulated(rate)
-    resampled = Resampled(scores, draws=60)
+    resampled = Resampled(reward(scores), np.arange(len(wrong)) // PER_PROMPT, draws=60)
     assert resampled.rate.low <= wrong.mean() <= resampled.rate.high
     assert resampled.rate.high - resampled.rate.low < 0.05
     rule = RULES["irm"]
@@ -103,11 +77,12 @@ def test_the_self_check_agrees_for_normal_margins_and_is_that_of_the_truth(rate:
     assert check.accuracy == pytest.approx((right_way_round > 0).mean(), abs=0.015)
 
 
-def test_scores_that_are_not_held_out_are_refused():
+def test_scores_are_held_out_where_no_scored_pair_was_trained_on():
     scores, _ = simulated(0.2)
-    held_out = scores.held_out.copy()
-    held_out[:7] = False
-    with pytest.raises(UserError, match=r"7 of 9,000 pairs were not scored held out"):
-        Resampled(replace(scores, held_out=held_out))
-    with pytest.raises(UserError, match="not scored held out"):
-        Resampled(replace(scores, held_out=np.full(len(held_out), None, dtype=object)))
+    assert canaries.held_out(scores)
+    for value in (False, None):
+        held_out = scores.held_out.copy()
+        held_out[7] = value
+        assert not canaries.held_out(replace(scores, held_out=held_out))
+    scores.chosen_logp[7] = np.nan  # without scores it does not count
+    assert canaries.held_out(replace(scores, held_out=held_out))

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rmo_curate.noise_rate import fit_noise
 
 from rmo_curate.decisions import Wishes, decide, decide_scored
+from rmo_curate.evidence.gather import with_posterior
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.reviews import SCHEMA
 from rmo_curate.runs import Checkpoint, Trajectory, open_run
 from rmo_train import tables
 from rmo_train.errors import UserError
 from tests.command_line import curate
+from tests.rmo_curate.evidence.made import OOF, posterior_of, weighed
 from tests.rmo_curate.test_canaries import simulated
 
 # As in test_filtering: with low_q 0.25, high_q 0.8 and a hard cut p2, p3 are noisy and p4, p5 ambiguous.
 D_0 = [1.0, 2.0, -1.0, 3.0, -2.0, 0.0, 1.0, -4.0, 2.0, 1.0, 0.0]
 D_T = [9.0, 8.0, -5.0, 1.0, -3.0, 0.5, 6.0, -1.0, 9.0, 5.0, 0.0]
-CUT = {"low_q": 0.25, "high_q": 0.8, "hard": True}
-FLAGS = ("--low-q", 0.25, "--high-q", 0.8, "--hard")
+CUT = {"rule": "irm", "low_q": 0.25, "high_q": 0.8, "hard": True}
+FLAGS = ("--rule", "irm", "--low-q", 0.25, "--high-q", 0.8, "--hard")
 
 
 @pytest.fixture
@@ -89,20 +91,12 @@ def test_weights_and_soft_labels_are_the_probability_of_a_right_label(folder, tm
     assert done.code == 0 and f"`{column}` is the probability that a pair's label is right" in done.out
     rows = kept_rows(tmp_path / "out")
     assert set(rows) == {f"p{i}" for i in range(10)}  # none but the one that is too long is dropped
-    chosen, rejected = (np.array([row[side] for row in plain_logps(folder)]) for side in (0, 1))
-    moved = (chosen[:, 1] - chosen[:, 0]) / 3 - (rejected[:, 1] - rejected[:, 0]) / 2  # per token
-    fold = np.arange(10) % 2
-    scaled = moved / np.where(fold == 0, *(1.4826 * np.median(np.abs(moved[fold == k])) for k in (0, 1)))
-    expected = 1 - fit_noise(scaled).wrong(scaled)
-    np.testing.assert_allclose([rows[f"p{i}"][column] for i in range(10)], expected)
+    run = open_run(folder)
+    posterior = with_posterior(run, run.scores(run.trajectory())).posterior
+    assert posterior is not None and np.ptp(posterior.right) > 0
+    np.testing.assert_allclose([rows[f"p{i}"][column] for i in range(10)], posterior.right[:10], rtol=1e-6)
     other = {"weight": "label_confidence", "label_confidence": "weight"}[column]
     assert {row[other] for row in rows.values()} == {1.0}
-
-
-def plain_logps(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    run = open_run(folder)
-    scores = run.scores(run.trajectory())
-    return list(zip(scores.chosen_logp[:10], scores.rejected_logp[:10], strict=True))
 
 
 # ---------------------------------------------------------------------------------------------------- slices
@@ -120,8 +114,8 @@ def test_a_protected_pair_is_not_flipped_and_not_weighed(folder):
     assert np.flatnonzero(flipped).tolist() == [3]
     scores, wrong = simulated(0.3)
     n = len(wrong)
-    end = Checkpoint("oof-9", "proxy", "oof", 9, 2, True, 0.01)
-    trajectory = Trajectory((Checkpoint("base", "base", None, None, None, None, 0.01), end), end)
+    scores = replace(scores, posterior=weighed(scores, scores.groups))
+    trajectory = Trajectory((Checkpoint("base", "base", None, None, None, None, 0.01), OOF), OOF)
     wishes = Wishes(np.arange(n) % 2 == 0, np.zeros(n, dtype=np.int8))
     no = np.zeros(n, dtype=bool)
     settings = FilterSettings(low_q=0, action="weight", protect=("source=math",))
@@ -207,7 +201,7 @@ def test_a_decisions_file_that_cannot_be_obeyed_is_refused(folder, tmp_path, con
 
 
 def test_a_given_noise_rate_is_the_share_that_may_go(folder):
-    decided = decide(open_run(folder), FilterSettings(low_q=0, noise_rate="0.1"))
+    decided = decide(open_run(folder), FilterSettings(rule="irm", low_q=0, noise_rate="0.1"))
     assert reasons(decided) == {"p2": "noisy", "p10": "too_long"}
     assert any("--noise-rate 0.1" in line for line in decided.said)
     assert not any("--high-q" in line for line in decided.said)
@@ -234,11 +228,28 @@ def test_settings_that_contradict_each_other_are_refused(folder, tmp_path, flags
     assert not (tmp_path / "o").exists()
 
 
-def test_estimates_need_scores_that_are_held_out(make_run, tmp_path):
-    run = make_run({"base": D_0, "insample-16": D_T})
-    for flags in (("--noise-rate", "auto"), ("--precision", 0.8)):
-        outcome = curate("filter", run, "--out", tmp_path / "o", *flags)
-        assert outcome.refused("needs held-out scores", "rmo-curate probe")
+def test_an_estimate_reads_no_margins_that_are_not_held_out(make_run):
+    in_sample = open_run(make_run({"base": D_0, "insample-16": D_T}))
+    alone = open_run(make_run({"base": D_0}, name="alone"))
+    settings = FilterSettings(rule="posterior", low_q=0, noise_rate="auto")
+    found, expected = (decide(run, settings) for run in (in_sample, alone))
+    np.testing.assert_array_equal(found.suspicion, expected.suspicion)
+    assert found.thresholds == expected.thresholds
+    assert any("--noise-rate auto: " in line for line in found.said)
+
+
+@pytest.mark.parametrize("cut", [{"high_q": 0}, {"noise_rate": "0.4"}], ids=str)
+def test_a_pair_whose_evidence_supports_its_label_is_never_noisy(cut):
+    scores, wrong = simulated(0.2)
+    n = len(wrong)
+    x = np.where(np.arange(n) % 10 == 0, -3.0, 1.0)  # log-odds log 4 - 3 < 0 of one pair in ten, else log 4 + 1
+    scores = replace(scores, posterior=posterior_of(x, 0.2, 1.0))
+    trajectory = Trajectory((Checkpoint("base", "base", None, None, None, None, 0.01), OOF), OOF)
+    no = np.zeros(n, dtype=bool)
+    decided = decide_scored(scores.ids, no, no, scores, trajectory, FilterSettings(low_q=0, **cut))
+    assert decided.thresholds["noisy_budget"] > n // 10
+    np.testing.assert_array_equal(decided.reason == "noisy", x < 0)
+    assert (scores.posterior.right[decided.reason == "noisy"] < 0.5).all()
 
 
 # ---------------------------------------------------------------------------------------------------- other scores

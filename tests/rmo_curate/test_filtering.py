@@ -47,7 +47,7 @@ def decide_margins(base, end, **given):
 
 
 def test_a_filter_by_hand(hand):
-    decisions = decide(hand, FilterSettings(low_q=0.25, high_q=0.8, hard=True))
+    decisions = decide(hand, FilterSettings(rule="irm", low_q=0.25, high_q=0.8, hard=True))
     # irm suspicion: p2 4, p3 2, p4 1, the rest below 0; floor(0.2 * 10) = 2 of them go.
     # |reward|: 0.5 1 2 3 4 4 5 6 7 8; its 0.25 quantile is 2.25, so p5, p4 and p3 are below; p3 is noisy already.
     assert reasons(decisions) == {
@@ -76,7 +76,9 @@ def test_a_dropped_pair_tells_the_first_reason_that_holds():
     # p0 is too long and a duplicate; p1 a duplicate, noisy and ambiguous; p2 noisy and ambiguous; p3 ambiguous.
     base, end = np.zeros(5), np.array([np.nan, -4.0, -3.0, -1.0, 9.0])
     too_long, duplicate = np.arange(5) < 1, np.arange(5) < 2
-    cuts = FilterSettings(low_q=1, high_q=0.5, hard=True)  # floor(0.5 * 4) = 2 noisy; all but the clearest ambiguous
+    cuts = FilterSettings(
+        rule="irm", low_q=1, high_q=0.5, hard=True
+    )  # floor(0.5 * 4) = 2 noisy; all but the clearest ambiguous
     decisions = decide_scored(
         pa.array(["p0", "p1", "p2", "p3", "p4"]), too_long, duplicate, *scores_of(base, end), cuts
     )
@@ -96,8 +98,8 @@ def test_a_soft_cut_drops_where_the_draw_is_below_its_probability(hand):
 
 
 def test_high_q_1_drops_no_noisy_pair_and_high_q_0_every_suspect_one(hand):
-    assert decide(hand, FilterSettings(high_q=1, low_q=0)).counts["noisy"] == 0
-    every = decide(hand, FilterSettings(high_q=0, low_q=0))
+    assert decide(hand, FilterSettings(rule="irm", high_q=1, low_q=0)).counts["noisy"] == 0
+    every = decide(hand, FilterSettings(rule="irm", high_q=0, low_q=0))
     assert {i for i, r in reasons(every).items() if r == "noisy"} == {"p2", "p3", "p4"}
 
 
@@ -121,7 +123,7 @@ def test_the_authors_preset_is_their_scripts_two_sets():
 
 @given(
     st.lists(st.tuples(st.integers(-14, 14), st.integers(-14, 14)), min_size=2, max_size=30).filter(
-        lambda d: len({a - b for a, b in d}) > 1
+        lambda d: len({min(-a, a - b) for a, b in d}) > 1  # not all equally suspect
     )
 )
 def test_the_authors_preset_decides_as_their_script_does(differences):
@@ -143,6 +145,11 @@ def test_a_preset_excludes_the_flags_that_it_sets(preset, given):
     flag = "--" + next(iter(given)).replace("_", "-")
     with pytest.raises(UserError, match=rf"--preset {preset} sets .* together, and {flag} is given as well"):
         build(FilterSettings, "filter", {"preset": preset}, given)
+
+
+def test_the_rule_is_the_posterior_unless_given():
+    assert FilterSettings().rule == FilterSettings(rule="auto").rule == "posterior"
+    assert FilterSettings(rule="irm").rule == "irm" and not FilterSettings(rule="irm").weighs_evidence
 
 
 def test_low_q_is_0_with_rule_none_unless_given():
@@ -188,7 +195,9 @@ def test_without_a_proxy_an_ambiguity_cut_needs_the_bases_own_margin(make_run):
     assert reasons(cut) == {"p0": "ambiguous"}
 
 
-@pytest.mark.parametrize("given", [{}, {"rule": "rmo-ln"}, {"preset": "paper"}, {"preset": "authors-code"}], ids=str)
+@pytest.mark.parametrize(
+    "given", [{"rule": "irm"}, {"rule": "rmo-ln"}, {"preset": "paper"}, {"preset": "authors-code"}], ids=str
+)
 def test_a_rule_on_a_run_without_a_proxy_names_the_command(make_run, given):
     run = open_run(make_run({"base": [1.0, 2.0]}))
     with pytest.raises(UserError, match=r"rmo-curate proxy"):
@@ -198,7 +207,7 @@ def test_a_rule_on_a_run_without_a_proxy_names_the_command(make_run, given):
 def test_data_that_say_nothing_are_refused(make_run):
     same = open_run(make_run({"base": [1.0, 2.0, 3.0], "oof-16": [1.0, 2.0, 3.0]}))
     with pytest.raises(UserError, match="--rule irm: all 3 pairs get the same suspicion"):
-        decide(same, FilterSettings())
+        decide(same, FilterSettings(rule="irm"))
     with pytest.raises(UserError, match="every pair has the same reward margin"):
         decide(same, FilterSettings(rule="none", low_q=0.1))
     assert decide(same, FilterSettings(rule="none")).counts["kept"] == 3
@@ -210,7 +219,7 @@ def test_data_that_say_nothing_are_refused(make_run):
 def test_a_soft_cut_drops_about_low_q():
     rng = np.random.default_rng(0)
     base = rng.normal(size=20_000)
-    decisions = decide_margins(base, base + rng.normal(size=20_000), low_q=0.1, high_q=1)
+    decisions = decide_margins(base, base + rng.normal(size=20_000), rule="irm", low_q=0.1, high_q=1)
     # sd of the count is below sqrt(20000 * 0.1) = 45; four of them are 0.9%
     assert decisions.counts["ambiguous"] / 20_000 == pytest.approx(0.1, abs=0.009)
 
@@ -227,7 +236,7 @@ def test_decisions_do_not_depend_on_the_order_and_add_up(pairs, low_q, high_q, h
     too_long = np.zeros(len(base), dtype=bool)
     order = list(range(len(base)))
     random.shuffle(order)
-    settings = FilterSettings(low_q=low_q, high_q=high_q, hard=hard)
+    settings = FilterSettings(rule="irm", low_q=low_q, high_q=high_q, hard=hard)
 
     def run(picked):
         scores, trajectory = scores_of(base[picked], end[picked])
@@ -240,7 +249,8 @@ def test_decisions_do_not_depend_on_the_order_and_add_up(pairs, low_q, high_q, h
 
 
 def test_what_is_said_adds_up_and_warns(hand):
-    said = "\n".join(decide(hand, FilterSettings(low_q=0.25, high_q=0.8, hard=True)).said)
+    settings = FilterSettings(rule="irm", low_q=0.25, high_q=0.8, hard=True)
+    said = "\n".join(decide(hand, settings).said)
     assert "11 pairs = 5 kept + 2 noisy, 2 ambiguous, 1 too long, 1 duplicate" in said
     assert "T = oof-16 (2 folds), held out" in said
     assert "--high-q 0.8 finds at most 100%" in said and "tau = 2.25 nats" in said

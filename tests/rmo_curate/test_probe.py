@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rmo_curate.noise_rate import Resampled
-from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
 from rmo_curate import job, margins
 from rmo_curate.engines.transformers import TransformersEngine
+from rmo_curate.evidence.logistic import cross_fit
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.filtering import run_filter
 from rmo_curate.job import run_probe
-from rmo_curate.probe import RIDGE, ProbeSettings, cross_fitted, fit_reward
+from rmo_curate.probe import RIDGES, ProbeSettings, cross_fitted
 from rmo_curate.proxies import ProxySettings
 from rmo_curate.rules import RULES
 from rmo_curate.run_folder import run_status
@@ -59,40 +58,45 @@ def folds_of(n: int, folds: int) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------- the fit
 
 
-def test_the_reward_is_the_minimum_of_the_ridged_logistic_loss():
+def fitted(x: np.ndarray, folds: int):
+    """`cross_fitted` on a copy: it brings differences to unit size in place."""
+    return cross_fitted(x.copy(), folds_of(len(x), folds))
+
+
+def test_the_probe_is_a_logistic_regression_on_states_of_unit_size_over_the_root_of_their_number():
     x, _ = planted(200, 6)
     unit = np.sqrt((x.astype(np.float64) ** 2).mean(0)) * np.sqrt(6)
-
-    def loss(w):
-        return np.logaddexp(0, -(x / unit) @ w).sum() + RIDGE / 2 * w @ w
-
-    expected = minimize(loss, np.zeros(6), tol=1e-12).x / unit
-    np.testing.assert_allclose(fit_reward(x), expected, rtol=2e-3)
+    expected = cross_fit(x / unit, folds_of(200, 4), RIDGES)
+    found = fitted(x, 4)
+    assert found.ridge == expected.ridge
+    np.testing.assert_allclose(found.margin, expected.margin, rtol=1e-4, atol=1e-4)
 
 
 def test_a_planted_reward_finds_flipped_labels():
     x, wrong = planted()
     for folds in (10, 1):  # in-sample, too: few dimensions memorise little
-        assert roc_auc_score(wrong, -cross_fitted(x, folds_of(len(x), folds), folds)) > 0.9
+        assert roc_auc_score(wrong, -fitted(x, folds).margin) > 0.9
 
 
-def test_a_single_pair_teaches_its_own_direction():
-    x, _ = planted(200, 6)
-    assert x[0] @ fit_reward(x[:1]) > 0  # two pairs of two prompts: each fit sees one of them
+def test_the_more_labels_are_wrong_the_stronger_the_ridge():
+    ridges = [fitted(planted(flipped=rate)[0], 5).ridge for rate in (0.0, 0.2, 0.45)]
+    assert ridges == sorted(ridges) and ridges[0] < ridges[-1]
 
 
-def test_no_probe_hears_the_labels_of_the_fold_that_it_judges():
+def test_no_probe_hears_the_labels_of_the_fold_that_it_judges(monkeypatch):
+    monkeypatch.setattr("rmo_curate.probe.RIDGES", (3.0,))  # of several ridges, all labels choose one
     x, _ = planted(300)
     folds = folds_of(300, 3)
-    found = cross_fitted(x, folds, 3)
+    found = fitted(x, 3)
     swapped = np.where(folds == 1, -1, 1)[:, None].astype(np.float32)
-    np.testing.assert_array_equal(cross_fitted(x * swapped, folds, 3)[folds == 1], -found[folds == 1])
+    changed = fitted(x * swapped, 3)
+    np.testing.assert_array_equal(changed.margin[folds == 1], -found.margin[folds == 1])
 
 
 def test_states_of_another_size_change_nothing():
     x, _ = planted(300)
     powers = 2.0 ** np.random.default_rng(1).integers(-6, 6, x.shape[1])  # exact in float32
-    one, other = (cross_fitted(s.astype(np.float32), folds_of(300, 3), 3) for s in (x, x * powers))
+    one, other = (fitted(s.astype(np.float32), 3).margin for s in (x, x * powers))
     np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-4)
 
 
@@ -179,11 +183,12 @@ def test_margins_are_those_of_a_reward_on_the_states(probed):
     manifest = tables.read_manifest(probed / "states")
     states = read_states(probed, manifest, open_pairs(probed))
     assert manifest["width"] == states.shape[1] == 2 * 32  # two layers of the tiny model
-    expected = cross_fitted(states, found.fold, 10) / 0.1
-    np.testing.assert_allclose(margins.reward(found), expected, atol=1e-9)
+    expected = cross_fitted(states, found.fold)
+    np.testing.assert_allclose(margins.reward(found), expected.margin / 0.1, atol=1e-9)
+    assert tables.read_manifest(probed / "scores/oof-probe")["ridge"] == expected.ridge
     mean = (found.chosen_logp + found.rejected_logp) / 2
     np.testing.assert_allclose(mean[:, 1], mean[:, 0], rtol=1e-12)  # a tilt moves the answers of a pair apart
-    assert found.of_probe and np.isfinite(Resampled(run.with_groups(found, run.trajectory())).rate.value)
+    assert found.of_probe
 
 
 def test_states_are_read_with_the_rows_and_the_attention_that_were_asked_for(data, tiny_model_folder, tmp_path, probed):
@@ -208,13 +213,13 @@ def test_every_rule_reads_a_probe(probed):
     assert outcome.code == 0 and all(f"  {name} " in outcome.out for name in RULES if name not in ("none", "score"))
 
 
-def test_the_filter_takes_irm_for_a_probe_and_for_other_ends(probed, tmp_path, make_run):
+def test_the_filter_takes_the_posterior_for_a_probe_and_for_other_ends(probed, tmp_path, make_run):
     other = make_run({"base": [1.0, 2, 3, 4], "oof-16": [2.0, 1, 5, 9]})
     for folder, shards in ((probed, tmp_path / "of-probe"), (other, tmp_path / "of-other")):
         said = run_filter(folder, shards, FilterSettings(low_q=0.1, high_q=0.8))
-        assert any("--rule irm," in line for line in said)
+        assert any("--rule posterior," in line for line in said)
         manifest = tables.read_manifest(shards)
-        assert manifest["key"]["rule"] == "irm" and manifest["counts"]["pairs"] == len(manifest_rows(shards))
+        assert manifest["key"]["rule"] == "posterior" and manifest["counts"]["pairs"] == len(manifest_rows(shards))
 
 
 def manifest_rows(shards: Path) -> list[str]:

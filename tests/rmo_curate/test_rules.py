@@ -8,6 +8,7 @@ from rmo_curate import margins
 from rmo_curate.rules import RULES, check_proxy, get_rule, suspicion
 from rmo_curate.runs import Scores, Trajectory, open_run
 from rmo_train.errors import UserError
+from tests.rmo_curate.evidence.made import posterior_of
 
 
 def scores_of(chosen, rejected, chosen_tokens, rejected_tokens) -> Scores:
@@ -18,6 +19,7 @@ def scores_of(chosen, rejected, chosen_tokens, rejected_tokens) -> Scores:
     return Scores(
         names, logps[0], logps[1], *tokens, np.full(n, None),
         ids=pa.array([f"p{i}" for i in range(n)]), groups=np.arange(n), external=np.arange(n) - 1.5,
+        posterior=posterior_of(2.5 * np.arange(n) - 1, 0.2, 2.0),
     )  # fmt: skip
 
 
@@ -42,6 +44,7 @@ def test_margins_by_hand():
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
+        ("posterior", [2 - np.log(4), -3 - np.log(4)]),  # 20% wrong: log-odds log 4 + 2 x, x = -1 and 1.5
         ("irm", [4, -6]),
         ("irm-ln", [1.5, -4]),
         ("rmo", [2, -6]),  # min(2, 4); min(-3, -6)
@@ -63,6 +66,14 @@ def test_swapping_every_pair_negates_every_margin_and_irm(scores):
     for name in ("irm", "irm-ln", "length", "score"):
         s = RULES[name].suspicion(scores)
         np.testing.assert_allclose(RULES[name].suspicion_of_swapped(scores), -s, atol=1e-9, err_msg=name)
+
+
+@given(many)
+def test_a_swapped_pair_has_the_mirrored_evidence_and_the_same_prior(scores):
+    rule, prior = RULES["posterior"], scores.posterior.noise.prior
+    both = rule.suspicion_of_swapped(scores) + rule.suspicion(scores)
+    np.testing.assert_allclose(both, np.full(len(both), -2 * prior), atol=1e-12)
+    np.testing.assert_array_equal(rule.suspicion_of_swapped(scores), rule.suspicion(margins.swapped(scores)))
 
 
 def test_terms_of_length_change_sign_under_a_swap_and_are_of_unit_size():
@@ -90,9 +101,10 @@ def test_a_pair_without_scores_has_no_suspicion(scores):
 
 
 def test_the_rules_are_these_and_some_need_no_proxy():
-    assert list(RULES) == ["irm", "irm-ln", "rmo", "rmo-ln", "score", "length", "random", "none"]
+    assert list(RULES) == ["posterior", "irm", "irm-ln", "rmo", "rmo-ln", "score", "length", "random", "none"]
     assert all(rule.name == name for name, rule in RULES.items())
-    assert [name for name, rule in RULES.items() if not rule.needs_proxy] == ["score", "length", "random", "none"]
+    alone = [name for name, rule in RULES.items() if not rule.needs_proxy]
+    assert alone == ["posterior", "score", "length", "random", "none"]
 
 
 def test_an_unknown_rule_names_the_nearest():

@@ -12,7 +12,7 @@ from rmo_train.errors import ProcessingError, UserError
 
 D_0 = [1.0, 2.0, -1.0, 3.0, -2.0, 0.0, 1.0, -4.0, 2.0, 1.0, 0.0]
 D_T = [9.0, 8.0, -5.0, 1.0, -3.0, 0.5, 6.0, -1.0, 9.0, 5.0, 0.0]
-CUT = FilterSettings(low_q=0.25, high_q=0.8, hard=True)  # see test_filtering: keeps p0 p1 p6 p7 p9
+CUT = FilterSettings(rule="irm", low_q=0.25, high_q=0.8, hard=True)  # see test_filtering: keeps p0 p1 p6 p7 p9
 KEPT = ["p0", "p1", "p6", "p7", "p9"]
 
 
@@ -88,7 +88,7 @@ def test_the_manifest_says_how_they_were_made(run, tmp_path):
     assert manifest["reference"] == source["reference"] and manifest["max_length"] == 1024
     assert (manifest["end"], manifest["held_out"]) == ("oof-16", True)
     assert manifest["noise_sd"] == {"base": 0.01, "oof-16": 0.01}
-    assert manifest["settings"] == {**CUT.model_dump(mode="json"), "rule": "irm"}  # what `auto` means here
+    assert manifest["settings"] == CUT.model_dump(mode="json")
     assert manifest["thresholds"]["tau"] == 2.25
     assert set(manifest["key"]) == {"run", *FilterSettings.model_fields}
 
@@ -222,7 +222,7 @@ def test_a_dry_run_says_the_same_and_writes_nothing(run, tmp_path):
 def test_dropping_every_pair_is_refused(make_run, tmp_path):
     run = make_run({"base": [0.0] * 4, "oof-16": [-1.0, -2.0, -3.0, -4.0]})
     with pytest.raises(UserError, match=r"no pair is left.*4 noisy.*--high-q"):
-        run_filter(run, tmp_path / "out", FilterSettings(low_q=0, high_q=0))
+        run_filter(run, tmp_path / "out", FilterSettings(rule="irm", low_q=0, high_q=0))
     assert not (tmp_path / "out").exists()
 
 

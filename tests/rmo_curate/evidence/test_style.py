@@ -1,0 +1,96 @@
+"""Which styles win, and what a filter does to them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rmo_curate.evidence.style import LEAST_GAP, Style, gaps
+from rmo_curate.evidence.texts import STYLE
+
+NAMES = list(STYLE)
+
+
+def tasteful(n: int = 600, seed: int = 0) -> np.ndarray:
+    """Differences [n, features] of pairs whose judge likes bullets and dislikes "sorry", in features of unlike size."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, len(NAMES))) * np.geomspace(0.01, 100, len(NAMES))
+    unit = x / x.std(0)
+    liked = unit[:, NAMES.index("bullets")] - unit[:, NAMES.index("sorry")]
+    return (x * np.sign(liked + rng.logistic(size=n))[:, None]).astype(np.float32)
+
+
+def test_a_judges_taste_is_found_whatever_the_features_sizes():
+    x = tasteful()
+    found = Style.of(x, np.arange(600) % 5)
+    adds = found.by_feature()
+    top = np.argsort(-np.abs(adds).mean(0))[:2]
+    assert {NAMES[i] for i in top} == {"bullets", "sorry"}
+    assert (found.margin > 0).mean() > 0.65
+    np.testing.assert_allclose(adds.sum(1), found.margin, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(found.by_feature(np.array([3])), adds[3:4])
+
+
+def test_no_style_hears_the_labels_of_its_own_fold():
+    x, folds = tasteful(), np.arange(600) % 5
+    found = Style.of(x, folds)
+    swap = np.arange(600) == 11
+    other = Style.of(np.where(swap[:, None], -x, x), folds)
+    assert other.margin[11] == pytest.approx(-found.margin[11], abs=1e-9)
+
+
+def test_swapped_pairs_have_the_mirrored_style_and_rows_their_own():
+    found = Style.of(tasteful(), np.arange(600) % 5)
+    np.testing.assert_array_equal(found.swapped().margin, -found.margin)
+    np.testing.assert_array_equal(found.swapped().by_feature(), -found.by_feature())
+    rows = np.array([5, 2, 9])
+    np.testing.assert_array_equal(found.take(rows).margin, found.margin[rows])
+
+
+def test_an_unknown_style_says_nothing():
+    found = Style.unknown(tasteful(7))
+    assert not found.margin.any() and not found.by_feature().any()
+
+
+def differences(**features: list[float]) -> np.ndarray:
+    n = len(next(iter(features.values())))
+    x = np.zeros((n, len(NAMES)), dtype=np.float32)
+    for name, values in features.items():
+        x[:, NAMES.index(name)] = values
+    return x
+
+
+def test_gaps_by_hand():
+    # Length: root mean square 1; mean 1/2 of four, 1 of those kept. Bold: mean -1 of both, root mean square sqrt(3).
+    x = differences(length=[1, 1, 1, -1], bold=[-3, 1, -1, -1])
+    kept = np.array([True, True, False, False])
+    by_name = {gap.feature: gap for gap in gaps(x, kept)}
+    assert list(by_name) == ["bold", "length"]  # the largest first: 0.58 and 0.5
+    assert (by_name["length"].before, by_name["length"].after) == pytest.approx((0.5, 1.0))
+    assert by_name["length"].ratio == pytest.approx(2)
+    assert by_name["bold"].before == pytest.approx(-1 / np.sqrt(3)) and by_name["bold"].ratio == pytest.approx(1)
+
+
+def test_weights_count_in_part_and_exchanged_pairs_the_other_way_round():
+    x = differences(length=[1, 1, 1, -1])
+    all_ = np.ones(4, dtype=bool)
+    # Weights 1, 1, 1/2, 1/2: (1 + 1 + 1/2 - 1/2) / 3.
+    (weighed,) = gaps(x, all_, np.array([1, 1, 0.5, 0.5]))
+    assert weighed.after == pytest.approx(2 / 3)
+    # The last one flipped: all four have the longer answer chosen.
+    (flipped,) = gaps(x, all_, np.array([1, 1, 1, -1]))
+    assert flipped.after == pytest.approx(1)
+    # Soft labels p = 1, 1, 0.75, 0.25 count 2 p - 1: 1, 1, 0.5, -0.5, of 3 in all.
+    (soft,) = gaps(x, all_, 2 * np.array([1, 1, 0.75, 0.25]) - 1)
+    assert soft.after == pytest.approx((1 + 1 + 0.5 + 0.5) / 3)
+
+
+def test_only_gaps_worth_a_figure_are_told():
+    rng = np.random.default_rng(0)
+    x = differences(length=list(rng.normal(LEAST_GAP - 0.1, 1, 5000)), bold=list(rng.normal(LEAST_GAP + 0.1, 1, 5000)))
+    assert [gap.feature for gap in gaps(x, np.ones(5000, dtype=bool))] == ["bold"]
+
+
+def test_where_none_is_kept_there_is_no_gap():
+    (gap,) = gaps(differences(length=[1, 2]), np.zeros(2, dtype=bool))
+    assert gap.after == 0 and gap.ratio == 0
