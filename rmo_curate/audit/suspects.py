@@ -85,9 +85,7 @@ def ranking(suspicion: np.ndarray | None, points: np.ndarray, flagged: np.ndarra
     return order[(s > 0)[order] | flagged[order]]
 
 
-def reasons_to_look(
-    rewards: Sequence[float], population: np.ndarray, moved_by: str
-) -> tuple[str, ...]:
+def reasons_to_look(rewards: Sequence[float], population: np.ndarray, moved_by: str) -> tuple[str, ...]:
     """What a pair's trajectory says, in sentences: its reward margins, one per checkpoint, beside those of all pairs.
 
     `population` is the end's reward margin of every scored pair [n]; `moved_by` says what moved how,

@@ -1,4 +1,4 @@
-"""What to expect of the evidence at a number of pairs: said by the audit and the filter, from a measured learning curve."""
+"""What to expect of the evidence at a number of pairs: what the audit says of it, from a measured learning curve."""
 
 from __future__ import annotations
 

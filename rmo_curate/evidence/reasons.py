@@ -68,7 +68,9 @@ def _text(posterior: Posterior, source: str, log_odds: float, pair: int) -> str:
     if source == REFERENCE:
         return f"the reference's own log-probs {towards}"
     if source == GENERATORS:
-        return f"the model that wrote the {_side(log_odds)} answer usually writes the better one, by {abs(log_odds):.1f}"
+        return (
+            f"the model that wrote the {_side(log_odds)} answer usually writes the better one, by {abs(log_odds):.1f}"
+        )
     return f"{source}'s margins {towards}"
 
 
