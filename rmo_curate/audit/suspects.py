@@ -77,8 +77,8 @@ def clip(role: str, text: str, limit: int) -> Excerpt:
 
 
 def ranking(suspicion: np.ndarray | None, points: np.ndarray, flagged: np.ndarray) -> np.ndarray:
-    """Positions of the pairs to look at: those with a suspicion above zero (labels more likely wrong than right, where
-    it is the posterior's), most suspect first, then those with a finding; equal ones by points, then in the order of the data."""
+    """Positions of the pairs to look at: those with a suspicion above zero (by the posterior, labels more likely wrong
+    than right), most suspect first, then those with a finding; equal ones by points, then in the order of the data."""
     s = np.zeros(len(points)) if suspicion is None else np.where(np.isfinite(suspicion), suspicion, 0.0)
     s = np.maximum(s, 0.0)
     order = np.lexsort((np.arange(len(s)), -points, ~flagged, -s))

@@ -24,8 +24,8 @@ HELD_OUT = (
 
 SUSPECTS = "A suspect is a pair to look at: some are wrong labels, some are hard, some are matters of taste."
 LIKELIHOOD = (
-    "The percentage is P(label right), the probability that a pair's label is right given all evidence: below 50% it is "
-    "more likely wrong."
+    "The percentage is P(label right), the probability that a pair's label is right given all evidence: below 50%, the "
+    "label is more likely wrong."
 )
 BASE_MARGIN, END_MARGIN = "base log-prob", "end reward"  # the margins set against length
 
