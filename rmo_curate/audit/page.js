@@ -235,7 +235,8 @@
   function believed(pair) {
     const box = make("div", "believed");
     box.append(make("p", "", `P(label right) is ${percent(pair.q)}:`));
-    const rows = [...(pair.e || []), ["of all labels, so many are right", data.prior]];
+    const right = percent(1 / (1 + Math.exp(-data.prior)));
+    const rows = [...(pair.e || []), [`${right} of all labels are right, by the estimated noise rate`, data.prior]];
     const table = make("table");
     table.setAttribute("aria-label", "Log-odds of a right label");
     const head = table.createTHead().insertRow();

@@ -24,7 +24,7 @@ from rmo_curate.audit.collect import Audit, Report
 from rmo_curate.audit.explained import explained
 from rmo_curate.audit.listing import embedded, listing
 from rmo_curate.audit.numerals import magnitude, number, percent, signed
-from rmo_curate.evidence.reasons import RANDOM_FLIPS
+from rmo_curate.evidence.reasons import RANDOM_FLIPS, in_words
 from rmo_train.settings import flag_of
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def render(audit: Audit, characters: int) -> str:
         listed=len(data["pairs"]),
         explained=explained(),
         random_flips=RANDOM_FLIPS,
+        sources=listed_in_words([in_words(s) for s in report.evidence.sources]) if report.evidence else "",
         charts={name: Markup(svg) for name, svg in charts(report).items()},
     )
 
@@ -76,6 +77,11 @@ def render(audit: Audit, characters: int) -> str:
 def sha256(text: str) -> str:
     """As a Content-Security-Policy names an inline element by its content."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def listed_in_words(parts: list[str]) -> str:
+    """a, b and c."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def value(setting: Any) -> str:

@@ -109,6 +109,18 @@ def _side(log_odds: float) -> str:
     return "chosen" if log_odds > 0 else "rejected"
 
 
+def in_words(source: str) -> str:
+    """What a source of evidence is called in a sentence."""
+    names = {
+        ANSWERS: "the same answers' other comparisons",
+        STYLE_SOURCE: "the answers' style",
+        STATES: "the model's hidden states",
+        REFERENCE: "the reference's log-probs",
+        GENERATORS: "the models that wrote the answers",
+    }
+    return names.get(source, f"the margins of {source}")
+
+
 def evidence_line(sources: Sequence[str], missing: Sequence[str]) -> str:
     """Which evidence there is, and what is left out, in a line."""
     left_out = f"; left out: {'; '.join(missing)}" if missing else ""
