@@ -96,7 +96,7 @@ def pair_row(found: Suspect, own_id: str, sides: list[Any], parts: dict[str, int
     row = {
         "id": own_id,  # as it stands in the data: decisions are joined by it
         "s": rounded(found.suspicion),
-        "q": rounded(found.right),
+        "q": None if found.right is None else max(1e-6, round(found.right, 6)),  # above 0, so that it reads as <0.1%
         "e": [[presentable(reason.text), rounded(reason.log_odds)] for reason in found.reasons],
         "n": found.points,
         "d": found.decision,

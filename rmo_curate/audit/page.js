@@ -10,7 +10,7 @@
   const LEAST_COMMON = 0.3; // share of words in both answers, below which no difference is marked
   const ACTIONS = ["keep", "drop", "flip"];
   const count = (n) => n.toLocaleString("en-US");
-  const percent = (share) => (100 * share).toFixed(share < 0.1 ? 1 : 0) + "%";
+  const percent = (share) => share > 0 && share < 0.001 ? "<0.1%" : (100 * share).toFixed(share < 0.1 ? 1 : 0) + "%";
   const digits = (value) => Math.abs(value).toFixed(Math.abs(value) >= 10 ? 1 : 2);
   const signed = (value) => (value < 0 ? "−" : value > 0 ? "+" : "") + digits(value);
   const points = (n) => count(n) + (n === 1 ? " point" : " points");

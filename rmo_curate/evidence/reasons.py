@@ -71,7 +71,7 @@ def _text(posterior: Posterior, source: str, log_odds: float, pair: int) -> str:
         return (
             f"the model that wrote the {_side(log_odds)} answer usually writes the better one, by {abs(log_odds):.1f}"
         )
-    return f"{source}'s margins {towards}"
+    return f"the margins of {source} {towards}"
 
 
 def _other_comparisons(posterior: Posterior, pair: int) -> str:

@@ -112,7 +112,7 @@ def test_suspects_of_a_run_come_by_their_probability(audited):
         1 - np.mean(rights), abs=0.1
     )
     worst = numbers["suspects"][0]
-    assert worst["reasons"][0]["text"].startswith("oof-9's margins favour the rejected answer by")
+    assert worst["reasons"][0]["text"].startswith("the margins of oof-9 favour the rejected answer by")
     page = summary.page.read_text()
     assert embedded_data(page)["probable"] and "P(label right)" in page
     assert any(f"look at {worst['id']} (P(label right)" in line for line in summary.lines)

@@ -15,6 +15,7 @@ from rmo_curate.audit.calibration import effects, reliability
 from rmo_curate.evidence.label_noise import LabelNoise
 from rmo_curate.evidence.reasons import UNLIKE_MORE, comparative
 from rmo_curate.evidence.texts import STYLE, read_texts, texts_of
+from tests.command_line import curate
 from tests.rmo_curate.scored import write_jsonl
 from tests.rmo_curate.test_audit import Page, embedded_data
 from tests.rmo_curate.test_audit_data import audit
@@ -95,7 +96,7 @@ def test_the_page_lists_probability_and_reasons_as_audit_json_does(audited):
     data = embedded_data(page)
     assert data["probable"] and data["prior"] == round(found["evidence"]["prior"], 3)
     for shown, s in zip(data["pairs"], found["suspects"], strict=True):
-        assert shown["q"] == round(s["right"], 3)
+        assert shown["q"] == pytest.approx(s["right"], abs=1e-6) and shown["q"] > 0
         assert shown["e"] == [[r["text"], round(r["log_odds"], 3)] for r in s["reasons"]]
 
 
@@ -157,6 +158,25 @@ def test_a_generator_column_that_is_not_there_is_refused(working_folder):
     data = write_jsonl(working_folder / "pairs.jsonl", by_taste(30, writer=better)[0])
     outcome, _ = audit(data, "--generator-column", "author")
     assert outcome.refused("--generator-column author: pairs.jsonl has no columns of text", "chosen_writer")
+
+
+@pytest.mark.parametrize("command", [("audit", "--out", "report"), ("rules",)])
+def test_a_run_takes_the_generator_column_by_its_name(working_folder, make_run, command):
+    rng = np.random.default_rng(1)
+    writers = [better(rng) for _ in range(40)]
+    base = rng.normal(0, 5, 40)
+    run = make_run(
+        {"base": base.tolist(), "oof-9": (base + rng.normal(2, 2, 40)).tolist()},
+        extra={"chosen_writer": [c for c, _ in writers], "rejected_writer": [r for _, r in writers]},
+        part_size=40,
+    )
+    name, *more = command
+    outcome = curate(name, run, *more, "--generator-column", "writer")
+    said = Path("report/audit.json").read_text() if name == "audit" else outcome.out
+    assert outcome.code == 0 and "generators" in said and "no pair of columns" not in said, outcome
+    assert curate(name, run, *more, "--generator-column", "author").refused(
+        "--generator-column author", "chosen_writer"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- by hand
