@@ -126,13 +126,16 @@ def rules(
     run: Annotated[Path | None, typer.Argument(help="Run folder made by `rmo-curate score`")] = None,
     high_q: Annotated[float, typer.Option(min=0, max=1, help="Quantile of suspicion that each rule is cut at")] = 0.95,
     proxy: Annotated[str | None, typer.Option(help="Checkpoint of the run that ends the trajectory")] = None,
+    generator_column: Annotated[
+        str | None, typer.Option(help="NAME of the columns chosen_NAME and rejected_NAME that name an answer's model")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
     recipe: RecipeOption = None,
 ) -> None:
     """What each rule would drop, how far rules agree, and what canaries say of their precision and recall."""
     from rmo_curate.rule_report import run_rules
 
-    found = run_rules(Path(place(run, read_recipe(recipe), "RUN", "score.out")), high_q, proxy)
+    found = run_rules(Path(place(run, read_recipe(recipe), "RUN", "score.out")), high_q, proxy, generator_column)
     typer.echo(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(found.lines()))
 
 

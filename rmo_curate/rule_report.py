@@ -68,11 +68,7 @@ class Report:
         for line in self.rules:
             estimates = "-" if line.found is None else f"{_short(line.found.precision):20}  {_short(line.found.recall)}"
             said.append(f"  {line.rule:16} {line.flagged:9,} {line.overlap:16.0%}  {estimates}")
-        said.append(self.lengths.line())
-        return [
-            *said,
-            RANDOM_FLIPS,
-        ]
+        return [*said, RANDOM_FLIPS, self.lengths.line()]
 
 
 def _short(interval: Interval) -> str:

@@ -5,7 +5,8 @@
                      with shingles.py)
     overview.py      counts over the whole data; slices.py: by part
     scored.py        margins by checkpoint and trajectories (findings.py: the statistics)
-    estimates.py     noise rate and canaries; curve.py: what each threshold costs and catches
+    estimates.py     noise rate, P(label right) and canaries; curve.py: what each threshold costs and catches
+    calibration.py   whether that probability can be believed, and what removal does to style
     suspects.py      the pairs and rejects to read; wording.py, numerals.py: sentences, and numbers as text
     collect.py       all of the above -> a Report
     report.py        a Report -> DIR/report.html and DIR/audit.json (schema.py: its JSON Schema)

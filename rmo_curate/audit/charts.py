@@ -11,6 +11,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rmo_curate.audit.calibration import Decile
 from rmo_curate.audit.curve import Curve
 from rmo_curate.audit.findings import GROUPS, Band, Histogram, LengthTrend
 
@@ -144,6 +145,27 @@ def curve_chart(curve: Curve, title: str, text: str) -> str:
     mark = axes.axvline(0, color=COLOURS["noisy"], linewidth=1.6)
     mark.set_gid(CURVE_MARK)
     return inline(fig, "curve", title, text, keep=(CURVE_MARK,))
+
+
+def reliability_chart(deciles: Sequence[Decile], title: str, text: str) -> str:
+    """Labels that agree with the evidence: observed over expected shares, with 95% by the binomial's normal limit."""
+    fig, axes = figure()
+    x, y = [d.expected for d in deciles], [d.observed for d in deciles]
+    error = [1.96 * (v * (1 - v) / d.pairs) ** 0.5 for v, d in zip(y, deciles, strict=True)]
+    low = min(0.45, *(v - e - 0.02 for v, e in zip(y, error, strict=True)))
+    axes.plot([low, 1], [low, 1], color=COLOURS["ink"], linewidth=1, dashes=(3, 2))
+    axes.vlines(
+        x,
+        [v - e for v, e in zip(y, error, strict=True)],
+        [v + e for v, e in zip(y, error, strict=True)],
+        color=COLOURS["kept"],
+        linewidth=1.4,
+    )
+    axes.plot(x, y, color=COLOURS["kept"], linewidth=0, marker="o", markersize=5)
+    axes.set_xlim(low, 1.01)
+    axes.set_ylim(low, 1.01)
+    label(axes, "expected share that agrees", "observed share")
+    return inline(fig, "reliability", title, text)
 
 
 def inline(fig: Any, salt: str, title: str, text: str, keep: Sequence[str] = ()) -> str:

@@ -14,9 +14,10 @@ from pydantic import Field, field_validator
 
 from rmo_curate.audit import findings, suspects
 from rmo_curate.audit.baseline import Change
+from rmo_curate.audit.calibration import Evidence, effects, evidence
 from rmo_curate.audit.checks import KINDS, Checked, Overlap, check, explain, token_counts
 from rmo_curate.audit.curve import Curve, curve
-from rmo_curate.audit.estimates import Estimates, estimates
+from rmo_curate.audit.estimates import Estimates, estimates, estimates_of_data
 from rmo_curate.audit.findings import Band, Counts, LengthBias
 from rmo_curate.audit.gates import parse_gate
 from rmo_curate.audit.overview import (
@@ -34,10 +35,12 @@ from rmo_curate.audit.scored import CheckpointFindings, Scored, identity, read_s
 from rmo_curate.audit.slices import SliceRow, longer_wins, slice_rows, slices
 from rmo_curate.audit.suspects import RejectGroup, Suspect
 from rmo_curate.audit.texts import Texts, first_texts, read_run, read_source
-from rmo_curate.audit.wording import BASE_MARGIN, END_MARGIN, SCORES_MISSING, Wording, data_wording, wording
+from rmo_curate.audit.wording import BASE_MARGIN, END_MARGIN, Wording, data_wording, wording
 from rmo_curate.canaries import Found, SelfCheck
 from rmo_curate.decisions import REASONS
-from rmo_curate.filter_settings import FilterSettings
+from rmo_curate.evidence.posterior import Posterior
+from rmo_curate.evidence.reasons import reasons
+from rmo_curate.filter_settings import OF_AUTO, FilterSettings
 from rmo_curate.runs import DEFAULT_MAX_LENGTH, Run
 from rmo_curate.sources import Source, open_source
 from rmo_train.errors import UserError
@@ -45,6 +48,7 @@ from rmo_train.settings import Settings
 from rmo_train.tables import versions
 
 SCHEMA = "rmo-audit-1"
+LOG_ODDS, POINTS = "log-odds", "points"  # units of suspicion, besides nats
 REJECT_TEXT = 600  # characters of a reject's text at most
 
 
@@ -59,6 +63,11 @@ class AuditSettings(Settings):
         (), description="Exit with 4 where a number of audit.json is so: 'length_bias>0.8'; repeatable"
     )
     baseline: str | None = Field(None, description="An earlier audit.json: say what changed since")
+    generator_column: str | None = Field(
+        None,
+        description="What two columns of the data share that say which model wrote an answer: chosen_NAME and "
+        "rejected_NAME (default: model, generator and the like, where they are there)",
+    )
     limit: int | None = Field(None, ge=1, description="Of data, the first N input records only")
     max_length: int | None = Field(
         None, ge=8, description="Of data, tokens of prompt + longer answer that are over-long (default: 1024)"
@@ -88,8 +97,10 @@ class Report:
     noise_rate_high: float
     not_estimated: str  # why there is no noise rate; empty where there is one
     self_check: SelfCheck | None
-    at_cut: Found | None  # what canaries say of the pairs that the filter's settings call noisy
+    at_cut: Found | None  # what canaries say of pairs that the filter calls noisy; of data, that are likely wrong
+    evidence: Evidence | None  # what P(label right) is made of; null where nothing can be estimated
     length_bias: float  # of the pairs whose answers differ in length, the share in which the chosen one is longer
+    likely_wrong: int | None  # pairs whose label is more likely wrong than right; null where that is not known
     share_against: float  # of the scored pairs, the share that training moved against the label
     flagged: int  # pairs with a finding
     flagged_share: float
@@ -122,6 +133,16 @@ class Report:
     inputs: tuple[dict[str, Any], ...]
 
     @property
+    def ranked(self) -> bool:
+        """Whether pairs have a suspicion, and come by it."""
+        return self.suspicion_unit != POINTS
+
+    @property
+    def by_probability(self) -> bool:
+        """Whether suspicion is that of the posterior."""
+        return self.suspicion_unit == LOG_ODDS
+
+    @property
     def groups(self) -> list[str]:
         """The groups that occur among scored pairs, for the legend."""
         drawn = [c.histogram.counts for c in self.checkpoints if c.histogram]
@@ -150,7 +171,7 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
             raise UserError(
                 f"--{name.replace('_', '-')} is for data; {run.folder} is a run, which was scored with its own"
             )
-    scored = read_scores(run, filter_settings)
+    scored = read_scores(run, filter_settings, settings.generator_column)
     rejects = suspects.reject_groups(run.rejects(), settings.examples, limit=min(settings.characters, REJECT_TEXT))
     counts = count(run, scored, rejects)
     texts = read_run(run)
@@ -165,8 +186,8 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
     usable = np.isfinite(scored.rewards[:, -1])
     difference = scores.chosen_tokens - scores.rejected_tokens
     share_against = float((scored.rewards[usable, -1] < 0).mean()) if end and usable.any() else math.nan
-    estimated = estimates(run, scored.decisions, scored.settings.rule)
-    unit = "nats per token" if scored.settings.rule.endswith("-ln") else "nats"
+    estimated = estimates(run, scored.decisions, scored.settings.rule, scored.settings.generator_column)
+    unit = unit_of(scored.settings.rule)
     found = curve(scored.decisions.suspicion, unit, estimated.at)
     return assemble(
         settings,
@@ -215,6 +236,11 @@ def collect_data(source: Source, data: tuple[str, ...], settings: AuditSettings)
         scorable=len(texts),
     )
     length = findings.length_bias(checked.words[:, 1], checked.words[:, 2], {}, unit="words")
+    estimated = estimates_of_data(texts, settings.generator_column, ", ".join(map(short, data)))
+    if estimated.known:
+        found = curve(estimated.suspicion, LOG_ODDS, estimated.at)
+    else:
+        found = curve(checked.points.astype(float), POINTS)
     columns = ", ".join(f"{role}={name}" for role, name in source.columns.items())
     identity = {"form": source.form.name, "max_length": max_length} | ({"columns": columns} if columns else {})
     return assemble(
@@ -225,17 +251,17 @@ def collect_data(source: Source, data: tuple[str, ...], settings: AuditSettings)
         None,
         kind="data",
         name=", ".join(map(short, data)),
-        headline=data_wording(data, counts, checked, length),
-        estimated=Estimates(why_not=SCORES_MISSING),
+        headline=data_wording(data, counts, checked, length, estimated),
+        estimated=estimated,
         share_against=math.nan,
         counts=counts,
         rejects=rejects,
         tokens_counted_by="an estimate, four bytes of UTF-8 a token",
         length=length,
-        curve=curve(checked.points.astype(float), "points"),
+        curve=found,
         end=None,
         path=(),
-        suspicion_unit="points",
+        suspicion_unit=found.unit,
         checkpoints=(),
         bands=(),
         length_accuracy=math.nan,
@@ -245,6 +271,11 @@ def collect_data(source: Source, data: tuple[str, ...], settings: AuditSettings)
         versions=versions(),
         inputs=tuple(source.inputs),
     )
+
+
+def unit_of(rule: str) -> str:
+    """The unit of a rule's suspicion."""
+    return LOG_ODDS if rule == OF_AUTO else "nats per token" if rule.endswith("-ln") else "nats"
 
 
 def short(path: str) -> str:
@@ -272,13 +303,15 @@ def assemble(
 ) -> Audit:
     """The report: what every audit has, with `more` of its kind. difference: chosen - rejected length [pairs]."""
     n, flagged = len(texts), checked.any
-    places = suspects.ranking(scored.decisions.suspicion if scored else None, checked.points, flagged)
+    suspicion = scored.decisions.suspicion if scored else estimated.suspicion if estimated.known else None
+    places = suspects.ranking(suspicion, checked.points, flagged)
     columns = slices(texts, checked.words, checked.scripts)
     listed = places[: settings.worst]
     contradicting = (checked.where["reversed"] > 0) | (checked.where["cycle"] > 0)
     end = scored.decisions.trajectory.end if scored else None
     moved = scored.rewards[:, -1] if scored and end else np.full(n, math.nan)
     noisy = scored.decisions.reason == "noisy" if scored and end else None
+    believed = Believed.of(estimated.posterior, scored)
     lengths = token_counts(texts) if texts.tokens is not None else checked.words
     report = Report(
         schema=SCHEMA,
@@ -288,6 +321,8 @@ def assemble(
         not_estimated=estimated.why_not,
         self_check=estimated.self_check,
         at_cut=estimated.at_cut,
+        evidence=believed.evidence if believed else None,
+        likely_wrong=believed.likely_wrong if believed else None,
         length_bias=longer_wins(difference),
         flagged=int(flagged.sum()),
         flagged_share=float(flagged.mean()) if n else math.nan,
@@ -302,12 +337,35 @@ def assemble(
         overlap=checked.overlap,
         suspects_found=len(places),
         suspects=tuple(
-            suspect(rank, int(i), texts, checked, scored, columns, lengths) for rank, i in enumerate(listed, start=1)
+            suspect(rank, int(i), texts, checked, scored, believed, columns, lengths)
+            for rank, i in enumerate(listed, start=1)
         ),
         changes=(),
         **more,
     )
     return Audit(report, texts, listed)
+
+
+@dataclass(frozen=True)
+class Believed:
+    """The posterior of all pairs, and what is said of it as a whole."""
+
+    posterior: Posterior
+    right: np.ndarray  # P(the label is right) [pairs]
+    suspicion: np.ndarray  # log-odds of a wrong label [pairs]
+    likely_wrong: int
+    evidence: Evidence
+
+    @classmethod
+    def of(cls, posterior: Posterior | None, scored: Scored | None) -> Believed | None:
+        """Of a run, what the filter does is measured on the scored pairs; of data, what dropping the labels that are
+        more likely wrong than right would do."""
+        if posterior is None:
+            return None
+        s = -posterior.log_odds
+        known = np.isfinite(scored.logp[:, 0]) if scored else np.ones(len(s), dtype=bool)
+        effect = effects(scored.decisions) if scored else np.where(s > 0, 0.0, 1.0)
+        return cls(posterior, posterior.right, s, int((s[known] > 0).sum()), evidence(posterior, known, effect))
 
 
 def suspect(
@@ -316,17 +374,20 @@ def suspect(
     texts: Texts,
     checked: Checked,
     scored: Scored | None,
+    believed: Believed | None,
     columns: Mapping[str, list[str]],
     lengths: np.ndarray,
 ) -> Suspect:
     """Pair `i` as the page lists it."""
-    suspicion = float(scored.decisions.suspicion[i]) if scored else math.nan
+    suspicion = float(scored.decisions.suspicion[i]) if scored else believed.suspicion[i] if believed else math.nan
     scorable = scored is not None and bool(np.isfinite(scored.rewards[i, -1]))
     why = [*(why_suspect(scored, i) if scored and scorable else ()), *explain(checked, texts, i)]
     return Suspect(
         rank=rank,
         id=suspects.presentable(texts.ids[i]),
-        suspicion=None if math.isnan(suspicion) else suspicion,
+        right=float(believed.right[i]) if believed else None,
+        reasons=tuple(reasons(believed.posterior, i)) if believed else (),
+        suspicion=None if math.isnan(suspicion) else float(suspicion),
         points=int(checked.points[i]),
         decision=str(scored.decisions.reason[i] or findings.KEPT) if scored else "",
         findings={name: WHERE[int(checked.where[name][i])] for name in KINDS if checked.where[name][i]},

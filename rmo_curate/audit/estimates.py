@@ -1,4 +1,4 @@
-"""What is estimated of a scored run beyond its counts: the noise rate, and what canaries say of a threshold."""
+"""What is estimated beyond counts: the noise rate, P(label right), and what canaries say of a threshold."""
 
 from __future__ import annotations
 
@@ -7,30 +7,36 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rmo_curate import canaries
+from rmo_curate.audit.texts import Texts
 from rmo_curate.canaries import Found, SelfCheck
 from rmo_curate.decisions import Decisions
-from rmo_curate.evidence.gather import with_posterior
+from rmo_curate.evidence.gather import LEAST_PROMPTS, with_posterior, without_model
 from rmo_curate.evidence.label_noise import Resampled
+from rmo_curate.evidence.posterior import Posterior
+from rmo_curate.evidence.texts import texts_of
 from rmo_curate.margins import where_scored
 from rmo_curate.rules import RULES
 from rmo_curate.runs import Run
+from rmo_curate.slices import generators_among
 from rmo_train.metrics import Interval
 
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 WIDE = 0.15  # width of the noise rate's interval beyond which the page warns of it
+LEAST_PAIRS = 20  # of which anything is estimated
 
 
 @dataclass(frozen=True)
 class Estimates:
-    """Estimated of one run. `why_not` says why there are none; then the rate is NaN and nothing is found."""
+    """Estimated of one data set. `why_not` says why there is no noise rate; then it is NaN and nothing is found."""
 
     noise_rate: Interval = UNKNOWN
     self_check: SelfCheck | None = None
-    at_cut: Found | None = None  # what the filter's settings find
+    at_cut: Found | None = None  # what the filter's settings find; without a model, labels more likely wrong than right
     why_not: str = ""
     suspicion: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [pairs]
     of_swapped: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [pairs], of their swapped copies
     resampled: Resampled | None = None
+    posterior: Posterior | None = None  # of all pairs
 
     @property
     def known(self) -> bool:
@@ -47,17 +53,19 @@ class Estimates:
         return list(canaries.find_at(thresholds, self.suspicion, self.of_swapped, self.resampled))
 
 
-def estimates(run: Run, decisions: Decisions, rule_name: str) -> Estimates:
-    """Estimates of a run under the filter's rule, where its scores are held out."""
-    scores = decisions.scores if decisions.scores.posterior else with_posterior(run, decisions.scores)
+def estimates(run: Run, decisions: Decisions, rule_name: str, generator: str | None = None) -> Estimates:
+    """Estimates of a run under the filter's rule, from all evidence that is held out."""
+    scores = decisions.scores if decisions.scores.posterior else with_posterior(run, decisions.scores, generator)
     posterior = scores.posterior
     assert posterior is not None
     margin = where_scored(posterior.margin, scores)
+    if why_not := too_few(posterior.groups[np.isfinite(margin)]):
+        return Estimates(why_not=why_not, posterior=posterior)
     resampled = Resampled(margin, posterior.groups)
     rate, check = resampled.rate, canaries.self_check(margin, resampled.rate.value)
     rule = RULES[rule_name]
     if not rule.told_by_canaries or (rule.needs_proxy and not canaries.held_out(scores)):
-        return Estimates(rate, check, resampled=resampled)
+        return Estimates(rate, check, resampled=resampled, posterior=posterior)
     of_swapped = rule.suspicion_of_swapped(scores)
     least = decisions.thresholds["suspicion"]
     s = decisions.suspicion
@@ -65,4 +73,31 @@ def estimates(run: Run, decisions: Decisions, rule_name: str) -> Estimates:
     if least is not None:
         with np.errstate(invalid="ignore"):
             at_cut = canaries.find(s >= least, of_swapped >= least, resampled)
-    return Estimates(rate, check, at_cut, "", s, of_swapped, resampled)
+    return Estimates(rate, check, at_cut, "", s, of_swapped, resampled, posterior)
+
+
+def estimates_of_data(texts: Texts, generator: str | None, name: str) -> Estimates:
+    """Estimates of pairs that no model has scored, from their texts, and from a generator column where there is one.
+
+    name: what the data are called in an error.
+    """
+    generators = generators_among(texts.columns, generator, name)
+    read = texts_of(texts.prompt_messages, texts.chosen_messages, texts.rejected_messages)
+    if why_not := too_few(read.prompt):
+        return Estimates(why_not=why_not)
+    posterior = without_model(read, generators)
+    resampled = Resampled(posterior.margin, posterior.groups)
+    s, of_swapped = -posterior.log_odds, -posterior.swapped().log_odds
+    at_cut = canaries.find(s > 0, of_swapped > 0, resampled) if (s > 0).any() else None
+    check = canaries.self_check(posterior.margin, resampled.rate.value)
+    return Estimates(resampled.rate, check, at_cut, "", s, of_swapped, resampled, posterior)
+
+
+def too_few(prompts: np.ndarray) -> str:
+    """Why nothing can be estimated of pairs with these prompts [pairs]; empty where it can."""
+    different = len(np.unique(prompts))
+    if different < LEAST_PROMPTS:
+        return "all pairs have one prompt, and what is learned from a prompt is asked of others only"
+    if len(prompts) < LEAST_PAIRS:
+        return f"there are {len(prompts)} pairs, and nothing can be estimated of fewer than {LEAST_PAIRS}"
+    return ""

@@ -82,6 +82,8 @@ def tripped(gates: Sequence[str], audit: Mapping[str, Any]) -> list[str]:
 def why_unknown(name: str, audit: Mapping[str, Any]) -> str:
     if name.split(".")[0] == "overlap":
         return "give the held-out data with --against"
+    if name.startswith(("noise_rate", "at_cut", "self_check", "evidence")) and audit["not_estimated"]:
+        return str(audit["not_estimated"])
     if audit["kind"] == "data":
         return "it needs scores: `rmo-curate score DATA --model MODEL --out RUN`, then `rmo-curate audit RUN`"
     return audit["not_estimated"] or "this run has none"

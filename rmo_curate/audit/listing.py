@@ -77,6 +77,8 @@ def listing(audit: Audit, characters: int) -> dict[str, Any]:
         "texts": strings.shown,
         "pairs": rows,
         "found": report.suspects_found,
+        "probable": report.by_probability,
+        "prior": rounded(report.evidence.prior) if report.evidence else None,
         "estimated": not report.not_estimated,
         "curve": [
             [s.threshold, s.dropped, s.share, interval(s.precision), interval(s.recall)] for s in report.curve.steps
@@ -94,6 +96,8 @@ def pair_row(found: Suspect, own_id: str, sides: list[Any], parts: dict[str, int
     row = {
         "id": own_id,  # as it stands in the data: decisions are joined by it
         "s": rounded(found.suspicion),
+        "q": None if found.right is None else max(1e-6, round(found.right, 6)),  # above 0, so that it reads as <0.1%
+        "e": [[presentable(reason.text), rounded(reason.log_odds)] for reason in found.reasons],
         "n": found.points,
         "d": found.decision,
         "f": found.findings,

@@ -10,7 +10,7 @@
   const LEAST_COMMON = 0.3; // share of words in both answers, below which no difference is marked
   const ACTIONS = ["keep", "drop", "flip"];
   const count = (n) => n.toLocaleString("en-US");
-  const percent = (share) => (100 * share).toFixed(share < 0.1 ? 1 : 0) + "%";
+  const percent = (share) => share > 0 && share < 0.001 ? "<0.1%" : (100 * share).toFixed(share < 0.1 ? 1 : 0) + "%";
   const digits = (value) => Math.abs(value).toFixed(Math.abs(value) >= 10 ? 1 : 2);
   const signed = (value) => (value < 0 ? "−" : value > 0 ? "+" : "") + digits(value);
   const points = (n) => count(n) + (n === 1 ? " point" : " points");
@@ -149,7 +149,10 @@
     excerpt.append(tags);
     summary.append(excerpt, pair.r ? spark(pair) : make("span", "spark"));
     const value = make("span", "number");
-    if (data.kind === "run") {
+    if (data.probable && pair.q !== undefined) {
+      value.textContent = percent(pair.q);
+      value.append(make("span", "unseen", " probability that the label is right"));
+    } else if (data.kind === "run") {
       value.textContent = pair.s > 0 ? digits(pair.s) : "–";
       value.append(make("span", "unseen", ` ${data.unit} of suspicion`));
     } else value.textContent = points(pair.n || 0);
@@ -205,6 +208,7 @@
     }
     const why = make("ul", "why");
     for (const sentence of pair.why || []) why.append(make("li", "", sentence));
+    const evidence = pair.q === undefined ? [] : [believed(pair)];
     const asked = make("div", "prompt");
     asked.append(make("h4", "", "Prompt"), ...messages(pair.p || [], "Prompt"));
     const sides = make("div", "sides");
@@ -216,7 +220,7 @@
       box.append(heading, ...messages(side || [], title + " answer", marks && marks[k]));
       sides.append(box);
     });
-    body.append(actions, why, asked, sides);
+    body.append(actions, ...evidence, ...(pair.why ? [why] : []), asked, sides);
     if (!marks) body.append(make("p", "soft id", "Differences are not marked: the answers share few words, are too long, or have several messages."));
     if (pair.r) body.append(margins(pair));
     const footer = make("p", "soft id", "id ");
@@ -225,6 +229,31 @@
     footer.append(code);
     body.append(footer);
     return body;
+  }
+
+  // P(label right), and the log-odds that add up to its own: each source, loudest against the label first, the prior last.
+  function believed(pair) {
+    const box = make("div", "believed");
+    box.append(make("p", "", `P(label right) is ${percent(pair.q)}:`));
+    const right = percent(1 / (1 + Math.exp(-data.prior)));
+    const rows = [...(pair.e || []), [`${right} of all labels are right, by the estimated noise rate`, data.prior]];
+    const table = make("table");
+    table.setAttribute("aria-label", "Log-odds of a right label");
+    const head = table.createTHead().insertRow();
+    for (const title of ["Evidence", "Log-odds"]) {
+      const cell = make("th", "", title);
+      cell.scope = "col";
+      head.append(cell);
+    }
+    const lines = table.createTBody();
+    for (const [sentence, value] of rows) {
+      const line = lines.insertRow();
+      const cell = make("th", "", sentence[0].toUpperCase() + sentence.slice(1));
+      cell.scope = "row";
+      line.append(cell, make("td", value < 0 ? "against" : "", signed(value)));
+    }
+    box.append(table);
+    return box;
   }
 
   function messages(list, name, marks) {
@@ -315,15 +344,20 @@
 
   // ---- the threshold
 
+  const dropping = (threshold) => {
+    if (data.probable) return `With P(label right) at ${percent(1 / (1 + Math.exp(threshold)))} or below`;
+    return `From ${data.kind === "run" ? `${digits(threshold)} ${data.unit}` : points(threshold)} up`;
+  };
+
   function slide() {
     const [threshold, dropped, share, precision, recall] = data.curve[Number($("threshold").value)];
     let said = threshold === null
       ? "Nothing is dropped."
-      : `From ${data.kind === "run" ? `${digits(threshold)} ${data.unit}` : points(threshold)} up, ${count(dropped)} pairs would go: ${percent(share)} of the data.`;
+      : `${dropping(threshold)}, ${count(dropped)} pairs would go: ${percent(share)} of the data.`;
     const range = ([value, low, high]) => `${percent(value)} (${percent(low)} to ${percent(high)})`;
     if (precision && recall) {
       said += ` By canaries ${range(precision)} of them are labelled wrongly; of labels flipped at random, ${range(recall)} would be among them.`;
-    } else if (threshold !== null && data.kind === "run") {
+    } else if (threshold !== null && (data.kind === "run" || data.estimated)) {
       said += data.estimated ? " They are too few to estimate how many are wrong." : " How many of them are wrong is not estimated for this run.";
     }
     $("cost").textContent = said;
@@ -377,7 +411,7 @@
     const tally = {};
     for (const pair of data.pairs) for (const name of Object.keys(pair.f || {})) tally[name] = (tally[name] || 0) + 1;
     const suspected = data.pairs.filter((pair) => pair.s > 0).length;
-    if (suspected) options($("finding"), [["suspicion", "Margin against the label", suspected]]);
+    if (suspected) options($("finding"), [["suspicion", data.probable ? "Label more likely wrong than right" : "Margin against the label", suspected]]);
     options($("finding"), Object.keys(data.titles).filter((name) => tally[name]).map((name) => [name, data.titles[name], tally[name]]));
     for (const [column, values] of Object.entries(data.slices)) {
       if (values.length < 2) continue;

@@ -12,11 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rmo_curate.audit import findings
-from rmo_curate.audit.charts import band_chart, curve_chart, difference_chart, histogram_chart, length_chart
+from rmo_curate.audit.charts import (
+    band_chart,
+    curve_chart,
+    difference_chart,
+    histogram_chart,
+    length_chart,
+    reliability_chart,
+)
 from rmo_curate.audit.collect import Audit, Report
 from rmo_curate.audit.explained import explained
 from rmo_curate.audit.listing import embedded, listing
 from rmo_curate.audit.numerals import magnitude, number, percent, signed
+from rmo_curate.evidence.reasons import RANDOM_FLIPS, in_words
 from rmo_train.settings import flag_of
 
 if TYPE_CHECKING:
@@ -37,6 +45,7 @@ def render(audit: Audit, characters: int) -> str:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     env.filters |= {
+        "sentence": lambda text: f"{text[0].upper()}{text[1:]}.",
         "count": lambda n: f"{n:,}",
         "percent": percent,
         "signed": signed,
@@ -59,6 +68,8 @@ def render(audit: Audit, characters: int) -> str:
         data=Markup(embedded(data).decode()),
         listed=len(data["pairs"]),
         explained=explained(),
+        random_flips=RANDOM_FLIPS,
+        sources=listed_in_words([in_words(s) for s in report.evidence.sources]) if report.evidence else "",
         charts={name: Markup(svg) for name, svg in charts(report).items()},
     )
 
@@ -66,6 +77,11 @@ def render(audit: Audit, characters: int) -> str:
 def sha256(text: str) -> str:
     """As a Content-Security-Policy names an inline element by its content."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def listed_in_words(parts: list[str]) -> str:
+    """a, b and c."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def value(setting: Any) -> str:
@@ -87,7 +103,7 @@ def prose(sentence: str) -> Markup:
 
 def charts(report: Report) -> dict[str, str]:
     """Every chart of the page by name, with its text alternative."""
-    return {**margin_charts(report), **length_charts(report), **curve_charts(report)}
+    return {**margin_charts(report), **length_charts(report), **curve_charts(report), **reliability_charts(report)}
 
 
 def margin_charts(report: Report) -> dict[str, str]:
@@ -130,6 +146,15 @@ def length_charts(report: Report) -> dict[str, str]:
         )
         drawn[f"length-{t.margin}"] = length_chart(t, f"{t.margin.capitalize()} margin by difference in length", text)
     return drawn
+
+
+def reliability_charts(report: Report) -> dict[str, str]:
+    if report.evidence is None or not report.evidence.reliability:
+        return {}
+    deciles = report.evidence.reliability
+    told = "; ".join(f"{percent(d.expected)} expected, {percent(d.observed)} observed" for d in deciles)
+    text = f"Share of labels that agree with the evidence, from the weakest evidence to the strongest: {told}."
+    return {"reliability": reliability_chart(deciles, "Expected and observed agreement with the evidence", text)}
 
 
 def curve_charts(report: Report) -> dict[str, str]:

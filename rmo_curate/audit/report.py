@@ -120,8 +120,12 @@ def summary_lines(report: Report, page: Path, json_path: Path) -> tuple[str, ...
         body.append(f"reward accuracy at {end.name} ({end.standing}): {percent(end.accuracy.reward)}")
     body += change_lines(report)
     for s in report.suspects[:MOST_SUSPECTS]:
-        scored = s.suspicion is not None and s.suspicion > 0
-        weight = f"suspicion {magnitude(s.suspicion or 0)}" if scored else f"points {s.points}"
+        if not s.suspicion or s.suspicion < 0:
+            weight = f"points {s.points}"
+        elif report.by_probability:
+            weight = f"P(label right) {percent(s.right or 0.0)}"
+        else:
+            weight = f"suspicion {magnitude(s.suspicion)}"
         body.append(f"look at {one_line(s.id)} ({weight}{', ' if s.decision else ''}{s.decision})")
     steps = [step.command for step in report.headline.next_steps if step.command]
     tail = [*steps, f"page: {page}", f"numbers: {json_path}"]

@@ -52,9 +52,12 @@ class Scored:
         return self.rewards[np.isfinite(self.rewards[:, -1]), -1]
 
 
-def read_scores(run: Run, filter_settings: FilterSettings | None) -> Scored:
-    if filter_settings is None:  # on a run without a proxy only what goes under every rule can be told
-        filter_settings = FilterSettings.model_validate({} if run.trajectory().end else {"rule": "none"})
+def read_scores(run: Run, filter_settings: FilterSettings | None, generator: str | None = None) -> Scored:
+    """generator: see `rmo_curate.slices.generators_of`; None: the filter's own."""
+    if filter_settings is None:  # without a proxy the reward margin is 0, so no pair is ambiguous by it
+        filter_settings = FilterSettings.model_validate({} if run.trajectory().end else {"low_q": 0.0})
+    if generator is not None:
+        filter_settings = filter_settings.model_copy(update={"generator_column": generator})
     decisions = decide(run, filter_settings)
     path, scores = decisions.trajectory, decisions.scores
     groups = findings.group_of(decisions.reason)
@@ -105,11 +108,8 @@ def standing(checkpoint: Checkpoint) -> str:
 
 def why_suspect(scored: Scored, i: int) -> tuple[str, ...]:
     """What the margins of pair `i` say, in sentences."""
-    scores = scored.decisions.scores
-    tokens = (int(scores.chosen_tokens[i]), int(scores.rejected_tokens[i]))
     mover = moved_by(scored.decisions.trajectory.end)
-    rewards = findings.floats(scored.rewards[i])
-    return suspects.reasons_to_look(rewards, float(scored.logp[i, 0]), tokens, scored.population, mover)
+    return suspects.reasons_to_look(findings.floats(scored.rewards[i]), scored.population, mover)
 
 
 def identity(manifest: Mapping[str, Any], path: Trajectory) -> dict[str, Any]:

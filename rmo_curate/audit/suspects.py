@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from rmo_curate.audit.numerals import magnitude, percent
+from rmo_curate.evidence.reasons import Reason
 
 UNSHOWABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # control characters that no page may hold
 
@@ -33,6 +34,8 @@ class Suspect:
 
     rank: int
     id: str
+    right: float | None  # P(the label is right)
+    reasons: tuple[Reason, ...]  # what makes it so, what speaks loudest against the label first
     suspicion: float | None
     points: int  # of its findings
     decision: str  # "kept" or the drop reason; empty where nothing was decided
@@ -74,18 +77,16 @@ def clip(role: str, text: str, limit: int) -> Excerpt:
 
 
 def ranking(suspicion: np.ndarray | None, points: np.ndarray, flagged: np.ndarray) -> np.ndarray:
-    """Positions of the pairs to look at: those with a suspicion above zero, most suspect first, then those with a
-    finding; equal ones by points, then in the order of the data."""
+    """Positions of the pairs to look at: those with a suspicion above zero (by the posterior, labels more likely wrong
+    than right), most suspect first, then those with a finding; equal ones by points, then in the order of the data."""
     s = np.zeros(len(points)) if suspicion is None else np.where(np.isfinite(suspicion), suspicion, 0.0)
     s = np.maximum(s, 0.0)
     order = np.lexsort((np.arange(len(s)), -points, ~flagged, -s))
     return order[(s > 0)[order] | flagged[order]]
 
 
-def reasons_to_look(
-    rewards: Sequence[float], base_margin: float, tokens: tuple[int, int], population: np.ndarray, moved_by: str
-) -> tuple[str, ...]:
-    """Why a pair is suspect, in sentences, from its reward margins (one per checkpoint) and those of all at the end.
+def reasons_to_look(rewards: Sequence[float], population: np.ndarray, moved_by: str) -> tuple[str, ...]:
+    """What a pair's trajectory says, in sentences: its reward margins, one per checkpoint, beside those of all pairs.
 
     `population` is the end's reward margin of every scored pair [n]; `moved_by` says what moved how,
     up to the number.
@@ -105,14 +106,6 @@ def reasons_to_look(
                 said.append("It moved that way at every checkpoint.")
             elif end < 0 < max(rewards):
                 said.append("It first moved towards the chosen answer, then away from it.")
-    favourite = "rejected" if base_margin < 0 else "chosen"
-    said.append(f"The base model by itself gives the {favourite} answer {magnitude(abs(base_margin))} nats more.")
-    difference = tokens[0] - tokens[1]
-    if difference and max(tokens) >= 1.5 * min(tokens):
-        said.append(
-            f"The chosen answer is {abs(difference)} tokens {'longer' if difference > 0 else 'shorter'} "
-            "than the rejected one: part of the base's margin may be length alone."
-        )
     return tuple(said)
 
 

@@ -11,7 +11,9 @@ from rmo_curate.audit.estimates import Estimates
 from rmo_curate.audit.findings import Counts, LengthBias
 from rmo_curate.audit.numerals import percent
 from rmo_curate.canaries import MIN_FLAGGED
-from rmo_curate.filter_settings import FilterSettings
+from rmo_curate.evidence import expected
+from rmo_curate.evidence.reasons import RANDOM_FLIPS
+from rmo_curate.filter_settings import OF_AUTO, FilterSettings
 from rmo_curate.runs import Checkpoint
 
 HELD_OUT = (
@@ -21,6 +23,10 @@ HELD_OUT = (
 
 
 SUSPECTS = "A suspect is a pair to look at: some are wrong labels, some are hard, some are matters of taste."
+LIKELIHOOD = (
+    "The percentage is P(label right), the probability that a pair's label is right given all evidence: below 50%, the "
+    "label is more likely wrong."
+)
 BASE_MARGIN, END_MARGIN = "base log-prob", "end reward"  # the margins set against length
 
 
@@ -56,46 +62,70 @@ def wording(
 ) -> Wording:
     """`share_against` is the share of scored pairs whose reward margin at `end` is below zero."""
     return Wording(
-        lead=lead(counts, end, share_against),
-        sentences=(*sentences(counts, end, share_against, settings), *noise_sentences(estimated)),
+        lead=lead(counts, end, share_against, estimated),
+        sentences=(
+            *sentences(counts, end, share_against, settings),
+            *noise_sentences(estimated, "the filter calls noisy"),
+            *expected.lines(counts.scorable, scored=True),
+        ),
         warning=warning(folder, end),
         missing="" if end else missing(folder),
         filter_text=filter_text(end, settings),
         length_text=length_text(length),
-        suspects_text=SUSPECTS if end else "",
+        suspects_text=f"{SUSPECTS} {LIKELIHOOD}" if settings.rule == OF_AUTO else SUSPECTS,
         held_out_text=held_out_text(end),
         next_steps=next_steps(folder, end, settings),
     )
 
 
-def data_wording(data: tuple[str, ...], counts: Counts, checked: Checked, length: LengthBias | None) -> Wording:
+def data_wording(
+    data: tuple[str, ...], counts: Counts, checked: Checked, length: LengthBias | None, estimated: Estimates
+) -> Wording:
     """The sentences of an audit without a model."""
     flagged = int(checked.any.sum())
     share = flagged / counts.pairs if counts.pairs else 0.0
     given = " ".join(shlex.quote(name) for name in data)
     return Wording(
-        lead=f"{counts.records:,} records, {counts.pairs:,} usable pairs. {flagged:,} of them ({percent(share)}) have "
-        "something to look at.",
-        sentences=data_sentences(checked, length),
+        lead=f"{counts.records:,} records, {counts.pairs:,} usable pairs. "
+        + (
+            f"{wrong_labels(estimated)} of the labels look wrong, by their texts alone."
+            if estimated.known
+            else f"{flagged:,} of them ({percent(share)}) have something to look at."
+        ),
+        sentences=(*noise_of_data(counts, estimated), *data_sentences(checked, length, flagged, share)),
         warning=overlap_warning(checked),
         missing=SCORES_MISSING,
         filter_text="",
         length_text=length_text(length),
-        suspects_text="Points say how much a pair's findings speak against its label or its use; they order the list.",
-        held_out_text="No model has scored these pairs: everything here was told from their text.",
+        suspects_text=f"{SUSPECTS} {LIKELIHOOD} Then come pairs with a finding, by points."
+        if estimated.known
+        else "Points say how much a pair's findings speak against its label or its use; they order the list.",
+        held_out_text="No model has scored these pairs: everything here was told from their texts. What is learned "
+        "from the labels of some prompts is only asked about others.",
         next_steps=(
-            Step("Read the pairs below, decide, and download the decisions. Then find wrong labels with a model:"),
+            Step("Read the pairs below, decide, and download the decisions. Then find more wrong labels with a model:"),
             Step("", f"rmo-curate score {given} --model MODEL --out RUN"),
             Step("", "rmo-curate audit RUN --out DIR"),
         ),
     )
 
 
-SCORES_MISSING = "Margins need scores: `rmo-curate score DATA --model MODEL --out RUN`, then `rmo-curate audit RUN`."
+SCORES_MISSING = (
+    "Texts alone tell some of the wrong labels; scoring with a model finds more: "
+    "`rmo-curate score DATA --model MODEL --out RUN`, then `rmo-curate audit RUN`."
+)
 
 
-def data_sentences(checked: Checked, length: LengthBias | None) -> tuple[str, ...]:
-    said = []
+def noise_of_data(counts: Counts, estimated: Estimates) -> tuple[str, ...]:
+    """What is estimated from texts alone, or why nothing is."""
+    said = noise_sentences(estimated, "are more likely labelled wrongly than rightly")
+    if not estimated.known:
+        said = (f"How many labels are wrong cannot be estimated: {estimated.why_not}.",)
+    return (*said, SCORES_MISSING, *expected.lines(counts.pairs, scored=False))
+
+
+def data_sentences(checked: Checked, length: LengthBias | None, flagged: int, share: float) -> tuple[str, ...]:
+    said = [f"{flagged:,} pairs ({percent(share)}) have a finding in their texts."]
     reversed_pairs, circled = (int((checked.where[name] > 0).sum()) for name in ("reversed", "cycle"))
     if reversed_pairs:
         said.append(
@@ -111,7 +141,6 @@ def data_sentences(checked: Checked, length: LengthBias | None) -> tuple[str, ..
             f"The longer answer is preferred in {percent(bias)} of the pairs whose answers differ in length"
             + (": a model trained on these learns to write more." if bias > 0.65 else ".")
         )
-    said.append("Wrong labels that contradict nothing else do not show in the text: telling them needs a model.")
     return tuple(said)
 
 
@@ -125,29 +154,35 @@ def overlap_warning(checked: Checked) -> str:
     )
 
 
-def noise_sentences(estimated: Estimates) -> tuple[str, ...]:
-    """The noise rate and what the filter's cut finds, as far as they are known."""
+def noise_sentences(estimated: Estimates, cut: str) -> tuple[str, ...]:
+    """The noise rate and what the cut finds, as far as they are known. cut: what is said of the pairs above it."""
     if not estimated.known:
         return ()
     rate = estimated.noise_rate
-    said = [
-        f"The estimated noise rate is {percent(rate.value)} ({percent(rate.low)} to {percent(rate.high)}): that share "
-        "of the labels looks flipped at random. Labels that are wrong for a reason are counted less."
-    ]
+    said = [f"The estimated noise rate is {percent(rate.value)} ({percent(rate.low)} to {percent(rate.high)})."]
     if estimated.wide:
         said.append(
-            "That is a wide interval: the proxy learned too little from these data to tell wrong labels from hard "
-            "pairs. More data, or a proxy trained for longer, narrows it."
+            "That is a wide interval: the evidence is too weak to tell wrong labels from hard pairs. More data or more "
+            "evidence narrows it."
         )
     found = estimated.at_cut
     if found and found.flagged >= MIN_FLAGGED:
         precision, recall = found.precision, found.recall
         said.append(
-            f"Of the {found.flagged:,} pairs that the filter calls noisy, canaries say, {percent(precision.value)} "
+            f"Of the {found.flagged:,} pairs that {cut}, canaries say, {percent(precision.value)} "
             f"({percent(precision.low)} to {percent(precision.high)}) are labelled wrongly; of labels flipped at "
             f"random, {percent(recall.value)} ({percent(recall.low)} to {percent(recall.high)}) would be among them."
         )
+    said.append(f"{RANDOM_FLIPS[0].upper()}{RANDOM_FLIPS[1:]}.")
     return tuple(said)
+
+
+def wrong_labels(estimated: Estimates) -> str:
+    """The share of wrong labels as a headline has it: no single number where the interval is wide."""
+    rate = estimated.noise_rate
+    if estimated.wide:
+        return f"Somewhere between {percent(rate.low)} and {percent(rate.high)}"
+    return f"About {percent(rate.value)}"
 
 
 def moved_by(end: Checkpoint | None) -> str:
@@ -161,10 +196,12 @@ def moved_by(end: Checkpoint | None) -> str:
     return f"Training up to {end.name if end else 'the end'} moved the model"
 
 
-def lead(counts: Counts, end: Checkpoint | None, share_against: float) -> str:
+def lead(counts: Counts, end: Checkpoint | None, share_against: float, estimated: Estimates) -> str:
     have = f"{counts.records:,} records, {counts.pairs:,} usable pairs"
     if end is None:
-        return f"{have}. Only the reference has scored them, so noise cannot be told yet."
+        if estimated.known:
+            return f"{have}. {wrong_labels(estimated)} of the labels look wrong."
+        return f"{have}. Only the reference has scored them."
     taught = "the other prompts" if end.held_out else "this data" if end.held_out is False else f"the way to {end.name}"
     return f"{have}. For {percent(share_against)} of the pairs, training on {taught} points against the label."
 
@@ -172,13 +209,14 @@ def lead(counts: Counts, end: Checkpoint | None, share_against: float) -> str:
 def sentences(
     counts: Counts, end: Checkpoint | None, share_against: float, settings: FilterSettings
 ) -> tuple[str, ...]:
-    if end is None:
-        return ()
     dropped = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in counts.dropped.items()) or "none"
+    kept = f"The filter keeps {counts.kept:,} pairs and drops {counts.pairs - counts.kept:,} ({dropped})."
+    if end is None:
+        return (kept,)
     said = [
         "That is the share that looks like noise. It counts hard pairs along with wrong labels and misses some wrong "
         "ones: an indication, not an error rate.",
-        f"The filter keeps {counts.kept:,} pairs and drops {counts.pairs - counts.kept:,} ({dropped}).",
+        kept,
     ]
     if settings.preset is None and settings.rule != "none" and 1 - settings.high_q < share_against:
         said.append(
@@ -205,14 +243,12 @@ def warning(folder: Path, end: Checkpoint | None) -> str:
 
 def missing(folder: Path) -> str:
     return (
-        "This needs a model to compare the reference with, and the run has none yet: "
+        "Training has not been compared with the reference here, and wrong labels are told by less than could be: "
         f"`rmo-curate probe {quoted(folder)}` fits and scores a cross-fitted probe, then audit again."
     )
 
 
 def filter_text(end: Checkpoint | None, settings: FilterSettings) -> str:
-    if end is None:
-        return "Without a proxy no pair can be called noisy; what is dropped here would be dropped under any rule."
     chosen = (
         f"preset {settings.preset}"
         if settings.preset

@@ -55,7 +55,12 @@ def of_texts(tables: Iterable[pa.Table], generators: Generators | None = None) -
     """The posterior of pairs that no model has seen. tables: with the columns prompt, chosen and rejected."""
     from rmo_curate.evidence.texts import read_texts
 
-    return together([], read_texts(tables), generators, ["no model"])
+    return without_model(read_texts(tables), generators)
+
+
+def without_model(texts: Texts, generators: Generators | None = None) -> Posterior:
+    """`of_texts` of texts that were read."""
+    return together([], texts, generators, ["no model has scored these pairs"])
 
 
 def together(sources: list[Source], texts: Texts, generators: Generators | None, missing: list[str]) -> Posterior:

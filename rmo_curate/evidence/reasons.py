@@ -14,11 +14,27 @@ from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.style import Gap
 
 RANDOM_FLIPS = (
-    "these estimates hold for labels that are wrong at random; labels that are wrong for a reason, as a judge who "
-    "prefers the longer answer or one model makes them, agree with what is learned from the data, and far fewer are "
-    "found"
+    "these estimates hold for labels flipped at random; labels that are wrong for a reason, such as a judge's liking "
+    "for longer answers or for one model, look right by all that is learned from the data, so most of them are neither "
+    "found nor counted"
 )
 SAID_FEATURES = 3  # of style, those that weigh most
+UNLIKE_MORE = {  # features of style -> what the answer with more of it, and with less of it, is said to be
+    "length": ("longer", "shorter"),
+    "bold": ("more bold text", "less bold text"),
+    "code marks": ("more code", "less code"),
+    "distinct words": ("more varied wording", "more repetition"),
+    "word length": ("longer words", "shorter words"),
+    "ends a sentence": ("ends with a full sentence", "stops mid-sentence"),
+    "starts upper-case": ("starts with a capital letter", "starts without a capital letter"),
+    "sorry": ("says sorry", "does not say sorry"),
+    "as an AI": ("says “as an AI”", "does not say “as an AI”"),
+    "opens with assent": ("opens by agreeing", "does not open by agreeing"),
+    "I": ("more talk of “I”", "less talk of “I”"),
+    "you": ("more talk of “you”", "less talk of “you”"),
+    "words of the prompt": ("closer to the prompt's wording", "further from the prompt's wording"),
+    "share of the prompt's words": ("repeats more of the prompt", "repeats less of the prompt"),
+}  # of any other: more or fewer
 
 
 @dataclass(frozen=True)
@@ -35,7 +51,7 @@ def reasons(posterior: Posterior, pair: int) -> list[Reason]:
     the posterior's."""
     said = [
         Reason(source, float(value), _text(posterior, source, float(value), pair))
-        for source, value in zip(posterior.sources, posterior.contributions[pair], strict=True)
+        for source, value in zip(posterior.sources, posterior.noise.slope * posterior.adds[pair], strict=True)
         if value != 0
     ]
     return sorted(said, key=lambda reason: reason.log_odds)
@@ -52,8 +68,10 @@ def _text(posterior: Posterior, source: str, log_odds: float, pair: int) -> str:
     if source == REFERENCE:
         return f"the reference's own log-probs {towards}"
     if source == GENERATORS:
-        return f"the models that wrote the answers {towards}"
-    return f"{source}'s margins {towards}"
+        return (
+            f"the model that wrote the {_side(log_odds)} answer usually writes the better one, by {abs(log_odds):.1f}"
+        )
+    return f"the margins of {source} {towards}"
 
 
 def _other_comparisons(posterior: Posterior, pair: int) -> str:
@@ -75,14 +93,18 @@ def _style(posterior: Posterior, pair: int) -> str:
     wins = float(sigmoid(np.array(total)))
     order = np.argsort(-by_feature * np.sign(total))[:SAID_FEATURES]
     names = list(STYLE)
-    leading = [
-        f"{'more' if posterior.style.difference[pair, f] > 0 else 'less'} {names[f]}"
-        for f in order
-        if by_feature[f] * total > 0
-    ]
+    difference = posterior.style.difference[pair]
+    leading = [comparative(names[f], bool(difference[f] > 0)) for f in order if by_feature[f] * total > 0]
     which = f" ({', '.join(leading)})" if leading else ""
     verb = f"wins {wins:.0%}" if wins >= 0.5 else f"loses {1 - wins:.0%}"
-    return f"an answer in the chosen one's style{which} {verb} of the time"
+    return f"an answer in the style of the chosen one{which} {verb} of the time"
+
+
+def comparative(feature: str, more: bool) -> str:
+    """What an answer with more of a feature than the other, or with less of it, is said to be."""
+    if feature in UNLIKE_MORE:
+        return UNLIKE_MORE[feature][0 if more else 1]
+    return f"{'more' if more else 'fewer'} {feature}"
 
 
 def _side(log_odds: float) -> str:
@@ -95,6 +117,18 @@ def gap_lines(found: Sequence[Gap]) -> list[str]:
         f"{gap.feature} {gap.before:+.2f} sd, {gap.after:+.2f} among the kept pairs" for gap in found[:SAID_FEATURES]
     ]
     return [f"chosen answers less rejected ones: {'; '.join(shown)}"] if shown else []
+
+
+def in_words(source: str) -> str:
+    """What a source of evidence is called in a sentence."""
+    names = {
+        ANSWERS: "the same answers' other comparisons",
+        STYLE_SOURCE: "the answers' style",
+        STATES: "the model's hidden states",
+        REFERENCE: "the reference's log-probs",
+        GENERATORS: "the models that wrote the answers",
+    }
+    return names.get(source, f"the margins of {source}")
 
 
 def evidence_line(sources: Sequence[str], missing: Sequence[str]) -> str:

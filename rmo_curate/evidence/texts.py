@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from rmo_curate.messages import Message
 from rmo_train.id_hash import hash64
 
 BLOCK = 8192  # pairs read at a time: bounds memory
@@ -77,7 +78,28 @@ STYLE: dict[str, pl.Expr] = {
 
 def read_texts(tables: Iterable[pa.Table]) -> Texts:
     """The texts of pairs with the columns prompt, chosen, rejected: lists of messages."""
-    parts = [_read(block) for table in tables for block in _blocks(table)]
+    return _together([_read(block) for table in tables for block in _blocks(table)])
+
+
+def texts_of(
+    prompt: Sequence[list[Message]], chosen: Sequence[list[Message]], rejected: Sequence[list[Message]]
+) -> Texts:
+    """The same of lists of messages in memory, [pairs] each; no table of all of them is made."""
+    parts = []
+    for start in range(0, len(prompt), BLOCK):
+        rows = slice(start, start + BLOCK)
+        sides = {"prompt": prompt[rows], "chosen": chosen[rows], "rejected": rejected[rows]}
+        parts.append(_read(pl.DataFrame({name: list(map(_joined, side)) for name, side in sides.items()})))
+    return _together(parts)
+
+
+def _joined(messages: list[Message]) -> str:
+    """As `_content`; a lone surrogate, which no Arrow text can hold, becomes a question mark."""
+    text = BETWEEN.join(message["content"] or "" for message in messages)
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _together(parts: list[tuple[np.ndarray, ...]]) -> Texts:
     if not parts:
         nothing = np.zeros(0, dtype=np.uint64)
         return Texts(nothing, nothing, nothing, np.zeros((0, len(STYLE)), dtype=np.float32))

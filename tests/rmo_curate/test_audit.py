@@ -55,7 +55,7 @@ def audited(make_run, tmp_path):
             {"reason": "missing_field", "detail": "no column 'prompt'", "raw": "{}"},
         ],
     )
-    filtering = FilterSettings.model_validate({"high_q": 0.8})
+    filtering = FilterSettings.model_validate({"rule": "irm", "high_q": 0.8})
     summary = write_audit(run, tmp_path / "audit", settings(worst=10), filtering)
     return summary, summary.page.read_text(encoding="utf-8"), json.loads(summary.json.read_text(encoding="utf-8"))
 
@@ -136,6 +136,7 @@ def test_suspects_come_worst_first_with_their_margins(audited):
     assert worst["suspicion"] == 4.875 and worst["rewards"] == [0.0, -2.4375, -4.875]
     assert worst["margins"] == [-16.0, -18.4375, -20.875] and worst["decision"] == "noisy"
     assert "Training on other prompts moved the model 4.88 nats towards the rejected answer" in worst["why"][0]
+    assert "base model by itself" not in " ".join(worst["why"])  # one of the reasons says it
     listed = embedded_data(page)["pairs"]
     assert [p["id"] for p in listed] == ["p15", "p10", "p5", "p0", "p7"]
     assert [p["r"][-1] for p in listed[:4]] == [s["rewards"][-1] for s in numbers["suspects"][:4]]

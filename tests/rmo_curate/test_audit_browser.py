@@ -13,9 +13,11 @@ import pytest
 
 from rmo_curate.audit.collect import AuditSettings
 from rmo_curate.audit.report import write_audit, write_data_audit
+from rmo_curate.filter_settings import FilterSettings
 from tests.command_line import curate
 from tests.rmo_curate.scored import write_jsonl
 from tests.rmo_curate.test_audit_data import planted
+from tests.rmo_curate.test_audit_evidence import by_taste
 
 pytestmark = pytest.mark.real
 
@@ -65,7 +67,8 @@ def page(make_run, tmp_path, browser):
         rows=rows,
         rejects=[{"reason": "missing_field", "detail": HOSTILE, "raw": HOSTILE}],
     )
-    summary = write_audit(run, tmp_path / "audit", AuditSettings.model_validate({"worst": 5}))
+    of_margins = FilterSettings.model_validate({"rule": "irm"})
+    summary = write_audit(run, tmp_path / "audit", AuditSettings.model_validate({"worst": 5}), of_margins)
     browser.get("about:blank")
     for kind in ("browser", "performance"):
         browser.get_log(kind)
@@ -228,6 +231,22 @@ def test_pairs_are_narrowed_searched_and_sorted(browser, data_page):
     difference = {s["id"]: s["chosen_length"] - s["rejected_length"] for s in data_page["suspects"]}
     assert [difference[i] for i in longest] == sorted(difference.values(), reverse=True)
     assert choose(browser, "sort", "worst") == listed(browser) != longest
+
+
+def test_a_pair_says_how_likely_its_label_is_right_and_why(browser, tmp_path):
+    data = write_jsonl(tmp_path / "pairs.jsonl", by_taste(200)[0])
+    summary = write_data_audit([str(data)], tmp_path / "audit", AuditSettings.model_validate({}))
+    numbers = json.loads(summary.json.read_text(encoding="utf-8"))
+    browser.get(summary.page.resolve().as_uri())
+    reasons = numbers["suspects"][0]["reasons"]
+    rows = browser.find_elements("css selector", ".suspect[open] .believed tbody tr")
+    assert len(rows) == len(reasons) + 1  # the last one is the prior
+    for row, reason in zip(rows, reasons, strict=False):
+        said, value = row.find_element("tag name", "th").text, row.find_element("tag name", "td").text
+        assert said.lower() == reason["text"].lower()
+        assert float(value.replace("\u2212", "-")) == pytest.approx(reason["log_odds"], abs=0.05)
+    browser.execute_script("document.getElementById('threshold').dispatchEvent(new Event('input'))")
+    assert browser.find_element("id", "cost").text.startswith("With P(label right) at ")
 
 
 def test_the_slider_tells_what_a_threshold_costs(browser, page):

@@ -70,7 +70,7 @@ def test_every_planted_defect_is_found_and_sound_pairs_have_none(working_folder)
     assert found["contradictions"] == 5 and found["flagged"] == len(listed) == found["suspects_found"]
     worst = found["suspects"][0]
     assert worst["points"] == max(s["points"] for s in found["suspects"]) and worst["why"]
-    assert found["kind"] == "data" and found["noise_rate"] is None and "score" in found["not_estimated"]
+    assert found["kind"] == "data" and found["not_estimated"] == ""
     slices = {(s["column"], s["value"]): s["pairs"] for s in found["slices"]}
     assert slices["source", "a"] == 13 and slices["source", "b"] == 7 and slices["source", "(none)"] == 12
 
@@ -85,7 +85,8 @@ def test_counts_add_up_for_every_finding(working_folder):
     for row in found["slices"]:
         by_slice[row["column"]] = by_slice.get(row["column"], 0) + row["pairs"]
     assert set(by_slice.values()) == {found["counts"]["pairs"]}
-    assert found["curve"]["steps"][-1]["dropped"] == found["flagged"]
+    assert found["curve"]["unit"] == "log-odds"
+    assert found["curve"]["steps"][-1]["dropped"] == found["likely_wrong"]
 
 
 def test_the_page_holds_what_audit_json_holds(working_folder):
@@ -133,7 +134,7 @@ def test_a_gate_that_trips_exits_with_4_and_the_report_is_written(working_folder
     [
         ("lenght_bias>0.8", "did you mean 'length_bias'"),
         ("length_bias=0.8", "is not a name, one of > >= < <= and a number"),
-        ("noise_rate>0.2", "not known for these data"),
+        ("share_against>0.2", "not known for these data"),
         ("overlap.same_prompts>0", "--against"),
     ],
 )

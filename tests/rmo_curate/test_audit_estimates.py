@@ -3,62 +3,83 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
-from rmo_curate.noise_rate import BUNDLES, Resampled
 
 from rmo_curate.audit.collect import AuditSettings
 from rmo_curate.audit.report import write_audit
 from rmo_curate.canaries import find, find_at
-from rmo_curate.rules import RULES
-from tests.rmo_curate.test_canaries import simulated
+from rmo_curate.evidence.label_noise import BUNDLES, Resampled
+from rmo_curate.evidence.reasons import RANDOM_FLIPS
+from rmo_curate.filter_settings import FilterSettings
+from tests.rmo_curate.test_audit import embedded_data
+
+PROMPTS, PER_PROMPT = 3000, 3
+
+
+def margins(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Held-out margins of pairs of which a fifth are flipped, and their prompts."""
+    rng = np.random.default_rng(seed)
+    n = PROMPTS * PER_PROMPT
+    return np.where(rng.random(n) < 0.2, -1, 1) * rng.normal(1.6, 1, n), np.arange(n) // PER_PROMPT
 
 
 def test_many_thresholds_at_once_are_each_by_itself():
-    scores, _ = simulated(0.2)
-    resampled = Resampled(scores, draws=20)
-    rule = RULES["irm"]
-    s, of_swapped = rule.suspicion(scores), rule.suspicion_of_swapped(scores)
-    s[5] = np.nan
-    thresholds = np.quantile(s[np.isfinite(s)], [0.99, 0.9, 0.5])
-    at_once = find_at(thresholds, s, of_swapped, resampled)
+    margin, prompts = margins()
+    margin[5] = np.nan
+    resampled = Resampled(margin, prompts, draws=20)
+    thresholds = np.quantile(-margin[np.isfinite(margin)], [0.99, 0.9, 0.5])
+    at_once = find_at(thresholds, -margin, margin, resampled)
     with np.errstate(invalid="ignore"):
-        single = [find(s >= t, of_swapped >= t, resampled) for t in thresholds]
+        single = [find(-margin >= t, margin >= t, resampled) for t in thresholds]
     assert at_once == single
 
 
 def test_bundles_of_prompts_give_the_interval_of_prompts(monkeypatch):
-    scores, _ = simulated(0.2, seed=3)
-    assert len(np.unique(scores.groups)) > BUNDLES
-    bundled = Resampled(scores).rate
-    monkeypatch.setattr("rmo_curate.noise_rate.BUNDLES", 10**9)
-    single = Resampled(scores).rate
+    margin, prompts = margins(seed=3)
+    assert len(np.unique(prompts)) > BUNDLES
+    bundled = Resampled(margin, prompts).rate
+    monkeypatch.setattr("rmo_curate.evidence.label_noise.BUNDLES", 10**9)
+    single = Resampled(margin, prompts).rate
     assert bundled.value == single.value
     assert bundled.high - bundled.low == pytest.approx(single.high - single.low, abs=0.012)  # of about 0.03, by draws
 
 
 def test_prompts_stay_whole():
-    scores, _ = simulated(0.2)
-    resampled = Resampled(replace(scores, groups=np.arange(len(scores.chosen_tokens)) // 500))
+    margin, _ = margins()
+    resampled = Resampled(margin, np.arange(len(margin)) // 500)
     assert resampled.size == 18
     assert all(len(np.unique(resampled.group[i : i + 500])) == 1 for i in range(0, 9000, 500))
+
+
+def plain_rows(n: int, per_prompt: int = 4) -> list[dict[str, str]]:
+    """Pairs whose two answers are alike in all that style knows."""
+    return [
+        {"prompt": f"question {i // per_prompt}?", "chosen": f"answer a{i}", "rejected": f"answer b{i}"}
+        for i in range(n)
+    ]
+
+
+def scored_run(make_run, n: int, proxy: str):
+    """n pairs, four of a prompt, a fifth of them flipped; their margins under `proxy` say so."""
+    rng = np.random.default_rng(5)
+    wrong = rng.random(n) < 0.2
+    base = rng.normal(0, 5, n)
+    moved = np.where(wrong, -1, 1) * rng.normal(6, 4, n)
+    run = make_run(
+        {"base": base.tolist(), proxy: (base + moved).tolist()},
+        groups=[str(i // 4) for i in range(n)],
+        rows=plain_rows(n),
+        part_size=n,
+    )
+    return run, wrong
 
 
 @pytest.fixture
 def audited(make_run, tmp_path):
     """Eight hundred pairs of two hundred prompts, a fifth of them flipped; their margins are held out."""
-    rng = np.random.default_rng(5)
-    n = 800
-    wrong = rng.random(n) < 0.2
-    base = rng.normal(0, 5, n)
-    moved = np.where(wrong, -1, 1) * rng.normal(6, 4, n)
-    run = make_run(
-        {"base": base.tolist(), "oof-9": (base + moved).tolist()},
-        groups=[str(i // 4) for i in range(n)],
-        part_size=800,
-    )
+    run, wrong = scored_run(make_run, 800, "oof-9")
     summary = write_audit(run, tmp_path / "audit", AuditSettings.model_validate({}))
     return summary, json.loads(summary.json.read_text()), wrong
 
@@ -74,7 +95,7 @@ def test_rate_precision_and_recall_hold_the_truth(audited):
     assert any("estimated noise rate" in line for line in summary.lines)
     steps = [s for s in numbers["curve"]["steps"] if s["precision"]]
     recalls = [s["recall"]["value"] for s in steps]
-    assert np.diff(recalls).min() > -0.01 and recalls[-1] > 0.8 and len(steps) > 50
+    assert np.diff(recalls).min() > -0.01 and recalls[-1] > 0.6 and len(steps) > 50
     for step in steps:
         for name in ("precision", "recall"):
             found = step[name]
@@ -83,13 +104,63 @@ def test_rate_precision_and_recall_hold_the_truth(audited):
     assert numbers["not_estimated"] == ""
 
 
+def test_suspects_of_a_run_come_by_their_probability(audited):
+    summary, numbers, wrong = audited
+    rights = [s["right"] for s in numbers["suspects"]]
+    assert rights == sorted(rights) and max(rights) < 0.5 and len(rights) == numbers["likely_wrong"]
+    assert np.mean([wrong[int(s["id"][1:])] for s in numbers["suspects"]]) == pytest.approx(
+        1 - np.mean(rights), abs=0.1
+    )
+    worst = numbers["suspects"][0]
+    assert worst["reasons"][0]["text"].startswith("the margins of oof-9 favour the rejected answer by")
+    page = summary.page.read_text()
+    assert embedded_data(page)["probable"] and "P(label right)" in page
+    assert any(f"look at {worst['id']} (P(label right)" in line for line in summary.lines)
+
+
+def test_what_flips_the_numbers_hold_for_stands_beside_them(audited):
+    page = audited[0].page.read_text()
+    said = RANDOM_FLIPS[1:].replace("'", "&#39;") + "."
+    assert page.count(said) == 2  # under the noise rate, and under the slider's precision and recall
+    assert any(RANDOM_FLIPS[1:] in line for line in audited[0].lines)
+
+
 def test_few_dropped_pairs_have_no_precision(audited):
     assert all(s["precision"] is None for s in audited[1]["curve"]["steps"] if s["dropped"] < 10)
 
 
-def test_scores_that_are_not_held_out_give_no_estimate_and_say_why(make_run, tmp_path):
-    run = make_run({"base": [1.0, -2.0, 3.0] * 5, "insample-8": [2.0, -4.0, 1.0] * 5})
+def test_scores_that_are_not_held_out_are_left_out_and_named(make_run, tmp_path):
+    run, _ = scored_run(make_run, 80, "insample-8")
+    summary = write_audit(run, tmp_path / "audit", AuditSettings.model_validate({}))
+    evidence = json.loads(summary.json.read_text())["evidence"]
+    assert "insample-8" not in evidence["sources"]
+    assert any(line.startswith("insample-8: not known to be held out") for line in evidence["missing"])
+    assert "insample-8: not known to be held out" in summary.page.read_text()
+
+
+def test_what_is_not_held_out_gives_no_precision(make_run, tmp_path):
+    run, _ = scored_run(make_run, 80, "insample-8")
+    settings = FilterSettings.model_validate({"rule": "irm", "high_q": 0.5})
+    numbers = json.loads(
+        write_audit(run, tmp_path / "audit", AuditSettings.model_validate({}), settings).json.read_text()
+    )
+    assert numbers["at_cut"] is None and numbers["noise_rate"] is not None
+    assert not any(step["precision"] for step in numbers["curve"]["steps"])
+
+
+def test_few_scored_pairs_give_no_estimate_and_say_why(make_run, tmp_path):
+    run, _ = scored_run(make_run, 16, "oof-9")
     summary = write_audit(run, tmp_path / "audit", AuditSettings.model_validate({}))
     numbers = json.loads(summary.json.read_text())
-    assert numbers["noise_rate"] is None and "held-out scores" in numbers["not_estimated"]
-    assert "are not estimated" in summary.page.read_text()
+    assert numbers["noise_rate"] is None and "there are 16 pairs" in numbers["not_estimated"]
+    assert "are not estimated: there are 16 pairs" in summary.page.read_text()
+    assert all(s["right"] is not None and s["reasons"] for s in numbers["suspects"])
+
+
+def test_a_run_of_the_base_alone_is_judged_by_what_there_is(make_run, tmp_path):
+    rng = np.random.default_rng(0)
+    run = make_run({"base": rng.normal(3, 3, 60).tolist()}, rows=plain_rows(60), part_size=60)
+    summary = write_audit(run, tmp_path / "audit", AuditSettings.model_validate({}))
+    numbers = json.loads(summary.json.read_text())
+    assert numbers["evidence"]["sources"] == ["reference", "style", "answers"] and numbers["noise_rate"] is not None
+    assert "no held-out proxy" in numbers["evidence"]["missing"]
