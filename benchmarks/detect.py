@@ -22,7 +22,7 @@ import yaml
 
 from benchmarks.baselines import confidence, with_baselines
 from benchmarks.cells import Cell, DataSet, cells, flipped, members, scored, signs, under_labels, without_model
-from benchmarks.detect_table import filled, tables
+from benchmarks.detect_table import curves, filled, grouped, tables
 from benchmarks.detection import (
     DRAWS,
     auroc,
@@ -41,6 +41,7 @@ from rmo_train.tables import write_json
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "detect"
 PAGE = HERE.parent / "docs" / "results.md"
+CURVE = HERE.parent / "rmo_curate" / "evidence" / "learning_curve.json"
 POSTERIOR = "posterior"
 COMPARED = ("irm", "length", "rmo")  # what the posterior is compared with, on the same draws of prompts
 HIGH_Q = 0.95  # the filter's default
@@ -207,6 +208,7 @@ def main() -> None:
         print("\n".join(lines))
         if given.write:
             PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), lines), encoding="utf-8")
+            write_json(CURVE, curves(grouped(grid, RESULTS)))
         return
     files, gold = (
         {name: Path(path) for name, _, path in (text.partition("=") for text in texts)}

@@ -64,14 +64,19 @@ MAIN = tuple(
 
 def tables(grid: list[Cell], folder: Path) -> Iterator[str]:
     """Every table, then the cells that have no result."""
-    found = {cell: folder / f"{cell.name}.json" for cell in grid}
-    found = {cell: read_json(path) for cell, path in found.items() if path.exists()}
-    groups: Groups = {}
-    for cell in sorted(found, key=grid_order(grid)):
-        groups.setdefault(Group.of(cell), []).append(found[cell])
+    groups = grouped(grid, folder)
     for one in (claims, headline, rules, differences, noise_rates, reasons, learning_curve, exaggeration):
         yield from one(groups)
-    yield from not_run([cell for cell in grid if cell not in found])
+    yield from not_run([cell for cell in grid if not (folder / f"{cell.name}.json").exists()])
+
+
+def grouped(grid: list[Cell], folder: Path) -> Groups:
+    """The results that there are, cells that differ by their seed alone together."""
+    groups: Groups = {}
+    for cell in sorted(grid, key=grid_order(grid)):
+        if (path := folder / f"{cell.name}.json").exists():
+            groups.setdefault(Group.of(cell), []).append(read_json(path))
+    return groups
 
 
 def not_run(missing: list[Cell]) -> Iterator[str]:
@@ -378,6 +383,31 @@ def learning_curve(groups: Groups) -> Iterator[str]:
             )
     head = ["20% at random", "pairs", "length-matched AUROC", "without a model", "first 5% flipped", "without a model"]
     yield from table(head, rows)
+
+
+def curves(groups: Groups) -> list[dict[str, Any]]:
+    """The learning curve as `rmo_curate.evidence.expected` reads it: means over seeds."""
+    found = []
+    for data, name in (("all", "pairs that GPT-4 judged"), ("hh", "HH-RLHF")):
+        of = sorted(
+            (seeds for g, seeds in groups.items() if g == Group(data, "uniform", 0.2, g.pairs)),
+            key=lambda seeds: mean(seeds, _pairs),
+        )
+        found.append(
+            {
+                "data": name,
+                "pairs": [round(mean(seeds, _pairs)) for seeds in of],
+                "with_model": [round(mean(seeds, of_rule(POSTERIOR)), 3) for seeds in of],
+                "without": [
+                    round(mean(seeds, lambda r: float(r["without_model"]["matched_auroc"]["value"])), 3) for seeds in of
+                ],
+            }
+        )
+    return found
+
+
+def _pairs(result: Result) -> float:
+    return float(result["rules"][POSTERIOR]["all"]["pairs"])
 
 
 def exaggeration(groups: Groups) -> Iterator[str]:

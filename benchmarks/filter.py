@@ -32,9 +32,13 @@ import pyarrow as pa
 
 from benchmarks.environment import environment
 from rmo_curate.decisions import decide, decide_scored, repeats
+from rmo_curate.evidence.gather import STATES
+from rmo_curate.evidence.label_noise import LabelNoise
+from rmo_curate.evidence.posterior import Posterior
+from rmo_curate.evidence.style import Style
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.filtering import run_filter
-from rmo_curate.noise_rate import Resampled
+from rmo_curate.margins import reward
 from rmo_curate.rule_report import COMPARED, HIGH_Q, report
 from rmo_curate.runs import Checkpoint, Scores, Trajectory, open_run
 from rmo_train import tables
@@ -175,12 +179,21 @@ def make_run(folder: Path, n: int, small: bool) -> None:
 # ------------------------------------------------------------------------------------------------- measurements
 
 
+def judged(scores: Scores, prompt: np.ndarray) -> Posterior:
+    """A posterior of the probe's margin alone, at once: what evidence costs is measured by benchmarks/evidence.py."""
+    none = np.zeros((len(prompt), 2), dtype=np.int8)
+    style = Style.unknown(np.zeros((len(prompt), 0), dtype=np.float32))
+    margin = 0.1 * reward(scores)[:, None]
+    return Posterior((STATES,), margin, LabelNoise(FLIPS, 1.0), prompt, (), 0.0, none, none, style)
+
+
 def in_memory(n: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     too_long, scores = scored(n, 2, rng)
     ids, shas = hex_strings(n, 32, rng), hex_strings(n, 64, rng, REPEATS)
     before = peak_gib()
     trajectory = Trajectory((BASE, END), END)
+    scores = replace(scores, posterior=judged(scores, np.arange(n) // 4))
     took, decisions = timed(
         lambda: decide_scored(ids, too_long, repeats(shas), scores, trajectory, FilterSettings()),
     )
@@ -193,13 +206,14 @@ def every_rule(n: int) -> dict[str, Any]:
     _, scores = scored(n, 4, rng)
     prompt = np.arange(n) // 4
     scores = replace(scores, ids=hex_strings(n, 32, rng), groups=prompt, fold=(prompt % 2).astype(np.int16))
+    scores = replace(scores, posterior=judged(scores, prompt))
     before = peak_gib()
     each: dict[str, dict[str, float]] = {}
     for name, rule in COMPARED.items():
         each[name], _ = timed(lambda rule=rule: rule.suspicion(scores))  # type: ignore[misc]
     total = {unit: sum(took[unit] for took in each.values()) for unit in ("seconds", "cpu_seconds")}
     peak = peak_gib()
-    reported, _ = timed(lambda: report(scores, scores.names[-1], Resampled(scores), HIGH_Q), "report")
+    reported, _ = timed(lambda: report(scores, scores.names[-1], HIGH_Q), "report")
     return (
         total | reported | {"peak_gib": peak, "report_peak_gib": peak_gib(), "peak_gib_before": before, "rules": each}
     )

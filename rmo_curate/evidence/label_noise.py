@@ -5,12 +5,13 @@ likely a flipped one, so the share of negative margins there tends to the noise 
 
     P(x > 0 | |x|) = (1 - eps) sigma(k |x|) + eps (1 - sigma(k |x|))
 
-The estimate is the likeliest eps on a grid of (eps, k). Before the data are seen, every accuracy of the margins on
-right labels, A(k) = mean sigma(k |x|), is as likely as any other, and eps/0.5 is Beta(2, 2): both ends of the grid are
-unlikely, where margins that tell little would otherwise put it. The posterior mean would lean to the middle instead,
-and put many wrong labels too low. Nothing is assumed of how margins are distributed, only that the log-odds of a right
-order grow in proportion to the margin, as they do for mirrored normals; a mixture of normals, fitted to the margins
-themselves, takes their heavy tails for right labels.
+The estimate is the likeliest eps on a grid of (eps, k). Two things are known before the labels are looked at. Margins
+are held-out log-odds of labels as they are, wrong ones included, so their slope among small |x|, k (1 - 2 eps), is near
+1; ridges shrink them, so it is near `SLOPE` instead. And eps/0.5 is Beta(2, 2): both ends of the grid are unlikely,
+where margins that tell little would otherwise put it. The posterior mean would lean to the middle instead, and put many wrong
+labels too low. Nothing is assumed of how margins are distributed, only that the log-odds of a right order grow in
+proportion to the margin, as they do for mirrored normals; a mixture of normals, fitted to the margins themselves, takes
+their heavy tails for right labels.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ BUNDLES = 2000  # of prompts: more are drawn in bundles, whose bootstrap has the
 BINS = 256  # of |x|, of equal numbers of pairs
 RATES = np.linspace(0.0, 0.45, 91)  # a rate above cannot be told from one half
 SLOPES = np.geomspace(0.02, 50, 80)  # of k
+SLOPE, SPREAD = 1.5, 0.25  # of k (1 - 2 eps): the median, and the sd of its logarithm
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Binned:
         """Under each of the weights [margins]: the likeliest noise, and P(eps) at each of `RATES`."""
         sure = 1 / (1 + np.exp(-np.clip(SLOPES[:, None] * self.size, 0, 500)))
         right = (RATES[:, None, None] + (1 - 2 * RATES[:, None, None]) * sure).reshape(-1, len(self.size))
-        prior = (RATES * (0.5 - RATES))[:, None] * np.gradient(sure.mean(axis=1))
+        off = (np.log(SLOPES) + np.log1p(-2 * RATES)[:, None] - np.log(SLOPE)) / SPREAD
+        prior = (RATES * (0.5 - RATES))[:, None] * np.exp(-(off**2) / 2)
         with np.errstate(divide="ignore"):
             log_right, log_wrong = np.log(right), np.log(np.maximum(1 - right, 1e-12))
         found = []
