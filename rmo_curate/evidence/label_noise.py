@@ -8,8 +8,8 @@ likely a flipped one, so the share of negative margins there tends to the noise 
 The estimate is the likeliest eps on a grid of (eps, k). Two things are known before the labels are looked at. Margins
 are held-out log-odds of labels as they are, wrong ones included, so their slope among small |x|, k (1 - 2 eps), is near
 1; ridges shrink them, so it is near `SLOPE` instead. And eps/0.5 is Beta(2, 2): both ends of the grid are unlikely,
-where margins that tell little would otherwise put it. The posterior mean would lean to the middle instead, and put many wrong
-labels too low. Nothing is assumed of how margins are distributed, only that the log-odds of a right order grow in
+where margins that tell little would otherwise put it. The posterior mean would lean to the middle instead, and put many
+wrong labels too low. Nothing is assumed of how margins are distributed, only that the log-odds of a right order grow in
 proportion to the margin, as they do for mirrored normals; a mixture of normals, fitted to the margins themselves, takes
 their heavy tails for right labels.
 """
@@ -27,7 +27,7 @@ DRAWS = 200
 BUNDLES = 2000  # of prompts: more are drawn in bundles, whose bootstrap has the same spread at a bounded cost
 BINS = 256  # of |x|, of equal numbers of pairs
 RATES = np.linspace(0.0, 0.45, 91)  # a rate above cannot be told from one half
-SLOPES = np.geomspace(0.02, 50, 80)  # of k
+SLOPES = np.geomspace(0.1, 50, 160)  # of k
 SLOPE, SPREAD = 1.5, 0.25  # of k (1 - 2 eps): the median, and the sd of its logarithm
 
 

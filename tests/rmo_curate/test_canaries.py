@@ -43,7 +43,9 @@ def test_the_equations_by_hand():
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.3])
 def test_rate_recall_and_precision_are_those_of_the_truth(rate: float):
     scores, wrong = simulated(rate)
-    resampled = Resampled(reward(scores), np.arange(len(wrong)) // PER_PROMPT, draws=60)
+    # 20 N(1.6, 1): log-odds 2 * 1.6 / 20 a nat where labels are right, 1 - 2 eps times as much as labelled
+    margin = 0.16 * (1 - 2 * rate) * reward(scores)
+    resampled = Resampled(margin, np.arange(len(wrong)) // PER_PROMPT, draws=60)
     assert resampled.rate.low <= wrong.mean() <= resampled.rate.high
     assert resampled.rate.high - resampled.rate.low < 0.05
     rule = RULES["irm"]

@@ -17,7 +17,8 @@ def test_the_noise_rate_is_found_whatever_the_margins_tails(rate: float, tails: 
     size = np.abs(rng.normal(1.5, 1, n) if tails == "normal" else rng.standard_t(2, n))
     right = rng.random(n) < 1 / (1 + np.exp(-2 * size))  # log-odds in proportion to the margin
     wrong = rng.random(n) < rate
-    margin = np.where(right != wrong, size, -size)
+    # held-out log-odds of the labels as they are: flips make them 1 - 2 eps times as large
+    margin = 2 * (1 - 2 * rate) * np.where(right != wrong, size, -size)
     found = fit_noise(margin)
     assert found.rate == pytest.approx(rate, abs=0.02)
     posterior = sigmoid(-found.log_odds(margin))
