@@ -14,6 +14,7 @@ import numpy as np
 
 from rmo_curate import canaries, margins, thresholds
 from rmo_curate.advice import FOLLOWING_LENGTH, Lengths
+from rmo_curate.evidence import expected
 from rmo_curate.evidence.gather import with_posterior
 from rmo_curate.evidence.label_noise import Resampled
 from rmo_curate.evidence.reasons import evidence_line, gap_lines
@@ -227,6 +228,7 @@ def evidence_lines(decided: Decisions, kept: np.ndarray) -> list[str]:
     return [
         evidence_line(posterior.sources, posterior.missing),
         f"an estimated {posterior.noise.rate:.0%} of the labels are wrong",
+        *expected.lines(len(kept), scored=decided.trajectory.end is not None),
         *(f"style: {line}" for line in gap_lines(gaps(posterior.style.difference, kept, effect))),
     ]
 

@@ -13,7 +13,6 @@ from rmo_curate.decisions import Decisions
 from rmo_curate.evidence.gather import LEAST_PROMPTS, with_posterior, without_model
 from rmo_curate.evidence.label_noise import Resampled
 from rmo_curate.evidence.posterior import Posterior
-from rmo_curate.evidence.texts import texts_of
 from rmo_curate.margins import where_scored
 from rmo_curate.rules import RULES
 from rmo_curate.runs import Run
@@ -81,6 +80,8 @@ def estimates_of_data(texts: Texts, generator: str | None, name: str) -> Estimat
 
     name: what the data are called in an error.
     """
+    from rmo_curate.evidence.texts import texts_of
+
     generators = generators_among(texts.columns, generator, name)
     read = texts_of(texts.prompt_messages, texts.chosen_messages, texts.rejected_messages)
     if why_not := too_few(read.prompt):
