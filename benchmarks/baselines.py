@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.mixture import fit_mixture
 from rmo_curate import margins
+from rmo_curate.evidence.logistic import fit, sigmoid
 from rmo_curate.rule_report import COMPARED
 from rmo_curate.rules.rule import Rule, Statistic, as_it_is
 from rmo_curate.runs import Scores
@@ -91,7 +92,7 @@ def confidence(scores: Scores) -> np.ndarray:
 def _slope(scores: Scores) -> float:
     """Margins that speak against the labels on the whole give no confidence, rather than a reversed one."""
     x = scaled_irm(scores)
-    return max(0.0, float(against_mirror_images(x[np.isfinite(x), None], ridge=1.0)[0]))
+    return max(0.0, float(fit_clipped(x[np.isfinite(x), None], ridge=1.0)[0]))
 
 
 def fuse(scores: Scores) -> Statistic:
@@ -108,7 +109,7 @@ def fuse(scores: Scores) -> Statistic:
     features = np.hstack([values / unit, _length_terms(scores)])
     fold = scores.groups % FOLDS
     known = np.isfinite(features).all(axis=1)
-    weights = np.stack([against_mirror_images(features[known & (fold != k)], RIDGE) for k in range(FOLDS)])
+    weights = np.stack([fit_clipped(features[known & (fold != k)], RIDGE) for k in range(FOLDS)])
     return lambda these: -np.einsum("nf,nf->n", _features(these, shared) / unit, weights[fold, : len(unit)])
 
 
@@ -144,25 +145,9 @@ def _scales(features: np.ndarray) -> np.ndarray:
     return np.where(size > 0, size, 1.0)
 
 
-def against_mirror_images(features: np.ndarray, ridge: float) -> np.ndarray:
-    """Weights [features] of the regression that tells rows [rows, features] of class 1 from their mirror images.
-
-    A row and its image have the same loss, of which each counts half.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    if not len(features):
-        return np.zeros(features.shape[1])
-    x = np.clip(features, -CLIP, CLIP)
-    both, labels = np.concatenate([x, -x]), np.repeat([1, 0], len(x))
-    model = LogisticRegression(C=0.5 / ridge, fit_intercept=False, solver="newton-cholesky", tol=1e-9, max_iter=100)
-    weights: np.ndarray = model.fit(both, labels).coef_[0]
-    return weights
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):  # NaN stays NaN
-        return np.exp(-np.logaddexp(0, -x))
+def fit_clipped(features: np.ndarray, ridge: float) -> np.ndarray:
+    """Weights [features] that tell rows from their mirror images; outliers count no more than `CLIP`."""
+    return fit(np.clip(features, -CLIP, CLIP), ridge) if len(features) else np.zeros(features.shape[1])
 
 
 BASELINES: dict[str, Rule] = {

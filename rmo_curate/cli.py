@@ -132,7 +132,7 @@ def rules(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
     recipe: RecipeOption = None,
 ) -> None:
-    """What each rule would drop, how far rules agree, and what canaries say of their precision and recall."""
+    """What each rule would drop, how far rules agree, and what swapped copies say of their precision and recall."""
     from rmo_curate.rule_report import run_rules
 
     found = run_rules(Path(place(run, read_recipe(recipe), "RUN", "score.out")), high_q, proxy, generator_column)

@@ -1,4 +1,4 @@
-"""`rmo-curate rules`: what each rule would drop of a scored run, what canaries say of it, and how far rules agree."""
+"""`rmo-curate rules`: what each rule would drop of a scored run, what swapped copies say of it, how far rules agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is estimated beyond counts: the noise rate, P(label right), and what canaries say of a threshold."""
+"""What is estimated beyond counts: the noise rate, P(label right), and what swapped copies say of a threshold."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def noise_sentences(estimated: Estimates, cut: str) -> tuple[str, ...]:
     if found and found.flagged >= MIN_FLAGGED:
         precision, recall = found.precision, found.recall
         said.append(
-            f"Of the {found.flagged:,} pairs that {cut}, canaries say, {percent(precision.value)} "
+            f"Of the {found.flagged:,} pairs that {cut}, swapped copies say, {percent(precision.value)} "
             f"({percent(precision.low)} to {percent(precision.high)}) are labelled wrongly; of labels flipped at "
             f"random, {percent(recall.value)} ({percent(recall.low)} to {percent(recall.high)}) would be among them."
         )

@@ -32,7 +32,8 @@ def curves() -> tuple[Curve, ...]:
     """As they were measured."""
     text = files(__package__).joinpath(CURVE).read_text(encoding="utf-8")
     return tuple(
-        Curve(**{name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}) for row in json.loads(text)
+        Curve(row["data"], *(tuple(row[name]) for name in ("pairs", "with_model", "without")))
+        for row in json.loads(text)
     )
 
 
