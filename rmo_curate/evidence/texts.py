@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +16,7 @@ from rmo_curate.messages import Message
 from rmo_train.id_hash import hash64
 
 BLOCK = 8192  # pairs read at a time: bounds memory
+AT_ONCE = min(8, os.cpu_count() or 1)  # blocks
 WORD, BETWEEN = r"\w+", "\x1e"
 
 
@@ -78,19 +82,21 @@ STYLE: dict[str, pl.Expr] = {
 
 def read_texts(tables: Iterable[pa.Table]) -> Texts:
     """The texts of pairs with the columns prompt, chosen, rejected: lists of messages."""
-    return _together([_read(block) for table in tables for block in _blocks(table)])
+    return _together(_blocks(tables))
 
 
 def texts_of(
     prompt: Sequence[list[Message]], chosen: Sequence[list[Message]], rejected: Sequence[list[Message]]
 ) -> Texts:
     """The same of lists of messages in memory, [pairs] each; no table of all of them is made."""
-    parts = []
-    for start in range(0, len(prompt), BLOCK):
-        rows = slice(start, start + BLOCK)
-        sides = {"prompt": prompt[rows], "chosen": chosen[rows], "rejected": rejected[rows]}
-        parts.append(_read(pl.DataFrame({name: list(map(_joined, side)) for name, side in sides.items()})))
-    return _together(parts)
+
+    def blocks() -> Iterator[pl.DataFrame]:
+        for start in range(0, len(prompt), BLOCK):
+            rows = slice(start, start + BLOCK)
+            sides = {"prompt": prompt[rows], "chosen": chosen[rows], "rejected": rejected[rows]}
+            yield pl.DataFrame({name: list(map(_joined, side)) for name, side in sides.items()})
+
+    return _together(blocks())
 
 
 def _joined(messages: list[Message]) -> str:
@@ -99,7 +105,16 @@ def _joined(messages: list[Message]) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _together(parts: list[tuple[np.ndarray, ...]]) -> Texts:
+def _together(blocks: Iterator[pl.DataFrame]) -> Texts:
+    """Blocks read side by side, a few at a time: one of them keeps one core busy."""
+    parts = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        waiting: deque[Future[tuple[np.ndarray, ...]]] = deque()
+        for block in blocks:
+            waiting.append(pool.submit(_read, block))
+            if len(waiting) > AT_ONCE:
+                parts.append(waiting.popleft().result())
+        parts += [future.result() for future in waiting]
     if not parts:
         nothing = np.zeros(0, dtype=np.uint64)
         return Texts(nothing, nothing, nothing, np.zeros((0, len(STYLE)), dtype=np.float32))
@@ -107,12 +122,23 @@ def _together(parts: list[tuple[np.ndarray, ...]]) -> Texts:
     return Texts(*(np.concatenate(column) for column in columns))
 
 
-def _blocks(table: pa.Table) -> Iterable[pl.DataFrame]:
-    for start in range(0, table.num_rows, BLOCK):
-        block = table.select(["prompt", "chosen", "rejected"]).slice(start, BLOCK)
-        frame = pl.from_arrow(block)
-        assert isinstance(frame, pl.DataFrame)
-        yield frame.select(_content(name) for name in ("prompt", "chosen", "rejected"))
+def _blocks(tables: Iterable[pa.Table]) -> Iterator[pl.DataFrame]:
+    """The texts of about `BLOCK` pairs at a time, whatever the sizes of the tables."""
+    held: list[pa.Table] = []
+    for table in tables:
+        for start in range(0, table.num_rows, BLOCK):
+            held.append(table.select(["prompt", "chosen", "rejected"]).slice(start, BLOCK))
+            if sum(part.num_rows for part in held) >= BLOCK:
+                yield _contents(held)
+                held = []
+    if held:
+        yield _contents(held)
+
+
+def _contents(tables: list[pa.Table]) -> pl.DataFrame:
+    frame = pl.from_arrow(pa.concat_tables(tables))
+    assert isinstance(frame, pl.DataFrame)
+    return frame.select(_content(name) for name in ("prompt", "chosen", "rejected"))
 
 
 def _content(name: str) -> pl.Expr:

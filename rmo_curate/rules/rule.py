@@ -31,6 +31,11 @@ class Rule:
         return self.name != "none"
 
     @property
+    def says_odds(self) -> bool:
+        """Whether the suspicion is the log-odds of a wrong label."""
+        return self.name == "posterior"
+
+    @property
     def told_by_canaries(self) -> bool:
         """Whether a swapped copy says anything of the rule: a random draw is by id, the same for both."""
         return self.ranks and self.name != "random"
@@ -59,9 +64,10 @@ def check_proxy(rule: Rule, run: Run, trajectory: Trajectory) -> None:
 
 
 def suspicion(rule: Rule, scores: Scores) -> np.ndarray:
-    """The rule's suspicion of every pair: [pairs]. Refuses data on which it is constant, since that orders nothing."""
+    """The rule's suspicion of every pair: [pairs]. Refuses data on which it is constant, since that orders nothing; but
+    where evidence says nothing, every label is as likely to be right, and none is dropped."""
     s = rule.suspicion(scores)
-    if rule.ranks and is_constant(s):
+    if rule.ranks and is_constant(s) and not (rule.says_odds and np.nanmax(s) <= 0):
         raise UserError(
             f"--rule {rule.name}: all {np.isfinite(s).sum()} pairs get the same suspicion ({np.nanmax(s):.6g}), so it "
             f"cannot rank them; is {scores.names[-1]!r} the same model as {scores.names[0]!r}? "
