@@ -64,8 +64,8 @@ def wording(
     return Wording(
         lead=lead(counts, end, share_against, estimated),
         sentences=(
-            *sentences(counts, end, share_against, settings),
             *noise_sentences(estimated, "the filter calls noisy"),
+            *sentences(counts, end, share_against, settings, estimated),
             *expected.lines(counts.scorable, scored=True),
         ),
         warning=warning(folder, end),
@@ -198,27 +198,31 @@ def moved_by(end: Checkpoint | None) -> str:
 
 def lead(counts: Counts, end: Checkpoint | None, share_against: float, estimated: Estimates) -> str:
     have = f"{counts.records:,} records, {counts.pairs:,} usable pairs"
+    if estimated.known:
+        return f"{have}. {wrong_labels(estimated)} of the labels look wrong."
     if end is None:
-        if estimated.known:
-            return f"{have}. {wrong_labels(estimated)} of the labels look wrong."
         return f"{have}. Only the reference has scored them."
     taught = "the other prompts" if end.held_out else "this data" if end.held_out is False else f"the way to {end.name}"
     return f"{have}. For {percent(share_against)} of the pairs, training on {taught} points against the label."
 
 
 def sentences(
-    counts: Counts, end: Checkpoint | None, share_against: float, settings: FilterSettings
+    counts: Counts, end: Checkpoint | None, share_against: float, settings: FilterSettings, estimated: Estimates
 ) -> tuple[str, ...]:
+    """What the filter does; and where no noise rate is estimated, what to make of the lead."""
     dropped = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in counts.dropped.items()) or "none"
     kept = f"The filter keeps {counts.kept:,} pairs and drops {counts.pairs - counts.kept:,} ({dropped})."
     if end is None:
         return (kept,)
-    said = [
-        "That is the share that looks like noise. It counts hard pairs along with wrong labels and misses some wrong "
-        "ones: an indication, not an error rate.",
-        kept,
-    ]
-    if settings.preset is None and settings.rule != "none" and 1 - settings.high_q < share_against:
+    said = [kept]
+    if not estimated.known:
+        said.insert(
+            0,
+            "That is the share that looks like noise. It counts hard pairs along with wrong labels and misses some "
+            "wrong ones: an indication, not an error rate.",
+        )
+    wrong = estimated.noise_rate.value if estimated.known else share_against
+    if settings.preset is None and settings.rule != "none" and 1 - settings.high_q < wrong:
         said.append(
             f"At --high-q {settings.high_q:g} at most {100 * (1 - settings.high_q):.3g}% of the pairs can go as noisy; "
             "lower it to drop more of them."

@@ -104,6 +104,12 @@ def test_rate_precision_and_recall_hold_the_truth(audited):
     assert numbers["not_estimated"] == ""
 
 
+def test_a_run_is_headed_by_its_estimated_share_of_wrong_labels(audited):
+    _, numbers, _ = audited
+    assert numbers["headline"]["lead"].endswith("of the labels look wrong.")
+    assert not any("looks like noise" in sentence for sentence in numbers["headline"]["sentences"])  # one answer
+
+
 def test_suspects_of_a_run_come_by_their_probability(audited):
     summary, numbers, wrong = audited
     rights = [s["right"] for s in numbers["suspects"]]
