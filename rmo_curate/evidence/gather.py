@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from rmo_curate import margins
 from rmo_curate.evidence.answers import Comparisons
@@ -51,15 +49,8 @@ def of_scores(run: Run, scores: Scores, texts: Texts, generators: Generators | N
     return together(sources, texts, generators, missing)
 
 
-def of_texts(tables: Iterable[pa.Table], generators: Generators | None = None) -> Posterior:
-    """The posterior of pairs that no model has seen. tables: with the columns prompt, chosen and rejected."""
-    from rmo_curate.evidence.texts import read_texts
-
-    return without_model(read_texts(tables), generators)
-
-
 def without_model(texts: Texts, generators: Generators | None = None) -> Posterior:
-    """`of_texts` of texts that were read."""
+    """The posterior of pairs that no model has scored, by their texts."""
     return together([], texts, generators, ["no model has scored these pairs"])
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rmo_curate.evidence.gather import of_proxy, of_texts, with_posterior
+from rmo_curate.evidence.gather import of_proxy, with_posterior, without_model
 from rmo_curate.evidence.posterior import Posterior
+from rmo_curate.evidence.texts import read_texts
 from rmo_curate.margins import reward
 from rmo_curate.runs import open_run
 from rmo_train.errors import UserError
@@ -136,7 +137,7 @@ def texts(n: int = 120) -> Sequence[tuple[str, str, str]]:
 
 
 def test_texts_alone_find_labels_that_go_against_the_judges_taste():
-    found = of_texts([table(texts())])
+    found = without_model(read_texts([table(texts())]))
     assert found.sources == ("style", "answers") and found.missing[0].startswith("no model")
     wrong = np.arange(120) % 6 == 0
     assert found.right[wrong].max() < found.right[~wrong].min()
@@ -144,12 +145,12 @@ def test_texts_alone_find_labels_that_go_against_the_judges_taste():
 
 def test_generators_are_evidence_without_a_model_too():
     chosen = np.array(["small" if i % 6 == 0 else "large" for i in range(120)])
-    found = of_texts([table(texts())], (chosen, np.where(chosen == "small", "large", "small")))
+    found = without_model(read_texts([table(texts())]), (chosen, np.where(chosen == "small", "large", "small")))
     assert found.sources == ("style", "generators", "answers") and len(found.missing) == 1
     assert (found.adds[:, 1] < 0).nonzero()[0].tolist() == list(range(0, 120, 6))
 
 
 def test_a_single_prompt_has_no_style_and_that_is_said():
-    found = of_texts([table([("q", f"answer {i}", "no") for i in range(5)])])
+    found = without_model(read_texts([table([("q", f"answer {i}", "no") for i in range(5)])]))
     assert found.sources == ("answers",) and np.isfinite(found.right).all()
     assert any(line.startswith("style: 1 prompt, and a held-out fit needs 2") for line in found.missing)
