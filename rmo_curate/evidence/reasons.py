@@ -30,8 +30,8 @@ UNLIKE_MORE = {  # features of style -> what the answer with more of it, and wit
     "sorry": ("says sorry", "does not say sorry"),
     "as an AI": ("says “as an AI”", "does not say “as an AI”"),
     "opens with assent": ("opens by agreeing", "does not open by agreeing"),
-    "I": ("more talk of “I”", "less talk of “I”"),
-    "you": ("more talk of “you”", "less talk of “you”"),
+    "first person": ("more in the first person", "less in the first person"),
+    "second person": ("more talk of “you”", "less talk of “you”"),
     "words of the prompt": ("closer to the prompt's wording", "further from the prompt's wording"),
     "share of the prompt's words": ("repeats more of the prompt", "repeats less of the prompt"),
 }  # of any other: more or fewer

@@ -73,8 +73,8 @@ STYLE: dict[str, pl.Expr] = {
     "sorry": _is(_lower.str.contains("sorry", literal=True)),
     "as an AI": _is(_lower.str.contains("as an ai", literal=True)),
     "opens with assent": _is(_lower.str.contains(r"^\s*(sure|certainly|of course|yes|no|here)\b")),
-    "I": _count(r"\b(I|my|me)\b"),
-    "you": _count(r"(?i)\byour?\b"),
+    "first person": _count(r"\b(I|my|me)\b"),
+    "second person": _count(r"(?i)\byour?\b"),
     "words of the prompt": _is(_shared) / pl.max_horizontal(_words.list.len(), 1),
     "share of the prompt's words": _is(_shared) / pl.max_horizontal(_asked.list.len(), 1),
 }

@@ -37,8 +37,8 @@ BY_HAND = {
     "sorry": ("I am SORRY", 1),
     "as an AI": ("As an AI, no", 1),
     "opens with assent": (" Of course it does", 1),
-    "I": ("I, my dog and me. It is mine.", log(3)),
-    "you": ("You and your dog, youth", log(2)),
+    "first person": ("I, my dog and me. It is mine.", log(3)),
+    "second person": ("You and your dog, youth", log(2)),
     "words of the prompt": ("it does rain often, often", 3 / 4),  # distinct words of the answer
     "share of the prompt's words": ("It does, it does", 2 / 4),
 }
