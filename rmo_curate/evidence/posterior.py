@@ -66,20 +66,14 @@ class Posterior:
         """P(the label is right) [n]."""
         return logistic.sigmoid(self.log_odds)
 
-    @property
-    def contributions(self) -> np.ndarray:
-        """What each source adds to the posterior's log-odds [n, sources]; with `noise.prior` they add up to it."""
-        return self.noise.slope * self.adds
+    def contributions(self, rows: int | slice = slice(None)) -> np.ndarray:
+        """What each source adds to the log-odds of the pairs `rows` [rows, sources]; with `noise.prior` it is them."""
+        return self.noise.slope * self.adds[rows]
 
     def swapped(self) -> Posterior:
         """Of the same pairs, each with its answers exchanged and all others as they are."""
         won, compared = self.won[:, ::-1], self.compared[:, ::-1]
         return replace(self, adds=-self.adds, style=self.style.swapped(), won=won, compared=compared)
-
-    def take(self, rows: np.ndarray) -> Posterior:
-        """Of the pairs `rows`."""
-        of_pairs = ("adds", "groups", "won", "compared")
-        return replace(self, style=self.style.take(rows), **{name: getattr(self, name)[rows] for name in of_pairs})
 
 
 def folds_of(prompt: np.ndarray) -> np.ndarray:

@@ -51,7 +51,7 @@ def reasons(posterior: Posterior, pair: int) -> list[Reason]:
     the posterior's."""
     said = [
         Reason(source, float(value), _text(posterior, source, float(value), pair))
-        for source, value in zip(posterior.sources, posterior.noise.slope * posterior.adds[pair], strict=True)
+        for source, value in zip(posterior.sources, posterior.contributions(pair), strict=True)
         if value != 0
     ]
     return sorted(said, key=lambda reason: reason.log_odds)

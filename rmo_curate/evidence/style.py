@@ -49,9 +49,6 @@ class Style:
     def swapped(self) -> Style:
         return replace(self, difference=-self.difference)
 
-    def take(self, rows: np.ndarray) -> Style:
-        return replace(self, difference=self.difference[rows], fold=self.fold[rows])
-
 
 @dataclass(frozen=True)
 class Gap:

@@ -68,7 +68,7 @@ def test_every_source_speaks_and_none_is_missing(found):
 
 def test_contributions_and_the_prior_add_up_to_the_log_odds(found):
     posterior, *_ = found
-    total = posterior.contributions.sum(1) + posterior.noise.prior
+    total = posterior.contributions().sum(1) + posterior.noise.prior
     np.testing.assert_allclose(total, posterior.log_odds, atol=1e-12)
     np.testing.assert_allclose(posterior.right, 1 / (1 + np.exp(-total)), atol=1e-12)
     assert posterior.noise.prior == pytest.approx(np.log(1 / posterior.noise.rate - 1))
@@ -113,15 +113,6 @@ def test_learning_again_with_a_pair_exchanged_gives_its_swapped_copy_but_for_a_l
         heard.append(abs(again.margin[pair] + posterior.margin[pair]))
         np.testing.assert_array_equal(again.won[pair], posterior.won[pair, ::-1])
     assert np.median(heard) < 0.1 * posterior.margin.std()
-
-
-def test_rows_are_taken_with_all_that_belongs_to_them(found):
-    posterior, *_ = found
-    rows = np.array([7, 3, 100])
-    some = posterior.take(rows)
-    for name in ("adds", "groups", "won", "compared", "right", "contributions"):
-        np.testing.assert_array_equal(getattr(some, name), getattr(posterior, name)[rows])
-    np.testing.assert_array_equal(some.style.margin, posterior.style.margin[rows])
 
 
 def test_the_rule_judges_swapped_scores_as_swapped_copies(found):
