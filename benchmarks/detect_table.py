@@ -2,64 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.cells import Cell
+from benchmarks.detect_values import (
+    DATA,
+    MAIN,
+    POSTERIOR,
+    WAYS,
+    Group,
+    Groups,
+    Result,
+    Seeds,
+    calibration_error,
+    covers,
+    first,
+    flipped,
+    increments,
+    matched,
+    mean,
+    of_rule,
+    over,
+    plain,
+    rate,
+    spread,
+    worst_gap,
+)
 from rmo_train.errors import UserError
 from rmo_train.tables import read_json
 
 BEGIN, END = "<!-- detect -->", "<!-- /detect -->"  # what stands between them on the page is made here
-DATA = {
-    "tuning": "prompts 116 to 230",
-    "judged": "first 115 prompts",
-    "all": "all judged",
-    "heldout": "held-out prompts",
-}
-FLIPS = {"uniform": "at random", "longer": "longer wins", "formatted": "formatted wins", "generator": "favoured model"}
-POSTERIOR = "posterior"
-WAYS = ("as labelled", "high-q 0.95", "as many as are flipped", "soft labels")
-UP_TO_30, AT_40, COVERED = 0.03, 0.05, 13 / 15  # targets of the noise rate
-Result = dict[str, Any]
-Seeds = list[Result]  # the results of cells that differ by their seed alone
-
-
-@dataclass(frozen=True)
-class Group:
-    """Cells that differ by their seed alone."""
-
-    data: str
-    flips: str
-    rate: float
-    pairs: int | None = None
-    generators: bool = False
-
-    @classmethod
-    def of(cls, cell: Cell) -> Group:
-        return cls(cell.data, cell.flips, cell.rate, cell.pairs, cell.generators)
-
-    @property
-    def title(self) -> str:
-        flips = f"{self.rate:.0%} {FLIPS[self.flips]}" if self.rate else "no flips"
-        size = f", {self.pairs:,} pairs" if self.pairs else ""
-        return f"{DATA.get(self.data, 'HH')}{size}, {flips}" + (", writers known" if self.generators else "")
-
-
-Groups = dict[Group, Seeds]
-MAIN = tuple(
-    Group(data, flips, 0.2)
-    for data, flips in (
-        ("judged", "uniform"),
-        ("all", "uniform"),
-        ("all", "longer"),
-        ("hh", "uniform"),
-        ("heldout", "uniform"),
-    )
-)
 
 
 def tables(grid: list[Cell], folder: Path) -> Iterator[str]:
@@ -103,83 +79,6 @@ def filled(page: str, lines: list[str]) -> str:
     if not (begin and end):
         raise UserError(f"docs/results.md has no place for the tables: put {BEGIN} and {END} where they go")
     return before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + after
-
-
-# ---------------------------------------------------------------------------------------------------- values
-
-
-def matched(figures: Result) -> float:
-    """Length-matched AUROC, on clear pairs where the judge's log-odds tell which are clear."""
-    value: float = figures.get("clear", figures["all"])["matched_auroc"]["value"]
-    return value
-
-
-def of_rule(name: str) -> Callable[[Result], float]:
-    return lambda result: matched(result["rules"][name])
-
-
-def plain(name: str) -> Callable[[Result], float]:
-    """AUROC of a rule on all pairs."""
-    return lambda result: float(result["rules"][name]["all"]["auroc"]["value"])
-
-
-def first(result: Result) -> float:
-    value: float = result["rules"][POSTERIOR]["first"]
-    return value
-
-
-def calibration_error(result: Result) -> float:
-    value: float = result["estimates"]["calibration_error"]
-    return value
-
-
-def rate(result: Result) -> float:
-    value: float = result["estimates"]["noise_rate"]["value"]
-    return value
-
-
-def flipped(result: Result) -> float:
-    value: float = result["estimates"]["flipped"]
-    return value
-
-
-def covers(result: Result) -> bool:
-    """Whether the interval of the noise rate holds the truth."""
-    said = result["estimates"]["noise_rate"]
-    return bool(said["low"] <= flipped(result) <= said["high"])
-
-
-def increments(seeds: Seeds, none: Seeds) -> list[float]:
-    """(est(f) - est(0)) / (1 - 2 est(0)), seed by seed; est(0) is the mean over seeds without flips."""
-    zero = mean(none, rate)
-    return [(rate(result) - zero) / (1 - 2 * zero) for result in seeds]
-
-
-def worst_gap(seeds: Seeds, way: str) -> tuple[str, float]:
-    """The feature whose gap is largest beside the gap under true labels, and that ratio, a mean over seeds."""
-    ratios = {name: float(np.mean([r["gaps"][name][way] for r in seeds])) for name in seeds[0]["gaps"]}
-    return max(ratios.items(), key=lambda one: one[1])
-
-
-def mean(seeds: Seeds, value: Callable[[Result], float]) -> float:
-    return float(np.mean([value(result) for result in seeds]))
-
-
-def spread(values: Sequence[float | None], digits: int = 2) -> str:
-    """The mean, and the least and the most of several seeds; those without a value (where no pair is dropped, nothing
-    is found among them) are left out."""
-    known = [value for value in values if value is not None and np.isfinite(value)]
-    if not known:
-        return "-"
-    low, middle, high = (f"{v:.{digits}f}" for v in (min(known), np.mean(known), max(known)))
-    return middle if len(known) == 1 else f"{middle} ({low}–{high})"
-
-
-def over(seeds: Seeds, value: Callable[[Result], float], digits: int = 2) -> str:
-    return spread([value(result) for result in seeds], digits)
-
-
-# ---------------------------------------------------------------------------------------------------- tables
 
 
 def table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
@@ -234,6 +133,9 @@ def judged(values: list[float], meets: Callable[[float], bool]) -> list[str]:
     if not values:
         return ["-", "not run"]
     return [spread(values), "met" if meets(float(np.mean(values))) else "**missed**"]
+
+
+UP_TO_30, AT_40, COVERED = 0.03, 0.05, 13 / 15  # targets of the noise rate
 
 
 def noise_claims(groups: Groups) -> Iterator[list[str]]:

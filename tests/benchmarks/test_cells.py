@@ -11,7 +11,8 @@ import pytest
 
 from benchmarks import flips
 from benchmarks.cells import Cell, DataSet, cells, flipped, members, read_scores, scored, under_labels, without_model
-from rmo_curate.evidence.gather import of_texts
+from rmo_curate.evidence.gather import without_model as judged_by_texts
+from rmo_curate.evidence.texts import read_texts
 from rmo_curate.rules import RULES
 from rmo_curate.runs import open_run
 from tests.command_line import curate
@@ -78,7 +79,7 @@ def test_evidence_under_flipped_labels_is_that_of_the_commands_on_the_flipped_fi
         order = [np.argsort(RULES[rule].suspicion(s), kind="stable")[:10] for s in (expected, found)]
         np.testing.assert_array_equal(*order, err_msg=rule)
 
-    alone = of_texts(open_run(run).pair_parts(("prompt", "chosen", "rejected")))
+    alone = judged_by_texts(read_texts(open_run(run).pair_parts(("prompt", "chosen", "rejected"))))
     np.testing.assert_allclose(without_model(data, rows, wrong).right, alone.right, atol=1e-9)
 
 
