@@ -175,13 +175,15 @@ def texts_under_labels(data: DataSet, rows: np.ndarray, wrong: np.ndarray) -> Te
 
 def without_model(data: DataSet, rows: np.ndarray, wrong: np.ndarray) -> Posterior:
     """The posterior of the same labels without any model."""
+    from rmo_curate.evidence.columns import Columns
     from rmo_curate.evidence.gather import together
 
-    return together([], texts_under_labels(data, rows, wrong), None, ["no model"])
+    return together([], texts_under_labels(data, rows, wrong), Columns(), ["no model"])
 
 
 def under_labels(data: DataSet, rows: np.ndarray, wrong: np.ndarray, seed: int, *, generators: bool = False) -> Scores:
     """Scores (base, probe) of the pairs `rows` with their posterior, learned where the labels `wrong` are flipped."""
+    from rmo_curate.evidence.columns import Columns
     from rmo_curate.evidence.gather import of_proxy, reference, together
     from rmo_curate.margins import swapped
     from rmo_curate.probe import BETA, FOLDS, cross_fitted, tilted
@@ -219,7 +221,7 @@ def under_labels(data: DataSet, rows: np.ndarray, wrong: np.ndarray, seed: int, 
         ]
         both = np.array([names[k][::-1] if wrong[k] else names[k] for k in range(len(rows))])
         by = (both[:, 0], both[:, 1])
-    return replace(found, posterior=together([reference(found), of_proxy(found, probe)], texts, by, []))
+    return replace(found, posterior=together([reference(found), of_proxy(found, probe)], texts, Columns(by), []))
 
 
 def read_scores(run_folder: Path) -> Scores:

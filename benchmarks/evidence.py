@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.audit import text
 from benchmarks.environment import environment
+from rmo_curate.evidence.columns import Columns
 from rmo_curate.evidence.gather import REFERENCE, STATES, together
 from rmo_curate.evidence.posterior import Source
 from rmo_curate.evidence.texts import read_texts
@@ -76,7 +77,7 @@ def measured(folder: Path, n: int) -> dict[str, Any]:
     texts = read_texts(parts(folder))
     read = time.perf_counter() - start
     sources = [Source(REFERENCE, base * sign[:, None]), Source(STATES, (probe * sign)[:, None], learned=True)]
-    posterior = together(sources, texts, None, [])
+    posterior = together(sources, texts, Columns(), [])
     return {
         "seconds": time.perf_counter() - start,
         "read_seconds": read,

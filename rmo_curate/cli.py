@@ -129,13 +129,19 @@ def rules(
     generator_column: Annotated[
         str | None, typer.Option(help="NAME of the columns chosen_NAME and rejected_NAME that name an answer's model")
     ] = None,
+    category_column: Annotated[
+        str | None, typer.Option(help="Column that says what kind of prompt a pair is of")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
     recipe: RecipeOption = None,
 ) -> None:
     """What each rule would drop, how far rules agree, and what swapped copies say of their precision and recall."""
+    from rmo_curate.evidence.columns import EvidenceColumns
     from rmo_curate.rule_report import run_rules
 
-    found = run_rules(Path(place(run, read_recipe(recipe), "RUN", "score.out")), high_q, proxy, generator_column)
+    folder = Path(place(run, read_recipe(recipe), "RUN", "score.out"))
+    names = EvidenceColumns(generator_column=generator_column, category_column=category_column)
+    found = run_rules(folder, high_q, proxy, names)
     typer.echo(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(found.lines()))
 
 

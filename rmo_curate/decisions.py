@@ -104,7 +104,7 @@ def decide(run: Run, settings: FilterSettings) -> Decisions:
     if settings.score_column is not None:
         scores = replace(scores, external=run.external_margin(settings.score_column))
     if settings.weighs_evidence:
-        scores = with_posterior(run, scores, settings.generator_column)
+        scores = with_posterior(run, scores, settings)
     found = decide_scored(ids, too_long, duplicate, scores, trajectory, settings, wishes)
     removed = found.reason != None  # noqa: E711 (elementwise)
     return replace(found, said=[*found.said, *evidence_lines(found, ~removed), *removal_lines(run, removed)])

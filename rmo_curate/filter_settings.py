@@ -7,9 +7,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from rmo_curate.evidence.columns import EvidenceColumns
 from rmo_curate.rules import RULES, get_rule
 from rmo_train.errors import UserError
-from rmo_train.settings import Settings, flag_of
+from rmo_train.settings import flag_of
 
 # Each preset gives a value to everything that decides which pairs go. `authors-code` cuts at a constant range, not
 # at a quantile (see `decisions.authors_range`), so its low_q is 0: no quantile is used.
@@ -21,7 +22,7 @@ AUTO, OF_AUTO = "auto", "posterior"
 CUTS = ("high_q", "noise_rate", "precision")  # ways to say how many noisy pairs there are
 
 
-class FilterSettings(Settings):
+class FilterSettings(EvidenceColumns):
     """Settings of the filter, resolved: what a preset or `--rule none` implies stands in the fields."""
 
     low_q: float = Field(
@@ -74,11 +75,6 @@ class FilterSettings(Settings):
     decisions: Path | None = Field(default=None, description="JSON file of a reviewer's keep, drop and flip by id")
     score_column: str | None = Field(
         default=None, description="Column with somebody else's margin or scores, for --rule score"
-    )
-    generator_column: str | None = Field(
-        default=None,
-        description="What two columns of the data share that say which model wrote an answer: chosen_NAME and "
-        "rejected_NAME (default: model, generator and the like, where they are there)",
     )
     proxy: str | None = Field(
         default=None, description="Checkpoint of the run that ends the trajectory (default: its own choice)"

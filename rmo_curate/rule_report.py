@@ -10,6 +10,7 @@ import numpy as np
 from rmo_curate import canaries, margins
 from rmo_curate.advice import Lengths
 from rmo_curate.canaries import Found, SelfCheck
+from rmo_curate.evidence.columns import EvidenceColumns
 from rmo_curate.evidence.gather import with_posterior
 from rmo_curate.evidence.label_noise import Resampled
 from rmo_curate.evidence.reasons import RANDOM_FLIPS, evidence_line
@@ -78,14 +79,14 @@ def _short(interval: Interval) -> str:
 
 
 def run_rules(
-    run_folder: Any, high_q: float = HIGH_Q, proxy: str | None = None, generator_column: str | None = None
+    run_folder: Any, high_q: float = HIGH_Q, proxy: str | None = None, names: EvidenceColumns | None = None
 ) -> Report:
     """Ask every rule of a scored run."""
     run = open_run(run_folder)
     trajectory = run.trajectory(proxy)
     if trajectory.end is None:
         raise UserError(f"{run.folder} has scores of the base only; {adding_a_proxy(run.folder)}")
-    scores = with_posterior(run, run.scores(trajectory), generator_column)
+    scores = with_posterior(run, run.scores(trajectory), names)
     return report(scores, trajectory.end.name, high_q)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -78,51 +77,3 @@ def removal_lines(run: Run, removed: np.ndarray) -> list[str]:
         more = f", {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         lines.append(f"removed by {name}: {', '.join(parts)}{more}")
     return lines
-
-
-GENERATOR_NAMES = ("model", "generator", "model_name", "policy", "source_model")  # looked for where none is given
-Generators = tuple[np.ndarray, np.ndarray]  # names of the models that wrote the chosen and the rejected answers [pairs]
-
-
-def generators_of(run: Run, name: str | None = None) -> Generators | None:
-    """Who wrote the answers of a run's pairs, by two columns of its data; None where none is named and none found.
-
-    name: what two columns share, chosen_NAME and rejected_NAME, or NAME_chosen and NAME_rejected.
-    """
-    have = own_columns(run)
-    texts = {n for n, kind in have.items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)}
-    both = generator_columns(texts, name, str(run.folder))
-    if both is None:
-        return None
-    chosen, rejected = (np.array(column(run, n).cast(pa.string()).fill_null("").to_pylist()) for n in both)
-    return chosen, rejected
-
-
-def generators_among(columns: Mapping[str, Sequence[Any]], name: str | None, where: str) -> Generators | None:
-    """`generators_of` columns in memory, name -> values [pairs]; where: what the data are called in an error."""
-    texts = {n for n, values in columns.items() if all(v is None or isinstance(v, str) for v in values)}
-    both = generator_columns(texts, name, where)
-    if both is None:
-        return None
-    chosen, rejected = (np.array([v or "" for v in columns[n]]) for n in both)
-    return chosen, rejected
-
-
-def generator_columns(texts: Iterable[str], name: str | None, where: str) -> tuple[str, str] | None:
-    """The two columns of text that say who wrote the answers; a UserError where `name` is given and not there."""
-    both = two_columns(texts, (name,) if name else GENERATOR_NAMES)
-    if both is None and name is not None:
-        raise UserError(
-            f"--generator-column {name}: {where} has no columns of text chosen_{name} and rejected_{name}, or "
-            f"{name}_chosen and {name}_rejected; its columns of text are {', '.join(sorted(texts)) or 'none'}"
-        )
-    return both
-
-
-def two_columns(have: Iterable[str], names: Sequence[str]) -> tuple[str, str] | None:
-    """The columns of the chosen and the rejected answer, of the first of `names` that there are two of."""
-    for name in names:
-        for both in ((f"chosen_{name}", f"rejected_{name}"), (f"{name}_chosen", f"{name}_rejected")):
-            if set(both) <= set(have):
-                return both
-    return None

@@ -38,13 +38,13 @@ from rmo_curate.audit.texts import Texts, first_texts, read_run, read_source
 from rmo_curate.audit.wording import BASE_MARGIN, END_MARGIN, Wording, data_wording, wording
 from rmo_curate.canaries import Found, SelfCheck
 from rmo_curate.decisions import REASONS
+from rmo_curate.evidence.columns import EvidenceColumns
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.reasons import reasons
 from rmo_curate.filter_settings import OF_AUTO, FilterSettings
 from rmo_curate.runs import DEFAULT_MAX_LENGTH, Run
 from rmo_curate.sources import Source, open_source
 from rmo_train.errors import UserError
-from rmo_train.settings import Settings
 from rmo_train.tables import versions
 
 SCHEMA = "rmo-audit-1"
@@ -52,7 +52,7 @@ LOG_ODDS, POINTS = "log-odds", "points"  # units of suspicion, besides nats
 REJECT_TEXT = 600  # characters of a reject's text at most
 
 
-class AuditSettings(Settings):
+class AuditSettings(EvidenceColumns):
     """Settings of `rmo-curate audit`."""
 
     worst: int = Field(5000, ge=0, description="Pairs listed on the page at most, worst first")
@@ -63,11 +63,6 @@ class AuditSettings(Settings):
         (), description="Exit with 4 where a number of audit.json is so: 'length_bias>0.8'; repeatable"
     )
     baseline: str | None = Field(None, description="An earlier audit.json: say what changed since")
-    generator_column: str | None = Field(
-        None,
-        description="What two columns of the data share that say which model wrote an answer: chosen_NAME and "
-        "rejected_NAME (default: model, generator and the like, where they are there)",
-    )
     limit: int | None = Field(None, ge=1, description="Of data, the first N input records only")
     max_length: int | None = Field(
         None, ge=8, description="Of data, tokens of prompt + longer answer that are over-long (default: 1024)"
@@ -171,7 +166,7 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
             raise UserError(
                 f"--{name.replace('_', '-')} is for data; {run.folder} is a run, which was scored with its own"
             )
-    scored = read_scores(run, filter_settings, settings.generator_column)
+    scored = read_scores(run, filter_settings, settings)
     rejects = suspects.reject_groups(run.rejects(), settings.examples, limit=min(settings.characters, REJECT_TEXT))
     counts = count(run, scored, rejects)
     texts = read_run(run)
@@ -186,7 +181,7 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
     usable = np.isfinite(scored.rewards[:, -1])
     difference = scores.chosen_tokens - scores.rejected_tokens
     share_against = float((scored.rewards[usable, -1] < 0).mean()) if end and usable.any() else math.nan
-    estimated = estimates(run, scored.decisions, scored.settings.rule, scored.settings.generator_column)
+    estimated = estimates(run, scored.decisions, scored.settings.rule, scored.settings)
     unit = unit_of(scored.settings.rule)
     found = curve(scored.decisions.suspicion, unit, estimated.at)
     return assemble(
@@ -236,7 +231,7 @@ def collect_data(source: Source, data: tuple[str, ...], settings: AuditSettings)
         scorable=len(texts),
     )
     length = findings.length_bias(checked.words[:, 1], checked.words[:, 2], {}, unit="words")
-    estimated = estimates_of_data(texts, settings.generator_column, ", ".join(map(short, data)))
+    estimated = estimates_of_data(texts, settings, ", ".join(map(short, data)))
     if estimated.known:
         found = curve(estimated.suspicion, LOG_ODDS, estimated.at)
     else:

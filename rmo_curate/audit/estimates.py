@@ -10,13 +10,13 @@ from rmo_curate import canaries
 from rmo_curate.audit.texts import Texts
 from rmo_curate.canaries import Found, SelfCheck
 from rmo_curate.decisions import Decisions
+from rmo_curate.evidence.columns import EvidenceColumns, columns_among
 from rmo_curate.evidence.gather import LEAST_PROMPTS, with_posterior, without_model
 from rmo_curate.evidence.label_noise import Resampled
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.margins import where_scored
 from rmo_curate.rules import RULES
 from rmo_curate.runs import Run
-from rmo_curate.slices import generators_among
 from rmo_train.metrics import Interval
 
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
@@ -52,9 +52,9 @@ class Estimates:
         return list(canaries.find_at(thresholds, self.suspicion, self.of_swapped, self.resampled))
 
 
-def estimates(run: Run, decisions: Decisions, rule_name: str, generator: str | None = None) -> Estimates:
+def estimates(run: Run, decisions: Decisions, rule_name: str, names: EvidenceColumns | None = None) -> Estimates:
     """Estimates of a run under the filter's rule, from all evidence that is held out."""
-    scores = decisions.scores if decisions.scores.posterior else with_posterior(run, decisions.scores, generator)
+    scores = decisions.scores if decisions.scores.posterior else with_posterior(run, decisions.scores, names)
     posterior = scores.posterior
     assert posterior is not None
     margin = where_scored(posterior.margin, scores)
@@ -75,18 +75,18 @@ def estimates(run: Run, decisions: Decisions, rule_name: str, generator: str | N
     return Estimates(rate, check, at_cut, "", s, of_swapped, resampled, posterior)
 
 
-def estimates_of_data(texts: Texts, generator: str | None, name: str) -> Estimates:
-    """Estimates of pairs that no model has scored, from their texts, and from a generator column where there is one.
+def estimates_of_data(texts: Texts, names: EvidenceColumns, name: str) -> Estimates:
+    """Estimates of pairs that no model has scored, from their texts, and from the columns that are evidence.
 
     name: what the data are called in an error.
     """
     from rmo_curate.evidence.texts import texts_of
 
-    generators = generators_among(texts.columns, generator, name)
+    columns = columns_among(texts.columns, names, name)
     read = texts_of(texts.prompt_messages, texts.chosen_messages, texts.rejected_messages)
     if why_not := too_few(read.prompt):
         return Estimates(why_not=why_not)
-    posterior = without_model(read, generators)
+    posterior = without_model(read, columns)
     resampled = Resampled(posterior.margin, posterior.groups)
     s, of_swapped = -posterior.log_odds, -posterior.swapped().log_odds
     at_cut = canaries.find(s > 0, of_swapped > 0, resampled) if (s > 0).any() else None

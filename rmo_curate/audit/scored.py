@@ -13,6 +13,7 @@ from rmo_curate import margins
 from rmo_curate.audit import findings, suspects
 from rmo_curate.audit.wording import moved_by
 from rmo_curate.decisions import Decisions, decide
+from rmo_curate.evidence.columns import EvidenceColumns
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.runs import Checkpoint, Run, Scores, Trajectory
 
@@ -52,12 +53,13 @@ class Scored:
         return self.rewards[np.isfinite(self.rewards[:, -1]), -1]
 
 
-def read_scores(run: Run, filter_settings: FilterSettings | None, generator: str | None = None) -> Scored:
-    """generator: see `rmo_curate.slices.generators_of`; None: the filter's own."""
+def read_scores(run: Run, filter_settings: FilterSettings | None, names: EvidenceColumns | None = None) -> Scored:
+    """names: of columns that are evidence, instead of those that the filter names."""
     if filter_settings is None:  # without a proxy the reward margin is 0, so no pair is ambiguous by it
         filter_settings = FilterSettings.model_validate({} if run.trajectory().end else {"low_q": 0.0})
-    if generator is not None:
-        filter_settings = filter_settings.model_copy(update={"generator_column": generator})
+    if names is not None:
+        given = {n: value for n in EvidenceColumns.model_fields if (value := getattr(names, n)) is not None}
+        filter_settings = filter_settings.model_copy(update=given)
     decisions = decide(run, filter_settings)
     path, scores = decisions.trajectory, decisions.scores
     groups = findings.group_of(decisions.reason)

@@ -4,7 +4,8 @@ In the order in which data pass through:
 
 - `texts`: pairs -> what their texts give: the style of each answer, and which answers and prompts are the same.
 - `logistic`: the one regression of the project: which of two answers is chosen, cross-fitted by prompt.
-- `style`: which styles win, and what dropping pairs does to length and style.
+- `columns`: what columns of the user's own say: which model wrote an answer, what kind of prompt a pair is of.
+- `style`: which styles win, in which kind of prompt, and what dropping pairs does to length and style.
 - `answers`: what the other pairs of a prompt say of the same two answers.
 - `generators`: how strong the model that wrote an answer is.
 - `label_noise`: the share of labels that are wrong, and what that makes of a sum of evidence.

@@ -9,12 +9,12 @@ import numpy as np
 
 from rmo_curate import margins
 from rmo_curate.evidence.answers import Comparisons
+from rmo_curate.evidence.columns import Columns, EvidenceColumns, columns_of
 from rmo_curate.evidence.generators import strengths
 from rmo_curate.evidence.posterior import Posterior, Source, folds_of, weigh
 from rmo_curate.evidence.style import Style
 from rmo_curate.probe import BETA
 from rmo_curate.runs import Checkpoint, Run, Scores, Trajectory
-from rmo_curate.slices import Generators, generators_of
 
 if TYPE_CHECKING:
     from rmo_curate.evidence.texts import Texts
@@ -24,19 +24,19 @@ REFERENCE, STATES, STYLE_SOURCE, GENERATORS = "reference", "states", "style", "g
 LEAST_PROMPTS = 2  # for held-out fits
 
 
-def with_posterior(run: Run, scores: Scores, generator: str | None = None) -> Scores:
+def with_posterior(run: Run, scores: Scores, names: EvidenceColumns | None = None) -> Scores:
     """`scores` with the posterior of their labels, and the pairs' prompt groups.
 
-    generator: the name that two columns of the data share, see `rmo_curate.slices.generators_of`.
+    names: of the columns of the data that are evidence; None: those that are found.
     """
     from rmo_curate.evidence.texts import read_texts
 
     texts = read_texts(run.pair_parts(("prompt", "chosen", "rejected")))
-    posterior = of_scores(run, scores, texts, generators_of(run, generator))
+    posterior = of_scores(run, scores, texts, columns_of(run, names or EvidenceColumns()))
     return replace(scores, posterior=posterior, groups=texts.prompt)
 
 
-def of_scores(run: Run, scores: Scores, texts: Texts, generators: Generators | None) -> Posterior:
+def of_scores(run: Run, scores: Scores, texts: Texts, columns: Columns) -> Posterior:
     """The posterior of a run's pairs; of those without scores only what their texts say."""
     sources, missing = [reference(scores)], []
     for checkpoint in run.checkpoints[1:]:
@@ -46,28 +46,30 @@ def of_scores(run: Run, scores: Scores, texts: Texts, generators: Generators | N
             missing.append(f"{checkpoint.name}: not known to be held out, so it may have memorised these labels")
     if not any(checkpoint.held_out for checkpoint in run.checkpoints):
         missing.append("no held-out proxy")
-    return together(sources, texts, generators, missing)
+    return together(sources, texts, columns, missing)
 
 
-def without_model(texts: Texts, generators: Generators | None = None) -> Posterior:
+def without_model(texts: Texts, columns: Columns | None = None) -> Posterior:
     """The posterior of pairs that no model has scored, by their texts."""
-    return together([], texts, generators, ["no model has scored these pairs"])
+    return together([], texts, columns or Columns(), ["no model has scored these pairs"])
 
 
-def together(sources: list[Source], texts: Texts, generators: Generators | None, missing: list[str]) -> Posterior:
-    """What models say, with what texts and generators say, weighed."""
+def together(sources: list[Source], texts: Texts, columns: Columns, missing: list[str]) -> Posterior:
+    """What models say, with what texts and columns say, weighed."""
     prompts = len(np.unique(texts.prompt))
     comparisons = Comparisons.of(texts.chosen, texts.rejected)
     if prompts < LEAST_PROMPTS:
         missing = [*missing, f"style: {prompts} prompt, and a held-out fit needs {LEAST_PROMPTS}"]
         return weigh(sources, comparisons, texts.prompt, Style.unknown(texts.style), missing)
     folds = folds_of(texts.prompt)
-    style = Style.of(texts.style, folds)
+    style = Style.of(texts.style, folds, columns.category)
     sources = [*sources, Source(STYLE_SOURCE, style.margin[:, None], learned=True)]
-    if generators is None:
+    if columns.category is None:
+        missing = [*missing, "categories: no column says what kind of prompt a pair is of"]
+    if columns.generators is None:
         missing = [*missing, "generators: no pair of columns says which model wrote an answer"]
     else:
-        sources.append(Source(GENERATORS, strengths(*generators, folds).margin[:, None], learned=True))
+        sources.append(Source(GENERATORS, strengths(*columns.generators, folds).margin[:, None], learned=True))
     return weigh(sources, comparisons, texts.prompt, style, missing)
 
 

@@ -41,25 +41,31 @@ def _fit(x: Any, ridge: float) -> np.ndarray:
     return _lbfgs(x, ridge)
 
 
-def _newton(x: np.ndarray, ridge: float) -> np.ndarray:
+def fit_beside(x: np.ndarray, log_odds: np.ndarray, ridge: float) -> np.ndarray:
+    """`fit` of few features that add to `log_odds` [pairs], which are there already: weights w of log_odds + x w."""
+    return _newton(x.astype(np.float64), ridge, log_odds)
+
+
+def _newton(x: np.ndarray, ridge: float, known: np.ndarray | float = 0.0) -> np.ndarray:
     """The optimum of few features, for any number of rows: about thirty times as fast as the library's solvers."""
-    w, value = np.zeros(x.shape[1]), len(x) * np.log(2)
+    w = np.zeros(x.shape[1])
+    value = _objective(x, w, ridge, known)
     for _ in range(NEWTON_STEPS):
-        p = sigmoid(-(x @ w))
+        p = sigmoid(-(known + x @ w))
         curvature = (x * (p * (1 - p))[:, None]).T @ x + ridge * np.eye(len(w))
         step = np.linalg.solve(curvature, x.T @ p - ridge * w)
-        reached = _objective(x, w + step, ridge)
+        reached = _objective(x, w + step, ridge, known)
         while reached > value and np.abs(step).max() > TOLERANCE:  # where rows can be told apart wholly, it overshoots
             step /= 2
-            reached = _objective(x, w + step, ridge)
+            reached = _objective(x, w + step, ridge, known)
         w, value = w + step, reached
         if np.abs(step).max() <= TOLERANCE:
             break
     return w
 
 
-def _objective(x: np.ndarray, w: np.ndarray, ridge: float) -> float:
-    return float(np.logaddexp(0, -(x @ w)).sum() + ridge / 2 * w @ w)
+def _objective(x: np.ndarray, w: np.ndarray, ridge: float, known: np.ndarray | float) -> float:
+    return float(np.logaddexp(0, -(known + x @ w)).sum() + ridge / 2 * w @ w)
 
 
 def _lbfgs(x: Any, ridge: float) -> np.ndarray:

@@ -97,7 +97,9 @@ def _style(posterior: Posterior, pair: int) -> str:
     leading = [comparative(names[f], bool(difference[f] > 0)) for f in order if by_feature[f] * total > 0]
     which = f" ({', '.join(leading)})" if leading else ""
     verb = f"wins {wins:.0%}" if wins >= 0.5 else f"loses {1 - wins:.0%}"
-    return f"an answer in the style of the chosen one{which} {verb} of the time"
+    category = posterior.style.category_of(pair)
+    where = f" in “{category}”" if category else ""
+    return f"an answer in the style of the chosen one{which} {verb} of the time{where}"
 
 
 def comparative(feature: str, more: bool) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rmo_curate.evidence.columns import Columns, EvidenceColumns
 from rmo_curate.evidence.gather import of_proxy, with_posterior, without_model
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.texts import read_texts
@@ -28,9 +29,9 @@ MODELS = {
 }
 
 
-def posterior_of(folder: Path, generator: str | None = None, proxy: str | None = None) -> Posterior:
+def posterior_of(folder: Path, proxy: str | None = None, **names: str) -> Posterior:
     run = open_run(folder)
-    scores = with_posterior(run, run.scores(run.trajectory(proxy)), generator)
+    scores = with_posterior(run, run.scores(run.trajectory(proxy)), EvidenceColumns(**names))
     assert scores.posterior is not None and scores.groups is scores.posterior.groups
     return scores.posterior
 
@@ -45,6 +46,7 @@ def test_a_run_of_the_base_alone_says_what_it_lacks(make_run):
     assert found.sources == ("reference", "style", "answers")
     assert found.missing == (
         "no held-out proxy",
+        "categories: no column says what kind of prompt a pair is of",
         "generators: no pair of columns says which model wrote an answer",
     )
     assert np.isfinite(found.right).all() and len(found.right) == N
@@ -54,7 +56,7 @@ def test_proxies_that_are_held_out_speak_and_others_are_named(make_run):
     margins = {"base": D_0, "mine-ab": D_T, "oof-8": D_0[::-1], "oof-16": D_T, "insample-16": D_T}
     found = posterior_of(make_run(margins))
     assert found.sources == ("reference", "oof-16", "style", "answers")  # of a family the last step
-    assert [line.split(":")[0] for line in found.missing] == ["mine-ab", "insample-16", "generators"]
+    assert [line.split(":")[0] for line in found.missing] == ["mine-ab", "insample-16", "categories", "generators"]
     assert "not known to be held out, so it may have memorised these labels" in found.missing[0]
     without = posterior_of(make_run({"base": D_0, "oof-16": D_T}, name="without"))
     np.testing.assert_array_equal(found.adds, without.adds)
@@ -88,7 +90,8 @@ def test_a_probes_margin_is_the_log_odds_that_it_was_fitted_to(full_run, tmp_pat
 def test_generators_are_found_by_the_names_of_their_columns(make_run, names):
     extra = dict(zip(names, MODELS.values(), strict=True))
     found = posterior_of(make_run({"base": D_0}, extra=extra))
-    assert found.sources == ("reference", "style", "generators", "answers") and found.missing == ("no held-out proxy",)
+    assert found.sources == ("reference", "style", "generators", "answers")
+    assert [line.split(":")[0] for line in found.missing] == ["no held-out proxy", "categories"]
     adds = found.adds[:, 2]
     assert (adds[[i for i in range(N) if i % 3]] > 0).all()  # the large one is mostly chosen
 
@@ -97,15 +100,26 @@ def test_a_generator_column_is_named_where_it_has_another_name(make_run):
     extra = {"chosen_by": MODELS["chosen_model"], "rejected_by": MODELS["rejected_model"], "chosen_n": [1] * N}
     folder = make_run({"base": D_0, "oof-16": D_T}, extra=extra)
     assert "generators" not in posterior_of(folder).sources
-    assert "generators" in posterior_of(folder, generator="by").sources
+    assert "generators" in posterior_of(folder, generator_column="by").sources
     with pytest.raises(
         UserError,
         match=r"--generator-column author: .* no columns of text chosen_author and rejected_author, or author_chosen "
         r"and author_rejected; its columns of text are chosen_by, rejected_by",
     ):
-        posterior_of(folder, generator="author")
+        posterior_of(folder, generator_column="author")
     outcome = curate("filter", folder, "--out", folder.parent / "o", "--generator-column", "n")
     assert outcome.refused("--generator-column n", "its columns of text are chosen_by, rejected_by")
+
+
+def test_a_category_column_is_found_or_named(make_run):
+    kinds = ["verse" if i % 2 else "list" for i in range(N)]
+    found = posterior_of(make_run({"base": D_0}, extra={"task": kinds}, name="found"))
+    assert not any(line.startswith("categories") for line in found.missing)
+    folder = make_run({"base": D_0, "oof-16": D_T}, extra={"my kind": kinds}, name="named")
+    assert any(line.startswith("categories") for line in posterior_of(folder).missing)
+    assert not any(line.startswith("categories") for line in posterior_of(folder, category_column="my kind").missing)
+    outcome = curate("filter", folder, "--out", folder.parent / "o", "--category-column", "sort")
+    assert outcome.refused("--category-column sort: ", "no column of text sort; its columns of text are my kind")
 
 
 def test_a_generator_that_is_null_is_an_unknown_one(make_run):
@@ -145,9 +159,21 @@ def test_texts_alone_find_labels_that_go_against_the_judges_taste():
 
 def test_generators_are_evidence_without_a_model_too():
     chosen = np.array(["small" if i % 6 == 0 else "large" for i in range(120)])
-    found = without_model(read_texts([table(texts())]), (chosen, np.where(chosen == "small", "large", "small")))
-    assert found.sources == ("style", "generators", "answers") and len(found.missing) == 1
+    found = without_model(
+        read_texts([table(texts())]), Columns((chosen, np.where(chosen == "small", "large", "small")))
+    )
+    assert found.sources == ("style", "generators", "answers") and len(found.missing) == 2
     assert (found.adds[:, 1] < 0).nonzero()[0].tolist() == list(range(0, 120, 6))
+
+
+def test_each_category_has_a_taste_of_its_own():
+    pairs = [(p, c, r) if i < 120 else (f"{p} b", r, c) for i, (p, c, r) in enumerate([*texts(), *texts()])]
+    category = np.array(["lists"] * 120 + ["prose"] * 120)
+    read = read_texts([table(pairs)])
+    wrong = np.arange(240) % 6 == 0
+    apart, together = without_model(read, Columns(category=category)), without_model(read)
+    assert apart.right[wrong].max() < apart.right[~wrong].min()
+    assert np.ptp(together.adds[:, 0]) < 0.2 * np.ptp(apart.adds[:, 0])  # as one, the two tastes cancel each other
 
 
 def test_a_single_prompt_has_no_style_and_that_is_said():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from benchmarks.detection import calibration_error
 from rmo_curate import margins
 from rmo_curate.evidence.answers import Comparisons
+from rmo_curate.evidence.columns import Columns
 from rmo_curate.evidence.gather import of_proxy, reference, together
 from rmo_curate.evidence.posterior import CLIP, FOLDS, Posterior, Source, folds_of, typical, weigh
 from rmo_curate.evidence.texts import Texts, read_texts
@@ -50,7 +51,12 @@ def judged(prompts: int = 60, rate: float = 0.2, seed: int = 0) -> tuple[Scores,
 
 
 def all_evidence(scores: Scores, texts: Texts, by: tuple) -> Posterior:
-    return together([reference(scores), of_proxy(scores, PROBE), of_proxy(scores, OOF)], texts, by, [])
+    return together(
+        [reference(scores), of_proxy(scores, PROBE), of_proxy(scores, OOF)],
+        texts,
+        Columns(by, np.full(len(texts.prompt), "chat")),
+        [],
+    )
 
 
 @pytest.fixture(scope="module")

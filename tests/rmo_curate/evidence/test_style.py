@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rmo_curate.evidence.style import LEAST_GAP, Style, gaps
+from rmo_curate.evidence.style import LEAST_GAP, LEAST_PAIRS, Style, gaps
 from rmo_curate.evidence.texts import STYLE
 
 NAMES = list(STYLE)
@@ -48,6 +48,34 @@ def test_swapped_pairs_have_the_mirrored_style():
 def test_an_unknown_style_says_nothing():
     found = Style.unknown(tasteful(7))
     assert not found.margin.any() and not found.by_feature().any()
+
+
+def test_a_category_has_its_own_taste_where_that_foretells_labels():
+    x, folds = tasteful(), np.arange(600) % 5
+    category = np.where(np.arange(600) % 2, "plain", "fancy")
+    opposed = np.where((category == "plain")[:, None], -x, x)
+    assert (Style.of(opposed, folds).margin > 0).mean() < 0.6
+    found = Style.of(opposed, folds, category)
+    assert (found.margin > 0).mean() > 0.65
+    assert found.categories == ("fancy", "plain") and found.category_of(0) == "fancy"
+    np.testing.assert_array_equal(found.swapped().margin, -found.margin)
+    swap = np.arange(600) == 11
+    other = Style.of(np.where(swap[:, None], -opposed, opposed), folds, category)
+    assert other.margin[11] == pytest.approx(-found.margin[11], abs=1e-6)
+
+
+def test_a_category_that_says_nothing_changes_nothing():
+    x, folds = tasteful(), np.arange(600) % 5
+    drawn = np.random.default_rng(1).choice(["a", "b"], 600)
+    np.testing.assert_array_equal(Style.of(x, folds, drawn).margin, Style.of(x, folds).margin)
+
+
+def test_rare_and_unknown_categories_have_the_taste_of_all():
+    x, folds = tasteful(), np.arange(600) % 5
+    category = np.array(["rare"] * (LEAST_PAIRS - 1) + [""] * 100 + ["common"] * (501 - LEAST_PAIRS))
+    found = Style.of(x, folds, category)
+    assert found.categories == ("common",) and found.category_of(0) is None and found.category_of(50) is None
+    np.testing.assert_array_equal(found.margin[:100], Style.of(x, folds).margin[:100])
 
 
 def differences(**features: list[float]) -> np.ndarray:

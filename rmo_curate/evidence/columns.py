@@ -1,0 +1,100 @@
+"""Columns of the user's data that are evidence: which model wrote an answer, and what kind of prompt a pair is of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from rmo_curate.runs import Run
+from rmo_curate.slices import column, own_columns
+from rmo_train.errors import UserError
+from rmo_train.settings import Settings
+
+# Names that are looked for where none is given, the first ones first.
+GENERATOR_NAMES = ("model", "generator", "model_name", "policy", "source_model")
+CATEGORY_NAMES = ("category", "task", "task_type", "subset", "domain", "kind", "source", "dataset")
+
+
+class EvidenceColumns(Settings):
+    """Which columns are evidence, for every command that weighs it."""
+
+    generator_column: str | None = Field(
+        None,
+        description="What two columns of the data share that say which model wrote an answer: chosen_NAME and "
+        "rejected_NAME (default: model, generator and the like, where they are there)",
+    )
+    category_column: str | None = Field(
+        None,
+        description="Column of the data that says what kind of prompt a pair is of, so that each kind may have a "
+        "taste of its own (default: category, task, source and the like, where they are there)",
+    )
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns say of n pairs, "" where they say nothing; None: there is no such column."""
+
+    generators: tuple[np.ndarray, np.ndarray] | None = None  # names of the models of chosen and rejected, str [n] each
+    category: np.ndarray | None = None  # str [n]
+
+
+def columns_of(run: Run, names: EvidenceColumns) -> Columns:
+    """The columns of a run's pairs."""
+    texts = [n for n, kind in own_columns(run).items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
+
+    def read(name: str) -> np.ndarray:
+        return np.array(column(run, name).cast(pa.string()).fill_null("").to_pylist())
+
+    return _found(texts, names, str(run.folder), read)
+
+
+def columns_among(columns: Mapping[str, Sequence[Any]], names: EvidenceColumns, where: str) -> Columns:
+    """The same of columns in memory, name -> values [pairs]; where: what the data are called in an error."""
+    texts = [n for n, values in columns.items() if all(v is None or isinstance(v, str) for v in values)]
+    return _found(texts, names, where, lambda name: np.array([v or "" for v in columns[name]]))
+
+
+def _found(texts: Sequence[str], names: EvidenceColumns, where: str, read: Callable[[str], np.ndarray]) -> Columns:
+    both = generator_columns(texts, names.generator_column, where)
+    category = category_column(texts, names.category_column, where)
+    return Columns(
+        None if both is None else (read(both[0]), read(both[1])), None if category is None else read(category)
+    )
+
+
+def generator_columns(texts: Iterable[str], name: str | None, where: str) -> tuple[str, str] | None:
+    """The two columns of text that say who wrote the answers; a UserError where `name` is given and not there."""
+    both = two_columns(texts, (name,) if name else GENERATOR_NAMES)
+    if both is None and name is not None:
+        raise UserError(
+            f"--generator-column {name}: {where} has no columns of text chosen_{name} and rejected_{name}, or "
+            f"{name}_chosen and {name}_rejected; its columns of text are {', '.join(sorted(texts)) or 'none'}"
+        )
+    return both
+
+
+def two_columns(have: Iterable[str], names: Sequence[str]) -> tuple[str, str] | None:
+    """The columns of the chosen and the rejected answer, of the first of `names` that there are two of."""
+    for name in names:
+        for both in ((f"chosen_{name}", f"rejected_{name}"), (f"{name}_chosen", f"{name}_rejected")):
+            if set(both) <= set(have):
+                return both
+    return None
+
+
+def category_column(texts: Iterable[str], name: str | None, where: str) -> str | None:
+    """The column of text that says what kind of prompt a pair is of; a UserError where `name` is given and not
+    there."""
+    if name is None:
+        return next((n for n in CATEGORY_NAMES if n in texts), None)
+    if name not in texts:
+        raise UserError(
+            f"--category-column {name}: {where} has no column of text {name}; its columns of text are "
+            f"{', '.join(sorted(texts)) or 'none'}"
+        )
+    return name
