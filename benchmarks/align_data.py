@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import flips as wrong_labels
 from benchmarks.constraint_prompts import Prompt
 
-Row = dict[str, Any]  # id, prompt, chosen, rejected
+Row = dict[str, Any]  # id, prompt, kind (of constraint), chosen, rejected
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,9 @@ def make_pairs(prompts: Sequence[Prompt], answers: Sequence[Answer], most: int) 
     for prompt in prompts:
         found = of_prompt[prompt.id]
         good, bad = ([a for a in found if a.holds == wanted] for wanted in (True, False))
+        asked = {"prompt": prompt.text, "kind": prompt.constraint.kind}
         for n, (chosen, rejected) in enumerate(closest(good, bad)[:most]):
-            rows.append({"id": f"{prompt.id}-{n}", "prompt": prompt.text, "chosen": chosen, "rejected": rejected})
+            rows.append({"id": f"{prompt.id}-{n}", **asked, "chosen": chosen, "rejected": rejected})
     return rows
 
 

@@ -45,7 +45,7 @@ from rmo_train.tables import read_json, write_json
 TUNED = "tuned.json"
 HELD_OUT = "heldout.json"  # in the results, what a data set's cells are evaluated on
 ROWS = "rows.json"  # in the work folder, a data set's pairs with their true labels
-PROMPTS_A_TASK = 128  # of sampling: with 8 answers each they are one batch on a GPU
+PROMPTS_A_TASK = 256  # of sampling: with 8 answers each they are one batch on a GPU
 CONSTRAINTS, JUDGED = "constraints", "judged"
 
 
@@ -134,7 +134,7 @@ def cell_task(x: Experiment, cell: Cell) -> tuple[list[Task], Task]:
     if x.arms[cell.arm].true_labels:
         wanted.append(("none", 0.0, 0))
     elif x.arms[cell.arm].trained:
-        wanted.append((cell.flips, cell.rate, cell.seed))
+        wanted.append((cell.flips, cell.rate, cell.seed if cell.rate else 0))
     labels = [labels_task(x, cell.data, w) for w in wanted]
     needs = (*(t.out for t in labels), x.results / TUNED)
     kind = f"cell-{cell.data}-{cell.loss}"

@@ -72,10 +72,6 @@ def sentences(answer: str) -> int:
     return len(ends) + bool(words(rest))
 
 
-def lower_case(answer: str, given: Given) -> bool:
-    return answer == answer.lower() and any(c.islower() for c in answer)
-
-
 def loud_word(answer: str, given: Given) -> bool:
     """At least one word of three letters or more in capitals."""
     return bool(re.search(r"\b[A-Z]{3,}\b", answer))
@@ -139,12 +135,8 @@ def question(answer: str, given: Given) -> bool:
     return "?" in answer
 
 
-def exact_sentences(answer: str, given: Given) -> bool:
-    return sentences(answer) == given["number"]
-
-
-def paragraphs(answer: str, given: Given) -> bool:
-    return len([p for p in re.split(r"\n\s*\n", answer) if p.strip()]) == given["number"]
+def one_sentence(answer: str, given: Given) -> bool:
+    return sentences(answer) == 1
 
 
 def last_mark(answer: str, given: Given) -> bool:
@@ -174,18 +166,9 @@ WORDS = (
 OPENINGS = ("The", "In", "It", "I", "A", "If", "You", "When")
 CLOSINGS = ("That is all", "Good luck", "Try it today", "Enjoy", "Take care", "And that matters", "The end")
 KEYS = ("title", "name", "text", "description")
-MARKS = {"full stop": ".", "question mark": "?", "exclamation mark": "!"}
+MARKS = {"question mark": "?", "exclamation mark": "!"}
 
 KINDS: Mapping[str, Kind] = {
-    "lower-case": Kind(
-        (
-            "Use only lower case letters.",
-            "Write everything in lower case, with no capital letters.",
-            "Your whole answer must be in lowercase.",
-        ),
-        lower_case,
-        {},
-    ),
     "loud-word": Kind(
         (
             "Write at least one word in ALL CAPITALS.",
@@ -203,7 +186,7 @@ KINDS: Mapping[str, Kind] = {
     "at-least": Kind(
         ("Use at least {number} words.", "Write {number} words or more.", "Do not use fewer than {number} words."),
         at_least,
-        {"number": (30, 40, 50)},
+        {"number": (30, 40)},
     ),
     "bullets": Kind(
         (
@@ -287,22 +270,10 @@ KINDS: Mapping[str, Kind] = {
         question,
         {},
     ),
-    "sentences": Kind(
-        (
-            "Answer in exactly {number} sentence(s).",
-            "The number of sentences must be exactly {number}.",
-            "Write {number} sentence(s), no more and no fewer.",
-        ),
-        exact_sentences,
-        {"number": (1, 2, 3)},
-    ),
-    "paragraphs": Kind(
-        (
-            "The number of paragraphs must be exactly {number}.",
-            "Answer in exactly {number} paragraph(s), separated by blank lines.",
-        ),
-        paragraphs,
-        {"number": (1, 2)},
+    "one-sentence": Kind(
+        ("Answer in exactly one sentence.", "Write a single sentence.", "Use only one sentence, no more."),
+        one_sentence,
+        {},
     ),
     "last-mark": Kind(
         (

@@ -22,7 +22,6 @@ from rmo_train.tables import read_json
 
 # kind, what it asks for, an answer that does, answers that do not
 EXAMPLES = [
-    ("lower-case", {}, "bees like rain, don't they?", ["Bees like rain.", "123"]),
     ("loud-word", {}, "It is VERY wet.", ["It is Very wet.", "I am at A B C."]),
     ("at-most", {"number": 3}, "Don't go out!", ["Do not go out.", "..."]),
     ("at-least", {"number": 4}, "A well-kept garden grows.", ["A well-kept garden."]),
@@ -36,8 +35,7 @@ EXAMPLES = [
     ("no-comma", {}, "Red and blue.", ["Red, blue.", ""]),
     ("quotation", {}, "He said “stop” to me.", ['He said "stop.', 'An empty "" pair']),
     ("question", {}, "Why? Because.", ["Why not."]),
-    ("sentences", {"number": 2}, 'He said "no." Then 3.5 left', ["One. Two. Three.", "One only"]),
-    ("paragraphs", {"number": 2}, "One.\nStill one.\n \nTwo.", ["One.\nTwo.", "1\n\n2\n\n3"]),
+    ("one-sentence", {}, "Some 3.5 bees left", ['He said "no." Then 3.5 left', "One. Two.", ""]),
     ("last-mark", {"mark": "question mark"}, "Is it?", ["Is it? Yes."]),
     ("digits", {}, "Some 3 bees.", ["Three bees."]),
 ]
@@ -95,7 +93,7 @@ def test_pairs_are_a_satisfying_answer_over_one_that_does_not_of_like_length(tmp
         assert chosen.satisfies and rejected.finished and not rejected.holds
         # Differences of 1 (30 over 29) and 2 (10 over 12); the answer of 11 tokens would be nearer, but it was cut off.
         assert (chosen.tokens, rejected.tokens) == ((30, 29), (10, 12))[n % 2]
-        assert pair["prompt"] == prompts[n // 2].text
+        assert pair["prompt"] == prompts[n // 2].text and pair["kind"] == prompts[n // 2].constraint.kind
 
 
 def test_no_answer_is_in_two_pairs():
@@ -185,7 +183,7 @@ def ran(tiny_model_folder, tmp_path_factory) -> Experiment:
 def test_cells_run_from_end_to_end(ran):
     assert read_json(ran.results / "failed.json") == {}
     found = {c.arm: read_json(ran.results / f"{c.name}.json") for c in ran.cells() if c.data == "constraints"}
-    assert set(found) == {"base", "oracle", "plain", "default", "drop", "random", "soft-label"}
+    assert set(found) == {"base", "oracle", "plain", "quantiles", "drop", "random", "soft-label"}
     assert not [cell for cell in found.values() if "refused" in cell]
     for cell in found.values():
         assert len(cell["satisfied"]) == len(cell["tokens"]) == 17 and {len(s) for s in cell["satisfied"]} == {3}
@@ -211,7 +209,7 @@ def test_a_finished_run_is_not_done_again_and_the_table_reads_it(ran, monkeypatc
     assert "0 cells missing" in lines
     assert "### constraints, dpo, 30% flipped (uniform)" in lines and "### judged, dpo, 40% flipped" in lines
     rows = {(r["data"], r["arm"]): r for r in read_json(tmp_path / "align.json")["rows"]}
-    assert rows["constraints", "default"]["satisfied_to_plain"].keys() == {"value", "low", "high"}
+    assert rows["constraints", "quantiles"]["satisfied_to_plain"].keys() == {"value", "low", "high"}
     assert "recovered" in rows["constraints", "soft-label"]
     align.pack(ran, tmp_path / "all.tar.gz")
     assert (tmp_path / "all.tar.gz").stat().st_size
