@@ -53,7 +53,8 @@ SUMMARY = HERE / "results" / "align.json"
 
 
 def choose_tuned(x: Experiment) -> None:
-    """Of every tuned arm the try that satisfies most, on the prompts of the validation topics."""
+    """Of every tuned arm the try that satisfies most, on the prompts of the validation topics; an epoch more has to
+    bring a point."""
     best: dict[str, dict[str, Any]] = {}
     for path in sorted((x.results / "tune").glob("*.json")):
         found = read_json(path)
@@ -62,9 +63,14 @@ def choose_tuned(x: Experiment) -> None:
         key = f"{found['cell']['loss']}-{found['cell']['arm']}"
         share = float(np.mean([int(d) for s in found["satisfied"] for d in s[:-1]]))
         say(f"tuned {path.stem}: {share:.1%} satisfied")
-        if key not in best or share > best[key]["satisfied"]:
-            best[key] = {**found["tuning"], "satisfied": share}
+        tried = {**found["tuning"], "satisfied": share}
+        if key not in best or worth(tried) > worth(best[key]):
+            best[key] = tried
     write_json(x.results / TUNED, best)
+
+
+def worth(tried: dict[str, Any]) -> float:
+    return float(tried["satisfied"] - 0.01 * tried["num_train_epochs"])
 
 
 def run(x: Experiment, minutes: float | None, limit: int | None) -> None:

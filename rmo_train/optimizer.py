@@ -43,7 +43,12 @@ class MasterAdamW:
         # AdamW works on whole lists of tensors, which must be all sharded or all whole.
         self.groups = [g for k in (False, True) if (g := [m for m in self.masters if is_sharded(m) == k])]
         self.adam = torch.optim.AdamW(
-            [{"params": g} for g in self.groups], lr=lr, weight_decay=weight_decay, betas=(0.9, 0.999), eps=1e-8
+            [{"params": g} for g in self.groups],
+            lr=lr,
+            weight_decay=weight_decay,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            fused=all(m.is_cuda and not is_sharded(m) for m in self.masters) or None,  # one kernel instead of ten
         )
 
     def gather_gradients(self) -> None:
