@@ -1,7 +1,7 @@
 """The forms in which benchmarks keep prompts and answers, and what each file looks like.
 
 - AlpacaEval (github.com/tatsu-lab/alpaca_eval, README, "model_outputs"): a JSON list of {instruction, output,
-  generator, dataset}. Answers are joined to the reference's by `instruction`, and every record of an instruction takes part.
+  generator, dataset}. Answers are joined to the reference's by `instruction`; every record of one takes part.
 - Arena-Hard v2 (github.com/lmarena/arena-hard-auto, data/arena-hard-v2.0 and src/arenahard/gen_answer.py): prompts are
   lines of {uid, category, subcategory, language, prompt}, answers lines of {uid, ans_id, model, messages, tstamp}, the
   last message being {role: assistant, content: {answer}}. They are looked up by `uid`: one answer to a prompt.
