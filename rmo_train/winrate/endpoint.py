@@ -22,7 +22,11 @@ REFUSED = {"max_tokens": "max_completion_tokens", "temperature": None}
 
 
 class NoReply(Exception):
-    """The endpoint gave no reply to one text, after all tries; the message says why."""
+    """The endpoint gave no reply to one text; the message says why."""
+
+
+class Unavailable(NoReply):
+    """Nor would it have to another text: all tries met a server that is away or busy."""
 
 
 class Endpoint:
@@ -69,7 +73,7 @@ class Endpoint:
             if response.status_code not in BUSY:
                 await self._refused(response, said)
             wait = max(wait, min(_retry_after(response), LONGEST_WAIT))
-        raise NoReply(f"{said} ({TRIES} tries)")
+        raise Unavailable(f"{said} ({TRIES} tries)")
 
     async def _post(self, body: dict[str, Any]) -> Any:
         """The response; a setting that the model does not take is replaced, or left out, from now on."""

@@ -13,7 +13,7 @@ from rmo_train.errors import Stopped, UserError
 from rmo_train.progress import progress
 from rmo_train.settings import Settings
 from rmo_train.winrate.answers import Pairing, Text
-from rmo_train.winrate.endpoint import Endpoint, NoReply
+from rmo_train.winrate.endpoint import Endpoint, NoReply, Unavailable
 from rmo_train.winrate.judgements import Judgements, judgement_key
 
 QUESTION = """\
@@ -38,6 +38,7 @@ matter.
 Give your reasons in a few sentences. Then write your verdict on a last line of its own, with nothing else on that line:
 A if A's answer is better, B if B's answer is better, or tie if neither is.
 """
+GIVE_UP = 10  # texts in a row that met a server which is not available: the rest is left for another run
 LABEL = re.compile(r"^(?:(?:my |the )?(?:final )?(?:verdict|answer|winner)(?: is)?\s*:?\s*)", re.IGNORECASE)
 MARKS = "*_`#\"'()[]{}<>., \t"  # markup and punctuation around a verdict
 
@@ -165,22 +166,29 @@ def _ask(cases: Sequence[Case], settings: JudgeSettings, kept: Judgements) -> li
 
 async def _ask_all(cases: Sequence[Case], settings: JudgeSettings, kept: Judgements) -> list[str]:
     reasons: list[str] = []
+    away = 0  # texts in a row for which the server was not available
     model = str(settings.judge_model)
-    unasked = iter({case.key: case for case in cases}.values())  # pairs that are alike are asked once
+    different = {case.key: case for case in cases}  # pairs that are alike are asked once
+    unasked = iter(different.values())
 
     async with Endpoint(str(settings.judge), model, settings.judge_tokens) as endpoint:
-        with progress("judge", len(cases), "verdicts") as bar:
+        with progress("judge", len(different), "verdicts") as bar:
 
             async def ask(case: Case) -> None:
+                nonlocal away
                 try:
                     kept.add(case.key, model, await endpoint.reply(case.text))
+                    away = 0
                 except NoReply as e:
+                    away = away + 1 if isinstance(e, Unavailable) else 0
                     reasons.append(str(e))
                 bar.advance()
 
             async def work() -> None:
                 for case in unasked:
                     await ask(case)
+                    if away >= GIVE_UP:
+                        return
 
             await ask(next(unasked))  # alone: a wrong URL, model or key is said once
             await asyncio.gather(*(work() for _ in range(settings.concurrency)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,15 @@ def test_seeds_differ_by_prompt_repeat_and_seed_alone(tiny_model_folder, request
     asked = [Prompt("elsewhere", ({"role": "user", "content": q},)) for q in reversed(QUESTIONS)]
     assert [r.seed for r in make_requests(renderer, begin(asked, 1), 42)] == seeds[3::-1]
     assert not {r.seed for r in make_requests(renderer, begin(asked, 1), 43)} & set(seeds)
+
+
+def test_seeds_differ_by_sample_and_turn_too(tiny_model_folder):
+    renderer = Renderer(load_tokenizer(str(tiny_model_folder)))
+    asked = [Prompt("", ({"role": "user", "content": "Why?"},), later=("Why not?",))]
+    first = begin(asked, 3)
+    second = [replace(d, turns=("Because.",)) for d in first]
+    seeds = [r.seed for dialogues in (first, second) for r in make_requests(renderer, dialogues, 42)]
+    assert len(set(seeds)) == 6
 
 
 def test_draws_have_the_probabilities_of_the_softmax():

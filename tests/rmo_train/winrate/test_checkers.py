@@ -143,8 +143,9 @@ def files(folder: Path, a: list[list[str]], b: list[list[str]]) -> tuple[Path, P
 
 
 def test_shares_and_win_rate_by_hand(tmp_path: Path):
-    """Prompt 0: A meets it twice of two, B never: 1. Prompt 1: A once of two, B always: (1 + 0.5 - 1) / 2 = 0.25."""
-    a, b, prompts = files(tmp_path, [["yes", "yes"], ["yes", "no, not"]], [["no, not"], ["yes"]])
+    """Prompt 0: A meets it twice of two, B never, but loosely: 1, and 0.5. Prompt 1: A once of two, B always: in both
+    ways (1 + 0.5 - 1) / 2 = 0.25."""
+    a, b, prompts = files(tmp_path, [["yes", "yes"], ["yes", "no, not"]], [["Sure, so:\nyes"], ["yes"]])
     done = train("winrate", a, b, "--prompts", prompts, "--out", tmp_path / "o.json")
     assert done.code == 0, done
     stored = json.loads((tmp_path / "o.json").read_text())
@@ -152,6 +153,7 @@ def test_shares_and_win_rate_by_hand(tmp_path: Path):
     assert json.loads(json.dumps(as_json(rates))) == stored  # it reads back whole
     assert (rates.a, rates.b, rates.prompts) == ("model-a", "model-b", 2)
     assert (rates.strict_a.value, rates.strict_b.value, rates.win_rate.value) == (0.75, 0.5, 0.625)
+    assert (rates.loose_a.value, rates.loose_b.value, rates.loose_win_rate.value) == (0.75, 1.0, 0.375)
     assert [one["win"] for one in rates.by_prompt] == [1.0, 0.25]
     assert rates.by_prompt[1]["a"] == [{"strict": [True], "loose": [True]}, {"strict": [False], "loose": [False]}]
     assert "win rate of A, strict       0.625 [0.250, 1.000]   ties one half: not distinguishable" in done.out

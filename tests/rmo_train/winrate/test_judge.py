@@ -215,6 +215,14 @@ def test_what_passes_is_asked_again_and_what_does_not_is_exit_3_and_goes_on(tmp_
     assert (stored(tmp_path).failed, stored(tmp_path).judged) == (0, 3)
 
 
+def test_a_server_that_stays_away_is_given_up(tmp_path: Path):
+    pair = files(tmp_path, ["a" * (i + 2) for i in range(50)], ["b"] * 50)
+    with judging(lambda first, second: (503, {"error": {"message": "away"}})) as server:
+        done = winrate(pair, server.url, "--concurrency", 2)
+    assert done.code == 3 and "no reply for 100 of 100 verdicts, first: status 503: away" in done.err
+    assert len(server.asked) <= 12 * endpoint.TRIES
+
+
 def test_a_wrong_url_model_or_key_is_said_at_once(tmp_path: Path):
     pair = files(tmp_path, ["aaa", "a"], ["bb", "bb"])
     with socket.socket() as s:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmo_train.winrate.length_control import STRENGTH, length_controlled
+from rmo_train.winrate.length_control import RIDGE, length_controlled
 
 
 def logistic(x):
@@ -15,13 +15,13 @@ def logistic(x):
 
 
 def by_hand(wins: np.ndarray, difference: np.ndarray) -> float:
-    """The same maximum by plain gradient steps: log-likelihood less (theta^2 + phi^2) / (2 STRENGTH)."""
+    """The same maximum by plain gradient steps: log-likelihood less RIDGE (theta^2 + phi^2) / 2."""
     x = np.tanh(difference / difference.std(ddof=1))
     theta = phi = 0.0
     for _ in range(20_000):
         error = wins - logistic(theta + phi * x)
-        theta += 0.02 * (error.sum() - theta / STRENGTH)
-        phi += 0.02 * ((error * x).sum() - phi / STRENGTH)
+        theta += 0.02 * (error.sum() - RIDGE * theta)
+        phi += 0.02 * ((error * x).sum() - RIDGE * phi)
     return logistic(theta)
 
 
@@ -73,6 +73,20 @@ def test_a_better_model_stays_better_at_equal_length():
     wins = (rng.random(4000) < chance).astype(float)
     assert wins.mean() > 0.8
     assert length_controlled(wins, difference) == pytest.approx(0.731, abs=0.03)
+
+
+def test_the_fit_is_that_of_a_library():
+    """scikit-learn's, each pair counted once as won and once as lost, by its share of each; separated data, too."""
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(2)
+    for n in (3, 20, 300):
+        difference = rng.normal(100, 400, n)
+        for wins in (rng.choice([0, 0.25, 0.5, 1], n), (difference > 0) * 1.0, (difference > 150) * 1.0):
+            features = np.stack([np.ones(n), np.tanh(difference / difference.std(ddof=1))], axis=1)
+            fit = LogisticRegression(C=1 / RIDGE, fit_intercept=False, solver="newton-cholesky", tol=1e-10)
+            fit.fit(np.tile(features, (2, 1)), np.repeat([1, 0], n), sample_weight=np.concatenate([wins, 1 - wins]))
+            assert length_controlled(wins, difference) == pytest.approx(logistic(fit.coef_[0, 0]), abs=1e-6)
 
 
 def test_where_length_cannot_be_told_from_quality_there_is_no_rate():
