@@ -1,4 +1,4 @@
-"""The command line of rmo-train: train, evaluate, generate and merge."""
+"""The command line of rmo-train: train, evaluate, generate, compare answers and merge."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from rmo_train.answer_forms import AnswerForm
 from rmo_train.config import TrainSettings
 from rmo_train.generation import GenerationSettings, run_generation
 from rmo_train.settings import RecipeOption, build, flags, place, read_recipe, run_app, without_places
+from rmo_train.winrate.judge import JudgeSettings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -95,13 +97,37 @@ def evaluate(
 def generate(
     prompts: Annotated[Path, typer.Argument(help="JSON lines, a JSON list, Parquet, or a run or shard folder")],
     model: Annotated[str, typer.Option(help="Model that answers: a folder, a hub name or smollm2-135m")],
-    out: Annotated[Path, typer.Option(help="JSON file for the answers, in AlpacaEval's form")],
+    out: Annotated[Path, typer.Option(help="JSON file for the answers")],
+    to: Annotated[
+        AnswerForm, typer.Option(help="Form of the answers (auto: that of the prompts; alpaca-eval if they have none)")
+    ] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out")] = False,
     **given: Any,
 ) -> None:
-    """Answer a file of prompts: AlpacaEval's model_outputs.json."""
+    """Answer a file of prompts, in the form of AlpacaEval, Arena-Hard v2, MT-Bench (two turns) or IFEval."""
     settings = build(GenerationSettings, "generate", {}, given)
-    typer.echo("\n".join(run_generation(model, prompts, out, settings, overwrite=overwrite)))
+    typer.echo("\n".join(run_generation(model, prompts, out, settings, to=to, overwrite=overwrite)))
+
+
+@app.command()
+@flags(JudgeSettings)
+def winrate(
+    a: Annotated[Path, typer.Argument(help="Answers of model A, as `generate` writes them in any form")],
+    b: Annotated[Path, typer.Argument(help="Answers of model B to the same prompts, in the same form")],
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="Prompts with constraints that programs check (IFEval's form); with --judge, the questions"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the rates and each prompt's result")] = None,
+    **given: Any,
+) -> None:
+    """How often A's answers beat B's: by checkers of constraints (--prompts), or by a judge (--judge)."""
+    from rmo_train.winrate.command import run_winrate
+
+    rates, failure = run_winrate(a, b, prompts, out, build(JudgeSettings, "winrate", {}, given))
+    typer.echo("\n".join(rates.lines()))
+    if failure:
+        raise failure
 
 
 @app.command()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,54 +21,71 @@ ENVIRONMENT = {
 }
 
 
-def decode_with_vllm(model: str, dtype: str, requests: Sequence[Request], decoding: Decoding) -> list[list[int]]:
-    """Token ids of each request's answer, its end token included where it came to one. The model's folder holds whole
-    weights while vLLM reads it: an adapter is merged first."""
-    from rmo_train.models import is_adapter, resolve
+class VllmDecoder:
+    """A model in vLLM. Its folder holds whole weights while vLLM reads it: an adapter is merged first."""
 
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    folder = resolve(model)
-    if not is_adapter(folder):
-        return _decode(folder, dtype, requests, decoding)
-    from rmo_train.policy import load_model, load_tokenizer, save_model
+    def __init__(self, model: str, dtype: str, decoding: Decoding, longest: int):
+        """`longest`: tokens of the longest request with its answer."""
+        from rmo_train.models import is_adapter, resolve
 
-    with tempfile.TemporaryDirectory(prefix="rmo-merged-") as merged:
-        save_model(load_model(model, dtype, device="cpu"), load_tokenizer(model), Path(merged))
-        return _decode(Path(merged), dtype, requests, decoding)
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        self.decoding = decoding
+        self.folder = resolve(model)
+        if not is_adapter(self.folder):
+            self.engine = _load(self.folder, dtype, longest)
+            return
+        from rmo_train.policy import load_model, load_tokenizer, save_model
 
+        with tempfile.TemporaryDirectory(prefix="rmo-merged-") as merged:
+            save_model(load_model(model, dtype, device="cpu"), load_tokenizer(model), Path(merged))
+            self.engine = _load(Path(merged), dtype, longest)
 
-def _decode(folder: Path, dtype: str, requests: Sequence[Request], decoding: Decoding) -> list[list[int]]:
-    from vllm import LLM, SamplingParams
+    def decode(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Token ids of each request's answer, its end token included where it came to one."""
+        from vllm import SamplingParams
 
-    try:
-        engine = LLM(
-            model=str(folder),
-            dtype=dtype,
-            skip_tokenizer_init=True,
-            generation_config="vllm",  # not the model's own
-            max_model_len=max(len(r.ids) for r in requests) + decoding.max_new_tokens,
-            seed=0,
-            **_memory(),
-        )
         sampling = [
             SamplingParams(
-                temperature=decoding.temperature,
-                top_p=decoding.top_p,
-                max_tokens=decoding.max_new_tokens,
+                temperature=self.decoding.temperature,
+                top_p=self.decoding.top_p,
+                max_tokens=self.decoding.max_new_tokens,
                 seed=request.seed,
-                stop_token_ids=list(decoding.ends),
+                stop_token_ids=list(self.decoding.ends),
                 detokenize=False,
             )
             for request in requests
         ]
-        outputs = engine.generate([{"prompt_token_ids": r.ids} for r in requests], sampling, use_tqdm=False)
-    except Exception as e:  # vLLM's own errors, those of the device and of its compiler
+        with _said(self.folder):
+            outputs = self.engine.generate([{"prompt_token_ids": r.ids} for r in requests], sampling, use_tqdm=False)
+        return [until_end(list(output.outputs[0].token_ids), self.decoding.ends) for output in outputs]
+
+
+def _load(folder: Path, dtype: str, longest: int) -> Any:
+    from vllm import LLM
+
+    with _said(folder):
+        return LLM(
+            model=str(folder),
+            dtype=dtype,
+            skip_tokenizer_init=True,
+            generation_config="vllm",  # not the model's own
+            max_model_len=longest,
+            seed=0,
+            **_memory(),
+        )
+
+
+@contextlib.contextmanager
+def _said(folder: Path) -> Iterator[None]:
+    """vLLM's own errors, and those of the device and of its compiler, in one line."""
+    try:
+        yield
+    except Exception as e:
         first = (str(e).strip().splitlines() or [""])[0]
         raise ProcessingError(
             f"vLLM cannot answer with {folder} ({type(e).__name__}: {first}); --engine transformers does without it"
         ) from e
-    return [until_end(list(output.outputs[0].token_ids), decoding.ends) for output in outputs]
 
 
 def _memory() -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""`rmo-train generate`: a model's answers to a file of prompts, as AlpacaEval's model_outputs.json."""
+"""`rmo-train generate`: a model's answers to a file of prompts, in the form of a benchmark."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,21 +14,24 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from rmo_train.answer_forms import FORMS, Answer, check_fits, recognised, write_answers
 from rmo_train.errors import Stopped, UserError
 from rmo_train.id_hash import draw_bits
 from rmo_train.progress import progress, say
 from rmo_train.prompts import Prompt, read_prompts
 from rmo_train.settings import Settings
-from rmo_train.tables import write_json
 
 if TYPE_CHECKING:
     from rmo_train.decoding import Decoding, Request
+
+Decode = Callable[["Sequence[Request]"], list[list[int]]]  # requests -> token ids of their answers
 
 
 class GenerationSettings(Settings):
     """How answers are made; a model's own generation settings (generation_config.json) do not apply."""
 
-    max_new_tokens: int = Field(512, ge=1, description="Tokens of an answer at most")
+    samples: int = Field(1, ge=1, description="Answers to each prompt, each with draws of its own; needs --temperature")
+    max_new_tokens: int = Field(512, ge=1, description="Tokens of an answer (of a turn of it) at most")
     temperature: float = Field(0.0, ge=0, description="0: the likeliest token each time; above, answers are drawn")
     top_p: float = Field(1.0, gt=0, le=1, description="Draw from the likeliest tokens of this probability together")
     seed: int = Field(42, ge=0, description="Seed of the draws")
@@ -41,38 +45,47 @@ class GenerationSettings(Settings):
     )
 
 
-@dataclass(frozen=True)
-class Answer:
-    text: str  # without special tokens
-    finished: bool  # False: cut at --max-new-tokens
-
-
 def run_generation(
-    model: str, prompts: Path, out: Path, settings: GenerationSettings, *, overwrite: bool = False
+    model: str, prompts: Path, out: Path, settings: GenerationSettings, *, to: str = "auto", overwrite: bool = False
 ) -> list[str]:
-    """Answer every prompt and write `out` whole, at the end; returns the lines to print."""
+    """Answer every prompt and write `out` whole, at the end, in the form `to`; returns the lines to print."""
     if out.is_dir():
         raise UserError(f"--out {out}: a folder; expected the name of a JSON file")
     if out.exists() and not overwrite:
         raise UserError(f"--out {out}: exists already; give another name, or --overwrite to replace it")
+    if settings.samples > 1 and not settings.temperature:
+        raise UserError(
+            f"--samples {settings.samples}: at --temperature 0 all answers to a prompt are the same; give "
+            "--temperature 1"
+        )
     found = read_prompts(prompts, settings.limit)
+    form = settled_form(to, found)
+    check_fits(form, found, settings.samples)
     try:
         answers = answer(model, found, settings)
     except KeyboardInterrupt:
         raise Stopped(f"stopped; {out} is not written: answers are written together at the end") from None
     name = generator_name(model)
-    write_json(out, [output_record(p, a, name) for p, a in zip(found, answers, strict=True)])
-    cut = sum(not a.finished for a in answers)
-    lines = [f"{len(answers)} answers of {name} in {out}"]
+    write_answers(out, form, found, answers, name)
+    flat = [one for of_prompt in answers for one in of_prompt]
+    cut = sum(not one.finished for one in flat)
+    lines = [f"{len(flat)} answers of {name} in {out}"]
     if cut:
         lines.append(f"{cut} of them were cut at --max-new-tokens {settings.max_new_tokens}")
     return lines
 
 
-def output_record(prompt: Prompt, answer: Answer, generator: str) -> dict[str, Any]:
-    """One entry of AlpacaEval's model_outputs.json."""
-    record = {"instruction": prompt.text, "output": answer.text, "generator": generator}
-    return record if prompt.dataset is None else record | {"dataset": prompt.dataset}
+def settled_form(to: str, prompts: Sequence[Prompt]) -> str:
+    """The form that answers are written in, said where it was not asked for."""
+    if to != "auto":
+        return to
+    found = recognised(prompts)
+    if found:
+        markers = " and ".join(f"`{name}`" for name in FORMS[found].markers)
+        say(f"answers in the form of {FORMS[found].title}: the prompts have {markers}")
+    else:
+        say(f"answers in the form of {FORMS['alpaca-eval'].title}: the prompts have no benchmark's fields")
+    return found or "alpaca-eval"
 
 
 def generator_name(model: str) -> str:
@@ -81,8 +94,32 @@ def generator_name(model: str) -> str:
     return path.resolve().name if path.is_dir() else model
 
 
-def answer(model: str, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[Answer]:
-    """The model's answers, in the order of the prompts."""
+@dataclass(frozen=True)
+class Dialogue:
+    """One answer in the making: a prompt, which sample it is, and the turns answered so far."""
+
+    prompt: Prompt
+    name: str  # what its draws depend on, beside the seed and the turn
+    turns: tuple[str, ...] = ()
+    finished: bool = True
+
+    @property
+    def asked(self) -> int:
+        return 1 + len(self.prompt.later)
+
+    def messages(self) -> list[dict[str, Any]]:
+        """The conversation up to the next message to be answered."""
+        found: list[dict[str, Any]] = [*self.prompt.messages]
+        for text, following in zip(self.turns, self.prompt.later, strict=False):
+            found += [{"role": "assistant", "content": text}, {"role": "user", "content": following}]
+        return found
+
+
+def answer(model: str, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[list[Answer]]:
+    """The model's answers, `settings.samples` to each prompt, in the order of the prompts.
+
+    A prompt of several turns is asked turn by turn: the next message follows the model's own answer to the last.
+    """
     from rmo_train.decoding import Decoding
     from rmo_train.models import load_tokenizer
     from rmo_train.rendering import Renderer
@@ -90,13 +127,35 @@ def answer(model: str, prompts: Sequence[Prompt], settings: GenerationSettings) 
     engine = settled_engine(settings.engine)
     tokenizer = load_tokenizer(model)
     renderer = Renderer(tokenizer)
-    requests = make_requests(renderer, prompts, settings.seed)
-    _check_lengths(model, prompts, requests, settings.max_new_tokens)
+    dialogues = begin(prompts, settings.samples)
+    longest = _check_lengths(model, renderer, dialogues, settings.max_new_tokens)
     ends = end_tokens(model, renderer)
     decoding = Decoding(settings.max_new_tokens, settings.temperature, settings.top_p, ends)
-    decode = _with_vllm if engine == "vllm" else _with_transformers
-    ids = decode(model, requests, decoding, settings)
-    return [Answer(_text(tokenizer, one, ends), finished=bool(one) and one[-1] in ends) for one in ids]
+    total = sum(d.asked for d in dialogues)
+    with _decoder(engine, model, decoding, settings, longest, total) as decode:
+        for turn in range(max(d.asked for d in dialogues)):
+            rows = [i for i, d in enumerate(dialogues) if turn < d.asked]
+            ids = decode(make_requests(renderer, [dialogues[i] for i in rows], settings.seed))
+            for i, one in zip(rows, ids, strict=True):
+                dialogues[i] = _answered(dialogues[i], _text(tokenizer, one, ends), bool(one) and one[-1] in ends)
+    answers = [Answer(d.turns, d.finished) for d in dialogues]
+    return [answers[i : i + settings.samples] for i in range(0, len(answers), settings.samples)]
+
+
+def begin(prompts: Sequence[Prompt], samples: int) -> list[Dialogue]:
+    """A dialogue for each sample of each prompt: named by the prompt's content, how often that came before, and which
+    sample it is."""
+    before: Counter[str] = Counter()
+    dialogues = []
+    for prompt in prompts:
+        name = f"{prompt.content}\x1f{before[prompt.content]}"
+        dialogues += [Dialogue(prompt, f"{name}\x1f{sample}") for sample in range(samples)]
+        before[prompt.content] += 1
+    return dialogues
+
+
+def _answered(dialogue: Dialogue, text: str, finished: bool) -> Dialogue:
+    return replace(dialogue, turns=(*dialogue.turns, text), finished=dialogue.finished and finished)
 
 
 def _text(tokenizer: Any, ids: list[int], ends: Sequence[int]) -> str:
@@ -118,36 +177,43 @@ def settled_engine(asked: str) -> str:
     return "vllm" if installed and default_device().type == "cuda" else "transformers"
 
 
-def make_requests(renderer: Any, prompts: Sequence[Prompt], seed: int) -> list[Request]:
-    """Token ids of the prompts, and each one's seed: of `seed`, its content and how often that came before."""
+def make_requests(renderer: Any, dialogues: Sequence[Dialogue], seed: int) -> list[Request]:
+    """Token ids of what is next to be answered, and its seed: of `seed`, the dialogue's name and the turn."""
     from rmo_train.decoding import Request
-    from rmo_train.rendering import TemplateRefused
 
-    before: Counter[str] = Counter()
-    rendered, names = [], []
-    for prompt in prompts:
-        try:
-            ids = renderer.render_prompt(prompt.messages, prompt.tools, prompt.template_kwargs)
-        except TemplateRefused as e:
-            raise UserError(f"{prompt.where}: {e}") from e
-        rendered.append(ids)
-        names.append(f"{prompt.content}\x1f{before[prompt.content]}".encode("utf-8", errors="surrogatepass"))
-        before[prompt.content] += 1
+    rendered = [_rendered(renderer, d.prompt, d.messages()) for d in dialogues]
+    names = [f"{d.name}\x1f{len(d.turns)}".encode("utf-8", errors="surrogatepass") for d in dialogues]
     seeds = draw_bits("generate", seed, pa.array(names, pa.binary())) >> np.uint64(32)
     return [Request(ids, int(one)) for ids, one in zip(rendered, seeds, strict=True)]
 
 
-def _check_lengths(model: str, prompts: Sequence[Prompt], requests: Sequence[Request], new: int) -> None:
+def _rendered(renderer: Any, prompt: Prompt, messages: Sequence[dict[str, Any]]) -> list[int]:
+    from rmo_train.rendering import TemplateRefused
+
+    try:
+        return renderer.render_prompt(messages, prompt.tools, prompt.template_kwargs)
+    except TemplateRefused as e:
+        raise UserError(f"{prompt.where}: {e}") from e
+
+
+def _check_lengths(model: str, renderer: Any, dialogues: Sequence[Dialogue], new: int) -> int:
+    """The most tokens that a dialogue can come to, its answers included; a UserError if the model has no room."""
     from rmo_train.policy import context_length, load_config
 
     context = context_length(load_config(model))
-    longest = max(range(len(requests)), key=lambda i: len(requests[i].ids))
-    tokens = len(requests[longest].ids)
-    if tokens + new <= context:
-        return
-    fix = f"give --max-new-tokens {context - tokens} or less" if tokens < context else "leave that prompt out"
+    # A stand-in for the answers before the last: they do not exist yet, and can each be `new` tokens long.
+    whole = [replace(d, turns=("x",) * (d.asked - 1)) for d in dialogues]
+    lengths = [len(_rendered(renderer, d.prompt, d.messages())) + new * d.asked for d in whole]
+    longest = max(range(len(lengths)), key=lengths.__getitem__)
+    if lengths[longest] <= context:
+        return lengths[longest]
+    asked = whole[longest].asked
+    tokens = lengths[longest] - new * asked
+    room = (context - tokens) // asked
+    fix = f"give --max-new-tokens {room} or less" if room > 0 else "leave that prompt out"
+    answers = f"an answer of {new}" if asked == 1 else f"{asked} answers of {new}"
     raise UserError(
-        f"{prompts[longest].where}: {tokens} tokens and an answer of {new} are more than the {context} that {model} "
+        f"{whole[longest].prompt.where}: {tokens} tokens and {answers} are more than the {context} that {model} "
         f"was made for; {fix}"
     )
 
@@ -174,27 +240,40 @@ def end_tokens(model: str, renderer: Any) -> tuple[int, ...]:
 # ---------------------------------------------------------------------------------------------------- engines
 
 
-def _with_transformers(
-    model: str, requests: Sequence[Request], decoding: Decoding, settings: GenerationSettings
-) -> list[list[int]]:
+@contextmanager
+def _decoder(
+    engine: str, model: str, decoding: Decoding, settings: GenerationSettings, longest: int, total: int
+) -> Iterator[Decode]:
+    """What decodes requests with `engine`, loaded once; `longest`: tokens of the longest request with its answer."""
+    load = _vllm if engine == "vllm" else _transformers
+    decode, dtype = load(model, decoding, settings, longest)
+    say(f"{total} answers with {'vLLM' if engine == 'vllm' else 'transformers'}, {dtype}")
+    with progress("generate", total, "answers") as bar:
+        yield lambda requests: decode(requests, bar.advance)
+
+
+def _transformers(model: str, decoding: Decoding, settings: GenerationSettings, longest: int) -> tuple[Any, str]:
     from rmo_train.decoding import decode
     from rmo_train.policy import load_model
 
     policy = load_model(model, settings.dtype)
-    say(f"answering {len(requests)} prompts with transformers, {str(policy.dtype).removeprefix('torch.')}")
-    with progress("generate", len(requests), "answers") as bar:
-        return decode(policy, requests, decoding, settings.batch_size, bar.advance)
+
+    def run(requests: Sequence[Request], advance: Callable[[float], None]) -> list[list[int]]:
+        return decode(policy, requests, decoding, settings.batch_size, advance)
+
+    return run, str(policy.dtype).removeprefix("torch.")
 
 
-def _with_vllm(
-    model: str, requests: Sequence[Request], decoding: Decoding, settings: GenerationSettings
-) -> list[list[int]]:
-    from rmo_train.decoding_vllm import decode_with_vllm
+def _vllm(model: str, decoding: Decoding, settings: GenerationSettings, longest: int) -> tuple[Any, str]:
+    from rmo_train.decoding_vllm import VllmDecoder
     from rmo_train.policy import resolve_dtype
 
     dtype = str(resolve_dtype(settings.dtype)).removeprefix("torch.")
-    say(f"answering {len(requests)} prompts with vLLM, {dtype}")
-    with progress("generate", len(requests), "answers") as bar:
-        answers = decode_with_vllm(model, dtype, requests, decoding)
-        bar.advance(len(answers))
-    return answers
+    decoder = VllmDecoder(model, dtype, decoding, longest)
+
+    def run(requests: Sequence[Request], advance: Callable[[float], None]) -> list[list[int]]:
+        answers = decoder.decode(requests)
+        advance(len(answers))
+        return answers
+
+    return run, dtype

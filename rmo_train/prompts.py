@@ -1,14 +1,15 @@
 """The prompts of a file to generate answers for: JSON lines, a JSON list, Parquet, or a run or shard folder.
 
-A record has an `instruction` (text, with an optional `input` below it), a `prompt` (text or messages), `messages`, or
-chosen and rejected messages that begin alike. Of preference data each prompt is taken once, however many pairs it has.
+A record has an `instruction` (text, with an optional `input` below it), a `prompt` (text or messages), `turns` (the
+user's messages, each to be answered before the next), `messages`, or chosen and rejected messages that begin alike. Of
+preference data each prompt is taken once, however many pairs it has.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from rmo_train.tables import canonical_json, iter_parts, read_manifest
 PARQUET = b"PAR1"
 # What is read of a Parquet file; the token ids beside them are most of a run folder's bytes.
 COLUMNS = (
-    "instruction", "input", "prompt", "messages", "chosen", "rejected", "tools", "chat_template_kwargs", "dataset",
+    "instruction", "input", "prompt", "messages", "turns", "chosen", "rejected", "tools", "chat_template_kwargs",
+    "dataset", "uid", "question_id", "key", "instruction_id_list", "kwargs",
 )  # fmt: skip
-EXPECTED = "an `instruction` or a `prompt` (text or messages), `messages`, or chosen and rejected messages"
+FORM_FIELDS = ("instruction", "prompt", "turns", "uid", "question_id", "key", "instruction_id_list", "kwargs")
+EXPECTED = "an `instruction`, a `prompt` (text or messages), `turns`, `messages`, or chosen and rejected messages"
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Prompt:
     tools: str | None = None  # JSON, as the chat template gets them
     template_kwargs: str | None = None  # JSON
     dataset: str | None = None  # what the record says it is of
+    later: tuple[str, ...] = ()  # the user's further messages, each asked when the one before is answered
+    record: Mapping[str, Any] = field(default_factory=dict)  # its FORM_FIELDS, as they stand
 
     @property
     def text(self) -> str:
@@ -46,7 +51,8 @@ class Prompt:
     @property
     def content(self) -> str:
         """One text per prompt: what makes two of them the same."""
-        return canonical_json([list(self.messages), self.tools, self.template_kwargs])
+        later = [list(self.later)] if self.later else []
+        return canonical_json([list(self.messages), self.tools, self.template_kwargs, *later])
 
 
 def read_prompts(source: Path, limit: int | None = None) -> list[Prompt]:
@@ -102,6 +108,16 @@ def _of_parquet(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{source}, row {row}", record
 
 
+def json_records(source: Path) -> Iterator[tuple[str, Any]]:
+    """Each record of a file of JSON lines or of a JSON list, with its place."""
+    if not source.is_file():
+        raise UserError(f"{source}: no such file; expected JSON lines or a JSON list")
+    try:
+        yield from _of_json(source)
+    except (UnicodeDecodeError, json.JSONDecodeError) as e:
+        raise UserError(f"{source}: neither JSON lines nor a JSON list: {e}") from e
+
+
 def _of_json(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     text = source.read_text(encoding="utf-8-sig")
     if text.lstrip().startswith("["):
@@ -143,12 +159,15 @@ def _prompt(where: str, record: Any) -> Prompt:
     if not isinstance(record, dict):
         raise UserError(f"{where}: {type(record).__name__} {str(record)[:40]!r}; expected an object with {EXPECTED}")
     dataset = record.get("dataset")
+    turns = record.get("turns")
     return Prompt(
         where,
         tuple(_messages(where, record)),
         _json_text(record.get("tools")),
         _json_text(record.get("chat_template_kwargs")),
         dataset if isinstance(dataset, str) else None,
+        tuple(turns[1:]) if isinstance(turns, list) else (),
+        {name: record[name] for name in FORM_FIELDS if record.get(name) is not None},
     )
 
 
@@ -162,6 +181,8 @@ def _messages(where: str, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         found = [{"role": "user", "content": prompt}]
     elif prompt is not None:
         found = prompt
+    elif record.get("turns") is not None:
+        found = [{"role": "user", "content": _turns(where, record["turns"])[0]}]
     elif record.get("messages") is not None:
         found = record["messages"]
     elif isinstance(record.get("chosen"), list) and isinstance(record.get("rejected"), list):
@@ -169,6 +190,13 @@ def _messages(where: str, record: Mapping[str, Any]) -> list[dict[str, Any]]:
     else:
         raise UserError(f"{where}: it has {', '.join(record) or 'no fields'}; expected {EXPECTED}")
     return _checked(where, found)
+
+
+def _turns(where: str, turns: Any) -> list[str]:
+    """The user's messages of a conversation of several turns."""
+    if not (isinstance(turns, list) and turns and all(isinstance(t, str) and t.strip() for t in turns)):
+        raise UserError(f"{where}: the turns are {turns!r:.60}; expected a list of texts, the user's messages")
+    return turns
 
 
 def _shared_start(chosen: list[Any], rejected: list[Any]) -> list[Any]:

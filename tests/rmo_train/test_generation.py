@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,15 @@ from hypothesis import strategies as st
 from rmo_train import decoding, generation
 from rmo_train.decoding import Decoding, Draw, Request, decode, nucleus, until_end
 from rmo_train.errors import ProcessingError
-from rmo_train.generation import GenerationSettings, answer, end_tokens, generator_name, make_requests, run_generation
+from rmo_train.generation import (
+    GenerationSettings,
+    answer,
+    begin,
+    end_tokens,
+    generator_name,
+    make_requests,
+    run_generation,
+)
 from rmo_train.policy import load_model, load_tokenizer
 from rmo_train.prompts import Prompt, read_prompts
 from rmo_train.rendering import Renderer
@@ -39,7 +48,7 @@ def model(tiny_model_folder: Path):
 @pytest.fixture(scope="module")
 def requests(tiny_model_folder: Path) -> list[Request]:
     asked = [Prompt("", ({"role": "user", "content": q},)) for q in [*QUESTIONS, *QUESTIONS[:2]]]
-    return make_requests(Renderer(load_tokenizer(str(tiny_model_folder))), asked, seed=42)
+    return make_requests(Renderer(load_tokenizer(str(tiny_model_folder))), begin(asked, 1), seed=42)
 
 
 def one_by_one(model, request: Request, steps: int, ends: tuple[int, ...]) -> list[int]:
@@ -74,8 +83,17 @@ def test_seeds_differ_by_prompt_repeat_and_seed_alone(tiny_model_folder, request
     assert len(set(seeds)) == 6  # a repeated prompt gets another draw
     renderer = Renderer(load_tokenizer(str(tiny_model_folder)))
     asked = [Prompt("elsewhere", ({"role": "user", "content": q},)) for q in reversed(QUESTIONS)]
-    assert [r.seed for r in make_requests(renderer, asked, 42)] == seeds[3::-1]
-    assert not {r.seed for r in make_requests(renderer, asked, 43)} & set(seeds)
+    assert [r.seed for r in make_requests(renderer, begin(asked, 1), 42)] == seeds[3::-1]
+    assert not {r.seed for r in make_requests(renderer, begin(asked, 1), 43)} & set(seeds)
+
+
+def test_seeds_differ_by_sample_and_turn_too(tiny_model_folder):
+    renderer = Renderer(load_tokenizer(str(tiny_model_folder)))
+    asked = [Prompt("", ({"role": "user", "content": "Why?"},), later=("Why not?",))]
+    first = begin(asked, 3)
+    second = [replace(d, turns=("Because.",)) for d in first]
+    seeds = [r.seed for dialogues in (first, second) for r in make_requests(renderer, dialogues, 42)]
+    assert len(set(seeds)) == 6
 
 
 def test_draws_have_the_probabilities_of_the_softmax():
@@ -148,7 +166,7 @@ def test_the_file_is_alpaca_evals_in_the_order_of_the_prompts(tiny_model_folder,
 def test_cut_answers_are_counted(tiny_model_folder, prompts, tmp_path):
     how = GenerationSettings(max_new_tokens=1, dtype="float32", limit=3)
     found = answer(str(tiny_model_folder), read_prompts(prompts, 3), how)
-    cut = sum(not a.finished for a in found)
+    cut = sum(not a.finished for (a,) in found)
     assert len(found) == 3 and cut
     lines = run_generation(str(tiny_model_folder), prompts, tmp_path / "o.json", how)
     assert lines[1:] == [f"{cut} of them were cut at --max-new-tokens 1"]
