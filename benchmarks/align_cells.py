@@ -136,7 +136,7 @@ def filtered_pairs(run: Path, arm: Arm, out: Path) -> tuple[PairData, list[str]]
     from rmo_curate.filtering import run_filter
 
     said = run_filter(run, out, FilterSettings(**(arm.filter or {})))
-    return open_pairs(out), said
+    return open_pairs(out).labelled(None), said
 
 
 def arm_settings(cell: Cell, bench: Bench, data: Data, tuned: Mapping[str, Any], scratch: Path) -> TrainSettings:

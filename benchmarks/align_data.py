@@ -50,7 +50,8 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
 
 
 def read_answers(paths: Sequence[Path]) -> list[Answer]:
-    return [Answer(**json.loads(line)) for path in paths for line in path.read_text(encoding="utf-8").split("\n") if line]
+    lines = (line for path in paths for line in path.read_text(encoding="utf-8").split("\n"))
+    return [Answer(**json.loads(line)) for line in lines if line]
 
 
 def make_pairs(prompts: Sequence[Prompt], answers: Sequence[Answer], most: int) -> list[Row]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from rmo_curate.filter_settings import WEIGHING
 from rmo_train.tables import canonical_json, sha256_text
 
 CONFIGS: list[dict[str, Any]] = [
@@ -40,8 +41,9 @@ def described(config: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> 
 def flags_of(settings: Mapping[str, Any]) -> Iterator[str]:
     """The flags of `rmo-curate filter` that ask for these settings; what a preset implies is left out."""
     for name, value in settings.items():
-        implied = settings["preset"] and name in ("rule", "margin", "low_q", "high_q", "hard")
-        if value in (None, False, []) or implied or (name, value) == ("action", "drop"):
+        of_preset = settings["preset"] and name in ("rule", "margin", "low_q", "high_q", "hard")
+        of_action = settings["action"] in WEIGHING and name == "high_q"
+        if value in (None, False, []) or of_preset or of_action or (name, value) == ("action", "drop"):
             continue
         flag = f"--{name.replace('_', '-')}"
         if value is True:
@@ -93,8 +95,11 @@ def dataset_card(manifest: Mapping[str, Any], inputs: list[Mapping[str, Any]]) -
         "`prompt`, `chosen`, `rejected` are lists of messages. `chosen_logps`, `rejected_logps`, `margins` have one "
         "number (nats, summed over response tokens) per checkpoint in the order above; `ref_chosen_logps` and "
         "`ref_rejected_logps` are the reference's. `suspicion`: higher = more likely the wrong way round. `weight` "
-        "multiplies a pair's loss, `label_confidence` is the probability that its labels are right. Dropped pairs also "
-        "have `drop_reason`, `keep_probability` and `draw`.",
+        "multiplies a pair's loss. `label_confidence` is the probability that its label is right, 1 where none was "
+        "computed; `rmo-train run` softens labels by it "
+        + ("unless" if manifest["soft_labels"] else "where")
+        + " told so (`--no-soft-labels`, `--soft-labels`). Dropped pairs also have `drop_reason`, "
+        "`keep_probability` and `draw`.",
         "",
     ]
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n" + "\n".join(lines)

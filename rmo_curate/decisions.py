@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rmo_curate import canaries, margins, thresholds
+from rmo_curate import canaries, margins, thresholds, worth
 from rmo_curate.advice import FOLLOWING_LENGTH, Lengths
 from rmo_curate.evidence import expected
 from rmo_curate.evidence.gather import with_posterior
@@ -50,9 +50,21 @@ class Decisions:
     counts: dict[str, int]
     flipped: np.ndarray  # bool [pairs]: kept with the answers exchanged
     weight: np.ndarray  # [pairs]
-    label_confidence: np.ndarray  # [pairs]
+    label_confidence: np.ndarray  # [pairs] P(the label as it is written is right), 1 where no evidence was weighed
     said: list[str]
-    settings: FilterSettings
+    settings: FilterSettings  # with `auto` resolved
+
+    @property
+    def softens(self) -> bool:
+        """Whether the trainer is to soften labels by their confidence."""
+        return self.settings.action == "soft-label"
+
+    @property
+    def effect(self) -> np.ndarray:
+        """What each pair counts in training, kept ones [pairs]: against its label as given where it is flipped, in part
+        where it is weighed or its label is softened."""
+        softened = 2 * self.label_confidence - 1 if self.softens else 1.0
+        return np.where(self.flipped, -1.0, 1.0) * self.weight * softened
 
 
 @dataclass(frozen=True)
@@ -121,6 +133,7 @@ def decide_scored(
 ) -> Decisions:
     """`decide` on what it read: ids, too_long, duplicate [pairs] and their scores. No input or output."""
     wishes = wishes or Wishes.none(len(ids))
+    settings = resolved(settings, scores)
     scorable = ~too_long
     n = int(scorable.sum())
     rule = get_rule(settings.rule)
@@ -147,9 +160,8 @@ def decide_scored(
     code[(review == KEEP) | (review == FLIP)] = 0
     code[review == DROP] = 1 + REASONS.index("decision")
     flipped = ((flipped & (review == 0)) | (review == FLIP)) & (code == 0)
-    confidence = right_probability(scores, settings)
-    confidence = np.where(wishes.protected, 1.0, confidence)
-    ones = np.ones(len(ids))
+    right = right_probability(scores)
+    confidence = np.where(wishes.protected, 1.0, np.where(flipped, 1 - right, right))
     tally = np.bincount(code, minlength=1 + len(REASONS)).tolist()
     counts = {"pairs": len(ids), **dict(zip(("kept", *REASONS), tally, strict=True))}
     limits = {
@@ -175,8 +187,8 @@ def decide_scored(
         limits,
         counts,
         flipped,
-        confidence if settings.action == "weight" else ones,
-        confidence if settings.action == "soft-label" else ones,
+        confidence if settings.action == "weight" else np.ones(len(ids)),
+        confidence,
         said,
         settings,
     )
@@ -210,11 +222,22 @@ def noisy_limit(rule: Rule, scores: Scores, s: np.ndarray, n: int, settings: Fil
     return Limit(pairs, f"--precision {settings.precision:g} by canaries, at a noise rate of {estimated}")
 
 
-def right_probability(scores: Scores, settings: FilterSettings) -> np.ndarray:
-    """P(the label is right) [pairs] where an action asks for it, else 1: the posterior of all evidence."""
-    if settings.action not in ("weight", "soft-label"):
-        return np.ones(len(scores.chosen_tokens))
+def resolved(settings: FilterSettings, scores: Scores) -> FilterSettings:
+    """The settings with `--action auto` as what makes these labels worth most."""
+    if settings.action != "auto":
+        return settings
     assert scores.posterior is not None
+    right = margins.where_scored(scores.posterior.right, scores)
+    best = worth.best_action(right[np.isfinite(right)])
+    if best == "drop":
+        return settings.model_copy(update={"action": "drop", "noise_rate": "auto"})
+    return settings.model_copy(update={"action": best} if best else {"action": "drop", "high_q": 1.0})
+
+
+def right_probability(scores: Scores) -> np.ndarray:
+    """P(the label is right) [pairs], by the posterior of all evidence; 1 where it was not computed."""
+    if scores.posterior is None:
+        return np.ones(len(scores.chosen_tokens))
     return np.nan_to_num(margins.where_scored(scores.posterior.right, scores), nan=1.0)
 
 
@@ -223,13 +246,13 @@ def evidence_lines(decided: Decisions, kept: np.ndarray) -> list[str]:
     posterior = decided.scores.posterior
     if posterior is None:
         return []
-    exchanged = np.where(decided.flipped, -1.0, 1.0)
-    effect = exchanged * decided.weight * (2 * decided.label_confidence - 1)
+    right = margins.where_scored(posterior.right, decided.scores)
     return [
         evidence_line(posterior.sources, posterior.missing),
         f"an estimated {posterior.noise.rate:.0%} of the labels are wrong",
+        *worth.lines(right[np.isfinite(right)]),
         *expected.lines(len(kept), scored=decided.trajectory.end is not None),
-        *(f"style: {line}" for line in gap_lines(gaps(posterior.style.difference, kept, effect))),
+        *(f"style: {line}" for line in gap_lines(gaps(posterior.style.difference, kept, decided.effect))),
     ]
 
 
@@ -249,7 +272,10 @@ def asked_lines(flipped: np.ndarray, wishes: Wishes, too_long: np.ndarray, setti
         lines.append(f"{flipped.sum():,} of the kept pairs are flipped: chosen and rejected are exchanged")
     if settings.action in ("weight", "soft-label"):
         column = {"weight": "weight", "soft-label": "label_confidence"}[settings.action]
-        lines.append(f"noisy: none is dropped; `{column}` is the probability that a pair's label is right")
+        lines.append(
+            f"noisy: --action {settings.action}, so none is dropped; `{column}` is the probability that a pair's label "
+            "is right"
+        )
     if wishes.protected.any():
         lines.append(f"{wishes.protected.sum():,} pairs are protected ({', '.join(settings.protect)})")
     if wishes.review.any():

@@ -101,6 +101,7 @@ def converted(
 ) -> Parts:
     """The rows of each part; pairs that `form` cannot express are counted and listed."""
     columns = [*READ, *(["margin"] if shape.margin else [])]
+    soft = manifest.get("soft_labels", False)
     for part in tables.iter_parts(shards, manifest, columns):
         rows = []
         for batch in part.to_batches(max_chunksize=BATCH):
@@ -112,7 +113,7 @@ def converted(
                     omitted.write(json.dumps({"id": pair["id"], "reason": str(e)}, ensure_ascii=False) + "\n")
                     continue
                 counts.written += 1
-                counts.weighted += pair["weight"] != 1 or pair["label_confidence"] != 1
+                counts.weighted += pair["weight"] != 1 or (soft and pair["label_confidence"] != 1)
         yield rows
 
 

@@ -19,6 +19,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "authors-code": {"rule": "rmo", "margin": "logp", "low_q": 0.0, "high_q": 0.0, "hard": True},
 }
 AUTO, OF_AUTO = "auto", "posterior"
+WEIGHING = ("weight", "soft-label", AUTO)  # actions that read every pair's probability and take no cut
 CUTS = ("high_q", "noise_rate", "precision")  # ways to say how many noisy pairs there are
 
 
@@ -31,7 +32,7 @@ class FilterSettings(EvidenceColumns):
         le=1,
         allow_inf_nan=False,
         description="Drop about this share of pairs as ambiguous, those whose margin is nearest 0; 0 drops none "
-        "(with --rule none, 0 unless given)",
+        "(with --rule none and where an action weighs pairs, 0 unless given)",
     )
     high_q: float = Field(
         default=0.95,
@@ -64,10 +65,11 @@ class FilterSettings(EvidenceColumns):
         lt=1,
         description="Drop as many pairs as noisy as are wrong in this share at least, by canaries; instead of --high-q",
     )
-    action: Literal["drop", "weight", "soft-label", "flip"] = Field(
+    action: Literal["drop", "weight", "soft-label", "flip", "auto"] = Field(
         default="drop",
         description="What happens to noisy pairs: drop, flip (exchange the answers); or instead of a cut, weight every "
-        "pair by the probability that its label is right, or write that as its label confidence (soft-label)",
+        "pair by the probability that its label is right, or have the trainer soften its label by that (soft-label); "
+        "auto: what makes the labels worth most, by these probabilities",
     )
     protect: tuple[str, ...] = Field(
         default=(), description="COLUMN=VALUE: never drop, flip or weight these pairs for their margins; repeatable"
@@ -100,13 +102,12 @@ class FilterSettings(EvidenceColumns):
         cuts = [flag_of(field) for field in CUTS if given.get(field) is not None]
         if len(cuts) > 1:
             raise UserError(f"{' and '.join(cuts)} each say how many pairs are dropped as noisy: give one of them")
-        if given.get("action") in ("weight", "soft-label") and cuts:
-            raise UserError(
-                f"--action {given['action']} drops no noisy pairs, so {cuts[0]} has no meaning: leave it out"
-            )
+        if given.get("action") in WEIGHING and cuts:
+            drops = "chooses its own cut" if given["action"] == AUTO else "drops no noisy pairs"
+            raise UserError(f"--action {given['action']} {drops}, so {cuts[0]} has no meaning: leave it out")
         if given.get("score_column") is not None:
             given = {"rule": "score"} | given
-        if given.get("rule") == "none":
+        if given.get("rule") == "none" or given.get("action") in WEIGHING:
             return {"low_q": 0.0} | given
         return given
 
@@ -139,7 +140,7 @@ class FilterSettings(EvidenceColumns):
     @property
     def weighs_evidence(self) -> bool:
         """Whether anything that these settings ask for needs the posterior of all evidence."""
-        wanted = self.action in ("weight", "soft-label") or self.noise_rate == AUTO or self.precision is not None
+        wanted = self.action in WEIGHING or self.noise_rate == AUTO or self.precision is not None
         return wanted or self.rule == OF_AUTO
 
     @field_validator("rule")

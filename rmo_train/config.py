@@ -40,6 +40,10 @@ class TrainSettings(Settings):
         "reward", description="Margin that diversification mixes; logp as in the paper"
     )
 
+    soft_labels: bool | None = Field(
+        None, description="Soften each label by its label_confidence (default: as the filter decided)"
+    )
+
     lora: int | None = Field(None, ge=1, description="Train LoRA adapters of this rank instead of all weights")
     per_device_train_batch_size: int = Field(4, ge=1, description="Pairs a device and micro-step")
     gradient_accumulation_steps: int = Field(4, ge=1, description="Micro-steps an optimizer step")

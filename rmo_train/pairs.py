@@ -72,6 +72,14 @@ class PairData:
             digest.append("" if column is None else sha256_text(column.tobytes().hex()))
         return sha256_text(canonical_json(digest))
 
+    def labelled(self, soft: bool | None) -> PairData:
+        """The pairs as training believes them: with every label certain, or, `soft`, as far as `label_confidence` says.
+
+        None: as the filter that wrote them decided.
+        """
+        wanted = self.manifest.get("soft_labels", False) if soft is None else soft
+        return self if wanted else replace(self, label_confidence=np.ones(len(self)))
+
     def subset(self, rows: np.ndarray) -> PairData:
         """The pairs at `rows`, in that order."""
         changed: dict[str, Any] = {}

@@ -28,6 +28,7 @@ class Plan:
     parameters: LossParameters
     amplifier: Amplifier | None
     margins: np.ndarray | None
+    confidence: float | None  # mean of the labels' confidence where they are soft
     notes: tuple[str, ...]
 
     def batches(self, seed: int, epoch: int) -> list[np.ndarray]:
@@ -52,6 +53,7 @@ class Plan:
             f"loss {settings.loss}, beta {self.parameters.beta:g}{sft}",
             f"amplification: {amplified}",
             f"diversification: {mixed}",
+            "labels: certain" if self.confidence is None else f"labels: soft, mean confidence {self.confidence:.3f}",
             *self.notes,
         ]
 
@@ -85,6 +87,7 @@ def make_plan(data: PairData, settings: TrainSettings, processes: int = 1) -> Pl
         parameters=parameters,
         amplifier=_amplifier(data, settings, parameters, notes),
         margins=_diversified_margins(data, settings, notes),
+        confidence=None if (data.label_confidence == 1).all() else float(data.label_confidence.mean()),
         notes=tuple(notes),
     )
 

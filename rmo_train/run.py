@@ -113,7 +113,7 @@ def _run_training(
     require_trackers(settings.report_to)
     if settings.fsdp:
         require_several(world)
-    data = open_pairs(shards)
+    data = open_pairs(shards).labelled(settings.soft_labels)
     plan = make_plan(data, settings, world.size)
     check_adapter(model)
     found = identity(model)

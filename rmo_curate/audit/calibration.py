@@ -48,11 +48,9 @@ def evidence(posterior: Posterior, known: np.ndarray, effect: np.ndarray) -> Evi
 
 
 def effects(decisions: Decisions) -> np.ndarray:
-    """What each pair counts after the filter [pairs]: nothing where it is dropped, against its label where it is
-    flipped, in part where it is weighed or its label is believed in part."""
+    """What each pair counts after the filter [pairs], nothing where it is dropped."""
     kept = decisions.reason == None  # noqa: E711 (elementwise)
-    believed = np.where(decisions.flipped, -1.0, 1.0) * (2 * decisions.label_confidence - 1)
-    return np.where(kept, decisions.weight * believed, 0.0)
+    return np.where(kept, decisions.effect, 0.0)
 
 
 def reliability(margin: np.ndarray, noise: LabelNoise) -> tuple[Decile, ...]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from rmo_curate.audit.calibration import effects, reliability
+from rmo_curate.decisions import Decisions
 from rmo_curate.evidence.label_noise import LabelNoise
 from rmo_curate.evidence.reasons import UNLIKE_MORE, comparative
 from rmo_curate.evidence.texts import STYLE, read_texts, texts_of
@@ -193,13 +194,18 @@ def test_reliability_by_hand():
 
 
 def test_a_pair_counts_as_it_will_be_trained_on():
-    decisions = SimpleNamespace(
+    decided = SimpleNamespace(
         reason=np.array([None, "noisy", None, None, None], dtype=object),
         flipped=np.array([False, False, True, False, False]),
         weight=np.array([1.0, 1.0, 1.0, 0.25, 1.0]),
         label_confidence=np.array([1.0, 1.0, 1.0, 1.0, 0.75]),
+        softens=True,
     )
-    assert effects(decisions).tolist() == [1.0, 0.0, -1.0, 0.25, 0.5]
+    decided.effect = Decisions.effect.fget(decided)
+    assert effects(decided).tolist() == [1.0, 0.0, -1.0, 0.25, 0.5]
+    decided.softens = False
+    decided.effect = Decisions.effect.fget(decided)
+    assert effects(decided).tolist() == [1.0, 0.0, -1.0, 0.25, 1.0]
 
 
 def test_lists_in_memory_are_read_as_tables_are():

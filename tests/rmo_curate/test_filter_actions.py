@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rmo_curate.decisions import Wishes, decide, decide_scored
+from rmo_curate.decisions import Wishes, decide, decide_scored, resolved
 from rmo_curate.evidence.gather import with_posterior
+from rmo_curate.evidence.label_noise import LabelNoise
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.reviews import SCHEMA
 from rmo_curate.runs import Checkpoint, Trajectory, open_run
@@ -95,8 +96,51 @@ def test_weights_and_soft_labels_are_the_probability_of_a_right_label(folder, tm
     posterior = with_posterior(run, run.scores(run.trajectory())).posterior
     assert posterior is not None and np.ptp(posterior.right) > 0
     np.testing.assert_allclose([rows[f"p{i}"][column] for i in range(10)], posterior.right[:10], rtol=1e-6)
-    other = {"weight": "label_confidence", "label_confidence": "weight"}[column]
-    assert {row[other] for row in rows.values()} == {1.0}
+    np.testing.assert_allclose([rows[f"p{i}"]["label_confidence"] for i in range(10)], posterior.right[:10], rtol=1e-6)
+    assert ({row["weight"] for row in rows.values()} == {1.0}) == (action == "soft-label")
+    assert tables.read_manifest(tmp_path / "out")["soft_labels"] == (action == "soft-label")
+
+
+def test_every_kept_pair_has_its_confidence_and_a_flipped_one_that_of_its_new_label(folder, tmp_path):
+    run = open_run(folder)
+    right = with_posterior(run, run.scores(run.trajectory())).posterior.right
+    for action in ("drop", "flip"):
+        out = tmp_path / action
+        assert curate("filter", folder, "--out", out, "--low-q", 0, "--high-q", 0.5, "--action", action).code == 0
+        rows = kept_rows(out)
+        flipped = {i for i, row in rows.items() if "flipped" in row["flags"]}
+        assert bool(flipped) == (action == "flip")
+        for i, row in rows.items():
+            p = right[int(i[1:])]
+            assert row["label_confidence"] == pytest.approx(1 - p if i in flipped else p, rel=1e-6)
+        assert tables.read_manifest(out)["soft_labels"] is False
+
+
+def test_without_evidence_no_label_is_doubted(folder, tmp_path):
+    assert curate("filter", folder, "--out", tmp_path / "out", "--rule", "irm", "--low-q", 0).code == 0
+    assert {row["label_confidence"] for row in kept_rows(tmp_path / "out").values()} == {1.0}
+
+
+def test_auto_takes_what_makes_labels_worth_most_and_says_so(folder, tmp_path):
+    done = curate("filter", folder, "--out", tmp_path / "out", "--action", "auto")
+    assert done.code == 0 and "--action soft-label, so none is dropped" in done.out
+    assert [line.split(":")[0] for line in done.out.splitlines() if " clean pairs" in line] == [
+        "--action drop", "--action weight", "--action soft-label",
+    ]  # fmt: skip
+    manifest = tables.read_manifest(tmp_path / "out")
+    assert manifest["action"] == "soft-label" and manifest["settings"]["action"] == "auto"
+    assert "--action auto" in (tmp_path / "out" / "README.md").read_text()
+    assert "--high-q" not in (tmp_path / "out" / "README.md").read_text()
+    assert curate("filter", folder, "--out", tmp_path / "out", "--action", "auto").out.count("already done") == 1
+    refused = curate("filter", folder, "--out", tmp_path / "o", "--action", "auto", "--high-q", 0.9)
+    assert refused.refused("--action auto chooses its own cut, so --high-q has no meaning")
+
+
+def test_auto_leaves_labels_alone_that_nothing_speaks_against():
+    scores, _ = simulated(0.0)
+    sure = replace(weighed(scores, scores.groups), noise=LabelNoise(0.001, 1.0))
+    settings = resolved(FilterSettings(action="auto"), replace(scores, posterior=sure))
+    assert (settings.action, settings.high_q) == ("drop", 1.0)
 
 
 # ---------------------------------------------------------------------------------------------------- slices

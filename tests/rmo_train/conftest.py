@@ -29,9 +29,19 @@ SCHEMA = with_columns(PAIR_SCHEMA, SHARD_COLUMNS)
 
 @pytest.fixture(scope="session")
 def make_shards(tiny_model_folder: Path) -> Callable[..., Path]:
-    """make_shards(folder, n=24, end=True, start=0, **columns): shards of n pairs; `columns` replace computed ones."""
+    """make_shards(folder, n=24, end=True, start=0, soft_labels=False, **columns): shards of n pairs; `columns` replace
+    computed ones."""
 
-    def make(folder: Path, n: int = 24, *, end: bool = True, start: int = 0, dtype: str = "float32", **columns) -> Path:
+    def make(
+        folder: Path,
+        n: int = 24,
+        *,
+        end: bool = True,
+        start: int = 0,
+        dtype: str = "float32",
+        soft_labels: bool = False,
+        **columns,
+    ) -> Path:
         rng = np.random.default_rng(start)
 
         def draw(low: int, high: int) -> list[np.ndarray]:
@@ -76,6 +86,7 @@ def make_shards(tiny_model_folder: Path) -> Callable[..., Path]:
             "reference": {**asdict(identity(str(tiny_model_folder))), "dtype": dtype, "engine": "transformers"},
             "checkpoints": ["base", "oof-4"] if end else ["base"],
             "end": "oof-4" if end else None,
+            "soft_labels": soft_labels,
             "noise_sd": {"base": 1e-6},
         }
         write_json(folder / MANIFEST, make_manifest("shards", {}, {"pairs": n, "kept": n}, [part], **more))

@@ -92,6 +92,30 @@ def test_weights_of_zero_leave_pairs_out(make_shards, tiny_model_folder: Path, t
     assert read_metrics(tmp_path / "out")[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
 
 
+def test_labels_are_softened_as_the_filter_decided_or_as_told(make_shards, tiny_model_folder: Path, tmp_path: Path):
+    confidence = np.linspace(0.5, 1, 24)
+    plain = make_shards(tmp_path / "plain", label_confidence=confidence)
+    soft = make_shards(tmp_path / "soft", label_confidence=confidence, soft_labels=True)
+
+    def said(shards: Path, wanted: bool | None) -> str:
+        settings = TrainSettings(**QUICK, soft_labels=wanted)
+        lines = run_training(shards, str(tiny_model_folder), tmp_path / "out", settings, dry_run=True)
+        return next(line for line in lines if line.startswith("labels: "))
+
+    assert said(plain, None) == said(soft, False) == "labels: certain"
+    assert said(soft, None) == said(plain, True) == "labels: soft, mean confidence 0.750"
+
+    def losses(shards: Path, wanted: bool | None) -> list[float]:
+        out = tmp_path / f"{shards.name}-{wanted}"
+        settings = TrainSettings(**QUICK, amplify=0, diversify=False, soft_labels=wanted, max_steps=4)
+        run_training(shards, str(tiny_model_folder), out, settings)
+        return [line["loss"] for line in read_metrics(out)]
+
+    softened, certain = losses(soft, None), losses(soft, False)
+    assert softened == losses(plain, True) and certain == losses(plain, None)
+    assert softened[-1] > certain[-1]  # of labels that are not sure, less is learned
+
+
 def test_without_a_trajectory_end_both_parts_turn_off_and_say_so(make_shards, tiny_model_folder, tmp_path):
     data = open_pairs(make_shards(tmp_path / "shards", end=False))
     plan = make_plan(data, TrainSettings(**QUICK))
