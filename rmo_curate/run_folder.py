@@ -141,7 +141,7 @@ def write_run_manifest(run: Path, reference: dict[str, Any]) -> None:
         Checkpoint(m["name"], m["kind"], m["family"], m["step"], m["folds"], m["held_out"], m["noise_sd"])
         for m in stages
     ]
-    computed_by = next((m.get("computed_by", {}) for m in stages if m["kind"] == "base"), {})
+    computed_by: dict[str, str] = next((m.get("computed_by", {}) for m in stages if m["kind"] == "base"), {})
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "stage": "run",

@@ -135,7 +135,8 @@ def _first_that_works(model: Any, paths: Sequence[str], longest: int) -> tuple[s
     """The first path that gives the log-probs of plain rows, by how many nats per token it differs from them, and what
     speaks against those before it.
     """
-    window, obstacles = _window_obstacle(model, longest), []
+    window = _window_obstacle(model, longest)
+    obstacles: list[str] = []
     was_training = model.training
     model.eval()
     try:
