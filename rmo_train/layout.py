@@ -23,9 +23,10 @@ from rmo_train.pairs import PairData
 # Tokens of a row. On a CPU long rows make the matrix products efficient; a dense mask makes them slow.
 CPU_TOKENS_PER_BATCH = {"segments": 1024, "dense": 256, "rows": 1024, "flex": 512}
 GPU_TOKENS_PER_BATCH = {"segments": 8192, "dense": 4096, "rows": 8192, "flex": 16384}
-# Least share of the tokens of plain rows that sharing prompts must save. A dense mask on a CPU took 0.9 of the time of
-# plain rows where 17% were saved, and longer than they where 2% were. FlexAttention on an H200 did 1.6 times the pairs
-# of plain rows a second where 18% were saved (benchmarks/results/gpu-day/score-smollm2.json); less was not measured.
+# Least share of the tokens of plain rows that sharing prompts must save. A dense mask on a CPU took 0.81 or less of the
+# time of plain rows where 26% or more were saved, 0.98 and 1.07 of it where 3% and 2% were: a tenth lies between
+# (benchmarks/results/paths.json). FlexAttention on an H200 did 1.6 times the pairs of plain rows a second where 18%
+# were saved (benchmarks/results/gpu-day/score-smollm2.json); less was not measured.
 LEAST_SAVED = {"dense": 0.1, "flex": 0.15}
 # Tokens of a pair: FlexAttention skips what is hidden in blocks of 128 by 128, so shorter trees gain nothing by it.
 FLEX_BLOCK = 128
@@ -86,9 +87,10 @@ class Lengths:
 def preferred(device: str, lengths: Lengths) -> tuple[str, ...]:
     """Attention paths in the order in which they are to be tried on a `device` ("cpu", "cuda", ...), plain rows last.
 
-    On a CPU time goes with the tokens computed. By segments nothing else is, and plain rows were clearly faster at none
-    of the lengths tried (2% to 60% of the tokens saved, answers of 10 to 400 tokens). On a GPU small kernels leave the
-    device idle: a dense mask and segments were slower there than plain rows, and FlexAttention was faster.
+    On a CPU time goes with the tokens computed. By segments nothing else is, and plain rows were faster at none of the
+    lengths tried (2% to 52% of the tokens saved, answers of 5 to 400 tokens; benchmarks/results/paths.json). On a GPU
+    small kernels leave the device idle: a dense mask and segments were slower there than plain rows, and FlexAttention
+    was faster.
     """
     if device == "cpu":
         return ("segments", "dense", "rows") if lengths.saved >= LEAST_SAVED["dense"] else ("segments", "rows")
