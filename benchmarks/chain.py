@@ -45,6 +45,11 @@ def detection(recipe: Recipe, truth: Path) -> dict[str, Any]:
     return found
 
 
+def figures(file: Path) -> dict[str, Any]:
+    """An evaluation without the margins of its pairs."""
+    return {k: v for k, v in read_json(file).items() if k != "pairs"}
+
+
 def collect(recipe: Recipe, truth: Path | None) -> dict[str, Any]:
     """Every number of the finished chain."""
     shards, run = read_manifest(recipe.shards) or {}, read_manifest(recipe.run) or {}
@@ -65,7 +70,7 @@ def collect(recipe: Recipe, truth: Path | None) -> dict[str, Any]:
         "thresholds": shards["thresholds"],
         "settings": shards["settings"],
         "trained": trained,
-        "held_out": {name: read_json(file) for name, _, file in recipe.evaluations()},
+        "held_out": {name: figures(file) for name, _, file in recipe.evaluations()},
         "detection": detection(recipe, truth) if truth else None,
         "audit": {name: audited[name] for name in ("noise_rate", "noise_rate_low", "noise_rate_high", "at_cut")},
     }

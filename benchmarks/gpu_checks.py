@@ -173,7 +173,9 @@ def product(model: str, folder: Path, limit: int | None) -> Iterator[tuple[str, 
     for name, (module, *arguments) in commands.items():
         yield name, {"seconds": timed(module, arguments, folder / f"{name.replace(' ', '-')}.log")}
     kept = (read_manifest(Path(shards)) or {})["counts"]
-    yield "accuracies", read_json(folder / "eval.json") | {"counts": kept}
+    measured = read_json(folder / "eval.json")
+    del measured["pairs"]  # their margins
+    yield "accuracies", measured | {"counts": kept}
 
 
 def timed(module: str, arguments: list[str], log: Path) -> float:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from pipelines.recipe import Recipe
-from rmo_train.tables import read_json, read_manifest
+from rmo_train.tables import read_manifest
 
 Row = tuple[str, str]
 
@@ -26,21 +25,16 @@ def count_rows(run: Path, shards: Path) -> list[Row]:
     return [*rows, ("kept", f"{pairs['kept']}")]
 
 
-def interval(entry: dict[str, Any], metric: str) -> tuple[float, float, float]:
-    found = entry[metric]
-    return found["value"], found["low"], found["high"]
+def accuracy_rows(evaluations: Sequence[tuple[str, str, Path]]) -> list[Row]:
+    """Held-out reward accuracy of each model, and what pairing it with the model before says."""
+    from rmo_train.comparison import compare
+    from rmo_train.evaluation import read_evaluation
 
-
-def accuracy_rows(evaluations: Sequence[tuple[str, str, Path]], metric: str = "reward_accuracy") -> list[Row]:
-    """Held-out accuracy of each model, and whether the last two can be told apart."""
-    found = [(name, interval(read_json(file), metric)) for name, _, file in evaluations]
-    rows = [
-        (f"held-out {metric.replace('_', ' ')}, {name}", f"{v:.3f} [{low:.3f}, {high:.3f}]")
-        for name, (v, low, high) in found
-    ]
-    for (name_a, a), (name_b, b) in pairwise(found):
-        verdict = "not distinguishable" if a[1] <= b[2] and b[1] <= a[2] else ("higher" if b[0] > a[0] else "lower")
-        rows.append((f"  {name_b} against {name_a}", verdict))
+    found = [(name, str(file), read_evaluation(file)) for name, _, file in evaluations]
+    rows = [(f"held-out reward accuracy, {name}", str(measured.reward_accuracy)) for name, _, measured in found]
+    for (name_a, file_a, a), (name_b, file_b, b) in pairwise(found):
+        accuracy = compare(a, b, (file_a, file_b)).reward_accuracy
+        rows.append((f"  {name_b} against {name_a}, paired", f"{accuracy.difference:+}, {accuracy.verdict}"))
     return rows
 
 

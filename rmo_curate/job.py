@@ -72,7 +72,7 @@ class ScoreSettings(Settings):
     )
     limit: int | None = Field(None, ge=1, description="Use the first N input records, rejects included")
     part_size: int = Field(1024, ge=1, description="Least pairs of a part file: what a kill can lose")
-    attention: Attention = Field("auto", description="How packed rows attend; auto: the fastest as measured at start")
+    attention: Attention = Field("auto", description="How packed rows attend; auto: by device and lengths of the data")
     tokens_per_batch: int | None = Field(None, ge=16, description="Tokens of one packed row (default: by device)")
     max_rejects: float | None = Field(None, ge=0, le=1, description="Share of rejected records that is an error")
     probe: bool | None = Field(
@@ -158,6 +158,7 @@ def run_score(
         base = _plain_stage(run, pairs, "base", "base", reference, resolved)
         _score(run, pairs, base, settings, fitted if states == "reference" else None)
         write_run_manifest(run, resolved)
+        pairs = replace(pairs, manifest=read_manifest(run) or {})  # later ones are computed as the reference was
         for name, other in zip(checkpoints, others, strict=True):
             stage = f"{_slug(name)}-{other.weights_sha256[:8]}"
             _score(run, pairs, _plain_stage(run, pairs, stage, "user", other, resolved), settings)

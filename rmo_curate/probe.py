@@ -17,7 +17,7 @@ from pydantic import Field
 
 from rmo_curate.engines.base import StateEngine
 from rmo_curate.evidence import logistic
-from rmo_curate.proxies import Family, assign_folds, begin_family, family_of, write_split
+from rmo_curate.proxies import Family, assign_folds, begin_family, family_of, reference_key, write_split
 from rmo_curate.scoring import in_group_order, part_rows, score_table
 from rmo_curate.states import STATES, StateWriter, read_missing, read_states, widest
 from rmo_train.pairs import PairData
@@ -47,13 +47,12 @@ def plan_probe(run: Path, data: PairData, settings: ProbeSettings, pairs_sha: st
     """Everything about a probe that is known before it is fitted; writes nothing."""
     folds = settings.folds or max(2, min(FOLDS, len(np.unique(data.groups))))
     folds_of = assign_folds(data.groups, folds, settings.seed)
-    reference = {k: v for k, v in data.reference.items() if k != "name"}
     key = {
         "probe": {"ridges": list(RIDGES), "widest": widest(len(data)), "beta": BETA},
         "folds": folds,
         "seed": settings.seed,
         "pairs": pairs_sha,
-        "reference": reference,
+        "reference": reference_key(data),
     }
     name, order = family_of(run, key)
     return Family(name, order, key, folds_of)

@@ -177,10 +177,15 @@ def plan_family(run: Path, data: PairData, settings: ProxySettings, pairs_sha: s
         "learning_rate": training.learning_rate,
         "steps": list(steps),
         "pairs": pairs_sha,
-        "reference": {k: v for k, v in data.reference.items() if k != "name"},  # the same model wherever it lies
+        "reference": reference_key(data),
     }
     name, order = family_of(run, key)
     return TrainedFamily(name, order, key, folds_of, settings, total, steps)
+
+
+def reference_key(data: PairData) -> dict[str, Any]:
+    """The reference in a family's key: the same model wherever it lies, by whatever attention it was computed."""
+    return {k: v for k, v in data.reference.items() if k not in ("name", "attention", "device")}
 
 
 def family_of(run: Path, key: Mapping[str, Any]) -> tuple[str, int]:

@@ -128,7 +128,10 @@ def check_reference(recorded: dict[str, Any], wanted: dict[str, Any], run: Path)
 
 
 def write_run_manifest(run: Path, reference: dict[str, Any]) -> None:
-    """Derive RUN/manifest.json from the manifests of the stages that are finished."""
+    """Derive RUN/manifest.json from the manifests of the stages that are finished.
+
+    `reference`: the model, its precision and engine; how its log-probs were computed comes from the stage `base`.
+    """
     pairs = read_manifest(run / "pairs")
     assert pairs is not None
     counts = {k: pairs["counts"][k] for k in ("records", "pairs", "rejects", TOO_LONG)}
@@ -138,6 +141,7 @@ def write_run_manifest(run: Path, reference: dict[str, Any]) -> None:
         Checkpoint(m["name"], m["kind"], m["family"], m["step"], m["folds"], m["held_out"], m["noise_sd"])
         for m in stages
     ]
+    computed_by: dict[str, str] = next((m.get("computed_by", {}) for m in stages if m["kind"] == "base"), {})
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "stage": "run",
@@ -146,7 +150,7 @@ def write_run_manifest(run: Path, reference: dict[str, Any]) -> None:
         "max_length": pairs["key"]["max_length"],
         "counts": {**counts, "scorable": counts["pairs"] - counts[TOO_LONG]},
         "rejects": {k.removeprefix("rejects/"): v for k, v in pairs["counts"].items() if k.startswith("rejects/")},
-        "reference": reference,
+        "reference": {**reference, **computed_by},
         "checkpoints": [asdict(c) for c in checkpoints],
         "noise_sd": {c.name: c.noise_sd for c in checkpoints},
         "versions": versions(),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rmo_curate.engines.base import Engine, StateEngine, Work
+from rmo_curate.engines.base import Chosen, Engine, StateEngine, Work
 from rmo_curate.states import StateWriter
 from rmo_train.pairs import PairData
 from rmo_train.progress import progress, say
@@ -103,7 +103,7 @@ def score_stage(
     work = sum((r.work for r in results), Work())
     say(
         f"{stage.name}: {work.sequences:,} sequences asked, {work.distinct:,} distinct; {work.tokens_computed:,} of "
-        f"{work.tokens_asked:,} tokens computed ({work.saved:.0%} saved); {results[0].layout}"
+        f"{work.tokens_asked:,} tokens computed ({work.saved:.0%} saved); {results[0].layout.reason}"
     )
     manifest = writer.finish(
         {"pairs": total},
@@ -115,7 +115,8 @@ def score_stage(
         folds=stage.folds,
         held_out=stage.held_out,
         noise_sd=float(np.mean([r.noise_sd for r in results])),
-        layout=results[0].layout,
+        layout=results[0].layout.reason,
+        computed_by=results[0].layout.computed_by,
         work=asdict(work) | {"saved": round(work.saved, 4)},
     )
     if states is not None:
@@ -129,7 +130,7 @@ class _Scored:
 
     work: Work
     noise_sd: float
-    layout: str
+    layout: Chosen
 
 
 def _score_assignment(
@@ -159,7 +160,7 @@ def _score_assignment(
             writer.write(file, score_table(data, rows, logps, assignment.fold, stage.held_out))
         if states is not None and differences is not None:
             states.write(file, data, rows, differences)
-    return _Scored(work, engine.noise_sd(data), engine.layout.reason)
+    return _Scored(work, engine.noise_sd(data), engine.layout)
 
 
 def _read(

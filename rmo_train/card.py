@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rmo_train.config import TrainSettings
-from rmo_train.evaluate import Evaluation
+from rmo_train.evaluation import Evaluation
 from rmo_train.pairs import PairData
 from rmo_train.plan import Plan
 from rmo_train.tables import versions

@@ -1,4 +1,4 @@
-"""The command line of rmo-train: train, evaluate, generate, compare answers and merge."""
+"""The command line of rmo-train: train, evaluate, compare, generate, win rates and merge."""
 
 from __future__ import annotations
 
@@ -90,6 +90,23 @@ def evaluate(
     if out:
         write_json(out, result.as_json())
     typer.echo("\n".join(result.lines()))
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="JSON file that `eval --out` wrote")],
+    b: Annotated[Path, typer.Argument(help="Another one, of another model on the same pairs")],
+    json: Annotated[Path | None, typer.Option(help="JSON file for the numbers")] = None,
+) -> None:
+    """Whether model B is better than model A: paired differences of accuracy, with intervals."""
+    from rmo_train.comparison import compare as compared
+    from rmo_train.evaluation import read_evaluation
+    from rmo_train.tables import write_json
+
+    found = compared(read_evaluation(a), read_evaluation(b), (str(a), str(b)))
+    if json:
+        write_json(json, found.as_json())
+    typer.echo("\n".join([f"A: {a}", f"B: {b}", *found.lines()]))
 
 
 @app.command()

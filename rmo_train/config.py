@@ -60,7 +60,9 @@ class TrainSettings(Settings):
     gradient_checkpointing: bool = Field(
         False, description="Compute activations again in the backward pass: less memory, slower"
     )
-    attention: Attention = Field("auto", description="How packed rows attend; auto: the fastest as measured at start")
+    attention: Attention = Field(
+        "auto", description="How packed rows attend; auto: as the references were computed, else by device and lengths"
+    )
     tokens_per_batch: int | None = Field(None, ge=16, description="Tokens of one packed row (default: by device)")
     fsdp: bool = Field(False, description="Shard weights and optimizer over the processes (FSDP2); see torchrun")
 

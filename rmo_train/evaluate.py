@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from rmo_train.distributed import ALONE, World
 from rmo_train.errors import UserError
+from rmo_train.evaluation import Evaluation, PairMargin, rounded
 from rmo_train.layout import Layout
 from rmo_train.logps import pair_logps
 from rmo_train.metrics import Interval, accuracy, bootstrap, length_matched_accuracy
@@ -17,48 +17,6 @@ from rmo_train.pairs import PairData
 from rmo_train.progress import progress
 
 PART = 256  # pairs laid out at a time: bounds memory, whatever the size of the data
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Accuracies with 95% intervals (bootstrap over prompts) and what they were computed from.
-
-    A pair counts as right when its margin is above 0; a tie counts 0.5, so that the reference itself has 0.5 by
-    `reward_accuracy`. `length_accuracy` is what "the longer answer wins" would get.
-    """
-
-    n: int
-    reward_accuracy: Interval
-    logp_accuracy: Interval
-    mean_logp_accuracy: Interval
-    length_accuracy: Interval
-    length_matched_reward_accuracy: Interval
-    mean_reward_margin: float  # nats, without beta
-    overlap_pairs: int = 0
-    overlap_prompts: int = 0
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Evaluation:
-        """What `as_json` gave."""
-        given: dict[str, Any] = {k: Interval(**v) if isinstance(v, dict) else v for k, v in value.items()}
-        return cls(**given)
-
-    def as_metrics(self) -> dict[str, float]:
-        names = ("reward_accuracy", "logp_accuracy", "mean_logp_accuracy", "length_matched_reward_accuracy")
-        return {f"eval/{name}": getattr(self, name).value for name in names}
-
-    def lines(self) -> list[str]:
-        return [
-            f"{self.n} pairs; accuracy with 95% interval (bootstrap over prompts)",
-            f"  reward                  {self.reward_accuracy}   (the reference itself: 0.500)",
-            f"  reward, length-matched  {self.length_matched_reward_accuracy}",
-            f"  log-prob                {self.logp_accuracy}",
-            f"  mean log-prob           {self.mean_logp_accuracy}",
-            f"  the longer wins         {self.length_accuracy}",
-        ]
 
 
 def logps_in_parts(
@@ -126,9 +84,22 @@ def summarise(data: PairData, logps: np.ndarray, overlap: tuple[int, int] = (0, 
         length_accuracy=of(longer),
         length_matched_reward_accuracy=matched,
         mean_reward_margin=float(reward.mean()),
+        pairs=pair_margins(data, reward),
+        pairs_sha256=data.content_sha256,
+        reference_sha256=data.reference.get("weights_sha256"),
         overlap_pairs=overlap[0],
         overlap_prompts=overlap[1],
     )
+
+
+def pair_margins(data: PairData, rewards: np.ndarray) -> dict[str, PairMargin]:
+    """What a comparison needs of each pair, by id; `rewards`: reward margins [n], nats."""
+    prompts = {group: k for k, group in enumerate(dict.fromkeys(data.groups))}
+    longer = data.chosen.lengths - data.rejected.lengths
+    return {
+        str(i): (rounded(margin), prompts[group], int(more))
+        for i, group, margin, more in zip(data.ids, data.groups, rewards, longer, strict=True)
+    }
 
 
 def overlap_of(train_ids: set[str], train_prompts: set[str], data: PairData) -> tuple[int, int]:

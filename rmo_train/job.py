@@ -14,7 +14,7 @@ from rmo_train.attention import use_attention
 from rmo_train.config import TrainSettings
 from rmo_train.distributed import ALONE, World
 from rmo_train.errors import UserError
-from rmo_train.layout import Layout, choose_layout, sample_pairs
+from rmo_train.layout import Layout, choose_layout
 from rmo_train.logps import margin_sd, pair_logps
 from rmo_train.losses import loss_named
 from rmo_train.pairs import PairData
@@ -63,9 +63,7 @@ def build_job(
     world: World = more.get("world") or ALONE
     remembered = out / LAYOUT  # an interrupted run goes on with the attention it began with: to the last bit
     attention = read_json(remembered)["attention"] if remembered.is_file() else settings.attention
-    layout = world.agreed(
-        choose_layout(model, data, attention=attention, tokens_per_batch=settings.tokens_per_batch, sample=sample_pairs)
-    )
+    layout = world.agreed(choose_layout(model, data, attention=attention, tokens_per_batch=settings.tokens_per_batch))
     use_attention(model, layout.path)
     if world.is_main:
         write_json(remembered, {"attention": layout.path})

@@ -1,13 +1,13 @@
 """How sequences are laid out for one model: prompts shared in packed rows by some attention, or plain rows.
 
-Chosen by measurement when a model is loaded: what gives the log-probs of plain rows is timed on some of the data's own
-trees, and the fastest is taken. A model that cannot share prompts gets plain rows, and the reason is said.
+Chosen by rule from the device and the lengths of the data, never by a clock: the same command gives the same numbers.
+A policy takes the path that its references were computed by. Of the model it is only asked what it can: a path that
+does not give the log-probs of plain rows on some random tokens is left out, and the reason is said.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,39 +16,43 @@ import torch
 
 from rmo_train.attention import use_attention
 from rmo_train.errors import UserError
-from rmo_train.logps import pack_logps, response_logps
-from rmo_train.packing import Pack, Tree, distinct_trees, make_packs, make_row_packs, pair_trees, split_tree
+from rmo_train.logps import pack_logps
+from rmo_train.packing import Pack, Tree, make_packs, make_row_packs, split_tree
 from rmo_train.pairs import PairData
-from rmo_train.progress import say
 
 # Tokens of a row. On a CPU long rows make the matrix products efficient; a dense mask makes them slow.
 CPU_TOKENS_PER_BATCH = {"segments": 1024, "dense": 256, "rows": 1024, "flex": 512}
 GPU_TOKENS_PER_BATCH = {"segments": 8192, "dense": 4096, "rows": 8192, "flex": 16384}
-CANDIDATES = {"cpu": ("segments", "dense"), "cuda": ("flex", "dense", "segments")}
+# Least share of the tokens of plain rows that sharing prompts must save. A dense mask on a CPU took 0.81 or less of the
+# time of plain rows where 26% or more were saved, 0.98 and 1.07 of it where 3% and 2% were: a tenth lies between
+# (benchmarks/results/paths.json). FlexAttention on an H200 did 1.6 times the pairs of plain rows a second where 18%
+# were saved (benchmarks/results/gpu-day/score-smollm2.json); less was not measured.
+LEAST_SAVED = {"dense": 0.1, "flex": 0.15}
+# Tokens of a pair: FlexAttention skips what is hidden in blocks of 128 by 128, so shorter trees gain nothing by it.
+FLEX_BLOCK = 128
 # Nats per token by which a model that shares prompts may differ from plain rows on random tokens, by "is float32":
 # bfloat16's rounding of logits is about 0.05 there, a model that ignores the mask is off by more than its entropy.
 PROBE_TOLERANCE = {True: 1e-3, False: 0.25}
-SAMPLE_TOKENS = 768
-CLEARLY = 1.05  # how much faster another path must be than the first candidate: what two measurements differ by
-REPEATS = 3
-SAMPLE_PAIRS = 8  # at most, of one prompt
-
-_measured: dict[tuple[Any, ...], dict[str, float]] = {}  # one measurement a process for models of one shape
-Sample = Callable[[PairData], list[Tree]]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The attention path (a key of `attention.IMPLEMENTATIONS`), the tokens of a row, and why."""
+    """The attention path (a key of `attention.IMPLEMENTATIONS`), the tokens of a row, why, and the kind of device."""
 
     path: str
     budget: int
     reason: str
+    device: str = "cpu"
 
     @property
     def shared(self) -> bool:
         """True where a prompt is computed once for its responses."""
         return self.path != "rows"
+
+    @property
+    def computed_by(self) -> dict[str, str]:
+        """What a manifest says of how log-probs were computed; `choose_layout` reads it in a reference."""
+        return {"attention": self.path, "device": self.device}
 
     def packs(self, trees: Sequence[Tree], budget: int) -> list[Pack]:
         return make_packs(trees, budget) if self.shared else make_row_packs(trees, budget)
@@ -60,55 +64,92 @@ class Layout:
         return sum(p.size for p in make_row_packs(trees, self.budget))
 
 
-def choose_layout(
-    model: Any,
-    data: PairData,
-    *,
-    attention: str = "auto",
-    tokens_per_batch: int | None = None,
-    sample: Sample | None = None,
-) -> Layout:
-    """The fastest layout of `data` that gives the log-probs of plain rows; the model is set to its attention.
-
-    `attention` forces a path (UserError where the model cannot take it), `tokens_per_batch` the tokens of a row.
-    `sample`: the trees that paths are timed on; default: as scoring has them, every distinct sequence once.
+@dataclass(frozen=True)
+class Lengths:
+    """What the rule knows of the data: mean tokens of a pair whose prompt is shared, and the share of the tokens of
+    plain rows that this saves.
     """
-    device = next(model.parameters()).device
-    budgets = CPU_TOKENS_PER_BATCH if device.type == "cpu" else GPU_TOKENS_PER_BATCH
 
-    def layout(path: str, reason: str) -> Layout:
-        use_attention(model, path)
-        return Layout(path, tokens_per_batch or budgets[path], reason)
+    pair: float
+    saved: float
 
-    if attention == "rows":
-        return layout("rows", "plain rows, as asked")
-    tried = CANDIDATES.get(device.type, CANDIDATES["cuda"]) if attention == "auto" else (attention,)
+    def __str__(self) -> str:
+        return f"sharing prompts saves {self.saved:.0%} of the tokens, {self.pair:.0f} are left a pair"
+
+    @classmethod
+    def of(cls, data: PairData) -> Lengths:
+        """Of pairs as training has them. What scoring shares beyond a pair saves more, and changes no path."""
+        prompts, responses = data.prompt.lengths, data.chosen.lengths + data.rejected.lengths - 2
+        plain = int((2 * prompts + responses).sum())
+        return cls(float((prompts + responses).mean()), int(prompts.sum()) / plain)
+
+
+def preferred(device: str, lengths: Lengths) -> tuple[str, ...]:
+    """Attention paths in the order in which they are to be tried on a `device` ("cpu", "cuda", ...), plain rows last.
+
+    On a CPU time goes with the tokens computed. By segments nothing else is, and plain rows were faster at none of the
+    lengths tried (2% to 52% of the tokens saved, answers of 5 to 400 tokens; benchmarks/results/paths.json). On a GPU
+    small kernels leave the device idle: a dense mask and segments were slower there than plain rows, and FlexAttention
+    was faster.
+    """
+    if device == "cpu":
+        return ("segments", "dense", "rows") if lengths.saved >= LEAST_SAVED["dense"] else ("segments", "rows")
+    if lengths.saved >= LEAST_SAVED["flex"] and lengths.pair >= FLEX_BLOCK:
+        return ("flex", "rows")
+    return ("rows",)
+
+
+def choose_layout(
+    model: Any, data: PairData, *, attention: str = "auto", tokens_per_batch: int | None = None
+) -> Layout:
+    """The layout of `data` for `model`, which is set to its attention: by model, device, lengths and references alone.
+
+    `attention` forces a path (UserError where the model cannot take it). "auto" is the path that the data's references
+    were computed by on this kind of device, else the first of `preferred` that gives the log-probs of plain rows.
+    `tokens_per_batch`: the tokens of a row; default: by device and path.
+    """
+    device = next(model.parameters()).device.type
+    budgets = CPU_TOKENS_PER_BATCH if device == "cpu" else GPU_TOKENS_PER_BATCH
+    lengths, recorded = Lengths.of(data), data.reference.get("attention")
+    here = recorded if data.reference.get("device") == device else None
+    by_rule = preferred(device, lengths)
+    tried = dict.fromkeys([here or by_rule[0], *by_rule] if attention == "auto" else [attention])
+    path, gap, obstacles = _first_that_works(model, list(tried), data.longest())
+    if path is None:
+        raise UserError(f"--attention {attention}: {obstacles[0]}; use --attention auto or rows")
+    if attention != "auto":
+        why = "as asked"
+    elif path == here != by_rule[0]:
+        why = "as the references were computed"
+    elif path == "rows":
+        why = obstacles[0] if obstacles else f"{lengths}, too little to gain by it"
+    else:
+        why = str(lengths)
+    name = "plain rows" if path == "rows" else f"{path} attention"
+    differs = "" if path == "rows" else f" (differs from plain rows by {gap:.1g} nats per token)"
+    unlike = f"; the references were computed by {recorded} on {data.reference.get('device')}"
+    use_attention(model, path)
+    reason = f"{name}: {why}{differs}{unlike if recorded not in (None, path) else ''}"
+    return Layout(path, tokens_per_batch or budgets[path], reason, device)
+
+
+def _first_that_works(model: Any, paths: Sequence[str], longest: int) -> tuple[str | None, float, list[str]]:
+    """The first path that gives the log-probs of plain rows, by how many nats per token it differs from them, and what
+    speaks against those before it.
+    """
+    window = _window_obstacle(model, longest)
+    obstacles: list[str] = []
     was_training = model.training
     model.eval()
     try:
-        obstacle = _window_obstacle(model, data.longest())
-        gaps: dict[str, float] = {}
-        for path in () if obstacle else tried:
-            gap, problem = _probe(model, path)
-            obstacle = obstacle or problem
-            if problem is None:
-                gaps[path] = gap
-        if attention != "auto":
-            if attention not in gaps:
-                raise UserError(f"--attention {attention}: {obstacle}; use --attention auto or rows")
-            return layout(attention, f"{attention} attention, as asked ({_differs(gaps[attention])})")
-        if not gaps:
-            return layout("rows", f"plain rows: {obstacle}")
-        path = _fastest(model, (*gaps, "rows"), data, lambda p: layout(p, ""), sample or sample_trees)
-        if path == "rows":
-            return layout(path, "plain rows: faster than sharing prompts on this data")
-        return layout(path, f"{path} attention, prompts shared ({_differs(gaps[path])})")
+        for path in paths:
+            gap, obstacle = (0.0, None) if path == "rows" else (np.inf, window) if window else _probe(model, path)
+            if obstacle is None:
+                return path, gap, obstacles
+            obstacles.append(obstacle)
     finally:
         model.train(was_training)
-
-
-def _differs(gap: float) -> str:
-    return f"differs from plain rows by {gap:.1g} nats per token"
+    return None, np.inf, obstacles
 
 
 def _window_obstacle(model: Any, longest: int) -> str | None:
@@ -144,47 +185,3 @@ def _probe(model: Any, path: str) -> tuple[float, str | None]:
     if not gap <= PROBE_TOLERANCE[next(model.parameters()).dtype == torch.float32]:
         return gap, f"packed rows differ by {gap:.2g} nats per token on this architecture"
     return gap, None
-
-
-def _fastest(model: Any, paths: Sequence[str], data: PairData, layout_of: Any, sample: Sample) -> str:
-    """The first path unless another one is clearly faster on a sample of the data; once a process for a shape."""
-    parameter = next(model.parameters())
-    size = sum(p.numel() for p in model.parameters())
-    shape = (type(model), size, parameter.dtype, parameter.device, data.folder, sample.__name__)
-    rates = _measured.setdefault(shape, {})
-    trees = sample(data)
-    slots = 1 + max(o for t in trees for o in t.owners)
-    for path in [p for p in paths if p not in rates]:
-        layout = layout_of(path)
-        seconds = []
-        for _ in range(REPEATS):  # the first one warms up
-            start = time.perf_counter()
-            response_logps(model, trees, slots, layout)
-            seconds.append(time.perf_counter() - start)
-        rates[path] = slots / min(seconds)
-        say(f"attention: {path} measured at {rates[path]:,.1f} sequences/s")
-    best = max(paths, key=lambda p: rates[p])
-    return paths[0] if rates[best] < CLEARLY * rates[paths[0]] else best
-
-
-def sample_pairs(data: PairData) -> list[Tree]:
-    """Trees of some SAMPLE_TOKENS tokens as training has them, a pair each: pairs at random."""
-    rows = np.random.default_rng(0).permutation(len(data))[:SAMPLE_TOKENS]
-    tokens = np.cumsum([t.tokens for t in pair_trees(data, rows)])
-    return pair_trees(data, rows[: 1 + int(np.searchsorted(tokens, SAMPLE_TOKENS))])
-
-
-def sample_trees(data: PairData) -> list[Tree]:
-    """Trees of some SAMPLE_TOKENS tokens from all over the data, slots numbered from 0: whole prompts at random."""
-    order = np.random.default_rng(0).permutation(len(data))
-    chosen: dict[int, None] = {}
-    tokens = 0
-    for at in order:
-        if tokens >= SAMPLE_TOKENS:
-            break
-        if at in chosen:
-            continue
-        rows = np.flatnonzero(data.groups == data.groups[at])[:SAMPLE_PAIRS]
-        chosen |= dict.fromkeys(rows.tolist())
-        tokens += sum(t.tokens for t in distinct_trees(data, rows)[0])
-    return distinct_trees(data, list(chosen))[0]

@@ -14,7 +14,8 @@ from rmo_train.amplify import Amplifier
 from rmo_train.checkpoint import TrainState, remove_old_checkpoints, save_checkpoint
 from rmo_train.distributed import ALONE, deal, full_weights
 from rmo_train.errors import ProcessingError
-from rmo_train.evaluate import Evaluation, evaluate
+from rmo_train.evaluate import evaluate
+from rmo_train.evaluation import Evaluation
 from rmo_train.job import Job
 from rmo_train.logps import pack_logps
 from rmo_train.losses import Loss, LossParameters, PairLogps, loss_named, mixed, sft

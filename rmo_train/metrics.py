@@ -1,4 +1,7 @@
-"""Accuracy of margins, plain and length-matched, with bootstrap intervals over prompts: pure functions of arrays."""
+"""Accuracy of margins, plain and length-matched, of one model or of two on the same pairs: pure functions of arrays.
+
+Intervals are by bootstrap over prompts.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +58,12 @@ class Interval:
     low: float
     high: float
 
+    def __format__(self, sign: str) -> str:
+        """`sign` "+": as a difference."""
+        return f"{self.value:{sign}.3f} [{self.low:{sign}.3f}, {self.high:{sign}.3f}]"
+
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return format(self)
 
 
 def bootstrap(
@@ -72,3 +79,43 @@ def bootstrap(
         values.append(statistic(np.concatenate([members[g] for g in drawn])))
     low, high = np.nanquantile(values, [0.025, 0.975]) if np.isfinite(values).any() else (np.nan, np.nan)
     return Interval(statistic(np.arange(len(groups))), float(low), float(high))
+
+
+def paired_difference(
+    statistic: Callable[[np.ndarray, np.ndarray], float], a: np.ndarray, b: np.ndarray, groups: np.ndarray
+) -> Interval:
+    """95% interval of statistic(b) - statistic(a) on the same pairs: each draw of prompts is one for both.
+
+    `statistic(margins, rows)` is of the margins at `rows`; `a` and `b` are margins [n] of the pairs in one order.
+    """
+    return bootstrap(lambda rows: statistic(b[rows], rows) - statistic(a[rows], rows), groups)
+
+
+def verdict(difference: Interval) -> str:
+    """ "higher" or "lower" where the interval leaves out 0, else "not distinguishable"."""
+    return "higher" if difference.low > 0 else "lower" if difference.high < 0 else "not distinguishable"
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Pairs that one model alone has right, and the exact two-sided p that they are as often the one's as the other's.
+
+    Pairs with a tie, a margin of 0, in either model are neither right nor wrong, and are left out.
+    """
+
+    a_alone: int
+    b_alone: int
+    ties: int
+    p: float
+
+
+def mcnemar(a: np.ndarray, b: np.ndarray) -> McNemar:
+    """McNemar's exact test of margins [n] of the same pairs: twice the smaller tail of Binomial(discordant, 1/2)."""
+    from scipy.stats import binomtest
+
+    decided = (a != 0) & (b != 0)
+    a_alone = int((decided & (a > 0) & (b < 0)).sum())
+    b_alone = int((decided & (a < 0) & (b > 0)).sum())
+    discordant = a_alone + b_alone
+    p = float(binomtest(b_alone, discordant).pvalue) if discordant else 1.0
+    return McNemar(a_alone, b_alone, int((~decided).sum()), p)

@@ -72,6 +72,16 @@ class PairData:
             digest.append("" if column is None else sha256_text(column.tobytes().hex()))
         return sha256_text(canonical_json(digest))
 
+    @property
+    def content_sha256(self) -> str:
+        """Hash of the ids and tokens, whatever their order: the same for all models that see them alike."""
+        order = np.argsort(self.ids.astype(str), kind="stable")
+        digest = [str(i) for i in self.ids[order]]
+        for ragged in (self.prompt, self.chosen, self.rejected):
+            taken = ragged.take(order)
+            digest += [sha256_text(array.tobytes().hex()) for array in (taken.lengths, taken.values)]
+        return sha256_text(canonical_json(digest))
+
     def labelled(self, soft: bool | None) -> PairData:
         """The pairs as training believes them: with every label certain, or, `soft`, as far as `label_confidence` says.
 

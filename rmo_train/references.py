@@ -51,7 +51,7 @@ def with_references(
         say(f"{data.folder} has no reference log-probs: computed once with the untrained model, kept in {folder}")
         logps, noise_sd = _compute(data, model, layout, world)
         if world.is_main:
-            _write(data, logps, noise_sd, folder, key, reference)
+            _write(data, logps, noise_sd, folder, key, {**reference, **layout.computed_by})
         world.wait()
         manifest = read_manifest(folder) or {}
     table = read_table(folder, manifest, SCHEMA)

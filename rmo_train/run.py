@@ -26,7 +26,8 @@ from rmo_train.config import TrainSettings
 from rmo_train.curves import draw_curves
 from rmo_train.distributed import World, joined, require_several, shard
 from rmo_train.errors import ProcessingError, UserError
-from rmo_train.evaluate import Evaluation, evaluate, overlap_of, reference_logps, summarise
+from rmo_train.evaluate import evaluate, overlap_of, reference_logps, summarise
+from rmo_train.evaluation import Evaluation
 from rmo_train.hints import Hints
 from rmo_train.job import Job, build_job, check_step_zero, step_zero_noise, with_all_references
 from rmo_train.layout import choose_layout

@@ -166,7 +166,19 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    """`value` as JSON, indented; a list of numbers stays on one line."""
+    write_bytes(path, (_json_text(value, "\n") + "\n").encode())
+
+
+def _json_text(value: Any, newline: str) -> str:
+    """As json.dumps indents it; `newline`: a line break and the indentation that `value` stands at."""
+    inner = newline + "  "
+    if isinstance(value, Mapping) and value:
+        texts = [f"{json.dumps(str(k), ensure_ascii=False)}: {_json_text(v, inner)}" for k, v in value.items()]
+        return "{" + inner + f",{inner}".join(texts) + newline + "}"
+    if isinstance(value, list | tuple) and value and not all(isinstance(v, int | float) for v in value):
+        return "[" + inner + f",{inner}".join(_json_text(v, inner) for v in value) + newline + "]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def append_line(path: Path, line: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,20 @@ def smollm2_tokenizer(smollm2: str):
     from rmo_train.models import load_tokenizer
 
     return load_tokenizer(smollm2)
+
+
+class Busy:
+    """Inside `with`, processes beside this one use up the cores."""
+
+    def __enter__(self) -> None:
+        self.processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def busy() -> Busy:
+    return Busy()

@@ -37,17 +37,20 @@ class Work:
         return 1 - self.tokens_computed / self.tokens_asked if self.tokens_asked else 0.0
 
 
-class HasReason(Protocol):
+class Chosen(Protocol):
     @property
     def reason(self) -> str: ...
+
+    @property
+    def computed_by(self) -> dict[str, str]: ...
 
 
 class Engine(Protocol):
     """One checkpoint, ready to score."""
 
     @property
-    def layout(self) -> HasReason:
-        """How sequences are laid out, and why: one line for the manifest."""
+    def layout(self) -> Chosen:
+        """How sequences are laid out and why, in one line, and what the trainer needs of it to compute alike."""
 
     def work(self, data: PairData, rows: np.ndarray) -> Work:
         """What scoring the pairs `rows` takes."""

@@ -17,7 +17,7 @@ class TransformersEngine:
 
     checkpoint: str
     dtype: str  # float32 or bfloat16
-    pairs: PairData  # what is scored: its longest pair and a sample of it decide the layout
+    pairs: PairData  # what is scored: its lengths, and how its references were computed, decide the layout
     tokens_per_batch: int | None = None
     attention: str = "auto"
 

@@ -51,6 +51,10 @@ class VllmLayout:
     def reason(self) -> str:
         return f"every distinct sequence by itself (vLLM {self.version})"
 
+    @property
+    def computed_by(self) -> dict[str, str]:
+        return {}  # no path of the trainer's
+
 
 @dataclass(frozen=True)
 class Agreement:

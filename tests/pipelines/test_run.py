@@ -11,7 +11,9 @@ from pipelines.recipe import load_recipe
 from pipelines.run import measure, run_recipe
 from pipelines.summary import accuracy_rows, count_rows, summary_table
 from rmo_train.errors import UserError
-from rmo_train.tables import read_json, read_manifest
+from rmo_train.evaluation import Evaluation
+from rmo_train.metrics import Interval
+from rmo_train.tables import read_json, read_manifest, write_json
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 DEMO = Path(__file__).parents[2] / "data" / "demo"
@@ -102,17 +104,20 @@ def test_the_closing_table_tells_counts_accuracies_and_the_report(chain: Path, c
     assert dict(count_rows(recipe.run, recipe.shards))["records in"] == "60"
 
 
-def test_overlapping_intervals_are_called_not_distinguishable(tmp_path: Path):
-    from rmo_train.tables import write_json
+def test_the_closing_table_pairs_each_model_with_the_one_before(tmp_path: Path):
+    def measured(name: str, right: int) -> tuple[str, str, Path]:
+        """40 pairs of 40 prompts, the first `right` of them right."""
+        pairs = {f"pair-{i}": (1.0 if i < right else -1.0, i, 0) for i in range(40)}
+        value = Interval(right / 40, 0, 1)
+        found = Evaluation(40, value, value, value, value, value, 0.0, pairs, "same", "same")
+        write_json(tmp_path / f"{name}.json", found.as_json())
+        return name, name, tmp_path / f"{name}.json"
 
-    files = []
-    for name, value, low, high in (("a", 0.5, 0.5, 0.5), ("b", 0.6, 0.55, 0.65), ("c", 0.63, 0.58, 0.7)):
-        entry = {"value": value, "low": low, "high": high}
-        write_json(tmp_path / f"{name}.json", {"reward_accuracy": entry})
-        files.append((name, name, tmp_path / f"{name}.json"))
-    rows = dict(accuracy_rows(files))
-    assert rows["  b against a"] == "higher"
-    assert rows["  c against b"] == "not distinguishable"
+    rows = dict(accuracy_rows([measured("a", 20), measured("b", 28), measured("c", 28), measured("d", 10)]))
+    assert rows["held-out reward accuracy, a"].startswith("0.500 [")
+    assert rows["  b against a, paired"].startswith("+0.200 [") and rows["  b against a, paired"].endswith("], higher")
+    assert rows["  c against b, paired"] == "+0.000 [+0.000, +0.000], not distinguishable"
+    assert rows["  d against c, paired"].endswith("], lower")
 
 
 def test_an_evaluation_of_other_weights_is_measured_again(chain: Path, tiny_model_folder: Path):

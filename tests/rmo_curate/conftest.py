@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,27 +159,10 @@ def make_run(tmp_path: Path):
     return make
 
 
-@contextmanager
-def first_layout() -> Iterator[None]:
-    """No layout is timed: which one is fastest on a tiny model is chance, and bytes are to be compared."""
-    from rmo_train import layout
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layout, "_fastest", lambda model, paths, *rest: paths[0])
-        yield
-
-
-@pytest.fixture(autouse=True)
-def same_layout() -> Iterator[None]:
-    with first_layout():
-        yield
-
-
 @pytest.fixture(scope="session")
 def full_run(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of 16 demo pairs, scored by the base and two cross-fitted proxies. Read only."""
-    with first_layout():
-        return score_demo(tmp_path_factory.mktemp("full"), tiny_model_folder, 16, proxy_folds=2)
+    return score_demo(tmp_path_factory.mktemp("full"), tiny_model_folder, 16, proxy_folds=2)
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from rmo_curate.filter_settings import FilterSettings
+from rmo_curate.filtering import run_filter
 from rmo_curate.runs import open_run
 from rmo_train import tables
+from rmo_train.config import TrainSettings
 from rmo_train.errors import UserError
 from rmo_train.pairs import open_pairs
+from rmo_train.run import run_training
 from tests.rmo_curate.scored import (
     PARTS,
+    checkpoint_names,
+    contents,
     demo_records,
+    perturbed,
     record,
     score,
     scores,
@@ -125,3 +132,31 @@ def test_score_parts_end_where_a_prompt_ends(tiny_model_folder, tmp_path):
     assert [len(p) for p in parts] == [4, 4, 8, 1]  # 3+1 | 4 | 1+1+6 | 1: at least 4 but for the last
     groups = [{group_of[i] for i in part} for part in parts]
     assert sum(len(g) for g in groups) == len(set.union(*groups)) == len(sizes)
+
+
+def test_scoring_repeats_to_the_last_bit_beside_other_work(tiny_model_folder, tmp_path, busy):
+    data = write_jsonl(tmp_path / "d.jsonl", demo_records(12))
+    score(data, tiny_model_folder, tmp_path / "alone", proxy_folds=2)
+    with busy:
+        score(data, tiny_model_folder, tmp_path / "beside", proxy_folds=2)
+    alone, beside = contents(tmp_path / "alone"), contents(tmp_path / "beside")
+    assert alone.keys() == beside.keys()
+    assert [name for name in alone if alone[name] != beside[name]] == []
+
+
+@pytest.mark.parametrize("asked", ["segments", "dense", "rows"])
+def test_what_comes_after_the_reference_is_computed_as_it_was(asked, tiny_model_folder, tmp_path, capsys):
+    data = write_jsonl(tmp_path / "d.jsonl", demo_records(12))
+    run, shards = tmp_path / "run", tmp_path / "shards"
+    score(data, tiny_model_folder, run, attention=asked)
+    reference = tables.read_manifest(run)["reference"]
+    assert (reference["attention"], reference["device"]) == (asked, "cpu")
+    score(data, tiny_model_folder, run, checkpoints=[str(perturbed(tiny_model_folder, tmp_path / "other"))])
+    (other,) = (name for name in checkpoint_names(run) if name != "base")
+    run_filter(run, shards, FilterSettings(rule="none"))
+    run_training(
+        shards, str(tiny_model_folder), tmp_path / "out", TrainSettings(max_steps=1, gradient_accumulation_steps=1)
+    )
+    assert tables.read_manifest(run / "scores" / other)["computed_by"] == {"attention": asked, "device": "cpu"}
+    assert tables.read_json(tmp_path / "out" / "layout.json")["attention"] == asked
+    assert capsys.readouterr().err.count("as the references were computed") == (0 if asked == "segments" else 2)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MambaConfig, MistralConfig
 
-from rmo_train import layout as layouts
 from rmo_train.errors import UserError
-from rmo_train.layout import choose_layout, sample_trees
+from rmo_train.layout import Lengths, choose_layout, preferred
 from rmo_train.logps import response_logps
 from rmo_train.packing import distinct_trees
 from rmo_train.pairs import PairData
@@ -20,7 +21,7 @@ from rmo_train.ragged import Ragged
 from tests.rmo_train.test_logps import GROUPED, SMALL, model_of, padded_logps
 
 
-def data_of(folder: str = "data", n: int = 12) -> PairData:
+def data_of(n: int = 12) -> PairData:
     rng = np.random.default_rng(3)
 
     def ragged(prompts: bool = False) -> Ragged:
@@ -28,7 +29,7 @@ def data_of(folder: str = "data", n: int = 12) -> PairData:
 
     ids = np.array([f"p{i}" for i in range(n)], dtype=object)
     ones = np.ones(n)
-    return PairData(Path(folder), {}, ids, ids, ragged(True), ragged(), ragged(), ones, ones)
+    return PairData(Path("data"), {}, ids, ids, ragged(True), ragged(), ragged(), ones, ones)
 
 
 def check(model, layout) -> None:
@@ -40,60 +41,69 @@ def check(model, layout) -> None:
         np.testing.assert_allclose(found, padded_logps(model, trees, n).numpy(), atol=1e-4)
 
 
-@pytest.fixture(autouse=True)
-def fresh_measurements(monkeypatch):
-    monkeypatch.setattr(layouts, "_measured", {})
+FAMILIES = ["llama", "qwen3", "mistral", "gemma", "gemma2", "gpt-neox"]
+SHARES = st.floats(0, 0.5)
+TOKENS = st.floats(1, 100_000)
+DEVICES = st.sampled_from(["cpu", "cuda", "mps"])
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gemma", "gemma2", "gpt-neox"])
-def test_whatever_is_fastest_gives_the_log_probs_of_plain_rows(family: str, capsys):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_chosen_gives_the_log_probs_of_plain_rows(family: str):
     model = model_of(family)
-    layout = choose_layout(model, data_of(family))
-    assert "attention: rows measured at" in capsys.readouterr().err
-    check(model, layout)
+    check(model, choose_layout(model, data_of()))
 
 
-def test_the_fastest_as_measured_is_taken(monkeypatch):
-    model = model_of("llama")
-    seconds = {"segments": 0.0, "dense": 0.0, "rows": 0.0}
-    clock = [0.0]
-
-    def slow(model, trees, slots, layout):
-        clock[0] += seconds[layout.path]
-
-    monkeypatch.setattr(layouts, "response_logps", slow)
-    monkeypatch.setattr(layouts.time, "perf_counter", lambda: clock[0])
-    for fastest in ("segments", "dense", "rows"):
-        seconds.update({"segments": 3.0, "dense": 3.0, "rows": 3.0, fastest: 2.0})
-        layouts._measured.clear()
-        assert choose_layout(model, data_of()).path == fastest
-    seconds.update({"segments": 3.0, "dense": 2.95, "rows": 2.9})  # within noise: the first candidate
-    layouts._measured.clear()
-    assert choose_layout(model, data_of()).path == "segments"
+@given(DEVICES, TOKENS, SHARES)
+def test_the_rule_ends_with_plain_rows_and_tries_nothing_twice(device, pair, saved):
+    paths = preferred(device, Lengths(pair, saved))
+    assert paths[-1] == "rows" and len(set(paths)) == len(paths)
+    assert paths == preferred(device, Lengths(pair, saved))
 
 
-def test_models_of_one_shape_are_measured_once_a_process(monkeypatch):
-    measured: list[str] = []
-
-    def counted(model, trees, slots, layout):
-        measured.append(layout.path)
-        return response_logps(model, trees, slots, layout)
-
-    monkeypatch.setattr(layouts, "response_logps", counted)
-    first = choose_layout(model_of("llama"), data_of())
-    assert Counter(measured) == {"segments": 3, "dense": 3, "rows": 3}  # a warm-up and two measurements
-    assert choose_layout(model_of("llama"), data_of()).path == first.path
-    assert len(measured) == 9
-    choose_layout(model_of("llama"), data_of("other data"))
-    assert len(measured) == 18
+@given(DEVICES, TOKENS, TOKENS, SHARES, SHARES)
+def test_the_more_sharing_saves_the_more_paths_that_share_are_tried(device, pair, longer, saved, more):
+    few = preferred(device, Lengths(min(pair, longer), min(saved, more)))
+    many = preferred(device, Lengths(max(pair, longer), max(saved, more)))
+    assert set(few) <= set(many)
 
 
-def test_training_is_timed_on_pairs_and_scoring_on_what_they_share():
-    data = data_of()
-    scored, trained = layouts.sample_trees(data), layouts.sample_pairs(data)
-    assert all(len(t.responses) == 2 for t in trained)
-    assert sorted(o for t in trained for o in t.owners) == list(range(2 * len(trained)))
-    assert sum(t.tokens for t in trained) >= min(layouts.SAMPLE_TOKENS, sum(t.tokens for t in scored))
+def test_the_rule_by_hand():
+    assert preferred("cpu", Lengths(200, 0.3)) == ("segments", "dense", "rows")
+    assert preferred("cpu", Lengths(200, 0.05)) == ("segments", "rows")  # a dense mask multiplies what it hides
+    assert preferred("cuda", Lengths(200, 0.3)) == ("flex", "rows")
+    assert preferred("cuda", Lengths(100, 0.3)) == ("rows",)  # shorter than FlexAttention's blocks
+    assert preferred("cuda", Lengths(200, 0.1)) == ("rows",)
+
+
+def test_lengths_by_hand():
+    rows = {"prompt": [[1, 1, 1, 1], [1, 1]], "chosen": [[2, 2, 2], [2]], "rejected": [[3], [3, 3]]}
+    data = replace(data_of(n=2), **{k: Ragged.from_rows([np.array(r, np.int32) for r in v]) for k, v in rows.items()})
+    # the last token of an answer is not computed. Shared: 4 + 2 + 0 and 2 + 0 + 1; plain rows: 4 + 6 and 2 + 3
+    assert Lengths.of(data) == Lengths((6 + 3) / 2, 6 / 15)
+
+
+def scored_by(attention: str, device: str) -> PairData:
+    return replace(data_of(), manifest={"reference": {"attention": attention, "device": device}})
+
+
+def test_a_policy_takes_the_path_of_its_references():
+    for path, said in (("dense", "dense attention"), ("rows", "plain rows")):
+        layout = choose_layout(model_of("llama"), scored_by(path, "cpu"))
+        assert layout.path == path
+        assert layout.reason.startswith(f"{said}: as the references were computed")
+    layout = choose_layout(model_of("llama"), scored_by("segments", "cpu"))
+    assert layout.reason.startswith("segments attention: sharing prompts saves")  # what the rule says, too
+
+
+def test_what_keeps_a_policy_from_the_path_of_its_references_is_said():
+    said = "the references were computed by segments on cpu"
+    for layout in (
+        choose_layout(model_of("llama"), scored_by("segments", "cpu"), attention="rows"),
+        choose_layout(model_of("gemma2"), scored_by("segments", "cpu")),  # a soft cap: segments cannot
+    ):
+        assert layout.path != "segments" and layout.reason.endswith(said)
+    elsewhere = choose_layout(model_of("llama"), scored_by("flex", "cuda"))
+    assert elsewhere.path == "segments" and elsewhere.reason.endswith("computed by flex on cuda")
 
 
 def test_a_path_that_is_asked_for_is_taken():
@@ -142,10 +152,3 @@ def test_heads_need_not_be_grouped():
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(LlamaConfig(**SMALL)).eval()  # as many key as query heads
     check(model, choose_layout(model, data_of(), attention="segments"))
-
-
-def test_the_sample_is_spread_over_the_data_and_small():
-    data = data_of(n=200)
-    trees = sample_trees(data)
-    assert sum(t.tokens for t in trees) <= layouts.SAMPLE_TOKENS + max(t.tokens for t in trees)
-    assert len({t.prompt.tobytes() for t in trees}) == len(trees) > 20

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmo_train.metrics import accuracy, bootstrap, length_matched_accuracy
+from rmo_train.metrics import (
+    Interval,
+    McNemar,
+    accuracy,
+    bootstrap,
+    length_matched_accuracy,
+    mcnemar,
+    paired_difference,
+    verdict,
+)
 
 
 def test_a_tie_counts_half():
@@ -43,3 +52,33 @@ def test_bootstrap_resamples_whole_prompts():
 def test_a_constant_has_no_spread():
     interval = bootstrap(lambda rows: 0.5, np.arange(10))
     assert (interval.low, interval.value, interval.high) == (0.5, 0.5, 0.5)
+
+
+def test_mcnemar_by_hand():
+    a = np.array([1.0, 1.0, -1.0, -1.0, -1.0, 0.0, 2.0, -2.0])
+    b = np.array([1.0, -1.0, 1.0, 1.0, 1.0, 1.0, 0.0, -1.0])
+    # right by b alone 3, by a alone 1: 2 (C(4, 0) + C(4, 1)) / 2^4; two pairs have a tie
+    assert mcnemar(a, b) == McNemar(a_alone=1, b_alone=3, ties=2, p=pytest.approx(10 / 16))
+    assert mcnemar(b, a) == McNemar(a_alone=3, b_alone=1, ties=2, p=pytest.approx(10 / 16))
+    assert mcnemar(a, a).p == 1.0
+
+
+def test_a_paired_difference_has_the_spread_of_the_differences_alone():
+    groups = np.arange(40)
+    a = np.tile([1.0, -1.0], 20)  # as uncertain as can be
+    interval = paired_difference(lambda margins, rows: accuracy(margins), a, a * 2, groups)
+    assert (interval.low, interval.value, interval.high) == (0, 0, 0)
+    b = np.where(groups < 10, 1.0, a)  # 5 of 40 pairs more
+    found = paired_difference(lambda margins, rows: accuracy(margins), a, b, groups)
+    assert found.value == 5 / 40 and 0 < found.low < found.value < found.high
+    # 2.5% and 97.5% of Binomial(40, 1/8) are 1 and 9
+    assert found.low * 40 == pytest.approx(1, abs=1) and found.high * 40 == pytest.approx(9, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(0.01, 0.2, "higher"), (-0.2, -0.01, "lower"), (0.0, 0.2, "not distinguishable"), (-1, 1, "not distinguishable")],
+)
+def test_a_verdict_needs_an_interval_without_0(low, high, said):
+    assert verdict(Interval((low + high) / 2, low, high)) == said
+    assert verdict(Interval(float("nan"), float("nan"), float("nan"))) == "not distinguishable"
