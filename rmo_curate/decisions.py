@@ -161,7 +161,8 @@ def decide_scored(
     code[review == DROP] = 1 + REASONS.index("decision")
     flipped = ((flipped & (review == 0)) | (review == FLIP)) & (code == 0)
     right = right_probability(scores)
-    confidence = np.where(wishes.protected, 1.0, np.where(flipped, 1 - right, right))
+    certain = wishes.protected | (review == KEEP) | (review == FLIP)
+    confidence = np.where(certain, 1.0, np.where(flipped, 1 - right, right))
     tally = np.bincount(code, minlength=1 + len(REASONS)).tolist()
     counts = {"pairs": len(ids), **dict(zip(("kept", *REASONS), tally, strict=True))}
     limits = {

@@ -101,19 +101,25 @@ def test_weights_and_soft_labels_are_the_probability_of_a_right_label(folder, tm
     assert tables.read_manifest(tmp_path / "out")["soft_labels"] == (action == "soft-label")
 
 
-def test_every_kept_pair_has_its_confidence_and_a_flipped_one_that_of_its_new_label(folder, tmp_path):
-    run = open_run(folder)
-    right = with_posterior(run, run.scores(run.trajectory())).posterior.right
+def test_a_pair_keeps_its_confidence_and_a_flipped_one_has_that_of_its_new_label():
+    scores, wrong = simulated(0.3)
+    no = np.zeros(len(wrong), dtype=bool)
+    scores = replace(scores, posterior=weighed(scores, scores.groups))
+    trajectory = Trajectory((Checkpoint("base", "base", None, None, None, None, 0.01), OOF), OOF)
+    right = scores.posterior.right
     for action in ("drop", "flip"):
-        out = tmp_path / action
-        assert curate("filter", folder, "--out", out, "--low-q", 0, "--high-q", 0.5, "--action", action).code == 0
-        rows = kept_rows(out)
-        flipped = {i for i, row in rows.items() if "flipped" in row["flags"]}
-        assert bool(flipped) == (action == "flip")
-        for i, row in rows.items():
-            p = right[int(i[1:])]
-            assert row["label_confidence"] == pytest.approx(1 - p if i in flipped else p, rel=1e-6)
-        assert tables.read_manifest(out)["soft_labels"] is False
+        settings = FilterSettings(low_q=0, action=action, noise_rate="auto")
+        found = decide_scored(scores.ids, no, no, scores, trajectory, settings)
+        assert found.flipped.any() == (action == "flip") and not found.softens
+        np.testing.assert_array_equal(found.label_confidence, np.where(found.flipped, 1 - right, right))
+
+
+def test_a_reviewers_word_is_certain(folder, tmp_path):
+    review = decisions_file(tmp_path / "review.json", p2="flip", p3="keep")
+    done = curate("filter", folder, "--out", tmp_path / "out", "--action", "soft-label", "--decisions", review)
+    assert done.code == 0, done.err
+    certain = {i for i, row in kept_rows(tmp_path / "out").items() if row["label_confidence"] == 1.0}
+    assert certain == {"p2", "p3"}
 
 
 def test_without_evidence_no_label_is_doubted(folder, tmp_path):
