@@ -7,7 +7,7 @@
 Set `constraints`: prompts with constraints that a program checks, answers of the model itself, pairs of an answer that
 satisfies over one that does not (constraint_prompts.py, sampling.py, align_data.py). An arm curates the flipped pairs,
 trains, and answers held-out prompts (align_cells.py); the score is the share satisfied. Set `judged`: the pairs of the
-files given; the score is the reward accuracy on held-out pairs.
+files given; set `demo`: the project's own; the score is the reward accuracy on held-out pairs.
 
 Order: answers, pairs, tuning of learning rate and epochs on validation topics, then the cells. Each is a job with its
 file, and what is finished is not done again. Cells go to benchmarks/results/align/<size>/, answers and runs to --work.
@@ -29,14 +29,15 @@ import yaml
 from benchmarks.align_table import HeldOut, as_json, rows, tables
 from benchmarks.align_tasks import (
     CONSTRAINTS,
+    DATA,
     HELD_OUT,
-    JUDGED,
     TUNED,
     Experiment,
     begin,
     cell_task,
     describe_held_out,
     make_constraints,
+    make_demo,
     make_judged,
     sampling_tasks,
     tuning_tasks,
@@ -94,26 +95,28 @@ def run(x: Experiment, minutes: float | None, limit: int | None) -> None:
 def run_stages(x: Experiment, schedule: Schedule, limit: int | None) -> None:
     """Answers, pairs, tuning, cells."""
     doing = functools.partial(work, x)
-    schedule.run(sampling_tasks(x), doing)
-    if not all(t.out.exists() for t in sampling_tasks(x)):
-        say("the answers are not complete: run the command again to go on")
-        return
-    make_constraints(x)
+    if x.has(CONSTRAINTS):
+        schedule.run(sampling_tasks(x), doing)
+        if not all(t.out.exists() for t in sampling_tasks(x)):
+            say("the answers are not complete: run the command again to go on")
+            return
+        make_constraints(x)
     make_judged(x)
+    make_demo(x)
     needed = [cell_task(x, cell) for cell in x.cells()[:limit]]
     all_labels = [t for labels, _ in needed for t in labels]
-    tuning = [] if (x.results / TUNED).exists() else list(tuning_tasks(x))
+    tuning = list(tuning_tasks(x)) if x.has(CONSTRAINTS) and not (x.results / TUNED).exists() else []
     tries = [task for _, task in tuning]
     # Labels of the cells fill the processes that tuning leaves idle.
     schedule.run([*(t for labels, _ in tuning for t in labels), *tries, *all_labels], doing)
     if tries and schedule.settled(tries):
         choose_tuned(x)
         say_what_fits(x, schedule, [t.out for t in tries])
-    for name in (CONSTRAINTS, JUDGED):
+    for name in DATA:
         describe_held_out(x, name)
     cells = [cell for _, cell in needed]
     schedule.run([t for labels, cell in needed for t in (*labels, cell)], doing)
-    for name in (CONSTRAINTS, JUDGED):
+    for name in DATA:
         describe_held_out(x, name)
     missing = [c.name for c in cells if not c.out.exists()]
     seconds = [sum(read_json(c.out).get("seconds", {}).values()) for c in cells if c.out.exists()]
@@ -161,7 +164,7 @@ def table(x: Experiment) -> list[str]:
             *(np.array(found[field]) for field in ("prompts", "groups", "chosen_tokens", "rejected_tokens")),
             None if found["clear"] is None else np.array(found["clear"]),
         )
-        for name in (CONSTRAINTS, JUDGED)
+        for name in DATA
         if (x.results / f"{name}-{HELD_OUT}").exists()
         for found in [read_json(x.results / f"{name}-{HELD_OUT}")]
     }
@@ -189,7 +192,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder or name (default: the plan's)")
-    parser.add_argument("--size", choices=("gpu", "cpu", "tiny"), help="of the plan (default: by the machine)")
+    parser.add_argument("--size", choices=("gpu", "cpu", "demo", "tiny"), help="of the plan (default: by the machine)")
     parser.add_argument("--tiny", action="store_const", const="tiny", dest="size", help="--size tiny")
     parser.add_argument("--minutes", type=float, help="stop in time; the same command goes on later")
     parser.add_argument("--workers", type=int, help="processes (default: the size's)")

@@ -28,7 +28,7 @@ DRAWS_SEED = 7  # of the evaluation's samples: the same for every arm
 class Cell:
     """One experiment: which labels, which arm, and the seed of flips, order and initialisation."""
 
-    data: str  # constraints or judged
+    data: str  # constraints, judged or demo
     loss: str
     arm: str
     flips: str  # none, uniform or longer
@@ -136,7 +136,7 @@ def filtered_pairs(run: Path, arm: Arm, out: Path) -> tuple[PairData, list[str]]
     from rmo_curate.filtering import run_filter
 
     said = run_filter(run, out, FilterSettings(**(arm.filter or {})))
-    return open_pairs(out).labelled(None), said
+    return open_pairs(out), said
 
 
 def arm_settings(cell: Cell, bench: Bench, data: Data, tuned: Mapping[str, Any], scratch: Path) -> TrainSettings:
@@ -194,6 +194,7 @@ def trained_model(
 
     if pairs is None or settings is None:
         return reference(bench.model), {}
+    pairs = pairs.labelled(settings.soft_labels)
     plan = make_plan(pairs, settings)
     out = scratch / "model"
     out.mkdir()

@@ -249,7 +249,7 @@ def tables(found: Sequence[Row], order: Sequence[str]) -> list[str]:
     """Markdown: a table a data set, loss and labels, each with base and oracle, in the order of the plan's arms."""
     lines: list[str] = []
     for data, loss, flips, rate in dict.fromkeys((r["data"], r["loss"], r["flips"], r["rate"]) for r in found):
-        shown = PAIRS if data == "judged" else ANSWERS
+        shown = ANSWERS if data == "constraints" else PAIRS
         own = [
             r
             for r in found

@@ -45,8 +45,9 @@ from rmo_train.tables import read_json, write_json
 TUNED = "tuned.json"
 HELD_OUT = "heldout.json"  # in the results, what a data set's cells are evaluated on
 ROWS = "rows.json"  # in the work folder, a data set's pairs with their true labels
+DEMO_FILES = Path(__file__).parent.parent / "data" / "demo"
 PROMPTS_A_TASK = 256  # of sampling: with 8 answers each they are one batch on a GPU
-CONSTRAINTS, JUDGED = "constraints", "judged"
+CONSTRAINTS, JUDGED, DEMO = DATA = "constraints", "judged", "demo"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,13 @@ class Experiment:
     def bench(self) -> Bench:
         sized, plan = self.sized, self.plan
         return Bench(
-            self.model, self.arms, plan["train"], sized["score"], plan["new_tokens"], sized["drawn"], sized["batch"]
+            self.model,
+            self.arms,
+            sized.get("train", plan["train"]),
+            sized["score"],
+            plan["new_tokens"],
+            sized.get("drawn", 0),
+            sized.get("batch", 1),
         )
 
     def prompts(self, part: str) -> list[Prompt]:
@@ -102,7 +109,11 @@ class Experiment:
             for seed, labels, arm in product(row["seeds"], row["flips"], row["arms"])
         ]
         judged = self.judged is not None or (self.results / f"{JUDGED}-{HELD_OUT}").exists()
-        return [c for c in dict.fromkeys(found) if c.data == CONSTRAINTS or judged]
+        return [c for c in dict.fromkeys(found) if c.data != JUDGED or judged]
+
+    def has(self, data: str) -> bool:
+        """Whether there are cells of this data set."""
+        return any(cell.data == data for cell in self.cells())
 
 
 def labels_of(text: str) -> tuple[str, float]:
@@ -136,7 +147,8 @@ def cell_task(x: Experiment, cell: Cell) -> tuple[list[Task], Task]:
     elif x.arms[cell.arm].trained:
         wanted.append((cell.flips, cell.rate, cell.seed if cell.rate else 0))
     labels = [labels_task(x, cell.data, w) for w in wanted]
-    needs = (*(t.out for t in labels), x.results / TUNED)
+    tuned = [x.results / TUNED] if cell.data == CONSTRAINTS else []
+    needs = (*(t.out for t in labels), *tuned)
     kind = f"cell-{cell.data}-{cell.loss}"
     return labels, Task(cell.name, kind, x.results / f"{cell.name}.json", needs, cell)
 
@@ -213,8 +225,8 @@ def score_task(x: Experiment, task: Task) -> None:
 
 def tuned_settings(x: Experiment, cell: Cell) -> dict[str, Any]:
     """Learning rate and epochs of a cell: those of the arm that it is tuned as, else plain's."""
-    if cell.data == JUDGED:
-        return dict(x.plan["judged"])
+    if cell.data != CONSTRAINTS:
+        return dict(x.plan["pairs"][cell.data])
     tuned = read_json(x.results / TUNED)
     own = tuned.get(f"{cell.loss}-{x.arms[cell.arm].tuned_as}", tuned[f"{cell.loss}-plain"])
     return {name: own[name] for name in ("learning_rate", "num_train_epochs")}
@@ -252,6 +264,18 @@ def make_judged(x: Experiment) -> None:
         return
     clarity = {row["id"]: row["clarity"] for row in read_lines(x.gold)} if x.gold is not None else {}
     save_data(x, JUDGED, read_lines(x.judged), read_lines(x.heldout), clarity)
+
+
+def make_demo(x: Experiment) -> None:
+    """The demo's pairs, with the labels that were swapped put right."""
+    if not x.has(DEMO) or (x.work / DEMO / ROWS).exists():
+        return
+    swapped = {row["id"] for row in read_lines(DEMO_FILES / "truth.jsonl") if row["flipped"]}
+    train = [
+        row | ({"chosen": row["rejected"], "rejected": row["chosen"]} if row["id"] in swapped else {})
+        for row in read_lines(DEMO_FILES / "train.jsonl")
+    ]
+    save_data(x, DEMO, train, read_lines(DEMO_FILES / "heldout.jsonl"), {})
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
