@@ -181,13 +181,31 @@ def without_model(data: DataSet, rows: np.ndarray, wrong: np.ndarray) -> Posteri
     return together([], texts_under_labels(data, rows, wrong), Columns(), ["no model"])
 
 
-def under_labels(data: DataSet, rows: np.ndarray, wrong: np.ndarray, seed: int, *, generators: bool = False) -> Scores:
-    """Scores (base, probe) of the pairs `rows` with their posterior, learned where the labels `wrong` are flipped."""
+def folds_of(data: DataSet, rows: np.ndarray, seed: int) -> np.ndarray:
+    """The probe's fold of each of the pairs `rows`."""
+    from rmo_curate.probe import FOLDS
+    from rmo_curate.proxies import assign_folds
+
+    return assign_folds(data.groups[rows], min(FOLDS, len(np.unique(data.groups[rows]))), seed)
+
+
+def under_labels(
+    data: DataSet,
+    rows: np.ndarray,
+    wrong: np.ndarray,
+    seed: int,
+    *,
+    generators: bool = False,
+    margin: np.ndarray | None = None,
+) -> Scores:
+    """Scores (base, probe) of the pairs `rows` with their posterior, learned where the labels `wrong` are flipped.
+
+    margin: what another head than the probe's says over `folds_of`, held-out log-odds of the flipped labels [rows].
+    """
     from rmo_curate.evidence.columns import Columns
     from rmo_curate.evidence.gather import of_proxy, reference, together
     from rmo_curate.margins import swapped
     from rmo_curate.probe import BETA, FOLDS, cross_fitted, tilted
-    from rmo_curate.proxies import assign_folds
     from rmo_curate.runs import Checkpoint
 
     base, other = data.scores, swapped(data.scores)
@@ -196,8 +214,10 @@ def under_labels(data: DataSet, rows: np.ndarray, wrong: np.ndarray, seed: int, 
         for name in ("chosen_logp", "rejected_logp", "chosen_tokens", "rejected_tokens")
     )
     sign, texts = signs(wrong), texts_under_labels(data, rows, wrong)
-    folds = assign_folds(data.groups[rows], min(FOLDS, len(np.unique(data.groups[rows]))), seed)
-    end = tilted(chosen[:, 0], rejected[:, 0], cross_fitted(data.states[rows] * sign, folds).margin / BETA)
+    folds = folds_of(data, rows, seed)
+    if margin is None:
+        margin = cross_fitted(data.states[rows] * sign, folds).margin
+    end = tilted(chosen[:, 0], rejected[:, 0], margin / BETA)
     assert base.ids is not None
     found = replace(
         base,

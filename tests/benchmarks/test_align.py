@@ -220,5 +220,6 @@ def test_names_of_cells_are_different():
     x = Experiment(plan, "gpu", "m", Path("w"), Path("r"), Path("j"), Path("h"))
     cells = x.cells()
     assert len({c.name for c in cells}) == len(cells) > 100
-    assert {c.arm for c in cells} == set(plan["arms"])
+    sizes = (Experiment(plan, size, "m", Path("w"), Path("r")).cells() for size in ("demo", "tiny"))
+    assert {c.arm for c in (*cells, *(c for own in sizes for c in own))} == set(plan["arms"])
     assert cells[0] == Cell("constraints", "dpo", "base", "none", 0.0, 0)
