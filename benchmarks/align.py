@@ -54,19 +54,22 @@ SUMMARY = HERE / "results" / "align.json"
 
 
 def choose_tuned(x: Experiment) -> None:
-    """Of every tuned arm the try that satisfies most, on the prompts of the validation topics; an epoch more has to
-    bring a point."""
-    best: dict[str, dict[str, Any]] = {}
+    """Of every tuned arm the try that satisfies most, on the prompts of the validation topics and in the mean of the
+    seeds; an epoch more has to bring a point."""
+    shares: dict[str, list[tuple[dict[str, Any], float]]] = {}
     for path in sorted((x.results / "tune").glob("*.json")):
         found = read_json(path)
-        if "refused" in found:
-            continue
-        key = f"{found['cell']['loss']}-{found['cell']['arm']}"
-        share = float(np.mean([int(d) for s in found["satisfied"] for d in s[:-1]]))
-        say(f"tuned {path.stem}: {share:.1%} satisfied")
-        tried = {**found["tuning"], "satisfied": share}
-        if key not in best or worth(tried) > worth(best[key]):
-            best[key] = tried
+        if "refused" not in found:
+            tried = f"{found['cell']['loss']}-{found['cell']['arm']}"
+            share = float(np.mean([int(d) for s in found["satisfied"] for d in s[:-1]]))
+            shares.setdefault(tried, []).append((found["tuning"], share))
+    best = {}
+    for arm, found in shares.items():
+        settings = [dict(t) for t in dict.fromkeys(tuple(sorted(tuning.items())) for tuning, _ in found)]
+        tries = [t | {"satisfied": float(np.mean([s for tuning, s in found if tuning == t]))} for t in settings]
+        best[arm] = max(tries, key=worth)
+        said = (f"{t['satisfied']:.1%} at {t['learning_rate']:g} x {t['num_train_epochs']:g}" for t in tries)
+        say(f"tuned {arm}: {', '.join(said)} epochs")
     write_json(x.results / TUNED, best)
 
 

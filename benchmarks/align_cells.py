@@ -66,7 +66,7 @@ class Bench:
     arms: Mapping[str, Arm]
     train: Mapping[str, Any]  # settings of every arm
     score: Mapping[str, Any]  # attention and tokens_per_batch, of scoring and training alike
-    new_tokens: int
+    answer_tokens: int
     drawn: int
     batch: int
 
@@ -254,7 +254,8 @@ def answered(model: Any, bench: Bench, prompts: Sequence[Prompt], layout: Any) -
     """
     ids = [prompt_ids(bench.model, p) for p in prompts]
     each = bench.drawn + 1
-    answers = answers_of(model, bench, ids, [n < bench.drawn for n in range(each)], DRAWS_SEED)
+    drawn = [n < bench.drawn for n in range(each)]
+    answers = answers_of(model, bench, ids, drawn, DRAWS_SEED, bench.answer_tokens)
     ends, tokenizer = end_tokens_of(bench.model), renderer(bench.model).tokenizer
     satisfied, tokens = [], []
     for n, prompt in enumerate(prompts):
@@ -266,7 +267,7 @@ def answered(model: Any, bench: Bench, prompts: Sequence[Prompt], layout: Any) -
 
 
 def answers_of(
-    model: Any, bench: Bench, ids: Sequence[Sequence[int]], drawn: Sequence[bool], seed: int
+    model: Any, bench: Bench, ids: Sequence[Sequence[int]], drawn: Sequence[bool], seed: int, new_tokens: int
 ) -> list[list[int]]:
     """Token ids of len(drawn) answers to every prompt, prompt after prompt."""
     from rmo_train.attention import use_attention
@@ -274,7 +275,7 @@ def answers_of(
     use_attention(model, "rows")
     asks = [Ask(prompt, is_drawn) for prompt in ids for is_drawn in drawn]
     ends = end_tokens_of(bench.model)
-    return sample(model, asks, ends, new_tokens=bench.new_tokens, batch_size=bench.batch, seed=seed)
+    return sample(model, asks, ends, new_tokens=new_tokens, batch_size=bench.batch, seed=seed)
 
 
 def prompt_ids(model: str, prompt: Prompt) -> list[int]:

@@ -80,7 +80,7 @@ class Experiment:
             self.arms,
             sized.get("train", plan["train"]),
             sized["score"],
-            plan["new_tokens"],
+            plan["answer_tokens"],
             sized.get("drawn", 0),
             sized.get("batch", 1),
         )
@@ -154,13 +154,13 @@ def cell_task(x: Experiment, cell: Cell) -> tuple[list[Task], Task]:
 
 
 def tuning_tasks(x: Experiment) -> Iterator[tuple[list[Task], Task]]:
-    """Labels, and a task, of each loss, arm, learning rate and number of epochs; the first try of every arm first."""
+    """Labels, and a task, of each loss, arm, learning rate, number of epochs and seed; every arm's first try first."""
     tune = x.plan["tune"]
     arms = [(loss, arm) for loss, names in x.sized.get("tuned", tune["arms"]).items() for arm in names]
-    for (rate, epochs), (loss, arm) in product(x.sized.get("tries", tune["tries"]), arms):
-        cell = Cell(CONSTRAINTS, loss, arm, *labels_of(tune["labels"]), tune["seed"])
+    for seed, (rate, epochs), (loss, arm) in product(tune["seeds"], x.sized.get("tries", tune["tries"]), arms):
+        cell = Cell(CONSTRAINTS, loss, arm, *labels_of(tune["labels"]), seed)
         labels, task = cell_task(x, cell)
-        out = x.results / "tune" / f"{loss}-{arm}-{rate:g}-{epochs}.json"
+        out = x.results / "tune" / f"{loss}-{arm}-{rate:g}-{epochs}-s{seed}.json"
         name = f"tune-{out.stem}"
         needs = tuple(t.out for t in labels)
         yield labels, replace(task, name=name, kind="tune", out=out, needs=needs, payload=(cell, rate, epochs))
@@ -206,7 +206,7 @@ def sample_part(x: Experiment, task: Task) -> None:
     ids = [prompt_ids(x.model, p) for p in prompts]
     each = x.sized["samples"]
     seed = x.plan["seed"] + 1 + 1000 * k + 100 * list(PARTS).index(part)
-    answers = answers_of(reference(x.model), bench, ids, [True] * each, seed)
+    answers = answers_of(reference(x.model), bench, ids, [True] * each, seed, x.plan["new_tokens"])
     ends, tokenizer = end_tokens_of(x.model), renderer(x.model).tokenizer
     task.out.parent.mkdir(parents=True, exist_ok=True)
     write_answers(task.out, [checked(prompts[n // each], a, tokenizer, ends) for n, a in enumerate(answers)])

@@ -163,7 +163,7 @@ def ran(tiny_model_folder, tmp_path_factory) -> Experiment:
     """The tiny size run from end to end on written answers, with a second data set of pairs alone."""
     folder = tmp_path_factory.mktemp("align")
     plan = yaml.safe_load((Path(align.__file__).parent / "plan.yaml").read_text(encoding="utf-8"))["align"]
-    plan["new_tokens"] = 8
+    plan["new_tokens"] = plan["answer_tokens"] = 8
     # The tiny model knows so little that no label is more likely wrong than right: flip where the probe disagrees.
     plan["arms"]["flip"]["filter"] |= {"rule": "irm", "noise_rate": "0.4"}
     cells = plan["sizes"]["tiny"]["cells"]
