@@ -61,6 +61,12 @@ class Recipe:
     def plain_trained(self) -> Path:
         return self.trained.with_name(self.trained.name + "-plain")
 
+    @property
+    def plain_train(self) -> TrainSettings:
+        """The training settings of plain preference optimisation: the same, without the method's parts."""
+        off = {"diversify": False, "amplify": 0.0, "amplify_preset": None, "amplify_lambda": None, "soft_labels": False}
+        return self.train.model_copy(update=off)
+
     def evaluations(self) -> list[tuple[str, str, Path]]:
         """(name, model, JSON file) of each model that is measured."""
         if self.eval is None:

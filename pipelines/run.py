@@ -54,10 +54,7 @@ def run_recipe(recipe: Recipe) -> None:
         stage("heldout", lines)
         if recipe.eval.baseline:
             stage("plain", run_filter(recipe.run, recipe.plain_shards, FilterSettings(rule="none")))
-            plain = recipe.train.model_copy(
-                update={"diversify": False, "amplify": 0.0, "amplify_preset": None, "amplify_lambda": None}
-            )
-            stage("plain", run_training(recipe.plain_shards, recipe.model, recipe.plain_trained, plain))
+            stage("plain", run_training(recipe.plain_shards, recipe.model, recipe.plain_trained, recipe.plain_train))
         for name, model, file in recipe.evaluations():
             stage(f"eval {name}", measure(recipe.eval.run, model, file))
     audited = write_audit(recipe.run, recipe.report, recipe.audit, recipe.filter)

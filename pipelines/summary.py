@@ -38,13 +38,18 @@ def accuracy_rows(evaluations: Sequence[tuple[str, str, Path]]) -> list[Row]:
     return rows
 
 
-def summary_table(recipe: Recipe, extra: Sequence[Row] = ()) -> None:
-    """Print the table; `extra` rows stand between the counts and the accuracies."""
+def summary_table(recipe: Recipe, extra: Sequence[Row] = (), evaluations: Sequence[tuple[str, str, Path]] = ()) -> None:
+    """Print the table; `extra` rows stand between the counts and the accuracies, `evaluations` of further models after
+    the recipe's own."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(show_header=False, title="Reward Margin Optimization")
-    sections = [count_rows(recipe.run, recipe.shards), list(extra), accuracy_rows(recipe.evaluations())]
+    sections = [
+        count_rows(recipe.run, recipe.shards),
+        list(extra),
+        accuracy_rows([*recipe.evaluations(), *evaluations]),
+    ]
     for rows in [*sections, [("report", str(recipe.report / "report.html"))]]:
         for label, value in rows:
             table.add_row(label, value)

@@ -1,6 +1,7 @@
 """The demo's closing table: `python data/demo/scorecard.py RECIPE`, after `python -m pipelines.run RECIPE`.
 
-The only reader of truth.jsonl: it says how many of the pairs that were dropped had really been swapped.
+The only reader of truth.jsonl: it says how many of the pairs that were doubted had really been swapped, and trains on
+the true labels what plain DPO was trained on as labelled, which is the most that curation could bring.
 """
 
 from __future__ import annotations
@@ -8,48 +9,84 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
-from pipelines.recipe import load_recipe
+import numpy as np
+
+from pipelines.recipe import Recipe, load_recipe
+from pipelines.run import measure
 from pipelines.summary import Row, summary_table
-from rmo_curate.runs import open_run
-from rmo_train.tables import iter_parts, read_manifest
+from rmo_curate.filter_settings import FilterSettings
+from rmo_curate.filtering import run_filter
+from rmo_curate.reviews import SCHEMA
+from rmo_train.run import run_training
+from rmo_train.tables import iter_parts, read_manifest, write_json
 
 HERE = Path(__file__).parent
 
 
-def dropped_ids(shards: Path) -> dict[str, str]:
-    """Reason by id of every dropped pair."""
-    dropped = (read_manifest(shards) or {})["dropped"]
-    rows = [r for t in iter_parts(shards, dropped, ["id", "drop_reason"]) for r in t.to_pylist()]
-    return {row["id"]: row["drop_reason"] for row in rows}
+def truth() -> dict[str, dict[str, Any]]:
+    rows = (HERE / "truth.jsonl").read_text(encoding="utf-8").splitlines()
+    return {row["id"]: row for row in map(json.loads, rows)}
 
 
 def share(part: int, whole: int) -> str:
     return f"{part} of {whole} ({part / whole:.0%})" if whole else "none"
 
 
-def truth_rows(run: Path, shards: Path, high_q: float) -> list[Row]:
-    """What was really swapped or tied among the dropped, beside chance and beside the most that the quantile allows."""
-    truth = {row["id"]: row for row in map(json.loads, (HERE / "truth.jsonl").read_text(encoding="utf-8").splitlines())}
-    ids = open_run(run).pairs(["id"])["id"].to_pylist()
-    dropped = dropped_ids(shards)
-    flipped = {i for i in ids if truth[i]["flipped"]}
-    ties = {i for i in ids if truth[i]["tie"]}
-    noisy = {i for i, reason in dropped.items() if reason == "noisy"}
-    ambiguous = {i for i, reason in dropped.items() if reason == "ambiguous"}
-    most = min(len(noisy), len(flipped))
-    return [
-        ("swapped among all pairs (what dropping at random finds)", share(len(flipped), len(ids))),
-        ("really swapped among dropped as noisy", share(len(noisy & flipped), len(noisy))),
-        (f"swapped pairs found (at most {most} at --high-q {high_q})", share(len(noisy & flipped), len(flipped))),
-        ("near-ties among all pairs", share(len(ties), len(ids))),
-        ("near-ties among dropped as ambiguous", share(len(ambiguous & ties), len(ambiguous))),
+def truth_rows(shards: Path) -> list[Row]:
+    """What was really swapped or tied, beside what was doubted and dropped."""
+    manifest = read_manifest(shards) or {}
+    known, swapped, tied, confidence, reason = truth(), [], [], [], []
+    for parts, dropped in ((manifest, False), (manifest["dropped"], True)):
+        columns = ["id", "label_confidence", *(["drop_reason"] if dropped else [])]
+        for row in (r for table in iter_parts(shards, parts, columns) for r in table.to_pylist()):
+            swapped.append(known[row["id"]]["flipped"])
+            tied.append(known[row["id"]]["tie"])
+            confidence.append(row["label_confidence"])
+            reason.append(row.get("drop_reason"))
+    wrong, ties, right = np.array(swapped), np.array(tied), np.array(confidence)
+    doubted = right < 0.5
+    rows = [
+        ("swapped among all pairs (what guessing finds)", share(int(wrong.sum()), len(wrong))),
+        (
+            "P(label right) of swapped pairs, of the others (mean)",
+            f"{right[wrong].mean():.2f}, {right[~wrong].mean():.2f}",
+        ),
+        (
+            "really swapped among those more likely wrong than right",
+            share(int((doubted & wrong).sum()), int(doubted.sum())),
+        ),
+        ("swapped pairs found so", share(int((doubted & wrong).sum()), int(wrong.sum()))),
     ]
+    for name, kind in (("noisy", wrong), ("ambiguous", ties)):
+        gone = np.array([r == name for r in reason])
+        if gone.any():
+            what = "really swapped" if name == "noisy" else f"near-ties ({share(int(ties.sum()), len(ties))} of all)"
+            rows.append((f"{what} among dropped as {name}", share(int((gone & kind).sum()), int(gone.sum()))))
+    return rows
+
+
+def oracle(recipe: Recipe) -> list[tuple[str, str, Path]]:
+    """Plain training on the true labels, evaluated: (name, model, JSON file)."""
+    if recipe.eval is None:
+        return []
+    folder = recipe.shards.parent
+    flips = [{"id": i, "action": "flip"} for i, row in truth().items() if row["flipped"]]
+    decisions = folder / "true-labels.json"
+    write_json(decisions, {"schema": SCHEMA, "decisions": flips})
+    shards, model = folder / "shards-true", folder / "model-true"
+    run_filter(recipe.run, shards, FilterSettings(rule="none", decisions=decisions))
+    run_training(shards, recipe.model, model, recipe.plain_train)
+    file = recipe.eval.out / "model-true.json"
+    measure(recipe.eval.run, str(model), file)
+    return [("true labels", str(model), file)]
 
 
 def main(path: str) -> None:
     recipe = load_recipe(Path(path))
-    summary_table(recipe, truth_rows(recipe.run, recipe.shards, recipe.filter.high_q))
+    evaluations = oracle(recipe)
+    summary_table(recipe, truth_rows(recipe.shards), evaluations)
 
 
 if __name__ == "__main__":
