@@ -45,8 +45,8 @@ from benchmarks.align_tasks import (
 )
 from benchmarks.environment import environment
 from benchmarks.schedule import Schedule
-from rmo_train.progress import say
-from rmo_train.tables import read_json, write_json
+from rmo_train.console.progress import say
+from rmo_train.store.tables import read_json, write_json
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "align"

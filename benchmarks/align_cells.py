@@ -18,8 +18,8 @@ from benchmarks import flips as wrong_labels
 from benchmarks.align_data import checked, labels_name
 from benchmarks.constraint_prompts import Prompt
 from benchmarks.sampling import Ask, sample
-from rmo_train.config import TrainSettings
-from rmo_train.pairs import PairData, open_pairs
+from rmo_train.data.pairs import PairData, open_pairs
+from rmo_train.training.config import TrainSettings
 
 DRAWS_SEED = 7  # of the evaluation's samples: the same for every arm
 
@@ -88,7 +88,7 @@ def run_cell(cell: Cell, bench: Bench, data: Data, tuned: Mapping[str, Any], wor
 
     tuned: learning_rate and num_train_epochs.
     """
-    from rmo_train.errors import UserError
+    from rmo_train.console.errors import UserError
 
     with TemporaryDirectory(dir=work) as scratch:
         start = time.perf_counter()
@@ -188,9 +188,9 @@ def trained_model(
     pairs: PairData | None, settings: TrainSettings | None, bench: Bench, scratch: Path
 ) -> tuple[Any, dict[str, Any]]:
     """The trained policy in eval mode (the reference, where nothing is trained), and the last step's metrics."""
-    from rmo_train.job import build_job, check_step_zero, step_zero_noise
-    from rmo_train.loop import train
-    from rmo_train.plan import make_plan
+    from rmo_train.training.job import build_job, check_step_zero, step_zero_noise
+    from rmo_train.training.loop import train
+    from rmo_train.training.plan import make_plan
 
     if pairs is None or settings is None:
         return reference(bench.model), {}
@@ -209,15 +209,15 @@ def trained_model(
 @cache
 def reference(model: str) -> Any:
     """The untrained model, loaded once a process."""
-    from rmo_train.policy import load_model
+    from rmo_train.model.policy import load_model
 
     return load_model(model, "auto")
 
 
 @cache
 def renderer(model: str) -> Any:
-    from rmo_train.policy import load_tokenizer
-    from rmo_train.rendering import Renderer
+    from rmo_train.data.rendering import Renderer
+    from rmo_train.model.policy import load_tokenizer
 
     return Renderer(load_tokenizer(model))
 
@@ -227,7 +227,7 @@ def renderer(model: str) -> Any:
 
 def evaluate_cell(model: Any, bench: Bench, data: Data) -> dict[str, Any]:
     """Reward margins of the held-out pairs, and where there are prompts the policy's answers to them."""
-    from rmo_train.layout import choose_layout
+    from rmo_train.forward.layout import choose_layout
 
     held_out = open_pairs(data.folder / "heldout" / "run")
     placed = {name: value for name, value in bench.score.items() if name in ("attention", "tokens_per_batch")}
@@ -238,8 +238,8 @@ def evaluate_cell(model: Any, bench: Bench, data: Data) -> dict[str, Any]:
 
 def reward_margins(model: Any, held_out: PairData, layout: Any) -> list[float]:
     """D - D_ref of every held-out pair, nats."""
-    from rmo_train.attention import use_attention
-    from rmo_train.evaluate import logps_in_parts, reference_logps
+    from rmo_train.evaluation.evaluate import logps_in_parts, reference_logps
+    from rmo_train.forward.attention import use_attention
 
     use_attention(model, layout.path)
     gained = logps_in_parts(model, held_out, layout) - reference_logps(held_out)
@@ -270,7 +270,7 @@ def answers_of(
     model: Any, bench: Bench, ids: Sequence[Sequence[int]], drawn: Sequence[bool], seed: int, new_tokens: int
 ) -> list[list[int]]:
     """Token ids of len(drawn) answers to every prompt, prompt after prompt."""
-    from rmo_train.attention import use_attention
+    from rmo_train.forward.attention import use_attention
 
     use_attention(model, "rows")
     asks = [Ask(prompt, is_drawn) for prompt in ids for is_drawn in drawn]
@@ -284,7 +284,7 @@ def prompt_ids(model: str, prompt: Prompt) -> list[int]:
 
 
 def end_tokens_of(model: str) -> tuple[int, ...]:
-    from rmo_train.generation import end_tokens
+    from rmo_train.generation.generate import end_tokens
 
     return end_tokens(model, renderer(model))
 
@@ -293,9 +293,9 @@ def divergence(
     model: Any, bench: Bench, ids: Sequence[Sequence[int]], drawn: Sequence[Sequence[Sequence[int]]], layout: Any
 ) -> list[float]:
     """Mean log pi - log pi_0 over each prompt's answers, nats [prompts]."""
-    from rmo_train.attention import use_attention
-    from rmo_train.logps import response_logps
-    from rmo_train.packing import Tree
+    from rmo_train.forward.attention import use_attention
+    from rmo_train.forward.logps import response_logps
+    from rmo_train.forward.packing import Tree
 
     each = bench.drawn
     trees = [

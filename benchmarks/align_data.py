@@ -122,7 +122,7 @@ def score_labels(
     """
     from rmo_curate.job import ScoreSettings, run_score
     from rmo_curate.proxies import ProxySettings
-    from rmo_train.tables import read_manifest
+    from rmo_train.store.tables import read_manifest
 
     wrong = wrong_labels.flipped(rows, flips, rate, seed)
     path = wrong_labels.write_flipped(rows, wrong, folder / "pairs.jsonl")

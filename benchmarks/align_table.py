@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rmo_train.metrics import Interval, accuracy, bootstrap, length_matched_accuracy
+from rmo_train.evaluation.metrics import Interval, accuracy, bootstrap, length_matched_accuracy
 
 Row = dict[str, Any]
 COLUMNS = ("data", "loss", "flips", "rate", "arm", "seeds")

@@ -39,8 +39,8 @@ from benchmarks.align_data import (
 from benchmarks.constraint_prompts import PARTS, Prompt, make_prompts
 from benchmarks.environment import environment
 from benchmarks.schedule import Task
-from rmo_train.progress import say
-from rmo_train.tables import read_json, write_json
+from rmo_train.console.progress import say
+from rmo_train.store.tables import read_json, write_json
 
 TUNED = "tuned.json"
 HELD_OUT = "heldout.json"  # in the results, what a data set's cells are evaluated on
@@ -297,7 +297,7 @@ def save_data(
 
 def describe_held_out(x: Experiment, name: str) -> None:
     """Keep beside the cells what their figures are of: prompts, and each pair's prompt, lengths and clarity."""
-    from rmo_train.pairs import open_pairs
+    from rmo_train.data.pairs import open_pairs
 
     out = x.results / f"{name}-{HELD_OUT}"
     if out.exists() or not (x.work / name / "heldout" / "scored.json").exists():

@@ -25,7 +25,7 @@ from benchmarks import flips
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.texts import Texts
 from rmo_curate.runs import Scores
-from rmo_train.tables import read_json, write_json
+from rmo_train.store.tables import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def scored(name: str, path: Path, gold: Path | None, model: str, work: Path) -> 
     from rmo_curate.evidence.texts import read_texts
     from rmo_curate.runs import Trajectory, open_run
     from rmo_curate.states import STATES, read_states
-    from rmo_train.pairs import open_pairs
-    from rmo_train.tables import read_manifest
+    from rmo_train.data.pairs import open_pairs
+    from rmo_train.store.tables import read_manifest
 
     folder = work / f"{name}-as-given"
     folder.mkdir(parents=True, exist_ok=True)

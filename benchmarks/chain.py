@@ -20,7 +20,7 @@ from benchmarks.cells import read_scores
 from benchmarks.environment import environment
 from pipelines.recipe import Recipe, load_recipe
 from pipelines.run import run_recipe
-from rmo_train.tables import read_json, read_manifest, write_json
+from rmo_train.store.tables import read_json, read_manifest, write_json
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from rmo_train.pairs import PairData
-from rmo_train.ragged import Ragged
-from rmo_train.tables import prompt_group
+from rmo_train.data.pairs import PairData
+from rmo_train.data.ragged import Ragged
+from rmo_train.store.tables import prompt_group
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Loaded:
 def load(path: str, limit: int | None, model: str) -> Loaded:
     """The first `limit` pairs of a preference file, rendered for `model`, pairs of one prompt side by side."""
     from rmo_curate.sources import Pair, open_source
-    from rmo_train.policy import load_tokenizer
-    from rmo_train.rendering import Rendered, Renderer
+    from rmo_train.data.rendering import Rendered, Renderer
+    from rmo_train.model.policy import load_tokenizer
 
     pairs = [r for r in open_source([path]).records() if isinstance(r, Pair)][:limit]
     first: dict[str, int] = {}

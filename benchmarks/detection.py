@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rmo_train.metrics import Interval, bootstrap, length_strata
+from rmo_train.evaluation.metrics import Interval, bootstrap, length_strata
 
 DRAWS = 200  # bootstrap samples
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.environment import environment
-from rmo_train.diversify import Indices, bound_fraction, diversified_batches, random_batches
+from rmo_train.objective.diversify import Indices, bound_fraction, diversified_batches, random_batches
 
 Margins = NDArray[np.float64]
 DRAWS: dict[str, Callable[[np.random.Generator, int], Margins]] = {

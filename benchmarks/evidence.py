@@ -33,7 +33,7 @@ from rmo_curate.evidence.columns import Columns
 from rmo_curate.evidence.gather import REFERENCE, STATES, together
 from rmo_curate.evidence.posterior import Source
 from rmo_curate.evidence.texts import read_texts
-from rmo_train.tables import MESSAGES, write_json
+from rmo_train.store.tables import MESSAGES, write_json
 
 PART = 1024
 TEXTS = 20_000  # distinct answers; every pair takes two of them

@@ -41,7 +41,7 @@ from rmo_curate.filtering import run_filter
 from rmo_curate.margins import reward
 from rmo_curate.rule_report import COMPARED, HIGH_Q, report
 from rmo_curate.runs import Checkpoint, Scores, Trajectory, open_run
-from rmo_train import tables
+from rmo_train.store import tables
 
 PART = 1024  # rows of a part, the default of `score`
 FLIPS, TOO_LONG, REPEATS = 0.2, 0.01, 0.005

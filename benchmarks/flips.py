@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rmo_train.id_hash import fractions
+from rmo_train.store.id_hash import fractions
 
 Row = dict[str, Any]  # id, chosen, rejected; for the reason `generator` also chosen_model and rejected_model
 MARKUP = re.compile(r"(?m)^\s*(?:[-*•#]|\d+[.)]) |\*\*|```")

@@ -24,8 +24,8 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.data import load
 from benchmarks.environment import environment
 from benchmarks.score import operations_of, work_of
-from rmo_train.tables import write_json
-from rmo_train.throughput import matmul_rate, training_flop
+from rmo_train.store.tables import write_json
+from rmo_train.training.throughput import matmul_rate, training_flop
 
 HERE = Path(__file__).parent
 KINDS = {  # of operators, by a part of their name; the first that fits; the rest is elementwise
@@ -53,12 +53,12 @@ def measure(plan: dict[str, Any], path: str) -> dict[str, Any]:
 
 def measure_training(plan: dict[str, Any], path: str, lora: int | None) -> dict[str, Any]:
     """Forward and backward of one optimizer batch of the trainer, and its update."""
-    from rmo_train.config import TrainSettings
-    from rmo_train.job import build_job
-    from rmo_train.loop import forward_backward, packed_batch
-    from rmo_train.losses import loss_named
-    from rmo_train.optimizer import MasterAdamW
-    from rmo_train.plan import make_plan
+    from rmo_train.objective.losses import loss_named
+    from rmo_train.training.config import TrainSettings
+    from rmo_train.training.job import build_job
+    from rmo_train.training.loop import forward_backward, packed_batch
+    from rmo_train.training.optimizer import MasterAdamW
+    from rmo_train.training.plan import make_plan
 
     loaded = load(path, plan["pairs_per_step"], plan["model"])
     zeros = np.zeros(len(loaded.tokens))

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from benchmarks.padded import batches_of_tokens, padded_logps
-from rmo_train.attention import use_attention
-from rmo_train.layout import GPU_TOKENS_PER_BATCH, Layout
-from rmo_train.logps import causal_parts, response_logps
-from rmo_train.packing import Tree, plain_trees
-from rmo_train.throughput import peak_memory
+from rmo_train.forward.attention import use_attention
+from rmo_train.forward.layout import GPU_TOKENS_PER_BATCH, Layout
+from rmo_train.forward.logps import causal_parts, response_logps
+from rmo_train.forward.packing import Tree, plain_trees
+from rmo_train.training.throughput import peak_memory
 
 LLAMA_8B = {
     "hidden_size": 4096,

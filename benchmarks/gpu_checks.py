@@ -20,11 +20,11 @@ import torch
 
 from benchmarks.gpu import Figures, make_trees, tried
 from benchmarks.gpu_train import pairs_of
-from rmo_train.attention import use_attention
-from rmo_train.layout import GPU_TOKENS_PER_BATCH, PROBE_TOLERANCE, Layout
-from rmo_train.logps import response_logps
-from rmo_train.states import pair_state_differences
-from rmo_train.tables import read_json, read_manifest
+from rmo_train.forward.attention import use_attention
+from rmo_train.forward.layout import GPU_TOKENS_PER_BATCH, PROBE_TOLERANCE, Layout
+from rmo_train.forward.logps import response_logps
+from rmo_train.forward.states import pair_state_differences
+from rmo_train.store.tables import read_json, read_manifest
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "data" / "demo"
@@ -54,7 +54,7 @@ def parity(
     model_name: str, dtype: str, device: torch.device, exact: np.ndarray | None
 ) -> Iterator[tuple[str, Figures, np.ndarray]]:
     """Each path's log-probs and states beside single sequences in plain rows; those beside `exact`, float32's."""
-    from rmo_train.policy import load_model
+    from rmo_train.model.policy import load_model
 
     model = load_model(model_name, dtype, device=device)
     trees = make_trees("judged", PARITY_TOKENS[device.type], model.config.vocab_size)
@@ -90,9 +90,9 @@ def parity(
 
 def training(model: str, dtype: str, lora: int | None, folder: Path) -> Figures:
     """A short run from the references scored in `dtype`: its start, and what a resumed one comes to."""
-    from rmo_train.checkpoint import read_metrics
-    from rmo_train.config import TrainSettings
-    from rmo_train.run import run_training
+    from rmo_train.training.checkpoint import read_metrics
+    from rmo_train.training.config import TrainSettings
+    from rmo_train.training.run import run_training
 
     began = time.perf_counter()
     shards = short_shards(model, dtype, folder)
@@ -138,7 +138,7 @@ def short_shards(model: str, dtype: str, folder: Path) -> Path:
 
 def weights(folder: str) -> torch.Tensor:
     """All weights of a model (an adapter merged), float32 on the CPU, flattened."""
-    from rmo_train.policy import load_model
+    from rmo_train.model.policy import load_model
 
     model: Any = load_model(folder, "float32", device="cpu")
     return torch.cat([p.detach().flatten() for p in model.parameters()])
@@ -146,7 +146,7 @@ def weights(folder: str) -> torch.Tensor:
 
 def generate(model: str, folder: Path) -> Figures:
     """Answers to two prompts of the demo."""
-    from rmo_train.generation import GenerationSettings, run_generation
+    from rmo_train.generation.generate import GenerationSettings, run_generation
 
     began, out = time.perf_counter(), folder / "answers.json"
     settings = GenerationSettings(limit=2, max_new_tokens=48, engine="transformers")

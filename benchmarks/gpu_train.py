@@ -25,20 +25,20 @@ from benchmarks.gpu import (
     sequences_of,
 )
 from benchmarks.padded import batches_of_tokens, padded_batch
-from rmo_train.attention import use_attention
-from rmo_train.config import TrainSettings
-from rmo_train.job import Job
-from rmo_train.layout import GPU_TOKENS_PER_BATCH, Layout
-from rmo_train.loop import forward_backward, packed_batch
-from rmo_train.lora import fuse
-from rmo_train.losses import loss_named
-from rmo_train.optimizer import MasterAdamW
-from rmo_train.packing import Tree, plain_trees
-from rmo_train.pairs import PairData
-from rmo_train.plan import make_plan
-from rmo_train.policy import add_lora
-from rmo_train.ragged import Ragged
-from rmo_train.throughput import training_flop
+from rmo_train.data.pairs import PairData
+from rmo_train.data.ragged import Ragged
+from rmo_train.forward.attention import use_attention
+from rmo_train.forward.layout import GPU_TOKENS_PER_BATCH, Layout
+from rmo_train.forward.packing import Tree, plain_trees
+from rmo_train.model.lora import fuse
+from rmo_train.model.policy import add_lora
+from rmo_train.objective.losses import loss_named
+from rmo_train.training.config import TrainSettings
+from rmo_train.training.job import Job
+from rmo_train.training.loop import forward_backward, packed_batch
+from rmo_train.training.optimizer import MasterAdamW
+from rmo_train.training.plan import make_plan
+from rmo_train.training.throughput import training_flop
 
 LEARNING_RATE = 1e-6
 # Weights, and in float32 their masters, gradients and AdamW's two moments.

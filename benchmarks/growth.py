@@ -21,7 +21,7 @@ import pyarrow as pa
 import yaml
 
 from benchmarks.environment import environment
-from rmo_train import tables
+from rmo_train.store import tables
 
 HERE = Path(__file__).parent
 PART = 20_000  # pairs a file

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from rmo_train.tables import (
+from rmo_train.store.tables import (
     JOURNAL,
     MANIFEST,
     SCORE_SCHEMA,

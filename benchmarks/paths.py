@@ -1,4 +1,4 @@
-"""What the attention paths cost at different lengths, which the rule of `rmo_train/layout.py` follows on a CPU.
+"""What the attention paths cost at different lengths, which the rule of `rmo_train/forward/layout.py` follows on a CPU.
 
     python -m benchmarks.paths
 
@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from benchmarks.environment import environment
-from rmo_train.attention import use_attention
-from rmo_train.layout import CPU_TOKENS_PER_BATCH, Layout
-from rmo_train.logps import pack_logps, response_logps
-from rmo_train.packing import Tree
-from rmo_train.policy import load_model
-from rmo_train.tables import write_json
+from rmo_train.forward.attention import use_attention
+from rmo_train.forward.layout import CPU_TOKENS_PER_BATCH, Layout
+from rmo_train.forward.logps import pack_logps, response_logps
+from rmo_train.forward.packing import Tree
+from rmo_train.model.policy import load_model
+from rmo_train.store.tables import write_json
 
 RESULT = Path(__file__).parent / "results" / "paths.json"
 MODEL, DTYPE = "smollm2-135m", "bfloat16"

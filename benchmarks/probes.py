@@ -31,11 +31,11 @@ from benchmarks.detection import auroc, calibration_error, length_strata_of, mat
 from benchmarks.environment import environment
 from rmo_curate.evidence import logistic
 from rmo_curate.probe import RIDGES, cross_fitted
-from rmo_train.packing import Pack, distinct_trees
-from rmo_train.pairs import PairData, open_pairs
-from rmo_train.progress import progress
-from rmo_train.ragged import Ragged
-from rmo_train.tables import write_json
+from rmo_train.console.progress import progress
+from rmo_train.data.pairs import PairData, open_pairs
+from rmo_train.data.ragged import Ragged
+from rmo_train.forward.packing import Pack, distinct_trees
+from rmo_train.store.tables import write_json
 
 HERE = Path(__file__).parent
 RATES = (0.2, 0.4)
@@ -50,7 +50,7 @@ def read_tokens(data: PairData, rows: np.ndarray, reference: dict[str, Any], cac
     """States of every token of the distinct answers of the pairs `rows`, float16 [tokens, depths x width] cut into
     answers, and which answers a pair has, int64 [len(rows), 2] (chosen, rejected)."""
     from rmo_curate.engines.transformers import TransformersEngine
-    from rmo_train.logps import over_packs
+    from rmo_train.forward.logps import over_packs
 
     trees, slots = distinct_trees(data, rows)
     lengths = {slot: len(r) for tree in trees for slot, r in zip(tree.owners, tree.responses, strict=True)}
@@ -68,9 +68,9 @@ def read_tokens(data: PairData, rows: np.ndarray, reference: dict[str, Any], cac
 
 
 def pack_tokens(model: Any, pack: Pack) -> np.ndarray:
-    """The states that `rmo_train.states.pack_states` averages, of every token: float16 [tokens, depths x width]."""
-    from rmo_train.logps import predicting, run_pack
-    from rmo_train.states import decoder_layers, layers_read, reducing_outputs
+    """The states that `rmo_train.forward.states.pack_states` averages, of every token: float16 [tokens, depths x width]."""
+    from rmo_train.forward.logps import predicting, run_pack
+    from rmo_train.forward.states import decoder_layers, layers_read, reducing_outputs
 
     layers = decoder_layers(model)
     assert layers is not None

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rmo_train.progress import say
+from rmo_train.console.progress import say
 
 POLL = 1.0  # seconds between two looks at the clock
 

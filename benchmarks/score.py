@@ -27,8 +27,8 @@ import yaml
 from benchmarks.data import Loaded, load
 from benchmarks.environment import environment
 from benchmarks.workers import Worker, answers_to_parent, peak_gib, questions
-from rmo_train.tables import write_json
-from rmo_train.throughput import matmul_rate
+from rmo_train.store.tables import write_json
+from rmo_train.training.throughput import matmul_rate
 
 HERE = Path(__file__).parent
 Scorer = Callable[[np.ndarray], np.ndarray]  # rows of the data -> log-probs [n, 2]
@@ -75,8 +75,8 @@ def probe_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
 def shared_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
     """Prompts shared within a pair, as the trainer has them."""
     from rmo_curate.engines.transformers import TransformersEngine
-    from rmo_train.logps import response_logps
-    from rmo_train.packing import pair_trees
+    from rmo_train.forward.logps import response_logps
+    from rmo_train.forward.packing import pair_trees
 
     engine = TransformersEngine(plan["model"], plan["dtype"], data.tokens)
 
@@ -90,7 +90,7 @@ def shared_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
 def padded_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
     """What a careful script does."""
     from benchmarks.padded import batches_of_rows, padded_logps
-    from rmo_train.policy import load_model
+    from rmo_train.model.policy import load_model
 
     model: Any = load_model(plan["model"], plan["dtype"])
     tokens = data.tokens
@@ -114,7 +114,7 @@ def trl_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    from rmo_train.policy import load_model, load_tokenizer
+    from rmo_train.model.policy import load_model, load_tokenizer
 
     model, tokenizer = load_model(plan["model"], plan["dtype"]), load_tokenizer(plan["model"])
     settings = DPOConfig(
@@ -188,7 +188,7 @@ def worker(method: str, path: str, limit: int | None, plan: dict[str, Any]) -> N
 
 def work_of(data: Loaded) -> dict[str, Any]:
     """Tokens of the data under each layout, and the multiply-adds that a pair needs as trees."""
-    from rmo_train.packing import distinct_trees, pair_trees, plain_trees
+    from rmo_train.forward.packing import distinct_trees, pair_trees, plain_trees
 
     rows = np.arange(len(data.tokens))
     trees, _ = distinct_trees(data.tokens, rows)
@@ -210,8 +210,8 @@ def work_of(data: Loaded) -> dict[str, Any]:
 
 def model_flop(model: str) -> tuple[int, int]:
     """Floating-point operations of a token in the decoder's matrices, and of a predicted token in the head."""
-    from rmo_train.logps import causal_parts
-    from rmo_train.policy import load_model
+    from rmo_train.forward.logps import causal_parts
+    from rmo_train.model.policy import load_model
 
     loaded: Any = load_model(model, "float32")
     decoder, head = causal_parts(loaded)

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rmo_train.tables import write_json
+from rmo_train.store.tables import write_json
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -100,8 +100,8 @@ def stage(data: Path, run: Path, model: str, workers: int | None) -> None:
     """What `rmo-curate score` does before it scores; prints its numbers as JSON. Runs in a process of its own."""
     from rmo_curate.pairs_stage import write_pairs
     from rmo_curate.sources import open_source
-    from rmo_train.models import load_tokenizer
-    from rmo_train.rendering import Renderer
+    from rmo_train.data.rendering import Renderer
+    from rmo_train.model.models import load_tokenizer
 
     began = time.monotonic()
     renderer = Renderer(load_tokenizer(model))

@@ -30,8 +30,8 @@ import yaml
 from benchmarks.data import Loaded, load
 from benchmarks.environment import environment
 from benchmarks.workers import Worker, answers_to_parent, peak_gib, questions
-from rmo_train.tables import read_json, write_json
-from rmo_train.throughput import matmul_rate
+from rmo_train.store.tables import read_json, write_json
+from rmo_train.training.throughput import matmul_rate
 
 HERE = Path(__file__).parent
 OUT = HERE / "results" / "train.json"
@@ -39,7 +39,7 @@ Report = Callable[[float, float], None]  # seconds and loss of a step: answers, 
 
 
 def settings_of(case: dict[str, Any]) -> Any:
-    from rmo_train.config import TrainSettings
+    from rmo_train.training.config import TrainSettings
 
     return TrainSettings(
         lora=case["lora"],
@@ -61,10 +61,10 @@ def settings_of(case: dict[str, Any]) -> Any:
 
 def ours(case: dict[str, Any], data: Loaded, report: Report) -> None:
     """The trainer's own loop; a step is timed from its start to its record."""
-    from rmo_train.job import build_job
-    from rmo_train.loop import train
-    from rmo_train.plan import make_plan
-    from rmo_train.record import Record
+    from rmo_train.training.job import build_job
+    from rmo_train.training.loop import train
+    from rmo_train.training.plan import make_plan
+    from rmo_train.training.record import Record
 
     class Turns(Record):
         def rewind(self, step: int) -> None:
@@ -83,9 +83,9 @@ def ours(case: dict[str, Any], data: Loaded, report: Report) -> None:
 def padded(case: dict[str, Any], data: Loaded, report: Report) -> None:
     """What a careful script does: like lengths together, padded, logits of every position."""
     from benchmarks.padded import batches_of_rows, padded_batch
-    from rmo_train.job import load_for_training
-    from rmo_train.optimizer import MasterAdamW
-    from rmo_train.plan import make_plan
+    from rmo_train.training.job import load_for_training
+    from rmo_train.training.optimizer import MasterAdamW
+    from rmo_train.training.plan import make_plan
 
     settings = settings_of(case)
     model: Any = load_for_training(
@@ -130,9 +130,9 @@ def trl(case: dict[str, Any], data: Loaded, report: Report) -> None:
     from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    from rmo_train.models import load_tokenizer
-    from rmo_train.plan import make_plan
-    from rmo_train.policy import LORA_SCALE, load_model
+    from rmo_train.model.models import load_tokenizer
+    from rmo_train.model.policy import LORA_SCALE, load_model
+    from rmo_train.training.plan import make_plan
 
     tokens, settings = data.tokens, settings_of(case)
     order = np.concatenate(make_plan(tokens, settings).batches(settings.seed, 0)[: case["steps"]])
@@ -279,9 +279,9 @@ def summary(found: dict[str, list[dict[str, Any]]], pairs: int) -> dict[str, Any
 
 
 def needed_flop(data: Loaded, model: str, lora: int | None, rows: np.ndarray) -> float:
-    """Operations that training these pairs needs, prompts shared: see rmo_train.throughput."""
-    from rmo_train.job import load_for_training
-    from rmo_train.throughput import training_flop
+    """Operations that training these pairs needs, prompts shared: see rmo_train.training.throughput."""
+    from rmo_train.training.job import load_for_training
+    from rmo_train.training.throughput import training_flop
 
     decoder, head = training_flop(load_for_training(model, "float32", lora=lora, gradient_checkpointing=False, seed=0))
     prompt, chosen, rejected = (

@@ -12,9 +12,9 @@ from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.job import ScoreSettings
 from rmo_curate.probe import ProbeSettings
 from rmo_curate.proxies import ProxySettings
-from rmo_train.config import TrainSettings
-from rmo_train.errors import UserError
-from rmo_train.settings import Settings, build, places, read_recipe, without_places
+from rmo_train.console.errors import UserError
+from rmo_train.console.settings import Settings, build, places, read_recipe, without_places
+from rmo_train.training.config import TrainSettings
 
 
 class DataSettings(Settings):

@@ -16,8 +16,8 @@ import typer
 from pipelines.recipe import Recipe, load_recipe
 from pipelines.summary import summary_table
 from rmo_curate.filter_settings import FilterSettings
-from rmo_train.progress import say
-from rmo_train.settings import run_app
+from rmo_train.console.progress import say
+from rmo_train.console.settings import run_app
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -27,7 +27,7 @@ def run_recipe(recipe: Recipe) -> None:
     from rmo_curate.audit.report import write_audit
     from rmo_curate.filtering import run_filter
     from rmo_curate.job import run_score
-    from rmo_train.run import run_training
+    from rmo_train.training.run import run_training
 
     def stage(name: str, lines: list[str]) -> None:
         say("\n".join(f"[{name}] {line}" for line in lines))
@@ -64,9 +64,9 @@ def run_recipe(recipe: Recipe) -> None:
 
 def measure(held_out: Path, model: str, file: Path) -> list[str]:
     """Evaluate `model` on the held-out run, unless `file` has that evaluation already."""
-    from rmo_train.policy import identity
-    from rmo_train.run import run_eval
-    from rmo_train.tables import read_json, read_manifest, write_json
+    from rmo_train.model.policy import identity
+    from rmo_train.store.tables import read_json, read_manifest, write_json
+    from rmo_train.training.run import run_eval
 
     manifest: dict[str, Any] = read_manifest(held_out) or {}
     key = {"weights_sha256": identity(model).weights_sha256, "inputs": manifest.get("inputs")}

@@ -18,7 +18,7 @@ import numpy as np
 
 from rmo_curate.evidence.label_noise import Resampled
 from rmo_curate.runs import Scores
-from rmo_train.metrics import Interval, accuracy
+from rmo_train.evaluation.metrics import Interval, accuracy
 
 Q = (0.025, 0.975)  # of the intervals
 MIN_FLAGGED = 10  # pairs: the precision of fewer is not estimated

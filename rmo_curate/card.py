@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from rmo_curate.filter_settings import WEIGHING
-from rmo_train.tables import canonical_json, sha256_text
+from rmo_train.store.tables import canonical_json, sha256_text
 
 CONFIGS: list[dict[str, Any]] = [
     {"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]},

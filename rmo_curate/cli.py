@@ -15,8 +15,8 @@ from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.job import ScoreSettings
 from rmo_curate.probe import ProbeSettings
 from rmo_curate.proxies import ProxySettings
-from rmo_train.errors import UserError
-from rmo_train.settings import RecipeOption, build, flags, place, places, read_recipe, run_app, without_places
+from rmo_train.console.errors import UserError
+from rmo_train.console.settings import RecipeOption, build, flags, place, places, read_recipe, run_app, without_places
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

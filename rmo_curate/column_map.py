@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
 
 
 def column_map(given: Sequence[str] | None, recipe: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -24,8 +24,8 @@ from rmo_curate.reviews import ACTIONS, DROP, FLIP, KEEP, reviewed
 from rmo_curate.rules import Rule, check_proxy, get_rule, is_constant, suspicion
 from rmo_curate.runs import SCORED_COLUMNS, Run, Scores, Trajectory, adding_a_proxy, flagged
 from rmo_curate.slices import protected, removal_lines
-from rmo_train.errors import UserError
-from rmo_train.id_hash import Strings, places
+from rmo_train.console.errors import UserError
+from rmo_train.store.id_hash import Strings, places
 
 REASONS = ("noisy", "ambiguous", "too_long", "duplicate", "decision")
 

@@ -10,8 +10,8 @@ from rmo_curate.pair_rendering import render_pairs
 from rmo_curate.pairs_stage import TOO_LONG, pair_row
 from rmo_curate.proxies import ProxySettings, TrainedFamily
 from rmo_curate.sources import Pair, Source
-from rmo_train.pairs import PairData
-from rmo_train.rendering import Rendered, Renderer
+from rmo_train.data.pairs import PairData
+from rmo_train.data.rendering import Rendered, Renderer
 
 SAMPLE = 256  # pairs that a dry run renders
 TRAINING_PASSES = 3  # forward passes that one training pass costs
@@ -59,7 +59,7 @@ def dry_run_lines(
     probed: bool = False,
 ) -> list[str]:
     """What `score` would do; tokens are those of the first pairs, scaled up. Writes nothing."""
-    from rmo_train.models import weights_bytes
+    from rmo_train.model.models import weights_bytes
 
     pairs = source.counts["pairs"]
     sample = list(islice((r for r in source.records() if isinstance(r, Pair)), SAMPLE))

@@ -21,8 +21,8 @@ import yaml
 from rmo_curate.card import CONFIGS, described
 from rmo_curate.export_formats import FORMATS, Format, Inexpressible, Shape, Trainer
 from rmo_curate.replacing import replacing
-from rmo_train import tables
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
+from rmo_train.store import tables
 
 MADE_BY = "rmo-curate filter RUN --out SHARDS"
 READ = ("id", "prompt", "chosen", "rejected", "tools", "chat_template_kwargs", "flags", "weight", "label_confidence")

@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from rmo_train.rendering import TEMPLATE_REWRITES_HISTORY, TEMPLATE_REWRITES_RESPONSE
-from rmo_train.tables import MESSAGES
+from rmo_train.data.rendering import TEMPLATE_REWRITES_HISTORY, TEMPLATE_REWRITES_RESPONSE
+from rmo_train.store.tables import MESSAGES
 
 Row = Mapping[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from rmo_curate.readers.record import encodable
-from rmo_train.tables import RESERVED_COLUMNS, canonical_json
+from rmo_train.store.tables import RESERVED_COLUMNS, canonical_json
 
 INT64 = range(-(2**63), 2**63)
 

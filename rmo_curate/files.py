@@ -15,8 +15,8 @@ import pyarrow as pa
 from rmo_curate.dataset_info import ranking_files
 from rmo_curate.hub import HUB, hub_files
 from rmo_curate.readers import KINDS, Reader, Record, reader_of
-from rmo_train.errors import UserError, nearest
-from rmo_train.tables import read_json, sha256_file
+from rmo_train.console.errors import UserError, nearest
+from rmo_train.store.tables import read_json, sha256_file
 
 LFS_POINTER = b"version https://git-lfs"
 STATE = "state.json"  # beside the Arrow files of `save_to_disk`: which of them are the data

@@ -9,8 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from rmo_curate.evidence.columns import EvidenceColumns
 from rmo_curate.rules import RULES, get_rule
-from rmo_train.errors import UserError
-from rmo_train.settings import flag_of
+from rmo_train.console.errors import UserError
+from rmo_train.console.settings import flag_of
 
 # Each preset gives a value to everything that decides which pairs go. `authors-code` cuts at a constant range, not
 # at a quantile (see `decisions.authors_range`), so its low_q is 0: no quantile is used.

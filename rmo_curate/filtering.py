@@ -11,7 +11,7 @@ from rmo_curate.decisions import Decisions, decide
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.runs import open_run
 from rmo_curate.shards import find_shards, write_shards
-from rmo_train.errors import Stopped
+from rmo_train.console.errors import Stopped
 
 __all__ = ["Decisions", "FilterSettings", "decide", "run_filter", "write_shards"]
 

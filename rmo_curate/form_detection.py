@@ -10,7 +10,7 @@ from rmo_curate.files import DataFile, read
 from rmo_curate.forms import FORMS, Form, fields_of, missing, recognise
 from rmo_curate.forms.form import every, is_text
 from rmo_curate.messages import NOTHING, describe
-from rmo_train.errors import UserError, nearest
+from rmo_train.console.errors import UserError, nearest
 
 SAMPLE = 100  # records that decide the form
 HOLD_MESSAGES = ("prompt", "chosen", "rejected", "conversations", "context")

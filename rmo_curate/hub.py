@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rmo_train.errors import UserError, nearest
+from rmo_train.console.errors import UserError, nearest
 
 HUB = "hf:"
 PREFERRED = ("train", "train_prefs")  # the split that is meant when none is given

@@ -17,8 +17,8 @@ from rmo_curate.job import ScoreSettings, longest_allowed
 from rmo_curate.pair_rendering import render_pairs
 from rmo_curate.render_pool import TOO_LONG, tokens_sha
 from rmo_curate.sources import Pair, Reject, Source, open_source
-from rmo_train.progress import progress
-from rmo_train.rendering import (
+from rmo_train.console.progress import progress
+from rmo_train.data.rendering import (
     BOUNDARY_MISMATCH,
     TEMPLATE_REWRITES_HISTORY,
     TEMPLATE_REWRITES_RESPONSE,
@@ -73,7 +73,7 @@ def run_inspect(
     """Look `data` through as `score` would and return the lines to print; without a model all but the tokens."""
     if model is None:
         return inspection_lines(inspect_source(open_source(data, limit=settings.limit, columns=columns), None, 0), None)
-    from rmo_train.policy import context_length, load_config, load_tokenizer
+    from rmo_train.model.policy import context_length, load_config, load_tokenizer
 
     max_length = longest_allowed(settings, model, context_length(load_config(model)))
     renderer = Renderer(load_tokenizer(model))

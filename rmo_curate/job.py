@@ -40,12 +40,11 @@ from rmo_curate.run_lock import check_not_held
 from rmo_curate.runs import DEFAULT_MAX_LENGTH, MADE_BY
 from rmo_curate.scoring import Assignment, ScoreStage, in_group_order, score_stage
 from rmo_curate.sources import Pair, Source, open_source
-from rmo_train.config import Attention
-from rmo_train.errors import UserError
-from rmo_train.pairs import PairData, open_pairs
-from rmo_train.progress import say
-from rmo_train.settings import Settings
-from rmo_train.tables import (
+from rmo_train.console.errors import UserError
+from rmo_train.console.progress import say
+from rmo_train.console.settings import Settings
+from rmo_train.data.pairs import PairData, open_pairs
+from rmo_train.store.tables import (
     MANIFEST,
     canonical_json,
     check_key,
@@ -56,6 +55,7 @@ from rmo_train.tables import (
     require_manifest,
     sha256_text,
 )
+from rmo_train.training.config import Attention
 
 LOGS = "logs"  # in a run folder: what engines print
 
@@ -106,9 +106,9 @@ def run_score(
     The same call again goes on where a killed one stopped, and computes nothing after a finished one. `overwrite`
     starts afresh: pairs, scores and proxies.
     """
-    from rmo_train.adapters import check_adapter
-    from rmo_train.policy import context_length, identity, load_config, load_tokenizer
-    from rmo_train.rendering import Renderer
+    from rmo_train.data.rendering import Renderer
+    from rmo_train.model.adapters import check_adapter
+    from rmo_train.model.policy import context_length, identity, load_config, load_tokenizer
 
     check_run_folder(run)
     if not dry_run:
@@ -301,7 +301,7 @@ def _part_size(run: Path) -> int:
 
 def _dtype(settings: ScoreSettings, recorded: dict[str, Any] | None) -> str:
     """`auto` is resolved once per run folder: later calls take what its manifest records."""
-    from rmo_train.policy import resolve_dtype
+    from rmo_train.model.policy import resolve_dtype
 
     if settings.dtype == "auto" and recorded is not None:
         return recorded["dtype"]

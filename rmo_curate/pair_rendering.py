@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from rmo_curate.messages import Message, more_of
 from rmo_curate.sources import Pair
-from rmo_train.rendering import Conversation, Rendered, Renderer, TemplateRefused
+from rmo_train.data.rendering import Conversation, Rendered, Renderer, TemplateRefused
 
 
 def render_pairs(renderer: Renderer, pairs: Sequence[Pair]) -> list[Rendered | TemplateRefused]:

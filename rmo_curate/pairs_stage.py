@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 
 from rmo_curate.render_pool import TOO_LONG, RowMaker, Rows, pair_row, rendered, workers_for
 from rmo_curate.sources import Pair, Reject, Source
-from rmo_train.errors import UserError
-from rmo_train.progress import progress, say
-from rmo_train.rendering import RENDERING_FLAGS, Renderer
-from rmo_train.tables import PAIR_SCHEMA, REJECT_SCHEMA, PartWriter, with_columns
+from rmo_train.console.errors import UserError
+from rmo_train.console.progress import progress, say
+from rmo_train.data.rendering import RENDERING_FLAGS, Renderer
+from rmo_train.store.tables import PAIR_SCHEMA, REJECT_SCHEMA, PartWriter, with_columns
 
 __all__ = ["TOO_LONG", "pair_row", "write_pairs"]
 

@@ -20,10 +20,10 @@ from rmo_curate.evidence import logistic
 from rmo_curate.proxies import Family, assign_folds, begin_family, family_of, reference_key, write_split
 from rmo_curate.scoring import in_group_order, part_rows, score_table
 from rmo_curate.states import STATES, StateWriter, read_missing, read_states, widest
-from rmo_train.pairs import PairData
-from rmo_train.progress import say
-from rmo_train.settings import Settings
-from rmo_train.tables import MANIFEST, SCORE_SCHEMA, PartWriter, make_manifest, read_manifest, write_json
+from rmo_train.console.progress import say
+from rmo_train.console.settings import Settings
+from rmo_train.data.pairs import PairData
+from rmo_train.store.tables import MANIFEST, SCORE_SCHEMA, PartWriter, make_manifest, read_manifest, write_json
 
 FOLDS = 10  # a fit takes seconds, so nearly all of the data can teach each of them
 # Of the weights, on states of unit size over the root of their number: the more labels are wrong, the stronger. Chosen

@@ -15,13 +15,12 @@ import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
 from rmo_curate.scoring import Assignment, ScoreStage, in_group_order
-from rmo_train.config import TrainSettings
-from rmo_train.errors import UserError, cannot_write
-from rmo_train.id_hash import draw_bits
-from rmo_train.pairs import PairData
-from rmo_train.progress import say
-from rmo_train.settings import Settings
-from rmo_train.tables import (
+from rmo_train.console.errors import UserError, cannot_write
+from rmo_train.console.progress import say
+from rmo_train.console.settings import Settings
+from rmo_train.data.pairs import PairData
+from rmo_train.store.id_hash import draw_bits
+from rmo_train.store.tables import (
     MANIFEST,
     SPLIT_SCHEMA,
     PartFile,
@@ -35,6 +34,7 @@ from rmo_train.tables import (
     write_json,
     write_table,
 )
+from rmo_train.training.config import TrainSettings
 
 FAMILY = "family.json"  # a family's key, written before its training
 TRAINED = "trained.json"  # in a proxy's model folder: its training ran to the end; the hashes of the model's files
@@ -311,9 +311,9 @@ def train_proxy(run: Path, data: PairData, reference: str, family: TrainedFamily
         say(f"{path}: {said}; this proxy is trained again")
     if not damaged and all(recorded.values()):
         return
-    from rmo_train.job import build_job, check_step_zero, step_zero_noise
-    from rmo_train.loop import train
-    from rmo_train.plan import make_plan
+    from rmo_train.training.job import build_job, check_step_zero, step_zero_noise
+    from rmo_train.training.loop import train
+    from rmo_train.training.plan import make_plan
 
     folder = run / "proxies" / family.name / f"fold-{fold}"
     training = family.settings.training(family.total)

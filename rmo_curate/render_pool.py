@@ -27,9 +27,9 @@ from rmo_curate.messages import RejectReason
 from rmo_curate.pair_rendering import full, render_pairs
 from rmo_curate.readers.record import encodable
 from rmo_curate.sources import Pair, Reject
-from rmo_train.errors import ProcessingError
-from rmo_train.rendering import Rendered, Renderer
-from rmo_train.tables import canonical_json, sha256_text
+from rmo_train.console.errors import ProcessingError
+from rmo_train.data.rendering import Rendered, Renderer
+from rmo_train.store.tables import canonical_json, sha256_text
 
 TOO_LONG = "too_long"
 WORTH_WORKERS = 20_000  # records; below, workers (1.5 s to start) save less than they cost

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rmo_train.errors import UserError, cannot_write
-from rmo_train.tables import MANIFEST, read_json, sync_folder
+from rmo_train.console.errors import UserError, cannot_write
+from rmo_train.store.tables import MANIFEST, read_json, sync_folder
 
 
 @contextmanager

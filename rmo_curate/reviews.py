@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from rmo_train.errors import UserError, nearest
-from rmo_train.id_hash import Strings, places
+from rmo_train.console.errors import UserError, nearest
+from rmo_train.store.id_hash import Strings, places
 
 SCHEMA = "rmo-decisions-1"
 ACTIONS = ("keep", "drop", "flip")

@@ -17,8 +17,8 @@ from rmo_curate.evidence.reasons import RANDOM_FLIPS, evidence_line
 from rmo_curate.rules import RULES, Rule
 from rmo_curate.runs import Scores, adding_a_proxy, open_run
 from rmo_curate.thresholds import most_suspect, noisy_budget
-from rmo_train.errors import UserError
-from rmo_train.metrics import Interval
+from rmo_train.console.errors import UserError
+from rmo_train.evaluation.metrics import Interval
 
 HIGH_Q = 0.95
 REFERENCE = "posterior"  # the rule that others are compared with

@@ -16,9 +16,9 @@ from rmo_curate.pairs_stage import TOO_LONG
 from rmo_curate.proxies import checkpoints_of
 from rmo_curate.run_lock import only_one
 from rmo_curate.runs import MADE_BY, Checkpoint
-from rmo_train.errors import FULL, ProcessingError, Stopped, UserError, cannot_write
-from rmo_train.rendering import RENDERING_FLAGS
-from rmo_train.tables import (
+from rmo_train.console.errors import FULL, ProcessingError, Stopped, UserError, cannot_write
+from rmo_train.data.rendering import RENDERING_FLAGS
+from rmo_train.store.tables import (
     JOURNAL,
     MANIFEST,
     SCHEMA_VERSION,

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
 
 LOCK = ".filling"
 

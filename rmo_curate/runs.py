@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rmo_curate.evidence.posterior import Posterior
-from rmo_train import tables
-from rmo_train.errors import UserError, nearest
-from rmo_train.id_hash import Strings, places
+from rmo_train.console.errors import UserError, nearest
+from rmo_train.store import tables
+from rmo_train.store.id_hash import Strings, places
 
 MADE_BY = "rmo-curate score DATA --model REF --out RUN"
 DEFAULT_MAX_LENGTH = 1024  # tokens of prompt + longer response

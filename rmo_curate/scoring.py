@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from rmo_curate.engines.base import Chosen, Engine, StateEngine, Work
 from rmo_curate.states import StateWriter
-from rmo_train.pairs import PairData
-from rmo_train.progress import progress, say
-from rmo_train.tables import SCORE_SCHEMA, PartWriter
+from rmo_train.console.progress import progress, say
+from rmo_train.data.pairs import PairData
+from rmo_train.store.tables import SCORE_SCHEMA, PartWriter
 
 EngineFactory = Callable[[str], Engine]
 

@@ -19,8 +19,8 @@ from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.replacing import refuse_strangers, replacing, restore
 from rmo_curate.reviews import file_sha256
 from rmo_curate.runs import Run, Trajectory
-from rmo_train import tables
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
+from rmo_train.store import tables
 
 MAKER = "rmo-curate filter"
 ROWS_PER_FILE = 50_000

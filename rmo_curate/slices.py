@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from rmo_curate.runs import Run
-from rmo_train import tables
-from rmo_train.errors import UserError, nearest
+from rmo_train.console.errors import UserError, nearest
+from rmo_train.store import tables
 
 MOST_VALUES = 20  # distinct ones of a column that is reported by itself
 MOST_COLUMNS = 3

@@ -20,9 +20,9 @@ from rmo_curate.forms.form import json_column
 from rmo_curate.messages import Message, RejectReason, Unfit, check_text, describe
 from rmo_curate.pair_ids import Ids, content_hash, own_id
 from rmo_curate.readers.record import Record, encodable
-from rmo_train.errors import UserError, nearest
-from rmo_train.rendering import Conversation
-from rmo_train.tables import canonical_json
+from rmo_train.console.errors import UserError, nearest
+from rmo_train.data.rendering import Conversation
+from rmo_train.store.tables import canonical_json
 
 
 @dataclass(frozen=True)

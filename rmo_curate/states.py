@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from rmo_curate.engines.base import StateEngine
-from rmo_train.pairs import PairData
-from rmo_train.progress import progress, say
-from rmo_train.tables import PartWriter, iter_parts
+from rmo_train.console.progress import progress, say
+from rmo_train.data.pairs import PairData
+from rmo_train.store.tables import PartWriter, iter_parts
 
 STATES = "states"  # in a run folder
 STATE_SCHEMA = pa.schema([("id", pa.string()), ("difference", pa.list_(pa.float16()))])

@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 import pyarrow as pa
 
-from rmo_train.id_hash import Strings, fractions, hash64
+from rmo_train.store.id_hash import Strings, fractions, hash64
 
 STEEPNESS = 2.0  # tau / gamma: the soft cut's width is half of its position
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rmo_train.loading import Loading
+from rmo_train.console.loading import Loading
 
 
 def main() -> None:

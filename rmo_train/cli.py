@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from rmo_train.answer_forms import AnswerForm
-from rmo_train.config import TrainSettings
-from rmo_train.generation import GenerationSettings, run_generation
-from rmo_train.settings import RecipeOption, build, flags, place, read_recipe, run_app, without_places
-from rmo_train.winrate.judge import JudgeSettings
+from rmo_train.console.settings import RecipeOption, build, flags, place, read_recipe, run_app, without_places
+from rmo_train.evaluation.winrate.judge import JudgeSettings
+from rmo_train.generation.answer_forms import AnswerForm
+from rmo_train.generation.generate import GenerationSettings, run_generation
+from rmo_train.training.config import TrainSettings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -40,7 +40,7 @@ def run(
     **given: Any,
 ) -> None:
     """Train a model on preference shards: DPO or another loss, diversified batches, amplified margins."""
-    from rmo_train.run import run_training
+    from rmo_train.training.run import run_training
 
     found = read_recipe(recipe)
     settings = build(TrainSettings, "train", without_places("train", found), given)
@@ -76,8 +76,8 @@ def evaluate(
     ] = False,
 ) -> None:
     """Held-out accuracy of a model, plain and length-matched, with intervals."""
-    from rmo_train.run import run_eval
-    from rmo_train.tables import write_json
+    from rmo_train.store.tables import write_json
+    from rmo_train.training.run import run_eval
 
     found = read_recipe(recipe)
     result = run_eval(
@@ -99,9 +99,9 @@ def compare(
     json: Annotated[Path | None, typer.Option(help="JSON file for the numbers")] = None,
 ) -> None:
     """Whether model B is better than model A: paired differences of accuracy, with intervals."""
-    from rmo_train.comparison import compare as compared
-    from rmo_train.evaluation import read_evaluation
-    from rmo_train.tables import write_json
+    from rmo_train.evaluation.comparison import compare as compared
+    from rmo_train.evaluation.result import read_evaluation
+    from rmo_train.store.tables import write_json
 
     found = compared(read_evaluation(a), read_evaluation(b), (str(a), str(b)))
     if json:
@@ -139,7 +139,7 @@ def winrate(
     **given: Any,
 ) -> None:
     """How often A's answers beat B's: by checkers of constraints (--prompts), or by a judge (--judge)."""
-    from rmo_train.winrate.command import run_winrate
+    from rmo_train.evaluation.winrate.command import run_winrate
 
     rates, failure = run_winrate(a, b, prompts, out, build(JudgeSettings, "winrate", {}, given))
     typer.echo("\n".join(rates.lines()))
@@ -155,7 +155,7 @@ def merge(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in --out")] = False,
 ) -> None:
     """Merge an adapter into its base: a plain model folder, for what loads no adapters."""
-    from rmo_train.merging import merge_adapter
+    from rmo_train.model.merging import merge_adapter
 
     typer.echo("\n".join(merge_adapter(adapter, out, dtype, overwrite=overwrite)))
 

@@ -13,8 +13,8 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: a second thread only waits
 
-from rmo_train.embedded import gguf_file
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
+from rmo_train.model.embedded import gguf_file
 from tests.tiny import make_tokenizer, write_tiny_model
 
 
@@ -46,7 +46,7 @@ def smollm2() -> str:
 
 @pytest.fixture(scope="session")
 def smollm2_tokenizer(smollm2: str):
-    from rmo_train.models import load_tokenizer
+    from rmo_train.model.models import load_tokenizer
 
     return load_tokenizer(smollm2)
 

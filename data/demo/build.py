@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rmo_train.id_hash import fractions
+from rmo_train.store.id_hash import fractions
 
 HERE = Path(__file__).parent
 SEED = 42

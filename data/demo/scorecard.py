@@ -19,8 +19,8 @@ from pipelines.summary import Row, summary_table
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.filtering import run_filter
 from rmo_curate.reviews import SCHEMA
-from rmo_train.run import run_training
-from rmo_train.tables import iter_parts, read_manifest, write_json
+from rmo_train.store.tables import iter_parts, read_manifest, write_json
+from rmo_train.training.run import run_training
 
 HERE = Path(__file__).parent
 

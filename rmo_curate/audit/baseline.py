@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rmo_curate.audit.gates import scalars
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
 
 LEAST = 1e-9  # below this a number did not change
 

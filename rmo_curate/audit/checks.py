@@ -18,7 +18,7 @@ from rmo_curate.audit.near import NearPair, near_pairs, nearest_prompts
 from rmo_curate.audit.preferences import Preferences, circles, preferences, reversals, text_key
 from rmo_curate.audit.shingles import PROMPT_MARK, profile
 from rmo_curate.audit.texts import Texts
-from rmo_train.progress import progress
+from rmo_train.console.progress import progress
 
 CHOSEN, REJECTED, WHOLE = 1, 2, 4  # where a pair has a finding: bits, WHOLE = the pair and no side of it
 BOTH = CHOSEN | REJECTED

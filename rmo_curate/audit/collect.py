@@ -44,8 +44,8 @@ from rmo_curate.evidence.reasons import reasons
 from rmo_curate.filter_settings import OF_AUTO, FilterSettings
 from rmo_curate.runs import DEFAULT_MAX_LENGTH, Run
 from rmo_curate.sources import Source, open_source
-from rmo_train.errors import UserError
-from rmo_train.tables import versions
+from rmo_train.console.errors import UserError
+from rmo_train.store.tables import versions
 
 SCHEMA = "rmo-audit-1"
 LOG_ODDS, POINTS = "log-odds", "points"  # units of suspicion, besides nats

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmo_curate.canaries import MIN_FLAGGED, Found
-from rmo_train.metrics import Interval
+from rmo_train.evaluation.metrics import Interval
 
 STEPS = 100
 

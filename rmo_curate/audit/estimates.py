@@ -17,7 +17,7 @@ from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.margins import where_scored
 from rmo_curate.rules import RULES
 from rmo_curate.runs import Run
-from rmo_train.metrics import Interval
+from rmo_train.evaluation.metrics import Interval
 
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 WIDE = 0.15  # width of the noise rate's interval beyond which the page warns of it

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmo_train.errors import ProcessingError
+from rmo_train.console.errors import ProcessingError
 
 KEPT = "kept"
 GROUPS = (KEPT, "noisy", "ambiguous", "other")  # how the charts colour a pair; "other" is every other drop reason

@@ -11,7 +11,7 @@ from rmo_curate.audit.checks import KINDS
 from rmo_curate.audit.collect import Audit
 from rmo_curate.audit.suspects import Suspect, presentable
 from rmo_curate.messages import Message
-from rmo_train.metrics import Interval
+from rmo_train.evaluation.metrics import Interval
 
 BUDGET = 3_700_000  # bytes of embedded JSON: with charts and explanations the page stays below 5 MB
 ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}

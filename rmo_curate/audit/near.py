@@ -13,7 +13,7 @@ import numpy as np
 
 from rmo_curate.audit.shingles import NOTHING, PERMUTATIONS, jaccard, shingle_sets
 from rmo_curate.audit.texts import Texts
-from rmo_train.id_hash import mix
+from rmo_train.store.id_hash import mix
 
 SIMILARITY = 0.8  # least Jaccard similarity of the prompts, and of the answers
 ROWS = 4

@@ -25,7 +25,7 @@ from rmo_curate.audit.explained import explained
 from rmo_curate.audit.listing import embedded, listing
 from rmo_curate.audit.numerals import magnitude, number, percent, signed
 from rmo_curate.evidence.reasons import RANDOM_FLIPS, in_words
-from rmo_train.settings import flag_of
+from rmo_train.console.settings import flag_of
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -20,8 +20,8 @@ from rmo_curate.audit.page import render
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.runs import open_run
 from rmo_curate.sources import open_source
-from rmo_train import tables
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
+from rmo_train.store import tables
 
 MOST_LINES = 25
 MOST_FINDINGS, MOST_CHANGES, MOST_SUSPECTS = 7, 4, 2

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from rmo_train.id_hash import GAMMA, mix
-from rmo_train.ragged import Ragged
+from rmo_train.data.ragged import Ragged
+from rmo_train.store.id_hash import GAMMA, mix
 
 WIDTH = 3  # words of a shingle
 PERMUTATIONS = 32

@@ -13,8 +13,8 @@ import pyarrow as pa
 from rmo_curate.messages import Message
 from rmo_curate.runs import Run, flagged
 from rmo_curate.sources import Pair, Reject, Source
-from rmo_train.progress import progress
-from rmo_train.tables import PAIR_SCHEMA, REJECT_SCHEMA
+from rmo_train.console.progress import progress
+from rmo_train.store.tables import PAIR_SCHEMA, REJECT_SCHEMA
 
 EXAMPLES_KEPT = 50  # rejects of one reason held in memory with their text
 

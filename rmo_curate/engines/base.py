@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from rmo_train.pairs import PairData
+from rmo_train.data.pairs import PairData
 
 NOISE_PAIRS = 16  # at most, that the noise of scoring is measured on
 
@@ -71,7 +71,7 @@ class StateEngine(Engine, Protocol):
     def state_differences(
         self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
     ) -> np.ndarray:
-        """What a probe reads of the pairs `rows`, see `rmo_train.states`: float32 [len(rows), numbers]."""
+        """What a probe reads of the pairs `rows`, see `rmo_train.forward.states`: float32 [len(rows), numbers]."""
 
     def score_with_states(
         self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None

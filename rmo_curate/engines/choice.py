@@ -11,9 +11,9 @@ import numpy as np
 from rmo_curate.engines.base import Engine
 from rmo_curate.engines.transformers import TransformersEngine
 from rmo_curate.engines.vllm import VllmEngine, free_device, is_installed, require_installed
-from rmo_train.errors import RmoError
-from rmo_train.pairs import PairData
-from rmo_train.progress import say
+from rmo_train.console.errors import RmoError
+from rmo_train.console.progress import say
+from rmo_train.data.pairs import PairData
 
 AUTO = "auto"
 MEASURED_PAIRS = 64
@@ -28,7 +28,7 @@ def settled_engine(asked: str, recorded: dict[str, Any] | None) -> str:
         return asked
     if recorded is not None and recorded["engine"] != AUTO:  # `auto`: killed before the measurement was done
         return recorded["engine"]
-    from rmo_train.policy import default_device
+    from rmo_train.model.policy import default_device
 
     if default_device().type != "cuda":
         return "transformers"

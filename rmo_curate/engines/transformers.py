@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmo_curate.engines.base import NOISE_PAIRS, Work
-from rmo_train.pairs import PairData
+from rmo_train.data.pairs import PairData
 
 
 @dataclass
@@ -22,8 +22,8 @@ class TransformersEngine:
     attention: str = "auto"
 
     def __post_init__(self) -> None:
-        from rmo_train.layout import choose_layout
-        from rmo_train.policy import load_model
+        from rmo_train.forward.layout import choose_layout
+        from rmo_train.model.policy import load_model
 
         self.model = load_model(self.checkpoint, self.dtype)
         self.layout = choose_layout(
@@ -32,7 +32,7 @@ class TransformersEngine:
 
     def work(self, data: PairData, rows: np.ndarray) -> Work:
         """What scoring the pairs `rows` takes."""
-        from rmo_train.packing import distinct_trees
+        from rmo_train.forward.packing import distinct_trees
 
         trees, slots = distinct_trees(data, rows)
         return Work.of(data, rows, int(slots.max()) + 1, self.layout.tokens(trees))
@@ -41,15 +41,15 @@ class TransformersEngine:
         self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
     ) -> np.ndarray:
         """Log-probs of the pairs `rows`, float64 nats [len(rows), 2] (chosen, rejected); `advance` gets pairs done."""
-        from rmo_train.logps import pair_logps
+        from rmo_train.forward.logps import pair_logps
 
         return pair_logps(self.model, data, rows, self.layout, self._in_pairs(data, rows, advance))
 
     def state_differences(
         self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
     ) -> np.ndarray:
-        """What a probe reads of the pairs `rows`, see `rmo_train.states`: float32 [len(rows), numbers]."""
-        from rmo_train.states import pair_state_differences
+        """What a probe reads of the pairs `rows`, see `rmo_train.forward.states`: float32 [len(rows), numbers]."""
+        from rmo_train.forward.states import pair_state_differences
 
         return pair_state_differences(self.model, data, rows, self.layout, self._in_pairs(data, rows, advance))
 
@@ -57,7 +57,7 @@ class TransformersEngine:
         self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
     ) -> tuple[np.ndarray, np.ndarray]:
         """What `score` and `state_differences` return, from one forward pass."""
-        from rmo_train.states import pair_logps_and_differences
+        from rmo_train.forward.states import pair_logps_and_differences
 
         return pair_logps_and_differences(self.model, data, rows, self.layout, self._in_pairs(data, rows, advance))
 
@@ -68,9 +68,9 @@ class TransformersEngine:
 
     def noise_sd(self, data: PairData) -> float:
         """sd of D between two packings (as the scores, and every response in a row of its own), in nats."""
-        from rmo_train.attention import use_attention
-        from rmo_train.layout import Layout
-        from rmo_train.logps import margin_sd, pair_logps
+        from rmo_train.forward.attention import use_attention
+        from rmo_train.forward.layout import Layout
+        from rmo_train.forward.logps import margin_sd, pair_logps
 
         found = []
         for layout in (Layout("rows", 1, "one sequence a row"), self.layout):

@@ -18,9 +18,9 @@ from rmo_curate.engines.transformers import TransformersEngine
 from rmo_curate.engines.vllm_memory import ITEM_BYTES, MOST_TOKENS, MemoryPlan, device_memory, plan_memory, step_tokens
 from rmo_curate.engines.vllm_process import EngineDied, EngineProcess
 from rmo_curate.engines.vllm_worker import EngineSettings, Sequence
-from rmo_train.errors import ProcessingError, UserError
-from rmo_train.pairs import PairData
-from rmo_train.progress import say
+from rmo_train.console.errors import ProcessingError, UserError
+from rmo_train.console.progress import say
+from rmo_train.data.pairs import PairData
 
 RESTARTS = 3  # of the process, while one part is scored
 REQUEST_STEPS = 16  # steps' worth of sequences sent at once: what a crash loses
@@ -72,7 +72,7 @@ class Agreement:
     @property
     def margin_sd(self) -> float:
         """sd of the difference of the margins D, nats."""
-        from rmo_train.logps import margin_sd
+        from rmo_train.forward.logps import margin_sd
 
         return margin_sd(self.vllm, self.transformers)
 
@@ -138,7 +138,7 @@ class VllmEngine:
 
         What reads these scores later computes with transformers, so the noise counts the difference between the two.
         """
-        from rmo_train.logps import margin_sd
+        from rmo_train.forward.logps import margin_sd
 
         found = self.verify(data)
         one_by_one = self._score(data, data.spread(NOISE_PAIRS), one_by_one=True)
@@ -208,8 +208,8 @@ class VllmEngine:
         self._process = None
 
     def _plan(self, tokens: int | None) -> MemoryPlan:
-        from rmo_train.models import weights_bytes
-        from rmo_train.policy import load_config
+        from rmo_train.model.models import weights_bytes
+        from rmo_train.model.policy import load_config
 
         config = load_config(self.checkpoint)
         device, memory = device_memory()
@@ -220,12 +220,12 @@ class VllmEngine:
 
     def _whole_weights(self) -> Path:
         """The folder to load; an adapter is merged into a temporary one: vLLM drops an adapter's part on the head."""
-        from rmo_train.models import is_adapter, resolve
+        from rmo_train.model.models import is_adapter, resolve
 
         folder = resolve(self.checkpoint)
         if not is_adapter(folder):
             return folder
-        from rmo_train.policy import load_model, load_tokenizer, save_model
+        from rmo_train.model.policy import load_model, load_tokenizer, save_model
 
         self._temporary = tempfile.mkdtemp(prefix="rmo-merged-")
         weakref.finalize(self, shutil.rmtree, self._temporary, ignore_errors=True)
@@ -239,7 +239,7 @@ class VllmEngine:
 
 def distinct_sequences(data: PairData, rows: np.ndarray) -> tuple[list[Sequence], np.ndarray]:
     """Each distinct prompt + response once, and int64 [len(rows), 2]: which of them are a pair's two."""
-    from rmo_train.packing import distinct_trees, plain_trees
+    from rmo_train.forward.packing import distinct_trees, plain_trees
 
     trees, slots = distinct_trees(data, rows)
     found: list[Sequence | None] = [None] * (int(slots.max()) + 1)

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
 
 BYTES_PER_LOGIT = 6
 LOGPROB_SHARE = 1 / 8  # of the device's memory, for the log-probs of one step

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from rmo_curate.runs import Run
 from rmo_curate.slices import column, own_columns
-from rmo_train.errors import UserError
-from rmo_train.settings import Settings
+from rmo_train.console.errors import UserError
+from rmo_train.console.settings import Settings
 
 # Names that are looked for where none is given, the first ones first.
 GENERATOR_NAMES = ("model", "generator", "model_name", "policy", "source_model")

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmo_curate.evidence.logistic import logit
-from rmo_train.metrics import Interval
+from rmo_train.evaluation.metrics import Interval
 
 DRAWS = 200
 BUNDLES = 2000  # of prompts: more are drawn in bundles, whose bootstrap has the same spread at a bounded cost

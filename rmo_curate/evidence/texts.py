@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from rmo_curate.messages import Message
-from rmo_train.id_hash import hash64
+from rmo_train.store.id_hash import hash64
 
 BLOCK = 8192  # pairs read at a time: bounds memory
 AT_ONCE = min(8, os.cpu_count() or 1)  # blocks

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rmo_curate.readers.record import Record, open_bytes
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
 
 SAMPLE = 100  # rows that decide which columns are JSON
 LONGEST_CELL = 2**31 - 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rmo_curate.readers.record import BOM, Record, open_bytes
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
 
 CHUNK = 1 << 20  # bytes read at a time
 SPACE = " \t\n\r"

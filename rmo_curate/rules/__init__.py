@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rmo_curate.rules import controls, of_evidence, of_margins
 from rmo_curate.rules.rule import Rule, as_it_is, check_proxy, is_constant, suspicion
-from rmo_train.errors import UserError, nearest
+from rmo_train.console.errors import UserError, nearest
 
 __all__ = ["RULES", "Rule", "check_proxy", "get_rule", "is_constant", "suspicion"]
 

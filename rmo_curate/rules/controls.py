@@ -6,7 +6,7 @@ import numpy as np
 
 from rmo_curate.margins import where_scored
 from rmo_curate.runs import Scores
-from rmo_train.id_hash import fractions
+from rmo_train.store.id_hash import fractions
 
 
 def length(scores: Scores) -> np.ndarray:

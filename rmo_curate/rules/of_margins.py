@@ -6,7 +6,7 @@ import numpy as np
 
 from rmo_curate import margins
 from rmo_curate.runs import Scores
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
 
 
 def irm(scores: Scores) -> np.ndarray:

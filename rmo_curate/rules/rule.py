@@ -9,7 +9,7 @@ import numpy as np
 
 from rmo_curate.margins import swapped
 from rmo_curate.runs import Run, Scores, Trajectory, adding_a_proxy
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
 
 Statistic = Callable[[Scores], np.ndarray]  # Scores -> suspicion [pairs], NaN where a pair has no scores
 

@@ -18,7 +18,7 @@ from benchmarks.constraint_prompts import PARTS, make_prompts, topics_of
 from benchmarks.constraints import KINDS, Constraint, draw
 from benchmarks.sampling import Ask, sample
 from benchmarks.schedule import Schedule, Task
-from rmo_train.tables import read_json
+from rmo_train.store.tables import read_json
 
 # kind, what it asks for, an answer that does, answers that do not
 EXAMPLES = [
@@ -122,8 +122,8 @@ def test_recovered_share_and_win_rate_by_hand():
 
 
 def test_greedy_samples_are_the_trainers_own_decoding(tiny_model_folder):
-    from rmo_train.decoding import Decoding, Request, decode
-    from rmo_train.policy import load_model
+    from rmo_train.generation.decoding import Decoding, Request, decode
+    from rmo_train.model.policy import load_model
 
     model = load_model(str(tiny_model_folder), "float32")
     prompts = [[*range(5, 6 + n % 4), 40 + n] for n in range(12)]

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rmo_train.evaluation.result import Evaluation
 
 from pipelines.recipe import load_recipe
 from pipelines.run import measure, run_recipe
 from pipelines.summary import accuracy_rows, count_rows, summary_table
-from rmo_train.errors import UserError
-from rmo_train.evaluation import Evaluation
-from rmo_train.metrics import Interval
-from rmo_train.tables import read_json, read_manifest, write_json
+from rmo_train.console.errors import UserError
+from rmo_train.evaluation.metrics import Interval
+from rmo_train.store.tables import read_json, read_manifest, write_json
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 DEMO = Path(__file__).parents[2] / "data" / "demo"
@@ -87,8 +87,8 @@ def test_running_it_again_computes_nothing(chain: Path, monkeypatch, capsys):
     def refuse(*_, **__):
         raise AssertionError("a finished stage loads no model")
 
-    monkeypatch.setattr("rmo_train.policy.load_model", refuse)
-    monkeypatch.setattr("rmo_train.policy.load_for_training", refuse)
+    monkeypatch.setattr("rmo_train.model.policy.load_model", refuse)
+    monkeypatch.setattr("rmo_train.model.policy.load_for_training", refuse)
     run_recipe(load_recipe(chain))
     said = capsys.readouterr().err
     assert said.count("already measured") == 3

@@ -22,8 +22,8 @@ def test_scores_of_32_pairs_equal_a_plain_padded_forward(smollm2: str, tmp_path:
 
     from rmo_curate.job import ScoreSettings, run_score
     from rmo_curate.proxies import ProxySettings
-    from rmo_train.pairs import open_pairs
-    from rmo_train.policy import load_model
+    from rmo_train.data.pairs import open_pairs
+    from rmo_train.model.policy import load_model
 
     settings = ScoreSettings(dtype="float32", limit=32, proxy_folds=0)
     run_score([str(DEMO / "train.jsonl")], smollm2, tmp_path / "run", settings, ProxySettings())
@@ -48,7 +48,7 @@ def trained_loss(model: str, data: Dataset, out: Path, *, steps: int, batch_size
     """The mean loss of a few steps of TRL's DPOTrainer on the CPU."""
     from trl import DPOConfig, DPOTrainer
 
-    from rmo_train.policy import load_model, load_tokenizer
+    from rmo_train.model.policy import load_model, load_tokenizer
 
     config = DPOConfig(
         output_dir=str(out),

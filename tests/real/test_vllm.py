@@ -13,9 +13,9 @@ import pytest
 
 from rmo_curate.engines.transformers import TransformersEngine
 from rmo_curate.engines.vllm import TOLERANCE, VllmEngine
-from rmo_train import tables
-from rmo_train.errors import ProcessingError
-from rmo_train.pairs import PairData, open_pairs
+from rmo_train.console.errors import ProcessingError
+from rmo_train.data.pairs import PairData, open_pairs
+from rmo_train.store import tables
 from tests.rmo_curate.scored import demo_records, perturbed, score, score_demo, write_jsonl
 from tests.tiny import write_tiny_model
 
@@ -59,7 +59,7 @@ def adapter_on_the_head(model: Path, out: Path) -> Path:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from rmo_train.policy import load_model, load_tokenizer
+    from rmo_train.model.policy import load_model, load_tokenizer
 
     targets = ["q_proj", "down_proj", "lm_head"]
     adapted = get_peft_model(load_model(str(model), "float32"), LoraConfig(r=2, target_modules=targets))

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from rmo_train.models import resolve
-from rmo_train.winrate.judgements import Judgements
+from rmo_train.evaluation.winrate.judgements import Judgements
+from rmo_train.model.models import resolve
 from tests.command_line import train
 
 pytestmark = [

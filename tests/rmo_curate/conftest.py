@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from rmo_train import tables
+from rmo_train.store import tables
 from tests.rmo_curate.scored import record, score_demo, write_jsonl
 
 REJECTED_LOGP = -64.0  # far below zero, and a power of two: margins such as 1.25 come back exactly
@@ -185,7 +185,7 @@ def nothing_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a model is loaded")
 
     monkeypatch.setattr("rmo_curate.job.TransformersEngine", refuse)
-    monkeypatch.setattr("rmo_train.job.build_job", refuse)
+    monkeypatch.setattr("rmo_train.training.job.build_job", refuse)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 from rmo_curate.job import ScoreSettings, run_score
 from rmo_curate.proxies import ProxySettings
-from rmo_train import tables
+from rmo_train.store import tables
 from tests.command_line import Outcome, curate
 
 DEMO = Path(__file__).parents[2] / "data" / "demo" / "train.jsonl"

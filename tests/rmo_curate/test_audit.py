@@ -19,7 +19,7 @@ from rmo_curate.audit.collect import AuditSettings
 from rmo_curate.audit.page import prose
 from rmo_curate.audit.report import write_audit
 from rmo_curate.filter_settings import FilterSettings
-from rmo_train.errors import ProcessingError, UserError
+from rmo_train.console.errors import ProcessingError, UserError
 
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)>\"'`><svg onload=alert(3)></style></div></details>"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rmo_curate.runs import open_run
-from rmo_train import tables
+from rmo_train.store import tables
 from tests.command_line import curate
 from tests.rmo_curate.scored import perturbed, record, score_line, write_jsonl
 from tests.tiny import make_tokenizer

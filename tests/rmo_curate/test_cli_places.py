@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rmo_train import tables
+from rmo_train.store import tables
 from tests.command_line import curate
 from tests.rmo_curate.scored import marks, perturbed, score_line
 

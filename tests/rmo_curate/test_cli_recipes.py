@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rmo_train import tables
+from rmo_train.store import tables
 from tests.command_line import curate, train
 from tests.rmo_curate.scored import demo_records, marks, perturbed, write_jsonl
 

@@ -3,7 +3,7 @@
 import pytest
 
 from rmo_curate.column_map import column_map
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
 
 
 def test_the_command_line_stands_over_the_recipe():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rmo_curate.filtering import FilterSettings, run_filter
-from rmo_train import tables
+from rmo_train.store import tables
 
 D_0 = [1.0, 2.0, -1.0, 3.0, -2.0, 0.0]
 D_T = [9.0, 8.0, -5.0, 1.0, -3.0, 0.5]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rmo_curate.sources import open_source
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
 
 SHAREGPT = {
     "formatting": "sharegpt",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from rmo_train.loading import Loading
+from rmo_train.console.loading import Loading
 from tests.rmo_curate.scored import DEMO
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ import yaml
 from rmo_curate import export, shards
 from rmo_curate.export_formats import FORMATS, Trainer
 from rmo_curate.filtering import FilterSettings, run_filter
-from rmo_train import tables
+from rmo_train.store import tables
 from tests.command_line import curate
 
 TOOLS = '[{"function":{"name":"weather"},"type":"function"}]'

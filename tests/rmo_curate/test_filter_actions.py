@@ -15,8 +15,8 @@ from rmo_curate.evidence.label_noise import LabelNoise
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.reviews import SCHEMA
 from rmo_curate.runs import Checkpoint, Trajectory, open_run
-from rmo_train import tables
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
+from rmo_train.store import tables
 from tests.command_line import curate
 from tests.rmo_curate.evidence.made import OOF, posterior_of, weighed
 from tests.rmo_curate.test_canaries import simulated

@@ -9,8 +9,8 @@ from rmo_curate.filter_settings import PRESETS
 from rmo_curate.filtering import FilterSettings, decide
 from rmo_curate.runs import Checkpoint, Scores, Trajectory, open_run
 from rmo_curate.thresholds import draws
-from rmo_train.errors import UserError
-from rmo_train.settings import build
+from rmo_train.console.errors import UserError
+from rmo_train.console.settings import build
 
 BASE = Checkpoint("base", "base", None, None, None, None, 0.01)
 OOF = Checkpoint("oof-16", "proxy", "oof", 16, 2, True, 0.01)

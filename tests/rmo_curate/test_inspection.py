@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rmo_curate import inspection
 from rmo_curate.inspection import MEANING, inspect_source, inspection_lines, visible
 from rmo_curate.sources import open_source
-from rmo_train.rendering import RENDERING_FLAGS, Renderer
+from rmo_train.data.rendering import RENDERING_FLAGS, Renderer
 from tests.command_line import curate
 from tests.rmo_curate.scored import record, write_jsonl
 from tests.tiny import TEMPLATE, make_tokenizer

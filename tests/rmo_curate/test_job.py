@@ -11,11 +11,11 @@ import pytest
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.filtering import run_filter
 from rmo_curate.runs import open_run
-from rmo_train import tables
-from rmo_train.config import TrainSettings
-from rmo_train.errors import UserError
-from rmo_train.pairs import open_pairs
-from rmo_train.run import run_training
+from rmo_train.console.errors import UserError
+from rmo_train.data.pairs import open_pairs
+from rmo_train.store import tables
+from rmo_train.training.config import TrainSettings
+from rmo_train.training.run import run_training
 from tests.rmo_curate.scored import (
     PARTS,
     checkpoint_names,

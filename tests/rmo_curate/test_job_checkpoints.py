@@ -9,7 +9,7 @@ from rmo_curate import job
 from rmo_curate.engines.transformers import TransformersEngine
 from rmo_curate.job import run_proxy
 from rmo_curate.runs import open_run
-from rmo_train import tables
+from rmo_train.store import tables
 from tests.rmo_curate.scored import (
     PROXY,
     checkpoint_names,

@@ -15,9 +15,9 @@ from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.filtering import run_filter
 from rmo_curate.job import run_proxy
 from rmo_curate.runs import open_run
-from rmo_train import tables
-from rmo_train.models import weights_hash
-from rmo_train.pairs import open_pairs
+from rmo_train.data.pairs import open_pairs
+from rmo_train.model.models import weights_hash
+from rmo_train.store import tables
 from tests.rmo_curate.scored import (
     PROXY,
     Killed,
@@ -32,7 +32,7 @@ from tests.rmo_curate.scored import (
 
 def test_no_proxy_scores_a_prompt_that_it_was_trained_on(demo_data, tiny_model_folder, tmp_path, monkeypatch):
     trained, scored = {}, {}
-    build_job, engine_score = __import__("rmo_train.job").job.build_job, TransformersEngine.score
+    build_job, engine_score = __import__("rmo_train.training.job").job.build_job, TransformersEngine.score
 
     def spy_train(data, plan, model, folder, *args, **kwargs):
         trained[folder.name] = set(data.groups)
@@ -43,7 +43,7 @@ def test_no_proxy_scores_a_prompt_that_it_was_trained_on(demo_data, tiny_model_f
             scored.setdefault(Path(self.checkpoint).parent.name, set()).update(data.groups[rows])
         return engine_score(self, data, rows, *args)
 
-    monkeypatch.setattr("rmo_train.job.build_job", spy_train)
+    monkeypatch.setattr("rmo_train.training.job.build_job", spy_train)
     monkeypatch.setattr(TransformersEngine, "score", spy_score)
     run = tmp_path / "run"
     score(demo_data, tiny_model_folder, run, proxy_folds=3)

@@ -10,7 +10,7 @@ import pytest
 
 from rmo_curate.engines.transformers import TransformersEngine
 from rmo_curate.run_folder import run_status
-from rmo_train import tables
+from rmo_train.store import tables
 from tests.rmo_curate.scored import (
     PARTS,
     PROXY,
@@ -77,7 +77,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
         write(path, content)
 
     with monkeypatch.context() as patch:
-        for module in ("rmo_train.tables", "rmo_train.record"):
+        for module in ("rmo_train.store.tables", "rmo_train.training.record"):
             patch.setattr(f"{module}.write_bytes", killed)
         with pytest.raises(Killed):
             score(demo_data, tiny_model_folder, run, proxy_folds=2)
@@ -104,7 +104,7 @@ def _without_leftovers(found: dict[str, bytes]) -> dict[str, bytes]:
 def test_training_killed_between_two_steps_that_are_kept(demo_data, tiny_model_folder, tmp_path, monkeypatch):
     proxy = PROXY.model_copy(update={"steps": (1,)})
     score(demo_data, tiny_model_folder, tmp_path / "whole", proxy_folds=2, proxy=proxy)
-    save, saved = __import__("rmo_train.loop").loop.save_model, []
+    save, saved = __import__("rmo_train.training.loop").loop.save_model, []
 
     def killed(model, tokenizer, out, **more):
         saved.append(out)
@@ -113,7 +113,7 @@ def test_training_killed_between_two_steps_that_are_kept(demo_data, tiny_model_f
         save(model, tokenizer, out, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr("rmo_train.loop.save_model", killed)
+        patch.setattr("rmo_train.training.loop.save_model", killed)
         with pytest.raises(Killed):
             score(demo_data, tiny_model_folder, tmp_path / "run", proxy_folds=2, proxy=proxy)
     fold = marks(tmp_path / "run/proxies/oof/fold-0")

@@ -10,8 +10,8 @@ import pytest
 from rmo_curate.filter_settings import FilterSettings
 from rmo_curate.filtering import run_filter
 from rmo_curate.job import run_proxy
-from rmo_train import tables
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
+from rmo_train.store import tables
 from tests.rmo_curate.scored import (
     PARTS,
     PROXY,
@@ -59,7 +59,7 @@ def test_other_data_are_refused_naming_the_field(tiny_model_folder, run, tmp_pat
 
 
 def test_auto_dtype_is_what_the_run_was_begun_with(demo_data, tiny_model_folder, run, monkeypatch, nothing_computed):
-    monkeypatch.setattr("rmo_train.policy._cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr("rmo_train.model.policy._cpu_has_bfloat16", lambda: True)
     score(demo_data, tiny_model_folder, run, proxy_folds=2, dtype="auto")
     assert tables.read_manifest(run)["reference"]["dtype"] == "float32"
 

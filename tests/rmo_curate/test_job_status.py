@@ -9,7 +9,7 @@ import pytest
 from rmo_curate.engines.transformers import TransformersEngine
 from rmo_curate.job import run_proxy
 from rmo_curate.run_folder import run_status
-from rmo_train.pairs import open_pairs
+from rmo_train.data.pairs import open_pairs
 from tests.rmo_curate.scored import (
     PROXY,
     Killed,

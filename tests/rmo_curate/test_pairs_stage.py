@@ -15,9 +15,9 @@ from rmo_curate import pairs_stage, render_pool
 from rmo_curate.pairs_stage import write_pairs
 from rmo_curate.render_pool import workers_for
 from rmo_curate.sources import open_source
-from rmo_train import tables
-from rmo_train.errors import ProcessingError, UserError
-from rmo_train.rendering import Renderer
+from rmo_train.console.errors import ProcessingError, UserError
+from rmo_train.data.rendering import Renderer
+from rmo_train.store import tables
 from tests.rmo_curate.scored import contents, marks, record, write_jsonl
 from tests.tiny import make_tokenizer
 
@@ -138,8 +138,8 @@ import sys
 from pathlib import Path
 from itertools import repeat
 from rmo_curate.render_pool import RowMaker, rendered
-from rmo_train.rendering import Renderer
-from rmo_train.tables import PAIR_SCHEMA
+from rmo_train.data.rendering import Renderer
+from rmo_train.store.tables import PAIR_SCHEMA
 from tests.tiny import make_tokenizer
 for n, rows in enumerate(rendered(RowMaker(Renderer(make_tokenizer()), PAIR_SCHEMA, 80), repeat([]), 2)):
     if n == 0:

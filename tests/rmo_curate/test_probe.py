@@ -24,8 +24,8 @@ from rmo_curate.rules import RULES
 from rmo_curate.run_folder import run_status
 from rmo_curate.runs import open_run
 from rmo_curate.states import in_buckets, read_states, widest
-from rmo_train import tables
-from rmo_train.pairs import open_pairs
+from rmo_train.data.pairs import open_pairs
+from rmo_train.store import tables
 from tests.command_line import curate
 from tests.rmo_curate.scored import Killed, checkpoint_names, contents, demo_records, marks, score, scores, write_jsonl
 
@@ -258,7 +258,7 @@ def stop_before(data: Path, model: Path, run: Path, at: str, **settings) -> None
         write(path, content)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rmo_train.tables.write_bytes", killed)
+        patch.setattr("rmo_train.store.tables.write_bytes", killed)
         with pytest.raises(Killed):
             score(data, model, run, **(DEFAULT | settings))
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rmo_curate.proxies import ProxySettings, assign_folds, family_of, steps_of, total_steps
-from rmo_train.errors import UserError
-from rmo_train.id_hash import draw_bits
-from rmo_train.settings import build
-from rmo_train.tables import write_json
+from rmo_train.console.errors import UserError
+from rmo_train.console.settings import build
+from rmo_train.store.id_hash import draw_bits
+from rmo_train.store.tables import write_json
 
 SIZES = st.lists(st.integers(1, 9), min_size=3, max_size=30)
 

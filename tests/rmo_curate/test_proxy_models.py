@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rmo_curate import proxies
-from rmo_train import tables
+from rmo_train.store import tables
 from tests.rmo_curate.scored import Killed, contents, marks, score
 
 

@@ -13,7 +13,7 @@ from rmo_curate.readers import json_files, reader_of
 from rmo_curate.readers.arrow_files import read_arrow
 from rmo_curate.readers.csv_files import read_csv
 from rmo_curate.readers.json_files import read_json
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

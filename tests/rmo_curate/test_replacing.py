@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rmo_curate.replacing import replacing
-from rmo_train.errors import ProcessingError
-from rmo_train.tables import write_json
+from rmo_train.console.errors import ProcessingError
+from rmo_train.store.tables import write_json
 
 
 @pytest.fixture

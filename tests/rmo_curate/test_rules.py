@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rmo_curate import margins
 from rmo_curate.rules import RULES, check_proxy, get_rule, suspicion
 from rmo_curate.runs import Scores, Trajectory, open_run
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
 from tests.rmo_curate.evidence.made import posterior_of
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from rmo_curate import job
 from rmo_curate.run_lock import LOCK, check_not_held, only_one
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
 from tests.command_line import curate
 from tests.rmo_curate.scored import contents, demo_records, score, write_jsonl
 

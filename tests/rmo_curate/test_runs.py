@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from rmo_curate.runs import flagged, open_run
-from rmo_train import tables
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
+from rmo_train.store import tables
 
 
 def test_scores_are_joined_by_id_whatever_their_order(make_run):

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from rmo_curate.engines.base import Work
 from rmo_curate.engines.transformers import TransformersEngine
 from rmo_curate.scoring import Assignment, ScoreStage, in_group_order, part_bounds, score_stage
-from rmo_train import tables
-from rmo_train.errors import UserError
-from rmo_train.layout import Layout
-from rmo_train.pairs import PairData
-from rmo_train.ragged import Ragged
+from rmo_train.console.errors import UserError
+from rmo_train.data.pairs import PairData
+from rmo_train.data.ragged import Ragged
+from rmo_train.forward.layout import Layout
+from rmo_train.store import tables
 from tests.rmo_curate.scored import Killed
 
 GROUPS = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=40).map(lambda g: np.array(g, dtype=object))

@@ -7,8 +7,8 @@ import pytest
 from rmo_curate import shards
 from rmo_curate.filtering import FilterSettings, run_filter
 from rmo_curate.thresholds import draws
-from rmo_train import tables
-from rmo_train.errors import ProcessingError, UserError
+from rmo_train.console.errors import ProcessingError, UserError
+from rmo_train.store import tables
 
 D_0 = [1.0, 2.0, -1.0, 3.0, -2.0, 0.0, 1.0, -4.0, 2.0, 1.0, 0.0]
 D_T = [9.0, 8.0, -5.0, 1.0, -3.0, 0.5, 6.0, -1.0, 9.0, 5.0, 0.0]

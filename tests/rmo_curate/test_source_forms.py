@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from rmo_curate.sources import open_source
-from rmo_train.errors import UserError
-from rmo_train.tables import canonical_json
+from rmo_train.console.errors import UserError
+from rmo_train.store.tables import canonical_json
 from tests.rmo_curate.reading import jsonl, pairs, read, reasons
 from tests.rmo_curate.scored import record
 

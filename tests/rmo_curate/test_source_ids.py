@@ -12,8 +12,8 @@ import pytest
 from rmo_curate.forms import FORMS
 from rmo_curate.pair_ids import content_hash
 from rmo_curate.sources import Pair, Reject, open_source
-from rmo_train.errors import UserError
-from rmo_train.tables import canonical_json
+from rmo_train.console.errors import UserError
+from rmo_train.store.tables import canonical_json
 from tests.rmo_curate.reading import jsonl, pairs, read, reasons
 from tests.rmo_curate.scored import record
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from rmo_curate.messages import RejectReason
 from rmo_curate.sources import Reject, open_source
-from rmo_train.errors import UserError
-from rmo_train.tables import PAIR_SCHEMA, REJECT_SCHEMA, with_columns
+from rmo_train.console.errors import UserError
+from rmo_train.store.tables import PAIR_SCHEMA, REJECT_SCHEMA, with_columns
 from tests.rmo_curate.reading import jsonl, pairs, read, reasons
 from tests.rmo_curate.scored import record
 

@@ -22,7 +22,7 @@ from rmo_curate.engines.vllm import Agreement, VllmEngine, distinct_sequences, r
 from rmo_curate.engines.vllm_memory import plan_memory, step_tokens
 from rmo_curate.engines.vllm_process import EngineDied, EngineProcess
 from rmo_curate.engines.vllm_worker import EngineSettings, Sequence
-from rmo_train.errors import ProcessingError, UserError
+from rmo_train.console.errors import ProcessingError, UserError
 from tests.rmo_curate import stand_in_vllm as stand_in
 from tests.rmo_curate.test_scoring import pair_data
 
@@ -161,7 +161,7 @@ def test_vllm_that_is_not_installed_is_refused_with_what_to_install(monkeypatch)
 def test_auto_is_settled_by_the_run_then_by_the_machine(monkeypatch, asked, recorded, gpu, there, engine):
     monkeypatch.setattr(choice, "is_installed", lambda: there)
     device = SimpleNamespace(type="cuda" if gpu else "cpu")
-    monkeypatch.setattr("rmo_train.policy.default_device", lambda: device)
+    monkeypatch.setattr("rmo_train.model.policy.default_device", lambda: device)
     assert settled_engine(asked, recorded and {"engine": recorded}) == engine
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rmo_train.layout import Layout
-from rmo_train.logps import response_logps
-from rmo_train.packing import Tree
-from rmo_train.policy import identity, load_model
-from rmo_train.tables import (
+from rmo_train.forward.layout import Layout
+from rmo_train.forward.logps import response_logps
+from rmo_train.forward.packing import Tree
+from rmo_train.model.policy import identity, load_model
+from rmo_train.store.tables import (
     MANIFEST,
     PAIR_SCHEMA,
     SHARD_COLUMNS,

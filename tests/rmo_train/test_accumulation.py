@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rmo_train.checkpoint import read_metrics
-from rmo_train.config import TrainSettings
-from rmo_train.run import run_training
-from rmo_train.tables import read_json, versions, write_json
+from rmo_train.store.tables import read_json, versions, write_json
+from rmo_train.training.checkpoint import read_metrics
+from rmo_train.training.config import TrainSettings
+from rmo_train.training.run import run_training
 
 CURVE = Path(__file__).with_name("accumulation_curve.json")
 TOLERANCE = 1e-4  # relative, to another machine's and another torch's rounding

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from rmo_train.amplify import AUTHORS, Amplifier, calibrate
-from rmo_train.errors import UserError
-from rmo_train.losses import LOSSES, LossParameters, PairLogps
+from rmo_train.console.errors import UserError
+from rmo_train.objective.amplify import AUTHORS, Amplifier, calibrate
+from rmo_train.objective.losses import LOSSES, LossParameters, PairLogps
 
 PARAMETERS = LossParameters(beta=0.5)
 

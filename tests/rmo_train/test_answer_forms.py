@@ -8,10 +8,10 @@ from typing import get_args
 
 import pytest
 
-from rmo_train.answer_forms import FORMS, Answer, AnswerForm, check_fits, recognised, write_answers
-from rmo_train.errors import UserError
-from rmo_train.prompts import Prompt, read_prompts
-from rmo_train.winrate.answers import read_answers
+from rmo_train.console.errors import UserError
+from rmo_train.evaluation.winrate.answers import read_answers
+from rmo_train.generation.answer_forms import FORMS, Answer, AnswerForm, check_fits, recognised, write_answers
+from rmo_train.generation.prompts import Prompt, read_prompts
 from tests.command_line import train
 
 QUESTIONS = {  # a prompt as each benchmark's own file has it

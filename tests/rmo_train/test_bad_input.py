@@ -8,11 +8,11 @@ import os
 import numpy as np
 import pytest
 
-from rmo_train.config import TrainSettings
-from rmo_train.errors import ProcessingError, UserError
-from rmo_train.pairs import open_pairs
-from rmo_train.run import run_training
-from rmo_train.tables import read_json, write_json
+from rmo_train.console.errors import ProcessingError, UserError
+from rmo_train.data.pairs import open_pairs
+from rmo_train.store.tables import read_json, write_json
+from rmo_train.training.config import TrainSettings
+from rmo_train.training.run import run_training
 from tests.command_line import train
 from tests.rmo_train.test_writing import no_file_over
 from tests.tiny import write_tiny_model

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rmo_train.evaluation.result import Evaluation, read_evaluation, rounded
 
-from rmo_train.comparison import compare
-from rmo_train.config import TrainSettings
-from rmo_train.errors import UserError
-from rmo_train.evaluate import summarise
-from rmo_train.evaluation import Evaluation, read_evaluation, rounded
-from rmo_train.metrics import accuracy
-from rmo_train.pairs import PairData, open_pairs
-from rmo_train.run import run_eval, run_training
-from rmo_train.tables import read_json, write_json
+from rmo_train.console.errors import UserError
+from rmo_train.data.pairs import PairData, open_pairs
+from rmo_train.evaluation.comparison import compare
+from rmo_train.evaluation.evaluate import summarise
+from rmo_train.evaluation.metrics import accuracy
+from rmo_train.store.tables import read_json, write_json
+from rmo_train.training.config import TrainSettings
+from rmo_train.training.run import run_eval, run_training
 from tests.command_line import train
 
 ABOVE, BELOW = 1.0, -1.0

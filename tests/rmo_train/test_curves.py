@@ -10,7 +10,7 @@ import matplotlib.figure
 import matplotlib.image
 import pytest
 
-from rmo_train.curves import draw_curves, running_mean, values_of
+from rmo_train.training.curves import draw_curves, running_mean, values_of
 
 
 def write_metrics(folder: Path, lines: list[dict]) -> Path:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rmo_train.diversify import bound_fraction, diversified_batches, random_batches
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
+from rmo_train.objective.diversify import bound_fraction, diversified_batches, random_batches
 
 MARGINS = arrays(np.float64, st.integers(1, 80), elements=st.floats(-1e9, 1e9))
 SIZES = st.integers(1, 20)

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rmo_train import head
-from rmo_train.head import is_linear, token_logps
+from rmo_train.forward import head
+from rmo_train.forward.head import is_linear, token_logps
 
 PLAIN = SimpleNamespace()
 CAPPED = SimpleNamespace(final_logit_softcapping=3.0)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmo_train.config import TrainSettings
-from rmo_train.hints import RULES, Hints
+from rmo_train.training.config import TrainSettings
+from rmo_train.training.hints import RULES, Hints
 
 STEPS = 120
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmo_train import id_hash
-from rmo_train.id_hash import draw_bits, first_places, fractions, hash64, places, step
+from rmo_train.store import id_hash
+from rmo_train.store.id_hash import draw_bits, first_places, fractions, hash64, places, step
 
 WORD = 2**64
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MambaConfig, MistralConfig
 
-from rmo_train.errors import UserError
-from rmo_train.layout import Lengths, choose_layout, preferred
-from rmo_train.logps import response_logps
-from rmo_train.packing import distinct_trees
-from rmo_train.pairs import PairData
-from rmo_train.ragged import Ragged
+from rmo_train.console.errors import UserError
+from rmo_train.data.pairs import PairData
+from rmo_train.data.ragged import Ragged
+from rmo_train.forward.layout import Lengths, choose_layout, preferred
+from rmo_train.forward.logps import response_logps
+from rmo_train.forward.packing import distinct_trees
 from tests.rmo_train.test_logps import GROUPED, SMALL, model_of, padded_logps
 
 

@@ -19,10 +19,10 @@ from transformers import (
     Qwen3Config,
 )
 
-from rmo_train.attention import use_attention
-from rmo_train.layout import Layout
-from rmo_train.logps import pack_logps, response_logps
-from rmo_train.packing import Tree, make_packs, plain_trees
+from rmo_train.forward.attention import use_attention
+from rmo_train.forward.layout import Layout
+from rmo_train.forward.logps import pack_logps, response_logps
+from rmo_train.forward.packing import Tree, make_packs, plain_trees
 
 SMALL = {
     "vocab_size": 300,
@@ -150,7 +150,7 @@ def test_running_out_of_memory_halves_the_budget_and_loses_nothing(monkeypatch):
             raise torch.OutOfMemoryError("too much")
         return pack_logps(model, pack, slots)
 
-    monkeypatch.setattr("rmo_train.logps.pack_logps", tight)
+    monkeypatch.setattr("rmo_train.forward.logps.pack_logps", tight)
     np.testing.assert_allclose(response_logps(model, trees, slots, layout), expected, atol=1e-5)
     assert max(sizes) > 40 >= sizes[-1]
 

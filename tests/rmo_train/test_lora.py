@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from peft.tuners.lora import Linear
 
-from rmo_train.lora import LoraProduct, fuse
-from rmo_train.policy import load_for_training
+from rmo_train.model.lora import LoraProduct, fuse
+from rmo_train.model.policy import load_for_training
 
 
 def test_output_and_gradients_are_pefts(tiny_model_folder: Path):

@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from rmo_train.errors import UserError
-from rmo_train.losses import LOSSES, LossParameters, PairLogps, loss_named, mixed, sft, with_sft
+from rmo_train.console.errors import UserError
+from rmo_train.objective.losses import LOSSES, LossParameters, PairLogps, loss_named, mixed, sft, with_sft
 
 #  pair   chosen (tokens)   rejected (tokens)   log-ratios   D - D_ref   m_chosen - m_rejected
 #  0      -10 (4)           -14 (8)             1, -2        3           -2.5 + 1.75 = -0.75
@@ -219,5 +219,5 @@ def test_parameters_take_the_losss_default_beta_and_refuse_smoothing_it_would_ig
 
 
 def test_importing_the_registry_does_not_import_torch():
-    code = "import sys, rmo_train.losses, rmo_train.amplify; sys.exit('torch' in sys.modules)"
+    code = "import sys, rmo_train.objective.losses, rmo_train.objective.amplify; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rmo_train.losses import LOSSES, LossParameters, PairLogps, sft, with_sft
+from rmo_train.objective.losses import LOSSES, LossParameters, PairLogps, sft, with_sft
 
 pytestmark = pytest.mark.real
 

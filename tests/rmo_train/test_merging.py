@@ -10,14 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rmo_train.adapters import adapted_shapes, linear_shapes
-from rmo_train.config import TrainSettings
-from rmo_train.layout import Layout
-from rmo_train.logps import pair_logps
-from rmo_train.merging import merge_adapter
-from rmo_train.pairs import open_pairs
-from rmo_train.policy import load_config, load_for_training, load_model, load_tokenizer, save_model
-from rmo_train.run import run_eval, run_training
+from rmo_train.data.pairs import open_pairs
+from rmo_train.forward.layout import Layout
+from rmo_train.forward.logps import pair_logps
+from rmo_train.model.adapters import adapted_shapes, linear_shapes
+from rmo_train.model.merging import merge_adapter
+from rmo_train.model.policy import load_config, load_for_training, load_model, load_tokenizer, save_model
+from rmo_train.training.config import TrainSettings
+from rmo_train.training.run import run_eval, run_training
 from tests.command_line import train
 from tests.tiny import write_tiny_model
 

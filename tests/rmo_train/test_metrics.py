@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmo_train.metrics import (
+from rmo_train.evaluation.metrics import (
     Interval,
     McNemar,
     accuracy,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rmo_train.optimizer import MasterAdamW, learning_rate_at
+from rmo_train.training.optimizer import MasterAdamW, learning_rate_at
 
 
 def two_layers(dtype: torch.dtype = torch.float32) -> torch.nn.Module:

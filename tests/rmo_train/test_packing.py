@@ -6,7 +6,16 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmo_train.packing import Tree, first_fit, make_pack, make_packs, make_row_packs, make_rows, plain_trees, split_tree
+from rmo_train.forward.packing import (
+    Tree,
+    first_fit,
+    make_pack,
+    make_packs,
+    make_row_packs,
+    make_rows,
+    plain_trees,
+    split_tree,
+)
 
 
 def ids(n: int, start: int = 0) -> np.ndarray:

@@ -10,10 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, MambaConfig
 
-from rmo_train import policy
-from rmo_train.errors import ProcessingError, UserError
-from rmo_train.models import template_hash, tokenizer_hash, weights_hash
-from rmo_train.policy import (
+from rmo_train.console.errors import ProcessingError, UserError
+from rmo_train.data.rendering import Renderer
+from rmo_train.model import policy
+from rmo_train.model.models import template_hash, tokenizer_hash, weights_hash
+from rmo_train.model.policy import (
     context_length,
     identity,
     load_for_training,
@@ -23,7 +24,6 @@ from rmo_train.policy import (
     resolve_dtype,
     save_model,
 )
-from rmo_train.rendering import Renderer
 from tests.tiny import make_tokenizer, write_tiny_model
 
 IDS = torch.tensor([[1, 20, 30, 40, 2, 50]])

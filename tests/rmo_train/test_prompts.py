@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rmo_train.errors import UserError
-from rmo_train.prompts import read_prompts
+from rmo_train.console.errors import UserError
+from rmo_train.generation.prompts import read_prompts
 
 USER = {"role": "user", "content": "Hi"}
 SYSTEM = {"role": "system", "content": "Be brief."}

@@ -5,7 +5,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmo_train.ragged import Ragged
+from rmo_train.data.ragged import Ragged
 
 lists = st.lists(st.lists(st.integers(0, 99), max_size=5), max_size=8)
 

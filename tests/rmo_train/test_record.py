@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from rmo_train.checkpoint import read_metrics
-from rmo_train.config import TrainSettings
-from rmo_train.hints import RULES
-from rmo_train.loop import Part, batch_metrics
-from rmo_train.losses import PairLogps, loss_named
-from rmo_train.policy import load_for_training
-from rmo_train.record import Record
-from rmo_train.run import run_training
-from rmo_train.settings import build
-from rmo_train.throughput import Speed, training_flop
+from rmo_train.console.settings import build
+from rmo_train.model.policy import load_for_training
+from rmo_train.objective.losses import PairLogps, loss_named
+from rmo_train.training.checkpoint import read_metrics
+from rmo_train.training.config import TrainSettings
+from rmo_train.training.hints import RULES
+from rmo_train.training.loop import Part, batch_metrics
+from rmo_train.training.record import Record
+from rmo_train.training.run import run_training
+from rmo_train.training.throughput import Speed, training_flop
 
 QUICK = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "learning_rate": 1e-3}
 
@@ -75,7 +75,7 @@ def test_operations_are_six_a_trained_weight_and_four_a_frozen_one(tiny_model_fo
 def test_speed_counts_the_steps_and_not_what_is_between(tiny_model_folder, monkeypatch):
     clock = iter([0.0, 2.0, 10.0, 12.0])
     speed = Speed(load_for_training(str(tiny_model_folder), "float32"))
-    monkeypatch.setattr("rmo_train.throughput.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("rmo_train.training.throughput.time.perf_counter", lambda: next(clock))
     speed.rate = 1e6
     for _ in range(2):
         speed.start()

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rmo_train import references
-from rmo_train.checkpoint import read_metrics
-from rmo_train.config import TrainSettings
-from rmo_train.errors import UserError
-from rmo_train.pairs import open_pairs
-from rmo_train.plan import make_plan
-from rmo_train.run import run_training
+from rmo_train.console.errors import UserError
+from rmo_train.data.pairs import open_pairs
+from rmo_train.training import references
+from rmo_train.training.checkpoint import read_metrics
+from rmo_train.training.config import TrainSettings
+from rmo_train.training.plan import make_plan
+from rmo_train.training.run import run_training
 
 QUICK = {
     "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "learning_rate": 1e-3, "max_steps": 4,

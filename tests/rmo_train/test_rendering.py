@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rmo_train.errors import UserError
-from rmo_train.rendering import (
+from rmo_train.console.errors import UserError
+from rmo_train.data.rendering import (
     BOUNDARY_MISMATCH,
     TEMPLATE_REWRITES_HISTORY,
     Conversation,

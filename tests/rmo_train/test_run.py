@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from rmo_train.checkpoint import read_metrics
-from rmo_train.config import TrainSettings
-from rmo_train.errors import UserError
-from rmo_train.pairs import open_pairs
-from rmo_train.plan import make_plan
-from rmo_train.policy import load_model
-from rmo_train.run import run_eval, run_training
-from rmo_train.tables import read_json
+from rmo_train.console.errors import UserError
+from rmo_train.data.pairs import open_pairs
+from rmo_train.model.policy import load_model
+from rmo_train.store.tables import read_json
+from rmo_train.training.checkpoint import read_metrics
+from rmo_train.training.config import TrainSettings
+from rmo_train.training.plan import make_plan
+from rmo_train.training.run import run_eval, run_training
 
 QUICK = {
     "per_device_train_batch_size": 2,

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from rmo_train.attention import use_attention
-from rmo_train.layout import Layout
-from rmo_train.logps import pair_logps
-from rmo_train.states import (
+from rmo_train.forward.attention import use_attention
+from rmo_train.forward.layout import Layout
+from rmo_train.forward.logps import pair_logps
+from rmo_train.forward.states import (
     decoder_layers,
     layers_read,
     pack_states,
@@ -82,7 +82,7 @@ def test_a_model_whose_layers_cannot_be_told_is_read_as_well(monkeypatch):
     model, data, layout = model_of("llama"), data_of(), Layout("segments", 40, "")
     use_attention(model, "segments")
     expected = pair_state_differences(model, data, ROWS, layout)
-    monkeypatch.setattr("rmo_train.states.decoder_layers", lambda model: None)
+    monkeypatch.setattr("rmo_train.forward.states.decoder_layers", lambda model: None)
     np.testing.assert_array_equal(pair_state_differences(model, data, ROWS, layout), expected)
 
 
@@ -94,7 +94,7 @@ def test_nothing_watches_the_model_afterwards(monkeypatch):
     before = [dict(layer._forward_hooks) for layer in layers]
     pair_state_differences(model, data, ROWS, layout)
     with monkeypatch.context() as patch:
-        patch.setattr("rmo_train.states.predicting", None)  # it fails in the middle of a pass
+        patch.setattr("rmo_train.forward.states.predicting", None)  # it fails in the middle of a pass
         with pytest.raises(TypeError):
             pair_state_differences(model, data, ROWS, layout)
     assert [dict(layer._forward_hooks) for layer in layers] == before
@@ -112,7 +112,7 @@ def test_running_out_of_memory_loses_neither_log_probs_nor_states(monkeypatch):
             raise torch.OutOfMemoryError("too much")
         return pack_states(model, pack)
 
-    monkeypatch.setattr("rmo_train.states.pack_states", tight)
+    monkeypatch.setattr("rmo_train.forward.states.pack_states", tight)
     for found, whole in zip(pair_logps_and_differences(model, data, ROWS, layout), expected, strict=True):
         np.testing.assert_allclose(found, whole, atol=1e-5)
     assert max(sizes) > 40 >= sizes[-1]

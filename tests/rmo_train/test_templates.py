@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from rmo_train.rendering import (
+from rmo_train.data.rendering import (
     BOUNDARY_MISMATCH,
     TEMPLATE_REWRITES_HISTORY,
     TEMPLATE_REWRITES_RESPONSE,

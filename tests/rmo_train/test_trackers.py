@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rmo_train.errors import UserError
-from rmo_train.trackers import Trackers, open_trackers, require_trackers
+from rmo_train.console.errors import UserError
+from rmo_train.training.trackers import Trackers, open_trackers, require_trackers
 
 
 def events(out: Path):
@@ -53,7 +53,7 @@ def test_none_writes_nothing(names, tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
 def test_a_missing_package_names_the_command_that_installs_it(name: str, monkeypatch, tmp_path: Path):
-    monkeypatch.setattr("rmo_train.trackers.find_spec", lambda package: None)
+    monkeypatch.setattr("rmo_train.training.trackers.find_spec", lambda package: None)
     for refused in (lambda: require_trackers(["none", name]), lambda: open_trackers([name], tmp_path, {})):
         with pytest.raises(UserError, match=f"--report-to {name}: .* run `pip install {name}`"):
             refused()

@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from rmo_train import tables
-from rmo_train.errors import ProcessingError, cannot_write
-from rmo_train.tables import JOURNAL, PartWriter, append_line, write_bytes
+from rmo_train.console.errors import ProcessingError, cannot_write
+from rmo_train.store import tables
+from rmo_train.store.tables import JOURNAL, PartWriter, append_line, write_bytes
 
 SCHEMA = pa.schema([("n", pa.int64())])
 

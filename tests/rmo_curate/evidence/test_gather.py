@@ -16,7 +16,7 @@ from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.texts import read_texts
 from rmo_curate.margins import reward
 from rmo_curate.runs import open_run
-from rmo_train.errors import UserError
+from rmo_train.console.errors import UserError
 from tests.command_line import curate
 from tests.rmo_curate.evidence.made import table
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rmo_train.errors import UserError
-from rmo_train.prompts import read_prompts
-from rmo_train.winrate.answers import pair, read_answers
+from rmo_train.console.errors import UserError
+from rmo_train.evaluation.winrate.answers import pair, read_answers
+from rmo_train.generation.prompts import read_prompts
 
 
 def alpaca(path: Path, *answers: tuple[str, str]) -> Path:

@@ -9,10 +9,10 @@ from pathlib import Path
 import nltk
 import pytest
 
-from rmo_train.errors import UserError
-from rmo_train.prompts import Prompt, read_prompts
-from rmo_train.winrate.checkers import NEED_PUNKT, Checkers, Met
-from rmo_train.winrate.results import as_json, from_json
+from rmo_train.console.errors import UserError
+from rmo_train.evaluation.winrate.checkers import NEED_PUNKT, Checkers, Met
+from rmo_train.evaluation.winrate.results import as_json, from_json
+from rmo_train.generation.prompts import Prompt, read_prompts
 from tests.command_line import train
 
 KINDS = {  # arguments, an answer that meets the constraint, one that does not

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from rmo_train.errors import UserError
-from rmo_train.winrate import endpoint
-from rmo_train.winrate.endpoint import base_of
-from rmo_train.winrate.judge import Judged, request_text, verdict
-from rmo_train.winrate.judgements import Judgements
-from rmo_train.winrate.results import JudgedRates, as_json, from_json
+from rmo_train.console.errors import UserError
+from rmo_train.evaluation.winrate import endpoint
+from rmo_train.evaluation.winrate.endpoint import base_of
+from rmo_train.evaluation.winrate.judge import Judged, request_text, verdict
+from rmo_train.evaluation.winrate.judgements import Judgements
+from rmo_train.evaluation.winrate.results import JudgedRates, as_json, from_json
 from tests.command_line import Outcome, train
-from tests.rmo_train.winrate.judge_server import MODEL, JudgeServer, judging, the_longer
+from tests.rmo_train.evaluation.winrate.judge_server import MODEL, JudgeServer, judging, the_longer
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmo_train.winrate.length_control import RIDGE, length_controlled
+from rmo_train.evaluation.winrate.length_control import RIDGE, length_controlled
 
 
 def logistic(x):

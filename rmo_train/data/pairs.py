@@ -1,0 +1,241 @@
+"""Pairs as the trainer sees them: token ids, reference log-probs and a shard's columns, from a run or shard folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rmo_train.console.errors import UserError
+from rmo_train.data.ragged import Ragged
+from rmo_train.store.tables import (
+    MANIFEST,
+    PAIR_SCHEMA,
+    SCORE_SCHEMA,
+    SHARD_COLUMNS,
+    canonical_json,
+    iter_parts,
+    prompt_group,
+    read_manifest,
+    read_table,
+    sha256_text,
+    with_columns,
+)
+
+TOKEN_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
+
+
+@dataclass(frozen=True)
+class PairData:
+    """n pairs; every array has length n and is aligned with `ids`. Log-probs: float64 nats, summed over a response."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    ids: np.ndarray  # str
+    groups: np.ndarray  # str: hash of the prompt
+    prompt: Ragged  # token ids, int32
+    chosen: Ragged
+    rejected: Ragged
+    weight: np.ndarray
+    label_confidence: np.ndarray
+    ref_chosen: np.ndarray | None = None
+    ref_rejected: np.ndarray | None = None
+    end_chosen: np.ndarray | None = None  # under T, the trajectory's end
+    end_rejected: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def reference(self) -> dict[str, Any]:
+        """Identity of the reference model: name, weights, tokenizer and template hashes, dtype, engine.
+
+        Empty for data that no model has scored.
+        """
+        return self.manifest.get("reference") or {}
+
+    @property
+    def has_references(self) -> bool:
+        return self.ref_chosen is not None and self.ref_rejected is not None
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the ids, tokens and reference log-probs: what a resumed training must find unchanged."""
+        digest = [sha256_text(canonical_json([str(i) for i in self.ids]))]
+        for array in (self.prompt, self.chosen, self.rejected):
+            digest.append(sha256_text(array.values.tobytes().hex()))
+        for column in (self.ref_chosen, self.ref_rejected, self.weight, self.label_confidence):
+            digest.append("" if column is None else sha256_text(column.tobytes().hex()))
+        return sha256_text(canonical_json(digest))
+
+    @property
+    def content_sha256(self) -> str:
+        """Hash of the ids and tokens, whatever their order: the same for all models that see them alike."""
+        order = np.argsort(self.ids.astype(str), kind="stable")
+        digest = [str(i) for i in self.ids[order]]
+        for ragged in (self.prompt, self.chosen, self.rejected):
+            taken = ragged.take(order)
+            digest += [sha256_text(array.tobytes().hex()) for array in (taken.lengths, taken.values)]
+        return sha256_text(canonical_json(digest))
+
+    def labelled(self, soft: bool | None) -> PairData:
+        """The pairs as training believes them: with every label certain, or, `soft`, as far as `label_confidence` says.
+
+        None: as the filter that wrote them decided.
+        """
+        wanted = self.manifest.get("soft_labels", False) if soft is None else soft
+        return self if wanted else replace(self, label_confidence=np.ones(len(self)))
+
+    def subset(self, rows: np.ndarray) -> PairData:
+        """The pairs at `rows`, in that order."""
+        changed: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Ragged):
+                changed[field.name] = value.take(rows)
+            elif isinstance(value, np.ndarray):
+                changed[field.name] = value[rows]
+        return replace(self, **changed)
+
+    def spread(self, n: int) -> np.ndarray:
+        """At most `n` rows at even distances, first and last included, int64: a sample without a draw."""
+        return np.linspace(0, len(self) - 1, min(n, len(self))).astype(np.int64)
+
+    def longest(self) -> int:
+        """Tokens of the longest prompt + response."""
+        if not len(self):
+            return 0
+        return int((self.prompt.lengths + np.maximum(self.chosen.lengths, self.rejected.lengths)).max())
+
+
+def open_pairs(folder: Path) -> PairData:
+    """The scorable pairs of a run folder, or the kept pairs of a shard folder.
+
+    Raises UserError when the folder is neither, is unfinished or damaged, or when a reference log-prob is not a number.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: no such folder; expected a run folder (rmo-curate score) or a shard folder (filter)"
+        )
+    manifest = read_manifest(folder)
+    stage = manifest.get("stage") if manifest else None
+    if manifest is None or stage not in ("run", "shards"):
+        raise UserError(
+            f"{folder}: not a finished run or shard folder (no {MANIFEST} of one); "
+            "make one with `rmo-curate score` or `rmo-curate filter`"
+        )
+    data = _from_run(folder, manifest) if stage == "run" else _from_shards(folder, manifest)
+    if not len(data):
+        raise UserError(f"{folder}: no pairs to use in it (0 rows)")
+    _check_between(folder, data, "weight", 0, np.inf)
+    _check_between(folder, data, "label_confidence", 0, 1)
+    for name in ("ref_chosen", "ref_rejected"):
+        column = getattr(data, name)
+        if column is not None and not np.isfinite(column).all():
+            row = int(np.flatnonzero(~np.isfinite(column))[0])
+            raise UserError(f"{folder}: pair {data.ids[row]} has {name}_logps = {column[row]}; score the data again")
+    return data
+
+
+def _check_between(folder: Path, data: PairData, name: str, low: float, high: float) -> None:
+    column = getattr(data, name)
+    wrong = ~(np.isfinite(column) & (column >= low) & (column <= high))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise UserError(
+            f"{folder}: pair {data.ids[row]} has {name} = {column[row]}, expected a number of {low} or more"
+            + (f" and at most {high}" if np.isfinite(high) else "")
+        )
+    if name == "weight" and not column.any():
+        raise UserError(f"{folder}: every pair has weight 0, so there is nothing to train on")
+
+
+def _read(folder: Path, manifest: dict[str, Any], schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
+    """`columns` of a stage, and of each prompt its `group` alone: memory holds the text of one part at a time."""
+    tables = []
+    for part in iter_parts(folder, manifest, [*columns, "prompt", "tools"]):
+        prompts, tools = part["prompt"].to_pylist(), part["tools"].to_pylist()
+        groups = pa.array([prompt_group(p, t) for p, t in zip(prompts, tools, strict=True)], pa.string())
+        tables.append(part.select(columns).append_column("group", groups))
+    if tables:
+        return pa.concat_tables(tables)
+    return pa.schema([*(schema.field(c) for c in columns), ("group", pa.string())]).empty_table()
+
+
+def _common(folder: Path, manifest: dict[str, Any], table: pa.Table) -> dict[str, Any]:
+    n = table.num_rows
+    return {
+        "folder": folder,
+        "manifest": manifest,
+        "ids": np.array(table["id"].to_pylist(), dtype=object),
+        "groups": np.array(table["group"].to_pylist(), dtype=object),
+        **{c.removesuffix("_ids"): Ragged.from_arrow(table[c]) for c in TOKEN_COLUMNS},
+        "weight": table["weight"].to_numpy() if "weight" in table.column_names else np.ones(n),
+        "label_confidence": (
+            table["label_confidence"].to_numpy() if "label_confidence" in table.column_names else np.ones(n)
+        ),
+    }
+
+
+def _from_run(folder: Path, manifest: dict[str, Any]) -> PairData:
+    stage = folder / "pairs"
+    table = _read(stage, read_manifest(stage) or {"parts": []}, PAIR_SCHEMA, ["id", "flags", *TOKEN_COLUMNS])
+    keep = np.array(["too_long" not in (f or []) for f in table["flags"].to_pylist()], dtype=bool)
+    data = PairData(**_common(folder, manifest, table.filter(pa.array(keep))))
+    scores_folder = folder / "scores" / "base"
+    scores_manifest = read_manifest(scores_folder)
+    if scores_manifest is None:
+        return data
+    scores = read_table(scores_folder, scores_manifest, SCORE_SCHEMA)
+    row_of = {i: k for k, i in enumerate(scores["id"].to_pylist())}
+    missing = [i for i in data.ids if i not in row_of]
+    if missing:
+        raise UserError(f"{scores_folder}: no score for pair {missing[0]} ({len(missing)} missing); score again")
+    rows = np.array([row_of[i] for i in data.ids], dtype=np.int64)
+    return replace(
+        data,
+        ref_chosen=scores["chosen_logp"].to_numpy()[rows],
+        ref_rejected=scores["rejected_logp"].to_numpy()[rows],
+    )
+
+
+def _scored(table: pa.Table, name: str) -> np.ndarray | None:
+    """A log-prob column, float64 [n]; None where it is absent or empty, NaN for a value that is missing."""
+    if name not in table.column_names or (len(table) and table[name].null_count == len(table)):
+        return None
+    return table[name].to_numpy()
+
+
+def _end_column(folder: Path, table: pa.Table, name: str, checkpoints: list[str], end: str) -> np.ndarray:
+    """The log-probs under checkpoint `end` of a column with one value a checkpoint, float64 [n]."""
+    rows = table[name].to_pylist()
+    short = next((k for k, row in enumerate(rows) if len(row or ()) != len(checkpoints)), None)
+    if end not in checkpoints or short is not None:
+        found = f"{end!r} is not among them" if short is None else f"a pair has {len(rows[short] or ())} {name}"
+        raise UserError(
+            f"{folder / MANIFEST}: it lists the checkpoints {', '.join(checkpoints)}, and {found}; "
+            "make the folder again with `rmo-curate filter`"
+        )
+    return np.array([row[checkpoints.index(end)] for row in rows], dtype=np.float64)
+
+
+def _from_shards(folder: Path, manifest: dict[str, Any]) -> PairData:
+    columns = ["id", *TOKEN_COLUMNS, *[f.name for f in SHARD_COLUMNS]]
+    table = _read(folder, manifest, with_columns(PAIR_SCHEMA, SHARD_COLUMNS), columns)
+    data = PairData(**_common(folder, manifest, table))
+    references: dict[str, Any] = {
+        "ref_chosen": _scored(table, "ref_chosen_logps"),
+        "ref_rejected": _scored(table, "ref_rejected_logps"),
+    }
+    if sum(column is None for column in references.values()) == 1:
+        there, missing = sorted(references, key=lambda name: references[name] is None)
+        raise UserError(f"{folder}: it has {there}_logps, but no {missing}_logps; score the data again, or drop both")
+    end = manifest.get("end")
+    if end is not None and len(data):
+        for name, column in (("end_chosen", "chosen_logps"), ("end_rejected", "rejected_logps")):
+            references[name] = _end_column(folder, table, column, manifest["checkpoints"], end)
+    return replace(data, **references)

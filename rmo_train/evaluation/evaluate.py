@@ -1,0 +1,107 @@
+"""Held-out accuracy of a model on preference pairs, against the reference log-probs that the data carries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from rmo_train.console.errors import UserError
+from rmo_train.console.progress import progress
+from rmo_train.data.pairs import PairData
+from rmo_train.evaluation.metrics import Interval, accuracy, bootstrap, length_matched_accuracy
+from rmo_train.evaluation.result import Evaluation, PairMargin, rounded
+from rmo_train.forward.distributed import ALONE, World
+from rmo_train.forward.layout import Layout
+from rmo_train.forward.logps import pair_logps
+
+PART = 256  # pairs laid out at a time: bounds memory, whatever the size of the data
+
+
+def logps_in_parts(
+    model: Any,
+    data: PairData,
+    layout: Layout,
+    advance: Callable[[int], None] = lambda tokens: None,
+    world: World | None = None,
+) -> np.ndarray:
+    """Log-probs of every pair's responses, float64 nats [n, 2] (chosen, rejected); each distinct sequence once a part.
+
+    Parts are cut in the order of the prompts, so that pairs of one prompt share its computation. The processes of
+    `world` take them in turns and all of them get the result.
+    """
+    world = world or ALONE
+    order = np.argsort(data.groups.astype(str), kind="stable")
+    result = np.empty((len(data), 2), dtype=np.float64)
+    parts = [order[start : start + PART] for start in range(0, len(data), PART)]
+    mine = [(rows, pair_logps(model, data, rows, layout, advance)) for rows in parts[world.rank :: world.size]]
+    for rows, logps in world.gathered(mine):
+        result[rows] = logps
+    return result
+
+
+def evaluate(
+    model: Any, data: PairData, layout: Layout, overlap: tuple[int, int] = (0, 0), world: World | None = None
+) -> Evaluation:
+    """Measure `model` on `data`, whose reference columns give the reward margins."""
+    reference_logps(data)  # refused before the forward passes, not after
+    total = int((data.prompt.lengths + data.chosen.lengths + data.rejected.lengths).sum())
+    with progress("evaluate", total, "tokens") as bar:
+        logps = logps_in_parts(model, data, layout, bar.advance, world)
+    return summarise(data, logps, overlap)
+
+
+def reference_logps(data: PairData) -> np.ndarray:
+    """The reference's log-probs [n, 2] from the data's columns; a UserError where there are none."""
+    if data.ref_chosen is None or data.ref_rejected is None:
+        raise UserError(
+            f"{data.folder}: no reference log-probs to evaluate against; run `rmo-curate score` on the data first"
+        )
+    return np.stack([data.ref_chosen, data.ref_rejected], axis=1)
+
+
+def summarise(data: PairData, logps: np.ndarray, overlap: tuple[int, int] = (0, 0)) -> Evaluation:
+    """The Evaluation of policy log-probs [n, 2] on `data`."""
+    chosen_n, rejected_n = data.chosen.lengths, data.rejected.lengths
+    margin = logps[:, 0] - logps[:, 1]
+    reference = reference_logps(data)
+    reward = margin - (reference[:, 0] - reference[:, 1])
+    mean = logps[:, 0] / chosen_n - logps[:, 1] / rejected_n
+    longer = (chosen_n - rejected_n).astype(float)
+
+    def of(values: np.ndarray) -> Interval:
+        return bootstrap(lambda rows: accuracy(values[rows]), data.groups)
+
+    matched = bootstrap(
+        lambda rows: length_matched_accuracy(reward[rows], chosen_n[rows], rejected_n[rows]), data.groups
+    )
+    return Evaluation(
+        n=len(data),
+        reward_accuracy=of(reward),
+        logp_accuracy=of(margin),
+        mean_logp_accuracy=of(mean),
+        length_accuracy=of(longer),
+        length_matched_reward_accuracy=matched,
+        mean_reward_margin=float(reward.mean()),
+        pairs=pair_margins(data, reward),
+        pairs_sha256=data.content_sha256,
+        reference_sha256=data.reference.get("weights_sha256"),
+        overlap_pairs=overlap[0],
+        overlap_prompts=overlap[1],
+    )
+
+
+def pair_margins(data: PairData, rewards: np.ndarray) -> dict[str, PairMargin]:
+    """What a comparison needs of each pair, by id; `rewards`: reward margins [n], nats."""
+    prompts = {group: k for k, group in enumerate(dict.fromkeys(data.groups))}
+    longer = data.chosen.lengths - data.rejected.lengths
+    return {
+        str(i): (rounded(margin), prompts[group], int(more))
+        for i, group, margin, more in zip(data.ids, data.groups, rewards, longer, strict=True)
+    }
+
+
+def overlap_of(train_ids: set[str], train_prompts: set[str], data: PairData) -> tuple[int, int]:
+    """How many of `data`'s pairs (by id) and distinct prompts a training set shares."""
+    return sum(i in train_ids for i in data.ids), len(train_prompts & set(data.groups))

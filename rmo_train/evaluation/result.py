@@ -1,0 +1,82 @@
+"""What an evaluation found: accuracies with intervals, and each pair's margin, as kept in a JSON file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rmo_train.console.errors import UserError
+from rmo_train.evaluation.metrics import Interval
+from rmo_train.store.tables import read_json
+
+# Reward margin in nats, number of the pair's prompt, tokens by which its chosen response is the longer one.
+PairMargin = tuple[float, int, int]
+
+
+def rounded(margin: float) -> float:
+    """`margin` to four digits, however small it is: its sign stays, and so does a tie."""
+    return float(f"{margin:.4g}")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracies with 95% intervals (bootstrap over prompts) and what they were computed from.
+
+    A pair counts as right when its margin is above 0; a tie counts 0.5, so that the reference itself has 0.5 by
+    `reward_accuracy`. `length_accuracy` is what "the longer answer wins" would get. `pairs_sha256` is of the pairs'
+    ids and tokens, `reference_sha256` of the weights that the margins are taken against.
+    """
+
+    n: int
+    reward_accuracy: Interval
+    logp_accuracy: Interval
+    mean_logp_accuracy: Interval
+    length_accuracy: Interval
+    length_matched_reward_accuracy: Interval
+    mean_reward_margin: float  # nats, without beta
+    pairs: Mapping[str, PairMargin]  # by id
+    pairs_sha256: str
+    reference_sha256: str | None
+    overlap_pairs: int = 0
+    overlap_prompts: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures first, the pairs last."""
+        found = asdict(self)
+        return {**found, "pairs": found.pop("pairs")}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Evaluation:
+        """What `as_json` gave; other entries of `value` are left out."""
+        given = {name: value[name] for name in cls.__dataclass_fields__}
+        intervals = {k: Interval(**v) for k, v in given.items() if k.endswith("_accuracy")}
+        return cls(**{**given, **intervals, "pairs": {i: (m, p, t) for i, (m, p, t) in given["pairs"].items()}})
+
+    def as_metrics(self) -> dict[str, float]:
+        names = ("reward_accuracy", "logp_accuracy", "mean_logp_accuracy", "length_matched_reward_accuracy")
+        return {f"eval/{name}": getattr(self, name).value for name in names}
+
+    def lines(self) -> list[str]:
+        return [
+            f"{self.n} pairs; accuracy with 95% interval (bootstrap over prompts)",
+            f"  reward                  {self.reward_accuracy}   (the reference itself: 0.500)",
+            f"  reward, length-matched  {self.length_matched_reward_accuracy}",
+            f"  log-prob                {self.logp_accuracy}",
+            f"  mean log-prob           {self.mean_logp_accuracy}",
+            f"  the longer wins         {self.length_accuracy}",
+        ]
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """The evaluation in a JSON file; UserError where there is none."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected one that `rmo-train eval --out` wrote")
+    try:
+        return Evaluation.from_json(read_json(path))
+    except (ValueError, TypeError, KeyError, AttributeError) as e:
+        raise UserError(
+            f"{path}: not an evaluation with the margin of each pair ({type(e).__name__}: {e}); "
+            "measure the model again with `rmo-train eval --out`"
+        ) from e

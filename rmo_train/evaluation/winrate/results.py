@@ -1,0 +1,200 @@
+"""Win rates with their intervals, as JSON and as a table of one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from rmo_train.evaluation.metrics import Interval, bootstrap
+from rmo_train.evaluation.winrate.answers import Pairing
+from rmo_train.evaluation.winrate.checkers import Met
+from rmo_train.evaluation.winrate.judge import Judged
+from rmo_train.evaluation.winrate.length_control import length_controlled
+
+EVEN = 0.5
+
+
+@dataclass(frozen=True)
+class CheckedRates:
+    """Shares of answers that meet all constraints of their prompt, and how A's compare with B's.
+
+    Of several answers to a prompt each of A's stands against each of B's: with one half for a tie the win rate of a
+    prompt is (1 + share of A - share of B) / 2. Intervals: 95%, bootstrap over prompts, both models on the same draws.
+    """
+
+    a: str
+    b: str
+    prompts: int
+    strict_a: Interval
+    strict_b: Interval
+    loose_a: Interval
+    loose_b: Interval
+    win_rate: Interval  # by strict shares
+    loose_win_rate: Interval
+    by_prompt: tuple[Mapping[str, Any], ...]
+    method: str = "checkers"
+
+    def lines(self) -> list[str]:
+        return [
+            *_heading(self.a, self.b, self.prompts),
+            f"                              {'A':<23} B",
+            f"  satisfied, strict           {self.strict_a!s:<23} {self.strict_b}",
+            f"  satisfied, loose            {self.loose_a!s:<23} {self.loose_b}",
+            f"  win rate of A, strict       {self.win_rate}   ties one half: {compared(self.win_rate)}",
+            f"  win rate of A, loose        {self.loose_win_rate}",
+        ]
+
+
+@dataclass(frozen=True)
+class JudgedRates:
+    """A's win rate by a judge: the mean over pairs of answers of A's share of the two verdicts, ties one half.
+
+    Pairs without two verdicts are left out and counted. Intervals: 95%, bootstrap over prompts. None: not defined.
+    """
+
+    a: str
+    b: str
+    prompts: int
+    pairs: int
+    judged: int  # pairs with both verdicts
+    judge_url: str
+    judge_model: str
+    win_rate: Interval | None
+    length_controlled: Interval | None
+    wins: int  # of A in both orders
+    losses: int
+    split: int  # a tie in one order at least, or a verdict for each
+    first_shown: float | None  # share of verdicts for a side that favour the answer shown first
+    length_a: float  # mean characters
+    length_b: float
+    unparsable: int  # verdicts
+    failed: int
+    by_prompt: tuple[Mapping[str, Any], ...]
+    method: str = "judge"
+
+    def lines(self) -> list[str]:
+        lines = [
+            *_heading(self.a, self.b, self.prompts),
+            f"judge {self.judge_model}: {self.judged} of {self.pairs} pairs of answers in both orders",
+        ]
+        if self.win_rate is None:
+            return [*lines, f"  no pair has two verdicts: {self._missing()}"]
+        controlled = self.length_controlled or "not defined: all pairs differ in length by the same"
+        lines += [
+            f"  win rate of A               {self.win_rate}   ties one half: {compared(self.win_rate)}",
+            f"  length-controlled           {controlled}",
+            f"  A wins, loses, neither      {self.wins}, {self.losses}, {self.split}",
+            f"  mean length                 {self.length_a:,.0f} and {self.length_b:,.0f} characters",
+        ]
+        if self.first_shown is not None:
+            lines.append(f"  for the one shown first     {self.first_shown:.3f} of verdicts for a side")
+        return [*lines, f"  left out: {self._missing()}"] if self.judged < self.pairs else lines
+
+    def _missing(self) -> str:
+        return f"{self.unparsable} verdicts without A, B or tie on the last line, {self.failed} that never came"
+
+
+Rates = CheckedRates | JudgedRates
+
+
+def as_json(rates: Rates) -> dict[str, Any]:
+    return asdict(rates)
+
+
+def from_json(value: Mapping[str, Any]) -> Rates:
+    """What `as_json` gave."""
+    kinds: dict[str, type[CheckedRates] | type[JudgedRates]] = {"checkers": CheckedRates, "judge": JudgedRates}
+    given: dict[str, Any] = {k: Interval(**v) if isinstance(v, dict) else v for k, v in value.items()}
+    return kinds[value["method"]](**{**given, "by_prompt": tuple(value["by_prompt"])})
+
+
+def compared(rate: Interval) -> str:
+    """What the interval says of A."""
+    return "A is higher" if rate.low > EVEN else "A is lower" if rate.high < EVEN else "not distinguishable"
+
+
+def _heading(a: str, b: str, prompts: int) -> list[str]:
+    return [f"A: {a}", f"B: {b}", f"{prompts} prompts; 95% intervals, bootstrap over prompts"]
+
+
+# ---------------------------------------------------------------------------------------------------- from verdicts
+
+
+def of_checks(
+    a: str, b: str, pairings: Sequence[Pairing], met_a: Sequence[Sequence[Met]], met_b: Sequence[Sequence[Met]]
+) -> CheckedRates:
+    """The rates of what A's and B's answers to each prompt meet."""
+    shares = {
+        (side, how): np.array([np.mean([all(getattr(m, how)) for m in of]) for of in met])
+        for side, met in (("a", met_a), ("b", met_b))
+        for how in ("strict", "loose")
+    }
+    groups = np.arange(len(pairings))
+
+    def rate(values: np.ndarray) -> Interval:
+        return bootstrap(lambda rows: float(values[rows].mean()), groups)
+
+    strict_wins = (1 + shares["a", "strict"] - shares["b", "strict"]) / 2
+    loose_wins = (1 + shares["a", "loose"] - shares["b", "loose"]) / 2
+    return CheckedRates(
+        a=a,
+        b=b,
+        prompts=len(pairings),
+        strict_a=rate(shares["a", "strict"]),
+        strict_b=rate(shares["b", "strict"]),
+        loose_a=rate(shares["a", "loose"]),
+        loose_b=rate(shares["b", "loose"]),
+        win_rate=rate(strict_wins),
+        loose_win_rate=rate(loose_wins),
+        by_prompt=tuple(
+            {"prompt": p.key, "a": [asdict(m) for m in of_a], "b": [asdict(m) for m in of_b], "win": float(win)}
+            for p, of_a, of_b, win in zip(pairings, met_a, met_b, strict_wins, strict=True)
+        ),
+    )
+
+
+def of_verdicts(a: str, b: str, url: str, model: str, judged: Sequence[Judged]) -> JudgedRates:
+    """The rates of a judge's verdicts."""
+    whole = [(j, j.win) for j in judged if j.win is not None]
+    wins = np.array([win for _, win in whole])
+    difference = np.array([j.length_a - j.length_b for j, _ in whole], dtype=float)
+    groups = np.array([str(j.key) for j, _ in whole])
+    sided = [(v, place) for j in judged for v, place in zip(j.verdicts, ("A", "B"), strict=True) if v in ("A", "B")]
+    return JudgedRates(
+        a=a,
+        b=b,
+        prompts=len({str(j.key) for j in judged}),
+        pairs=len(judged),
+        judged=len(whole),
+        judge_url=url,
+        judge_model=model,
+        win_rate=bootstrap(lambda rows: float(wins[rows].mean()), groups) if whole else None,
+        length_controlled=_controlled(wins, difference, groups) if whole else None,
+        wins=int((wins == 1).sum()),
+        losses=int((wins == 0).sum()),
+        split=int(((wins > 0) & (wins < 1)).sum()),
+        first_shown=float(np.mean([v == place for v, place in sided])) if sided else None,
+        length_a=float(np.mean([j.length_a for j in judged])),
+        length_b=float(np.mean([j.length_b for j in judged])),
+        unparsable=sum(v == "unparsable" for j in judged for v in j.verdicts),
+        failed=sum(v == "failed" for j in judged for v in j.verdicts),
+        by_prompt=tuple({"prompt": j.key, **_entry(j)} for j in judged),
+    )
+
+
+def _controlled(wins: np.ndarray, difference: np.ndarray, groups: np.ndarray) -> Interval | None:
+    found = bootstrap(lambda rows: length_controlled(wins[rows], difference[rows]), groups)
+    return found if np.isfinite(found.value) else None
+
+
+def _entry(judged: Judged) -> dict[str, Any]:
+    return {
+        "sample": judged.sample,
+        "verdicts": list(judged.verdicts),
+        "win": judged.win,
+        "length_a": judged.length_a,
+        "length_b": judged.length_b,
+    }

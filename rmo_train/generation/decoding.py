@@ -1,0 +1,137 @@
+"""Answers from a model through transformers: batched, padded on the left, each the same in a batch of any size."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rmo_train.console.errors import ProcessingError
+from rmo_train.console.progress import say
+from rmo_train.console.quiet import quiet
+
+BATCH = {"cpu": 8, "cuda": 64}  # answers at a time, where the user does not say
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are drawn."""
+
+    max_new_tokens: int
+    temperature: float  # 0: the likeliest token each time
+    top_p: float
+    ends: tuple[int, ...]  # tokens that end an answer
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt's token ids, and the seed of its answer's draws: a prompt's answer does not depend on the others."""
+
+    ids: list[int]
+    seed: int
+
+
+class Draw:
+    """Turns logits so that the greedy choice is a draw from them (the Gumbel-max trick), with a generator a row.
+
+    One generator for a whole batch would make an answer depend on its neighbours.
+    """
+
+    def __init__(self, seeds: Sequence[int], temperature: float, top_p: float, device: torch.device):
+        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        self.temperature, self.top_p = temperature, top_p
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """scores [rows, vocabulary] -> the same shape."""
+        scores = nucleus(scores.float() / self.temperature, self.top_p)
+        noise = torch.stack(
+            [torch.empty_like(row).exponential_(generator=g) for row, g in zip(scores, self.generators, strict=True)]
+        )
+        return scores - noise.log()
+
+
+def nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Logits [rows, vocabulary] without the tokens outside the smallest set of probability `top_p` (the top-p rule)."""
+    if top_p >= 1:
+        return logits
+    ordered, places = logits.sort(dim=-1, descending=True)
+    shares = ordered.softmax(dim=-1)
+    outside = shares.cumsum(dim=-1) - shares >= top_p  # what stands before it is already enough
+    outside[..., 0] = False
+    return logits.masked_fill(outside.scatter(-1, places, outside), -torch.inf)
+
+
+def decode(
+    model: Any,
+    requests: Sequence[Request],
+    decoding: Decoding,
+    batch_size: int | None = None,
+    advance: Callable[[float], None] = lambda answers: None,
+) -> list[list[int]]:
+    """Token ids of each request's answer, its end token included where it came to one.
+
+    Requests are grouped by length; a batch that does not fit into a GPU's memory is halved.
+    """
+    device = next(model.parameters()).device
+    size = batch_size or BATCH.get(device.type, BATCH["cuda"])
+    order = sorted(range(len(requests)), key=lambda i: -len(requests[i].ids))  # longest first: memory fails early
+    answers: list[list[int]] = [[] for _ in requests]
+    done = 0
+    while done < len(order):
+        rows = order[done : done + size]
+        try:
+            found: list[list[int]] | None = _decode_batch(model, [requests[i] for i in rows], decoding, device)
+        except torch.OutOfMemoryError as e:
+            if size == 1:
+                raise ProcessingError(f"one answer does not fit into {device}'s memory: {e}") from e
+            size = max(1, len(rows) // 2)
+            found = None
+        if found is None:  # outside of the block above, which keeps what the failed batch held
+            say(f"out of memory on {device}: going on with {size} answers at a time")
+            gc.collect()
+            torch.cuda.empty_cache()
+            continue
+        for i, answer in zip(rows, found, strict=True):
+            answers[i] = answer
+        done += len(rows)
+        advance(len(rows))
+    return answers
+
+
+@torch.no_grad()
+def _decode_batch(model: Any, requests: Sequence[Request], decoding: Decoding, device: torch.device) -> list[list[int]]:
+    from transformers import GenerationConfig
+
+    width = max(len(r.ids) for r in requests)
+    ids = torch.full((len(requests), width), decoding.ends[0], device=device)
+    mask = torch.zeros_like(ids)
+    for row, request in enumerate(requests):
+        ids[row, width - len(request.ids) :] = torch.tensor(request.ids, device=device)
+        mask[row, width - len(request.ids) :] = 1
+    draw = Draw([r.seed for r in requests], decoding.temperature, decoding.top_p, device)
+    # The model's own generation settings (a repetition penalty, top-k) would fill what is not set here: none apply.
+    model.generation_config = GenerationConfig()
+    settings = GenerationConfig(
+        max_new_tokens=decoding.max_new_tokens,
+        do_sample=False,
+        use_cache=True,
+        eos_token_id=list(decoding.ends),
+        pad_token_id=decoding.ends[0],
+    )
+    with quiet():
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=settings,
+            logits_processor=[draw] if decoding.temperature > 0 else None,
+        )
+    return [until_end(row[width:].tolist(), decoding.ends) for row in out]
+
+
+def until_end(ids: list[int], ends: Sequence[int]) -> list[int]:
+    """`ids` up to the first end token, which stays; what follows pads the row to the batch's longest."""
+    last = next((at for at, token in enumerate(ids) if token in ends), len(ids) - 1)
+    return ids[: last + 1]

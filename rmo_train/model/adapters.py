@@ -1,0 +1,124 @@
+"""Whether a LoRA adapter belongs to its base: by the hash of the base's weights where a run of ours recorded it, and by
+the shapes of what it adapts. A wrong base would load without a word where the shapes agree, and compute nonsense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rmo_train.console.errors import UserError
+from rmo_train.model.models import ADAPTER_CONFIG, base_of, is_adapter, resolve, weights_hash
+from rmo_train.model.policy import load_config
+from rmo_train.store.tables import MANIFEST, read_json
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."  # what peft puts before the names of the base's modules
+
+
+def check_adapter(name: str) -> None:
+    """UserError where the model `name` is an adapter whose base is gone or is another model than it was trained on."""
+    folder = resolve(name)
+    if is_adapter(folder):
+        base = base_that_is_there(folder)
+        check_base(folder, base)
+        check_adapter(base)
+
+
+def base_that_is_there(adapter: Path) -> str:
+    """The name of the adapter's base, which must be there."""
+    base = base_of(adapter)
+    try:
+        resolve(base)
+    except UserError as e:
+        raise UserError(
+            f"{adapter}: trained on {base!r}, which is not there ({e}). Run this where that name leads to the model, "
+            f"or write where it is now into base_model_name_or_path of {adapter / ADAPTER_CONFIG}"
+        ) from e
+    return base
+
+
+def check_base(adapter: Path, base: str) -> None:
+    """UserError where `base` is not the model that the adapter was trained on."""
+    recorded = _recorded_base(adapter)
+    if recorded is not None and (found := weights_hash(base)) != recorded:
+        raise UserError(
+            f"{adapter}: trained on weights {recorded:.12}, but {base!r} has {found:.12}: another model, or changed "
+            f"since; put the model of then there, or name it in base_model_name_or_path of {adapter / ADAPTER_CONFIG}"
+        )
+    if not (adapter / ADAPTER_WEIGHTS).is_file():
+        raise UserError(f"{adapter}: no {ADAPTER_WEIGHTS}; was the adapter saved completely?")
+    expected, shapes = adapted_shapes(adapter), linear_shapes(base)
+    for module, shape in expected.items():
+        if module not in shapes:
+            raise UserError(
+                f"{adapter}: adapts {module}, which {base!r} does not have; it was trained on another model"
+            )
+        if shapes[module] != shape:
+            raise UserError(
+                f"{adapter}: adapts {module} of {shape[0]} x {shape[1]} (out x in), in {base!r} it is "
+                f"{shapes[module][0]} x {shapes[module][1]}; it was trained on another model"
+            )
+    depth, layers = _depth(expected), _depth(shapes)
+    if _adapts_every_layer(adapter) and expected and depth != layers:
+        raise UserError(f"{adapter}: adapts {depth} layers, {base!r} has {layers}; it was trained on another model")
+
+
+def _recorded_base(adapter: Path) -> str | None:
+    """The hash of the base's weights, where one of our runs or its checkpoints wrote the adapter."""
+    for name in (MANIFEST, "trainer_state.json"):
+        if (adapter / name).is_file():
+            key = read_json(adapter / name).get("key") or {}
+            if isinstance(key.get("model"), str):
+                return key["model"]
+    return None
+
+
+def adapted_shapes(adapter: Path) -> dict[str, tuple[int, int]]:
+    """(out, in) of each linear layer that a LoRA adapter changes, by the layer's name in the base."""
+    from safetensors import SafetensorError, safe_open
+
+    inner: dict[str, int] = {}
+    outer: dict[str, int] = {}
+    try:
+        with safe_open(adapter / ADAPTER_WEIGHTS, framework="numpy") as f:
+            for key in f.keys():  # noqa: SIM118 (no dict)
+                module, _, part = key.removeprefix(PREFIX).rpartition(".lora_")
+                if part == "A.weight":
+                    inner[module] = f.get_slice(key).get_shape()[1]
+                elif part == "B.weight":
+                    outer[module] = f.get_slice(key).get_shape()[0]
+    except (SafetensorError, OSError) as e:
+        raise UserError(f"{adapter / ADAPTER_WEIGHTS}: cannot be read: {e}") from e
+    return {module: (outer[module], inner[module]) for module in inner if module in outer}
+
+
+def linear_shapes(base: str) -> dict[str, tuple[int, int]]:
+    """(out, in) of each linear layer of a model, from its configuration: no weights are read."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.pytorch_utils import Conv1D
+
+    folder = resolve(base)
+    config = load_config(base)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    shapes = {}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            shapes[name] = (module.out_features, module.in_features)
+        elif isinstance(module, Conv1D):  # GPT-2's, transposed
+            shapes[name] = (module.weight.shape[1], module.weight.shape[0])
+    assert shapes, folder
+    return shapes
+
+
+def _depth(modules: Any) -> int:
+    """How many layers have a module among these: the distinct numbers in their names."""
+    return len({part for module in modules for part in module.split(".") if part.isdigit()})
+
+
+def _adapts_every_layer(adapter: Path) -> bool:
+    """False where the adapter's settings pick layers: then fewer of them are no sign of another base."""
+    config = read_json(adapter / ADAPTER_CONFIG)
+    picked = any(config.get(name) for name in ("layers_to_transform", "layers_pattern", "exclude_modules"))
+    return not picked and isinstance(config.get("target_modules"), list)

@@ -1,0 +1,113 @@
+"""`rmo-train merge`: an adapter's folder to a plain model folder, for what loads no adapters.
+
+The adapter is added to its base in float32 and the sum is cast once. A base that is not there is refused, and so is one
+that the adapter was not trained on.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rmo_train.console.errors import UserError, cannot_write
+from rmo_train.model.adapters import base_that_is_there, check_base
+from rmo_train.model.models import ADAPTER_CONFIG, is_adapter
+from rmo_train.store.tables import MANIFEST, sync_folder, write_bytes
+
+TRAINED_ON = "trained_on.parquet"
+
+
+def merge_adapter(adapter: Path, out: Path, dtype: str = "auto", *, overwrite: bool = False) -> list[str]:
+    """Write the model that `adapter` and its base make together into the folder `out`; returns the lines to print.
+
+    dtype: float32, bfloat16, or auto (as the base's weights are stored).
+    """
+    from rmo_train.model.policy import load_config, load_model, load_tokenizer, save_model
+
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise UserError(f"--dtype {dtype}: expected auto, float32 or bfloat16")
+    _require_adapter(adapter)
+    _require_place(adapter, out, overwrite)
+    base = base_that_is_there(adapter)
+    check_base(adapter, base)
+    config = load_config(base)
+    stored = str(config.dtype or "float32").removeprefix("torch.") if dtype == "auto" else dtype
+    model: Any = load_model(str(adapter), _torch_dtype(stored), device="cpu")
+    model.config.use_cache = True  # off in training; who loads this model generates with it
+    out = out.resolve()
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        save_model(model, load_tokenizer(str(adapter)), partial)
+        _keep_training_record(adapter, partial)
+        write_bytes(partial / "README.md", _card(base, adapter, stored).encode())
+        if out.exists():
+            shutil.rmtree(out)
+        partial.replace(out)
+        sync_folder(out.parent)
+    except OSError as e:
+        raise cannot_write(out, e) from e
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return [f"{adapter} merged into {base}: a {stored} model in {out}"]
+
+
+def _torch_dtype(name: str) -> Any:
+    """Also of a precision that is no setting of ours: a base stored in float16 stays in it."""
+    import torch
+
+    return getattr(torch, name)
+
+
+# ---------------------------------------------------------------------------------------------------- refusals
+
+
+def _require_adapter(folder: Path) -> None:
+    if is_adapter(folder):
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected an adapter's folder (with {ADAPTER_CONFIG})")
+    if (folder / "config.json").is_file():
+        raise UserError(f"{folder}: a whole model already, no adapter (it has config.json); there is nothing to merge")
+    inside = sorted(p.name for p in folder.iterdir() if (p / ADAPTER_CONFIG).is_file())
+    hint = f"; it holds the adapters {', '.join(inside[:8])}: give one of them" if inside else ""
+    raise UserError(f"{folder}: no adapter's folder, it has no {ADAPTER_CONFIG}{hint}")
+
+
+def _require_place(adapter: Path, out: Path, overwrite: bool) -> None:
+    """`out` must be new or empty; with --overwrite it may be a model, but never the adapter or what holds it."""
+    place, source = out.resolve(), adapter.resolve()
+    if place == source or place in source.parents:
+        raise UserError(f"--out {out}: the adapter itself is in it; give another folder")
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"--out {out}: a file; expected the name of a folder")
+    if not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise UserError(f"--out {out}: not empty; give another folder, or --overwrite to replace the model in it")
+    if not (out / "config.json").is_file():
+        raise UserError(f"--out {out}: not empty, and no model (no config.json), so it is not replaced; give another")
+
+
+# ---------------------------------------------------------------------------------------------------- what goes along
+
+
+def _keep_training_record(adapter: Path, out: Path) -> None:
+    """The record of what the adapter was trained on: `rmo-train eval` warns of pairs that are in it."""
+    if (adapter / TRAINED_ON).is_file() and (adapter / MANIFEST).is_file():
+        for name in (TRAINED_ON, MANIFEST):
+            shutil.copyfile(adapter / name, out / name)
+
+
+def _card(base: str, adapter: Path, dtype: str) -> str:
+    """The model card: where the weights are from, then the adapter's own card without its front matter."""
+    own = adapter / "README.md"
+    text = own.read_text(encoding="utf-8") if own.is_file() else ""
+    if text.startswith("---\n"):
+        text = text.partition("\n---\n")[2]
+    head = ["---", f"base_model: {base}", "library_name: transformers", "tags: [rmo, merge]", "---", ""]
+    said = f"The LoRA adapter {adapter.resolve().name}, merged into {base} ({dtype})."
+    return "\n".join([*head, said, text.rstrip()]).rstrip() + "\n"

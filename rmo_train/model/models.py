@@ -1,0 +1,213 @@
+"""Which model a name means: its folder, its tokenizer, and the hashes that identify it.
+
+A name is a local folder, a LoRA adapter's folder, the embedded `smollm2-135m`, or a model of the Hugging Face hub.
+Nothing here loads weights; `policy.py` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rmo_train.console.errors import UserError, nearest
+from rmo_train.console.quiet import quiet
+from rmo_train.model.embedded import EMBEDDED, embedded_folder
+from rmo_train.store.tables import canonical_json, read_json, sha256_file, sha256_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ADAPTER_CONFIG = "adapter_config.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+# Of an adapter's config, what does not change the function it computes.
+ADAPTER_PROVENANCE = (
+    "base_model_name_or_path",
+    "inference_mode",
+    "peft_version",
+    "revision",
+    "auto_mapping",
+    "task_type",
+)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What must agree between the model that scored data and the one that trains on it."""
+
+    name: str  # as the user gave it
+    weights_sha256: str  # of the weight files; an adapter's includes its base's
+    tokenizer_sha256: str
+    template_sha256: str  # of the chat template
+
+
+# ---------------------------------------------------------------------------------------------------- folders
+
+
+def resolve(name: str) -> Path:
+    """The local folder of a model: given, embedded (converted at first use) or fetched from the hub."""
+    if name in EMBEDDED:
+        return embedded_folder(name)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _checked(path)
+    if path.is_file():
+        raise UserError(f"{path}: a file; expected a model's folder (with config.json and weights): try {path.parent}")
+    if _is_path(name, path):
+        raise UserError(_missing(path))
+    return _from_hub(name)
+
+
+def _is_path(name: str, path: Path) -> bool:
+    """Whether a name that is no folder was meant as one; a hub name is `name` or `owner/name`."""
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1 or (len(path.parts) > 1 and path.parent.is_dir())
+
+
+def _missing(path: Path) -> str:
+    """What to say of a model folder that does not exist."""
+    if not path.parent.is_dir():
+        return f"{path}: no such model folder; {path.parent} does not exist either"
+    there = sorted(p.name for p in path.parent.iterdir() if p.is_dir())
+    found = f"has {', '.join(there[:8])}" if there else "has no folders"
+    return f"{path}: no such model folder; {path.parent} {found}{nearest(path.name, there)}"
+
+
+def is_adapter(folder: Path) -> bool:
+    return (folder / ADAPTER_CONFIG).is_file()
+
+
+def base_of(adapter: Path) -> str:
+    """The name of the model that an adapter's folder was trained on."""
+    base = read_json(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
+    if not base:
+        raise UserError(
+            f"{adapter / ADAPTER_CONFIG}: base_model_name_or_path is empty; write the base model's name there"
+        )
+    return str(base)
+
+
+def _checked(folder: Path) -> Path:
+    """`folder`, when it holds a model or an adapter."""
+    if is_adapter(folder) or (folder / "config.json").is_file():
+        return folder
+    inside = sorted(p.name for p in folder.iterdir() if (p / "config.json").is_file() or (p / ADAPTER_CONFIG).is_file())
+    hint = f"it holds the models {', '.join(inside[:8])}: give one of them" if inside else "save a model there first"
+    raise UserError(f"{folder}: not a model folder, it has neither config.json nor {ADAPTER_CONFIG}; {hint}")
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    small = ["*.json", "*.jinja", "*.txt", "*.model"]
+    try:  # top-level files only: sub-folders repeat the weights in other formats
+        folder = Path(snapshot_download(name, allow_patterns=[*small, "*.safetensors"], ignore_patterns=["*/*"]))
+        if not _weight_files(folder):
+            folder = Path(snapshot_download(name, allow_patterns=[*small, "*.bin"], ignore_patterns=["*/*"]))
+    except Exception as e:  # the client raises its own errors, its HTTP library's and OSError
+        first_line = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        raise UserError(
+            f"model {name!r} is no local folder, and the hub did not give it ({first_line}){nearest(name, EMBEDDED)}; "
+            f"give a local folder, a hub name, or the embedded {', '.join(EMBEDDED)}"
+        ) from e
+    return _checked(folder)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The weights' files, sorted: safetensors, else PyTorch's."""
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*model*.bin"))
+    return [f for f in files if f.is_file()]
+
+
+# ---------------------------------------------------------------------------------------------------- tokenizer
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, with a chat template; an adapter without its own takes its base's."""
+    from transformers import AutoTokenizer
+
+    folder = resolve(name)
+    if not any((folder / f).is_file() for f in TOKENIZER_FILES):
+        if is_adapter(folder):
+            return load_tokenizer(base_of(folder))
+        raise UserError(
+            f"{folder}: no tokenizer (none of {', '.join(TOKENIZER_FILES)}); save the model's tokenizer there: "
+            f"AutoTokenizer.from_pretrained(ORIGINAL).save_pretrained({str(folder)!r})"
+        )
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as e:  # damaged files surface as errors of the Rust library, of json and of transformers
+        raise UserError(f"{folder}: its tokenizer cannot be loaded: {e}") from e
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"{folder}: its tokenizer has no chat template, so a conversation cannot be rendered (a base model?); "
+            "give an instruction-tuned model, or put the template to train with into chat_template.jinja in that folder"
+        )
+    return tokenizer
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """sha256 of what maps text to ids; saving and loading the tokenizer, or padding with it, does not change it."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:  # a tokenizer in Python
+        content: dict[str, Any] = {"vocab": tokenizer.get_vocab()}
+    else:
+        content = json.loads(backend.to_str())
+        content.update(truncation=None, padding=None)  # state of the last call, not of the tokenizer
+    return sha256_text(canonical_json([content, tokenizer.eos_token]))
+
+
+def template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """sha256 of the chat template (of all, where a tokenizer has several)."""
+    template: Any = tokenizer.chat_template
+    return sha256_text(template if isinstance(template, str) else canonical_json(template))
+
+
+# ---------------------------------------------------------------------------------------------------- identity
+
+
+# (path, bytes, mtime in ns) -> sha256: several stages of one process name the same model.
+_hashed: dict[tuple[str, int, int], str] = {}
+
+
+def _file_hash(path: Path) -> str:
+    state = path.stat()
+    key = (str(path.resolve()), state.st_size, state.st_mtime_ns)
+    if key not in _hashed:
+        _hashed[key] = sha256_file(path)
+    return _hashed[key]
+
+
+def weights_hash(name: str) -> str:
+    """sha256 over the names and contents of the weight files; an adapter adds its settings and its base's hash."""
+    folder = resolve(name)
+    files = _weight_files(folder)
+    if not files:
+        raise UserError(f"{folder}: no weights (*.safetensors or pytorch_model*.bin); was the model saved completely?")
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.name} {_file_hash(path)}\n".encode())
+    if is_adapter(folder):
+        config = read_json(folder / ADAPTER_CONFIG)
+        settings = {
+            k: sorted(v, key=str) if isinstance(v, list) else v  # peft writes sets, in any order
+            for k, v in config.items()
+            if k not in ADAPTER_PROVENANCE
+        }
+        digest.update(f"{canonical_json(settings)}\nbase {weights_hash(base_of(folder))}\n".encode())
+    return digest.hexdigest()
+
+
+def weights_bytes(name: str) -> int:
+    """Bytes of the weight files; an adapter's include its base's."""
+    folder = resolve(name)
+    size = sum(path.stat().st_size for path in _weight_files(folder))
+    return size + weights_bytes(base_of(folder)) if is_adapter(folder) else size
+
+
+def identity(name: str) -> Identity:
+    """The hashes of the model `name`."""
+    tokenizer = load_tokenizer(name)
+    return Identity(name, weights_hash(name), tokenizer_hash(tokenizer), template_hash(tokenizer))

@@ -1,0 +1,112 @@
+"""Pairwise margin amplification: `L = L_pref + weight * sigmoid((median - d) / scale)`.
+
+The term's slope is steepest where d = median, weight / (4 scale), and fades on both sides: it lifts pairs whose margin
+is near the median, and leaves alone those far above it (done) and far below it (likely mislabelled).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmo_train.console.errors import UserError
+from rmo_train.objective.losses import Loss, LossParameters, PairLogps, loss_named
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAD_TO_SD = 1.4826  # of a normal distribution
+SMALLEST_SCALE = 1e-3
+Column = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Amplifier:
+    """The term's settings. `median` and `scale` are in the unit of d: "loss", the loss's own margin, or "logp"."""
+
+    weight: float  # lambda
+    median: float  # M
+    scale: float  # alpha
+    unit: str = "loss"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise UserError(f"--amplify-lambda {self.weight}: expected a number of at least 0")
+        if not math.isfinite(self.median):
+            raise UserError(f"--amplify-median {self.median}: expected a finite number")
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise UserError(f"--amplify-scale {self.scale}: expected a number above 0")
+        if self.unit not in ("loss", "logp"):
+            raise ValueError(f"unit {self.unit!r}: expected 'loss' or 'logp'")
+
+    def margin(self, loss: Loss, logps: PairLogps, parameters: LossParameters) -> Tensor:
+        """The d that this term works on, [n]: the loss's own margin, or the policy's log-prob margin in nats without a
+        reference (per token for a loss of per-token log-probs, as the method's authors have it)."""
+        if self.unit == "loss":
+            return loss.margin(logps, parameters)
+        if loss.per_token:
+            return logps.chosen / logps.chosen_tokens - logps.rejected / logps.rejected_tokens
+        return logps.chosen - logps.rejected
+
+    def value(self, d: Tensor) -> Tensor:
+        """weight * sigmoid((median - d) / scale), [n], to be added to each pair's loss."""
+        return self.weight * ((self.median - d) / self.scale).sigmoid()
+
+    def reach(self, d: Tensor) -> Tensor:
+        """Share of the pairs with |d - median| < 2 scale (a scalar): those the term still moves."""
+        return ((d - self.median).abs() < 2 * self.scale).to(d.dtype).mean()
+
+
+# The settings of the method's authors: a scale so wide that the term's slope hardly depends on d.
+AUTHORS = Amplifier(weight=1.0, median=1.82, scale=125.0, unit="logp")
+
+
+def calibrate(
+    loss_name: str,
+    parameters: LossParameters,
+    chosen_logp: Column,
+    rejected_logp: Column,
+    ref_chosen: Column,
+    ref_rejected: Column,
+    chosen_tokens: Column,
+    rejected_tokens: Column,
+    slope: float,
+    *,
+    weight: float | None = None,
+    median: float | None = None,
+    scale: float | None = None,
+) -> Amplifier:
+    """The amplifier for a loss, from the kept pairs' log-probs under the proxy; its unit is the loss's own margin d.
+
+    median M and scale alpha = max(1.4826 MAD, 1e-3) are those of d over the pairs. `slope` R is the term's slope at
+    d = M relative to DPO's at d = 0, which is 1/2: weight lambda = 2 alpha R, so lambda / (4 alpha) = R / 2.
+    `weight`, `median` and `scale` take the place of the computed ones; a given scale counts in lambda too.
+
+    Log-probs: [n], nats, summed over response tokens, of the proxy and (ref_*) the base. Tokens: [n].
+    """
+    import torch
+
+    loss = loss_named(loss_name)
+    columns = (chosen_logp, rejected_logp, ref_chosen, ref_rejected, chosen_tokens, rejected_tokens)
+    logps = PairLogps(*(torch.from_numpy(np.array(column, dtype=np.float64)) for column in columns))
+    d = loss.margin(logps, parameters).numpy()
+    if not len(d):
+        raise UserError("margin amplification: no pairs to take the median margin from; train with --amplify 0")
+    bad = int((~np.isfinite(d)).sum())
+    if bad:
+        raise UserError(
+            f"margin amplification: {bad} of {len(d)} pairs have no finite {loss_name} margin in the log-prob columns; "
+            "score the pairs again, or train with --amplify 0"
+        )
+    centre = float(np.median(d))
+    spread = max(MAD_TO_SD * float(np.median(np.abs(d - centre))), SMALLEST_SCALE)
+    alpha = spread if scale is None else scale
+    return Amplifier(
+        weight=2 * alpha * slope if weight is None else weight,
+        median=centre if median is None else median,
+        scale=alpha,
+    )

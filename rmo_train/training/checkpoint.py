@@ -1,0 +1,165 @@
+"""Training checkpoints: weights, optimizer, position, random state and identity, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rmo_train.console.errors import ProcessingError, UserError, cannot_write
+from rmo_train.console.progress import say
+from rmo_train.forward.distributed import full_weights
+from rmo_train.model.policy import move_into, save_model
+from rmo_train.store.tables import (
+    check_key,
+    damaged_file,
+    file_hashes,
+    read_json,
+    sync_folder,
+    write_json,
+)
+from rmo_train.training.optimizer import MasterAdamW
+
+METRICS = "metrics.jsonl"
+STATE = "trainer_state.json"
+RECORD = "checkpoint.json"  # written last: the hashes of a checkpoint's files
+TRAINING = "training.pt"
+EVALUATION = "eval_results.json"
+HEADLINE = "eval/reward_accuracy"  # by which checkpoints are compared
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """What resuming needs besides the model: optimizer (with the master weights), random state, what was done."""
+
+    step: int
+    tokens: int  # computed so far
+    optimizer: dict[str, Any]
+    rng: torch.Tensor
+
+
+def save_checkpoint(
+    out: Path,
+    model: Any,
+    tokenizer: Any,
+    optimizer: MasterAdamW,
+    step: int,
+    tokens: int,
+    key: Mapping[str, Any],
+    evaluation: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `out/checkpoint-<step>` under a temporary name, then rename it.
+
+    Every process takes part, the main one writes.
+    """
+    training = {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+    weights = full_weights(model)
+    state = {"global_step": step, "num_input_tokens_seen": tokens, "key": dict(key)}
+    if optimizer.world.is_main:
+        _write_checkpoint(out / f"checkpoint-{step}", model, tokenizer, weights, training, state, evaluation)
+    optimizer.world.wait()
+
+
+def _write_checkpoint(
+    final: Path,
+    model: Any,
+    tokenizer: Any,
+    weights: Mapping[str, torch.Tensor] | None,
+    training: Mapping[str, Any],
+    state: Mapping[str, Any],
+    evaluation: Mapping[str, Any] | None,
+) -> None:
+    out, partial = final.parent, final.with_name(f".{final.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        save_model(model, tokenizer, partial, state_dict=weights)
+        torch.save(dict(training), partial / TRAINING)
+        if evaluation is not None:
+            write_json(partial / EVALUATION, evaluation)
+        write_json(partial / STATE, {**state, "log_history": read_metrics(out)})
+        write_json(partial / RECORD, {"step": state["global_step"], "sha256": file_hashes(partial)})
+    except (OSError, RuntimeError) as e:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise ProcessingError(f"cannot write {final}: {e}; checkpoints before it are untouched") from e
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    sync_folder(out)
+
+
+def remove_old_checkpoints(out: Path, limit: int, *, keep_best: bool) -> None:
+    """Leave the `limit` newest checkpoints of `out`, and the best one beside them when asked to."""
+    best = best_checkpoint(out) if keep_best else None
+    for old in checkpoints(out)[:-limit]:
+        if old != best:
+            shutil.rmtree(old)
+
+
+def best_checkpoint(out: Path) -> Path | None:
+    """The checkpoint with the highest held-out reward accuracy, the earliest of equal ones; None without any."""
+    accuracy = {f"checkpoint-{line['step']}": line[HEADLINE] for line in read_metrics(out) if HEADLINE in line}
+    measured = [p for p in checkpoints(out) if p.name in accuracy and (p / EVALUATION).is_file()]
+    return max(measured, key=lambda p: accuracy[p.name], default=None)
+
+
+def take_model(checkpoint: Path, out: Path) -> None:
+    """Copy a checkpoint's model and tokenizer into `out`."""
+    temporary = out / ".taking"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        shutil.copytree(checkpoint, temporary, ignore=shutil.ignore_patterns(TRAINING, STATE, RECORD, EVALUATION))
+        move_into(temporary, out)
+    except OSError as e:
+        raise cannot_write(out, e) from e
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """The checkpoint folders of `out`, oldest first."""
+    found = [(int(m[1]), p) for p in out.glob("checkpoint-*") if (m := re.fullmatch(r"checkpoint-(\d+)", p.name))]
+    return [p for _, p in sorted(found)]
+
+
+def newest_checkpoint(out: Path) -> Path | None:
+    """The newest checkpoint whose files match their hashes; damaged ones are named and passed over."""
+    for folder in reversed(checkpoints(out)):
+        said = damage(folder)
+        if said is None:
+            return folder
+        say(f"{folder}: {said}; using the checkpoint before it")
+    return None
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint's files, or None."""
+    if not (folder / RECORD).is_file():
+        return f"incomplete (no {RECORD})"
+    return damaged_file(folder, read_json(folder / RECORD)["sha256"])
+
+
+def load_state(folder: Path, key: Mapping[str, Any]) -> TrainState:
+    """The state of a checkpoint; raises UserError naming each field in which it is another run's."""
+    if said := damage(folder):
+        raise UserError(f"{folder}: {said}; choose another checkpoint")
+    state = read_json(folder / STATE)
+    check_key(state["key"], key, folder)
+    saved = torch.load(folder / TRAINING, weights_only=True, map_location="cpu")
+    return TrainState(state["global_step"], state["num_input_tokens_seen"], saved["optimizer"], saved["rng"])
+
+
+def read_metrics(out: Path) -> list[dict[str, Any]]:
+    """The logged lines, without one that a kill cut short."""
+    path = out / METRICS
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines

@@ -1,0 +1,137 @@
+"""What the training loop needs, built and checked before it starts: the policy, its layout, its references."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rmo_train.console.errors import UserError
+from rmo_train.console.progress import say
+from rmo_train.data.pairs import PairData
+from rmo_train.forward.attention import use_attention
+from rmo_train.forward.distributed import ALONE, World
+from rmo_train.forward.layout import Layout, choose_layout
+from rmo_train.forward.logps import margin_sd, pair_logps
+from rmo_train.model.policy import load_for_training, load_model, load_tokenizer, resolve_dtype
+from rmo_train.objective.losses import loss_named
+from rmo_train.store.tables import read_json, write_json
+from rmo_train.training.config import TrainSettings
+from rmo_train.training.plan import Plan
+from rmo_train.training.record import Record
+from rmo_train.training.references import with_references
+
+LAYOUT = "layout.json"
+STEP_ZERO_PAIRS = 16
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything the loop needs, built and checked before it starts."""
+
+    model: Any
+    tokenizer: Any
+    data: PairData
+    settings: TrainSettings
+    plan: Plan
+    layout: Layout
+    out: Path
+    key: Mapping[str, Any]  # identity of the run: checkpoints of another are refused
+    eval_data: PairData | None = None
+    models_at: Mapping[int, Path] | None = None  # steps whose model is kept, and where
+    world: World = ALONE
+    record: Record | None = None  # default: metrics.jsonl in `out`, every step
+
+
+def build_job(
+    data: PairData, plan: Plan, model_name: str, out: Path, settings: TrainSettings, key: dict[str, Any], **more: Any
+) -> Job:
+    """Load the policy and choose its layout."""
+    torch.manual_seed(settings.seed)
+    tokenizer = load_tokenizer(model_name)
+    model: Any = load_for_training(
+        model_name,
+        training_dtype(settings, data),
+        lora=settings.lora,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        seed=settings.seed,
+    )
+    world: World = more.get("world") or ALONE
+    remembered = out / LAYOUT  # an interrupted run goes on with the attention it began with: to the last bit
+    attention = read_json(remembered)["attention"] if remembered.is_file() else settings.attention
+    layout = world.agreed(choose_layout(model, data, attention=attention, tokens_per_batch=settings.tokens_per_batch))
+    use_attention(model, layout.path)
+    if world.is_main:
+        write_json(remembered, {"attention": layout.path})
+    say(f"{layout.reason}; {layout.budget} tokens a row, {training_dtype(settings, data)}")
+    return Job(model, tokenizer, data, settings, plan, layout, out, key, **more)
+
+
+def training_dtype(settings: TrainSettings, data: PairData) -> str:
+    """The precision that the references were scored in (without any: the device's), unless --bf16 or --no-bf16."""
+    if settings.bf16 is not None:
+        return "bfloat16" if settings.bf16 else "float32"
+    scored_in = data.reference.get("dtype") if data.has_references else None
+    return scored_in or str(resolve_dtype("auto")).removeprefix("torch.")
+
+
+def with_all_references(job: Job, model: str) -> Job:
+    """The job with reference log-probs wherever its loss or its evaluation compares with them."""
+    about = {
+        "name": model,
+        "weights_sha256": job.key["model"],
+        "dtype": training_dtype(job.settings, job.data),
+    }
+
+    def complete(data: PairData, name: str) -> PairData:
+        return with_references(data, job.model, job.layout, job.out / "references" / name, about, job.world)
+
+    if loss_named(job.settings.loss).needs_reference:
+        job = replace(job, data=complete(job.data, "train"))
+    return replace(job, eval_data=complete(job.eval_data, "eval")) if job.eval_data is not None else job
+
+
+def check_step_zero(job: Job, noise_sd: float) -> str:
+    """The untrained policy must reproduce the reference columns: |mean margin| within the noise of scoring.
+
+    Raises UserError with the likely reasons otherwise. `noise_sd` is the sd of D between two packings, in nats.
+    """
+    data = job.data
+    if data.ref_chosen is None or data.ref_rejected is None:
+        return "no reference columns to compare the policy with"
+    rows = data.spread(STEP_ZERO_PAIRS)
+    job.model.eval()
+    logps = pair_logps(job.model, data, rows, job.layout)
+    margins = (logps[:, 0] - logps[:, 1]) - (data.ref_chosen - data.ref_rejected)[rows]
+    tolerance = max(1e-3, 4 * noise_sd)
+    mean = float(margins.mean())
+    if abs(mean) > tolerance:
+        raise UserError(
+            f"step 0: the policy's margins differ from the reference columns by {mean:+.4f} nats on average over "
+            f"{len(rows)} pairs (tolerance {tolerance:.4f}). Likely reasons: --model is not the model that was scored, "
+            "another chat template or tokenizer, other precision (--bf16/--no-bf16), or another engine. "
+            "Score again with this model."
+        )
+    return f"step 0: policy reproduces the reference columns (mean margin {mean:+.1e} nats, tolerance {tolerance:.1e})"
+
+
+def step_zero_noise(job: Job, model_name: str) -> float:
+    """sd of D (nats) that the reference columns may differ by: scoring's recorded noise, and that of another precision.
+
+    Where the policy's precision is not the references', the model is also run in theirs on the same pairs.
+    """
+    recorded = float((job.data.manifest.get("noise_sd") or {}).get("base") or 0.0)
+    scored_in = job.data.reference.get("dtype")
+    if scored_in is None or next(job.model.parameters()).dtype == getattr(torch, scored_in):
+        return recorded
+    rows = job.data.spread(STEP_ZERO_PAIRS)
+    found = []
+    for model in (job.model, load_model(model_name, scored_in)):
+        model.eval()
+        use_attention(model, job.layout.path)
+        found.append(pair_logps(model, job.data, rows, job.layout))
+    return float(np.hypot(recorded, margin_sd(*found)))

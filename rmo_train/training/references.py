@@ -1,0 +1,96 @@
+"""Reference log-probs of data that has none: the untrained policy's own, computed once before step 0 and kept.
+
+Full training or a new adapter, the policy is its own reference until the first update: one more forward pass over the
+data, never a second model in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rmo_train.console.progress import progress, say
+from rmo_train.data.pairs import PairData
+from rmo_train.evaluation.evaluate import logps_in_parts
+from rmo_train.forward.distributed import ALONE, World
+from rmo_train.forward.layout import Layout
+from rmo_train.forward.logps import margin_sd, pair_logps
+from rmo_train.store.tables import (
+    MANIFEST,
+    PartFile,
+    is_intact,
+    make_manifest,
+    read_manifest,
+    read_table,
+    write_json,
+    write_table,
+)
+
+SCHEMA = pa.schema([("id", pa.string()), ("ref_chosen_logps", pa.float64()), ("ref_rejected_logps", pa.float64())])
+NOISE_PAIRS = 16
+
+
+def with_references(
+    data: PairData, model: Any, layout: Layout, folder: Path, reference: Mapping[str, str], world: World = ALONE
+) -> PairData:
+    """`data` with reference log-probs: as it is where it has them, else those of `model`, which must be untrained.
+
+    `reference`: name, weights_sha256 and dtype of the model. What was computed is kept in `folder`: a resumed run reads
+    the same numbers to the last bit. Every process of `world` takes part.
+    """
+    if data.has_references:
+        return data
+    key = {"data": data.fingerprint, **reference}
+    manifest = read_manifest(folder)
+    if manifest is None or manifest["key"] != key or not _intact(folder, manifest):
+        say(f"{data.folder} has no reference log-probs: computed once with the untrained model, kept in {folder}")
+        logps, noise_sd = _compute(data, model, layout, world)
+        if world.is_main:
+            _write(data, logps, noise_sd, folder, key, {**reference, **layout.computed_by})
+        world.wait()
+        manifest = read_manifest(folder) or {}
+    table = read_table(folder, manifest, SCHEMA)
+    about = {"reference": data.reference | manifest["reference"], "noise_sd": manifest["noise_sd"]}
+    return replace(
+        data,
+        manifest=data.manifest | about,
+        ref_chosen=table["ref_chosen_logps"].to_numpy(),
+        ref_rejected=table["ref_rejected_logps"].to_numpy(),
+    )
+
+
+def _compute(data: PairData, model: Any, layout: Layout, world: World) -> tuple[np.ndarray, float]:
+    """Log-probs of every pair under `model`, [n, 2], and the sd of D between two packings of some of them, nats."""
+    was_training = model.training
+    model.eval()
+    try:
+        total = int((data.prompt.lengths + data.chosen.lengths + data.rejected.lengths).sum())
+        with progress("references", total, "tokens") as bar:
+            logps = logps_in_parts(model, data, layout, bar.advance, world)
+        rows = data.spread(NOISE_PAIRS)
+        return logps, margin_sd(logps[rows], pair_logps(model, data, rows, layout))
+    finally:
+        model.train(was_training)
+
+
+def _write(
+    data: PairData,
+    logps: np.ndarray,
+    noise_sd: float,
+    folder: Path,
+    key: Mapping[str, str],
+    reference: Mapping[str, str],
+) -> None:
+    columns = [pa.array([str(i) for i in data.ids]), *(pa.array(np.ascontiguousarray(c)) for c in logps.T)]
+    part = write_table(folder / "logps.parquet", pa.table(columns, schema=SCHEMA), SCHEMA, folder)
+    about = {"reference": {**reference, "engine": "transformers"}, "noise_sd": {"base": noise_sd}}
+    write_json(folder / MANIFEST, make_manifest("references", key, {"pairs": len(data)}, [part], **about))
+
+
+def _intact(folder: Path, manifest: Mapping[str, Any]) -> bool:
+    return all(is_intact(folder, PartFile(**entry)) for entry in manifest["parts"])

@@ -1,0 +1,293 @@
+"""`rmo-train run` and `rmo-train eval`: open the data, check identities, build the job, train, write the model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from rmo_train.console.errors import ProcessingError, UserError
+from rmo_train.console.progress import say
+from rmo_train.data.pairs import PairData, open_pairs
+from rmo_train.evaluation.evaluate import evaluate, overlap_of, reference_logps, summarise
+from rmo_train.evaluation.result import Evaluation
+from rmo_train.forward.distributed import World, joined, require_several, shard
+from rmo_train.forward.layout import choose_layout
+from rmo_train.model.adapters import check_adapter
+from rmo_train.model.policy import context_length, identity, load_config, load_model, resolve, save_model
+from rmo_train.store.tables import (
+    MANIFEST,
+    check_key,
+    make_manifest,
+    read_json,
+    read_manifest,
+    read_table,
+    write_bytes,
+    write_json,
+    write_table,
+)
+from rmo_train.training.card import model_card, speed_line
+from rmo_train.training.checkpoint import (
+    EVALUATION,
+    STATE,
+    TrainState,
+    best_checkpoint,
+    load_state,
+    newest_checkpoint,
+    read_metrics,
+    take_model,
+)
+from rmo_train.training.config import TrainSettings
+from rmo_train.training.curves import draw_curves
+from rmo_train.training.hints import Hints
+from rmo_train.training.job import Job, build_job, check_step_zero, step_zero_noise, with_all_references
+from rmo_train.training.loop import run_evaluation, save_policy, train
+from rmo_train.training.plan import Plan, make_plan
+from rmo_train.training.record import Record
+from rmo_train.training.trackers import open_trackers, require_trackers
+
+RENDERING_FIELDS = ("tokenizer_sha256", "template_sha256")
+IDENTITY_FIELDS = ("weights_sha256", *RENDERING_FIELDS)
+TRAINED_ON = pa.schema([("id", pa.string()), ("group", pa.string())])
+
+
+def check_identity(data: PairData, identity: Any, fields: tuple[str, ...] = IDENTITY_FIELDS) -> None:
+    """Refuse a model that is not the one whose log-probs the data carries, naming the field."""
+    for field in fields if data.reference else ():
+        expected, found = data.reference.get(field), getattr(identity, field)
+        if expected != found:
+            raise UserError(
+                f"{field.removesuffix('_sha256')}: {data.folder} was scored with {data.reference.get('name')!r} "
+                f"({expected!s:.12}), but {identity.name!r} has {found!s:.12}. Give the scored model as --model, score "
+                "again with this one, or pass --ignore-identity if you know that they fit."
+            )
+
+
+def check_lengths(data: PairData, model: str) -> None:
+    """Refuse data with a pair that is longer than the model's context."""
+    longest, context = data.longest(), context_length(load_config(model))
+    if longest > context:
+        raise UserError(
+            f"{data.folder}: a pair has {longest} tokens, the context of {model} is {context}; "
+            "score again with --max-length of at most that"
+        )
+
+
+def run_training(
+    shards: Path,
+    model: str,
+    out: Path,
+    settings: TrainSettings,
+    *,
+    eval_data: Path | None = None,
+    resume_from_checkpoint: Path | None = None,
+    ignore_identity: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+) -> list[str]:
+    """Train `model` on the kept pairs of `shards`; the model, its card and its metrics are written to `out`.
+
+    Returns the lines to print. The same call again resumes an interrupted run, and does nothing after a finished one.
+    """
+    with joined() as world:
+        return _run_training(
+            shards, model, out, settings, world, eval_data, resume_from_checkpoint, ignore_identity, overwrite, dry_run
+        )
+
+
+def _run_training(
+    shards: Path,
+    model: str,
+    out: Path,
+    settings: TrainSettings,
+    world: World,
+    eval_data: Path | None,
+    resume_from_checkpoint: Path | None,
+    ignore_identity: bool,
+    overwrite: bool,
+    dry_run: bool,
+) -> list[str]:
+    require_trackers(settings.report_to)
+    if settings.fsdp:
+        require_several(world)
+    data = open_pairs(shards).labelled(settings.soft_labels)
+    plan = make_plan(data, settings, world.size)
+    check_adapter(model)
+    found = identity(model)
+    if not ignore_identity:
+        check_identity(data, found, IDENTITY_FIELDS if data.has_references else RENDERING_FIELDS)
+    held_out = _open_eval(eval_data, data, found, settings, ignore_identity)
+    for pairs in (data, held_out) if held_out is not None else (data,):
+        check_lengths(pairs, model)
+    if dry_run:
+        return [f"would train {model} on {shards} into {out}", *plan.lines(settings)]
+    key = run_key(data, found, settings, held_out, plan)
+    if overwrite and world.is_main and out.exists():
+        shutil.rmtree(out)
+    world.wait()
+    done = read_manifest(out)
+    if done is not None:
+        check_key(done["key"], key, out)
+        return [f"{out}: already trained with these settings; nothing to do (--overwrite trains again)"]
+    if out.exists() and any(p.name[0] != "." for p in out.iterdir()) and not (out / "run.json").is_file():
+        raise UserError(f"--out {out}: the folder has files that are no training run; choose another folder")
+    if (out / "run.json").is_file():
+        check_key(json.loads((out / "run.json").read_text(encoding="utf-8")), key, out)
+    world.wait()  # all have looked at the folder before one changes it
+    if world.is_main:
+        out.mkdir(parents=True, exist_ok=True)
+        if not (out / "run.json").is_file():
+            write_json(out / "run.json", key)
+    world.wait()
+    checkpoint = resume_from_checkpoint or newest_checkpoint(out)
+    state = load_state(checkpoint, key) if checkpoint else None
+    if checkpoint:
+        say(f"resuming from {checkpoint}")
+    return _train_and_write(data, plan, model, out, settings, held_out, key, state, ignore_identity, world)
+
+
+def run_key(
+    data: PairData, identity: Any, settings: TrainSettings, held_out: PairData | None, plan: Plan
+) -> dict[str, Any]:
+    """What makes a training run this one: a checkpoint or a folder of another run is refused by name of the field."""
+    # What is logged or kept, and how pairs are packed and dealt: a run may go on with other values of these.
+    incidental = {
+        "logging_steps", "save_steps", "save_total_limit", "eval_steps", "tokens_per_batch", "attention", "fsdp",
+        "per_device_train_batch_size", "gradient_accumulation_steps", "report_to",
+    }  # fmt: skip
+    return {
+        "data": data.fingerprint,
+        "model": identity.weights_sha256,
+        "tokenizer": identity.tokenizer_sha256,
+        "eval_data": held_out.fingerprint if held_out else None,
+        "pairs_per_step": plan.pairs_per_step,
+        **{k: v for k, v in settings.model_dump().items() if k not in incidental},
+    }
+
+
+def _open_eval(
+    folder: Path | None, data: PairData, identity: Any, settings: TrainSettings, ignore_identity: bool
+) -> PairData | None:
+    if folder is None:
+        if settings.eval_steps:
+            raise UserError("--eval-steps needs pairs to evaluate on: give --eval-data, or leave --eval-steps out")
+        return None
+    held_out = open_pairs(folder)
+    if not ignore_identity:
+        check_identity(held_out, identity, IDENTITY_FIELDS if held_out.has_references else RENDERING_FIELDS)
+    ids, prompts = len(set(held_out.ids) & set(data.ids)), len(set(held_out.groups) & set(data.groups))
+    if ids or prompts:
+        raise UserError(
+            f"--eval-data {folder} shares {ids} ids and {prompts} prompts with the training data; "
+            "evaluate on pairs of other prompts"
+        )
+    return held_out
+
+
+def _train_and_write(
+    data: PairData,
+    plan: Plan,
+    model: str,
+    out: Path,
+    settings: TrainSettings,
+    held_out: PairData | None,
+    key: dict[str, Any],
+    state: TrainState | None,
+    ignore_identity: bool,
+    world: World,
+) -> list[str]:
+    for line in plan.lines(settings):
+        say(line)
+    job = build_job(data, plan, model, out, settings, key, eval_data=held_out, world=world)
+    job = with_all_references(job, model)
+    if state is None:
+        say("the reference check is skipped (--ignore-identity)" if ignore_identity else
+            check_step_zero(job, step_zero_noise(job, model)))  # fmt: skip
+        if world.is_main:
+            _try_save(job)
+    if settings.fsdp:
+        shard(job.model)
+    reported = settings.report_to if world.is_main else ()
+    hints = Hints(plan.steps, referenced=job.data.has_references, max_grad_norm=settings.max_grad_norm)
+    with open_trackers(reported, out, key, state.step if state else 0) as trackers:
+        record = Record(out, settings.logging_steps, hints=hints, trackers=trackers)
+        metrics = train(replace(job, record=record), state)
+    evaluation = run_evaluation(job) if held_out is not None else None
+    best = best_checkpoint(out) if settings.load_best_model_at_end else None
+    if best is not None and evaluation is not None:
+        kept = Evaluation.from_json(read_json(best / EVALUATION))
+        best = best if kept.reward_accuracy.value >= evaluation.reward_accuracy.value else None
+        evaluation = kept if best else evaluation
+    if best is None:
+        save_policy(job, out)
+    elif world.is_main:
+        take_model(best, out)
+    return _write_results(job, model, metrics, evaluation, best) if world.is_main else []
+
+
+def _write_results(
+    job: Job, model: str, metrics: dict[str, Any], evaluation: Evaluation | None, best: Path | None
+) -> list[str]:
+    """Everything beside the weights, the manifest last; returns the lines to print."""
+    out, data, plan = job.out, job.data, job.plan
+    if evaluation is not None:
+        write_json(out / EVALUATION, evaluation.as_json())
+    trained_on = pa.table({"id": list(data.ids), "group": list(data.groups)}, schema=TRAINED_ON)
+    part = write_table(out / "trained_on.parquet", trained_on, TRAINED_ON, out)
+    curves = draw_curves(out)
+    card = model_card(model, data, job.settings, plan, metrics, evaluation, best, curves)
+    write_bytes(out / "README.md", card.encode())
+    state = {"global_step": plan.steps, "best_model_checkpoint": best.name if best else None}
+    write_json(out / STATE, {**state, "log_history": read_metrics(out)})
+    counts = {"pairs": len(data), "steps": plan.steps}
+    write_json(out / MANIFEST, make_manifest("train", job.key, counts, [part], model=model))
+    lines = [f"trained {plan.steps} steps on {len(data)} pairs; model in {out}"]
+    if metrics:
+        lines.append(speed_line(metrics))
+    if best is not None:
+        lines.append(
+            f"the model is {best.name}: it has the best reward accuracy on --eval-data, so the figures below flatter it"
+        )
+    return [*lines, *(evaluation.lines() if evaluation else [])]
+
+
+def _try_save(job: Job) -> None:
+    """The final save, tried before the first step: a full disk or a missing right is found now, not hours later."""
+    trial = job.out / ".save-test"
+    try:
+        save_model(job.model, job.tokenizer, trial)
+    except ProcessingError as e:
+        raise ProcessingError(f"{job.out}: the model cannot be saved there ({e}); nothing was trained") from e
+    finally:
+        shutil.rmtree(trial, ignore_errors=True)
+
+
+def run_eval(
+    folder: Path, model: str, *, dtype: str = "auto", tokens_per_batch: int | None = None, ignore_identity: bool = False
+) -> Evaluation:
+    """The Evaluation of `model` on a run or shard folder, with how far that overlaps what the model was trained on."""
+    data = open_pairs(folder)
+    check_adapter(model)
+    found = identity(model)
+    check_lengths(data, model)
+    if not ignore_identity:
+        check_identity(data, found, RENDERING_FIELDS)
+    overlap = (0, 0)
+    trained = resolve(model)
+    manifest = read_manifest(trained) if (trained / "trained_on.parquet").is_file() else None
+    if manifest is not None:
+        seen = read_table(trained, manifest, TRAINED_ON)
+        overlap = overlap_of(set(seen["id"].to_pylist()), set(seen["group"].to_pylist()), data)
+        if any(overlap):
+            say(f"warning: {overlap[0]} pairs and {overlap[1]} prompts of {folder} were in this model's training data")
+    precision = data.reference.get("dtype", "auto") if dtype == "auto" else dtype
+    if found.weights_sha256 == data.reference.get("weights_sha256") and precision == data.reference.get("dtype"):
+        say(f"{model} is the reference itself: its log-probs are read from the data, nothing is computed")
+        return summarise(data, reference_logps(data), overlap)
+    policy = load_model(model, precision)
+    layout = choose_layout(policy, data, tokens_per_batch=tokens_per_batch)
+    return evaluate(policy, data, layout, overlap)
