@@ -132,8 +132,8 @@ def arm_pairs(cell: Cell, bench: Bench, data: Data, scratch: Path) -> tuple[Pair
 
 
 def filtered_pairs(run: Path, arm: Arm, out: Path) -> tuple[PairData, list[str]]:
-    from rmo_curate.filter_settings import FilterSettings
-    from rmo_curate.filtering import run_filter
+    from rmo_curate.filter.filtering import run_filter
+    from rmo_curate.filter.settings import FilterSettings
 
     said = run_filter(run, out, FilterSettings(**(arm.filter or {})))
     return open_pairs(out), said

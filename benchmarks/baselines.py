@@ -1,6 +1,6 @@
 """Rules that detection is compared with: published statistics that rank as `irm` does, or below chance, and `fuse`.
 
-They are functions of `Scores`, as the rules of `rmo_curate/rules/` are, and no command offers them.
+They are functions of `Scores`, as the rules of `rmo_curate/evidence/rules/` are, and no command offers them.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import math
 import numpy as np
 
 from benchmarks.mixture import fit_mixture
-from rmo_curate import margins
-from rmo_curate.evidence.logistic import fit, sigmoid
-from rmo_curate.rule_report import COMPARED
-from rmo_curate.rules.rule import Rule, Statistic, as_it_is
-from rmo_curate.runs import Scores
+from rmo_curate.evidence.rules.rule import Rule, Statistic, as_it_is
+from rmo_curate.filter.rule_report import COMPARED
+from rmo_curate.runs import margins
+from rmo_curate.runs.run import Scores
+from rmo_curate.score.logistic import fit, sigmoid
 
 BETA = 0.1  # DPO's, which the proxies are trained with by default
 FOLDS = 5  # of `fuse`, by prompt

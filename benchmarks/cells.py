@@ -24,7 +24,7 @@ import pyarrow as pa
 from benchmarks import flips
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.texts import Texts
-from rmo_curate.runs import Scores
+from rmo_curate.runs.run import Scores
 from rmo_train.store.tables import read_json, write_json
 
 
@@ -92,8 +92,8 @@ class DataSet:
 def scored(name: str, path: Path, gold: Path | None, model: str, work: Path) -> DataSet:
     """Score a data set with `rmo-curate score`, once and on any machine, and read what it made."""
     from rmo_curate.evidence.texts import read_texts
-    from rmo_curate.runs import Trajectory, open_run
-    from rmo_curate.states import STATES, read_states
+    from rmo_curate.runs.run import Trajectory, open_run
+    from rmo_curate.score.states import STATES, read_states
     from rmo_train.data.pairs import open_pairs
     from rmo_train.store.tables import read_manifest
 
@@ -183,8 +183,8 @@ def without_model(data: DataSet, rows: np.ndarray, wrong: np.ndarray) -> Posteri
 
 def folds_of(data: DataSet, rows: np.ndarray, seed: int) -> np.ndarray:
     """The probe's fold of each of the pairs `rows`."""
-    from rmo_curate.probe import FOLDS
-    from rmo_curate.proxies import assign_folds
+    from rmo_curate.score.probe import FOLDS
+    from rmo_curate.score.proxies import assign_folds
 
     return assign_folds(data.groups[rows], min(FOLDS, len(np.unique(data.groups[rows]))), seed)
 
@@ -204,9 +204,9 @@ def under_labels(
     """
     from rmo_curate.evidence.columns import Columns
     from rmo_curate.evidence.gather import of_proxy, reference, together
-    from rmo_curate.margins import swapped
-    from rmo_curate.probe import BETA, FOLDS, cross_fitted, tilted
-    from rmo_curate.runs import Checkpoint
+    from rmo_curate.runs.margins import swapped
+    from rmo_curate.runs.run import Checkpoint
+    from rmo_curate.score.probe import BETA, FOLDS, cross_fitted, tilted
 
     base, other = data.scores, swapped(data.scores)
     chosen, rejected, chosen_tokens, rejected_tokens = (
@@ -247,7 +247,7 @@ def under_labels(
 def read_scores(run_folder: Path) -> Scores:
     """The scores of a run's own trajectory, with their posterior."""
     from rmo_curate.evidence.gather import with_posterior
-    from rmo_curate.runs import open_run
+    from rmo_curate.runs.run import open_run
 
     run = open_run(run_folder)
     return with_posterior(run, run.scores(run.trajectory()))

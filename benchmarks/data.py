@@ -23,7 +23,7 @@ class Loaded:
 
 def load(path: str, limit: int | None, model: str) -> Loaded:
     """The first `limit` pairs of a preference file, rendered for `model`, pairs of one prompt side by side."""
-    from rmo_curate.sources import Pair, open_source
+    from rmo_curate.read.sources import Pair, open_source
     from rmo_train.data.rendering import Rendered, Renderer
     from rmo_train.model.policy import load_tokenizer
 

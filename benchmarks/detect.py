@@ -35,7 +35,7 @@ from benchmarks.detection import (
     precision_at,
 )
 from benchmarks.environment import environment
-from rmo_curate.runs import Scores
+from rmo_curate.runs.run import Scores
 from rmo_train.store.tables import write_json
 
 HERE = Path(__file__).parent
@@ -55,7 +55,7 @@ def measure(
 
     wrong, clear, ties: bool [pairs]. groups: prompts, what intervals are drawn over.
     """
-    from rmo_curate.margins import MARGINS
+    from rmo_curate.runs.margins import MARGINS
 
     assert scores.posterior is not None
     strata = length_strata_of(scores.chosen_tokens, scores.rejected_tokens)
@@ -116,10 +116,10 @@ def cleanlab_of(scores: Any) -> tuple[np.ndarray, np.ndarray]:
 def estimated(scores: Any, wrong: np.ndarray) -> dict[str, Any]:
     """What is said without the truth, beside it: the noise rate, how probabilities are calibrated, and swapped copies
     at the default cut."""
-    from rmo_curate import canaries
+    from rmo_curate.evidence import canaries
     from rmo_curate.evidence.label_noise import Resampled
-    from rmo_curate.rule_report import flagged_by
-    from rmo_curate.thresholds import noisy_budget
+    from rmo_curate.filter.rule_report import flagged_by
+    from rmo_curate.filter.thresholds import noisy_budget
 
     posterior = scores.posterior
     rules, resampled = with_baselines(grouped=True), Resampled(posterior.margin, posterior.groups)
@@ -150,7 +150,7 @@ def exaggeration(scores: Any, wrong: np.ndarray) -> dict[str, dict[str, float]]:
     labelled, of those that the filter keeps, at its default cut and dropping as many as are flipped, and of soft
     labels. Only features that favour chosen answers or rejected ones under the true labels."""
     from rmo_curate.evidence.style import gaps
-    from rmo_curate.thresholds import most_suspect, noisy_budget
+    from rmo_curate.filter.thresholds import most_suspect, noisy_budget
 
     posterior = scores.posterior
     difference = posterior.style.difference

@@ -31,16 +31,16 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.environment import environment
-from rmo_curate.decisions import decide, decide_scored, repeats
 from rmo_curate.evidence.gather import STATES
 from rmo_curate.evidence.label_noise import LabelNoise
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.style import Style
-from rmo_curate.filter_settings import FilterSettings
-from rmo_curate.filtering import run_filter
-from rmo_curate.margins import reward
-from rmo_curate.rule_report import COMPARED, HIGH_Q, report
-from rmo_curate.runs import Checkpoint, Scores, Trajectory, open_run
+from rmo_curate.filter.decisions import decide, decide_scored, repeats
+from rmo_curate.filter.filtering import run_filter
+from rmo_curate.filter.rule_report import COMPARED, HIGH_Q, report
+from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.runs.margins import reward
+from rmo_curate.runs.run import Checkpoint, Scores, Trajectory, open_run
 from rmo_train.store import tables
 
 PART = 1024  # rows of a part, the default of `score`

@@ -40,7 +40,7 @@ def kind_of(operator: str) -> str:
 
 
 def measure(plan: dict[str, Any], path: str) -> dict[str, Any]:
-    from rmo_curate.engines.transformers import TransformersEngine
+    from rmo_curate.score.engines.transformers import TransformersEngine
 
     loaded = load(path, plan["pairs"], plan["model"])
     data = loaded.tokens

@@ -125,9 +125,9 @@ def training(model: str, dtype: str, lora: int | None, folder: Path) -> Figures:
 
 def short_shards(model: str, dtype: str, folder: Path) -> Path:
     """Some demo pairs scored in `dtype` and kept whole."""
-    from rmo_curate.filter_settings import FilterSettings
-    from rmo_curate.filtering import run_filter
-    from rmo_curate.job import ProxySettings, ScoreSettings, run_score
+    from rmo_curate.filter.filtering import run_filter
+    from rmo_curate.filter.settings import FilterSettings
+    from rmo_curate.score.job import ProxySettings, ScoreSettings, run_score
 
     run, shards = folder / f"run-{dtype}", folder / f"shards-{dtype}"
     settings = ScoreSettings(limit=4 * STEPS, dtype=dtype, engine="transformers", proxy_folds=0)

@@ -29,8 +29,8 @@ import yaml
 from benchmarks.cells import Cell, DataSet, flipped, folds_of, members, scored, signs, under_labels
 from benchmarks.detection import auroc, calibration_error, length_strata_of, matched_auroc, precision_at
 from benchmarks.environment import environment
-from rmo_curate.evidence import logistic
-from rmo_curate.probe import RIDGES, cross_fitted
+from rmo_curate.score import logistic
+from rmo_curate.score.probe import RIDGES, cross_fitted
 from rmo_train.console.progress import progress
 from rmo_train.data.pairs import PairData, open_pairs
 from rmo_train.data.ragged import Ragged
@@ -49,7 +49,7 @@ FIRST = 0.05  # of the pairs, the most suspect
 def read_tokens(data: PairData, rows: np.ndarray, reference: dict[str, Any], cache: Path) -> tuple[Ragged, np.ndarray]:
     """States of every token of the distinct answers of the pairs `rows`, float16 [tokens, depths x width] cut into
     answers, and which answers a pair has, int64 [len(rows), 2] (chosen, rejected)."""
-    from rmo_curate.engines.transformers import TransformersEngine
+    from rmo_curate.score.engines.transformers import TransformersEngine
     from rmo_train.forward.logps import over_packs
 
     trees, slots = distinct_trees(data, rows)

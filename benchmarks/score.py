@@ -45,7 +45,7 @@ def blocks_of(groups: np.ndarray, n: int) -> list[np.ndarray]:
 
 
 def engine_scorer(plan: dict[str, Any], data: Loaded, attention: str) -> Scorer:
-    from rmo_curate.engines.transformers import TransformersEngine
+    from rmo_curate.score.engines.transformers import TransformersEngine
 
     engine = TransformersEngine(plan["model"], plan["dtype"], data.tokens, attention=attention)
     print(engine.layout.reason, file=sys.stderr)
@@ -54,10 +54,10 @@ def engine_scorer(plan: dict[str, Any], data: Loaded, attention: str) -> Scorer:
 
 def probe_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
     """The default of `rmo-curate score`: hidden states from the pass that gives the log-probs, and a probe on them."""
-    from rmo_curate.engines.transformers import TransformersEngine
-    from rmo_curate.probe import FOLDS, cross_fitted
-    from rmo_curate.proxies import assign_folds
-    from rmo_curate.states import in_buckets, widest
+    from rmo_curate.score.engines.transformers import TransformersEngine
+    from rmo_curate.score.probe import FOLDS, cross_fitted
+    from rmo_curate.score.proxies import assign_folds
+    from rmo_curate.score.states import in_buckets, widest
 
     engine = TransformersEngine(plan["model"], plan["dtype"], data.tokens)
     print(engine.layout.reason, file=sys.stderr)
@@ -74,7 +74,7 @@ def probe_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
 
 def shared_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
     """Prompts shared within a pair, as the trainer has them."""
-    from rmo_curate.engines.transformers import TransformersEngine
+    from rmo_curate.score.engines.transformers import TransformersEngine
     from rmo_train.forward.logps import response_logps
     from rmo_train.forward.packing import pair_trees
 
@@ -150,7 +150,7 @@ def trl_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
 def vllm_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
     import tempfile
 
-    from rmo_curate.engines.vllm import VllmEngine
+    from rmo_curate.score.engines.vllm import VllmEngine
 
     log = Path(tempfile.mkdtemp()) / "vllm.log"
     engine = VllmEngine(plan["model"], plan["dtype"], data.tokens.longest(), log=log)

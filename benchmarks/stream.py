@@ -98,8 +98,8 @@ def memory(pid: int) -> int:
 
 def stage(data: Path, run: Path, model: str, workers: int | None) -> None:
     """What `rmo-curate score` does before it scores; prints its numbers as JSON. Runs in a process of its own."""
-    from rmo_curate.pairs_stage import write_pairs
-    from rmo_curate.sources import open_source
+    from rmo_curate.read.sources import open_source
+    from rmo_curate.score.pairs_stage import write_pairs
     from rmo_train.data.rendering import Renderer
     from rmo_train.model.models import load_tokenizer
 

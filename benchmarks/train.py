@@ -223,7 +223,7 @@ def reporter(answers: IO[str], turns: Iterator[dict[str, Any]]) -> Report:
 
 
 def write_references(path: str, pairs: int, model: str, dtype: str, out: Path) -> None:
-    from rmo_curate.engines.transformers import TransformersEngine
+    from rmo_curate.score.engines.transformers import TransformersEngine
 
     data = load(path, pairs, model).tokens
     np.save(out, TransformersEngine(model, dtype, data).score(data, np.arange(len(data))))

@@ -8,10 +8,10 @@ from pathlib import Path
 from pydantic import Field
 
 from rmo_curate.audit.collect import AuditSettings
-from rmo_curate.filter_settings import FilterSettings
-from rmo_curate.job import ScoreSettings
-from rmo_curate.probe import ProbeSettings
-from rmo_curate.proxies import ProxySettings
+from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.score.job import ScoreSettings
+from rmo_curate.score.probe import ProbeSettings
+from rmo_curate.score.proxies import ProxySettings
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import Settings, build, places, read_recipe, without_places
 from rmo_train.training.config import TrainSettings

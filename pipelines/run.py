@@ -15,7 +15,7 @@ import typer
 
 from pipelines.recipe import Recipe, load_recipe
 from pipelines.summary import summary_table
-from rmo_curate.filter_settings import FilterSettings
+from rmo_curate.filter.settings import FilterSettings
 from rmo_train.console.progress import say
 from rmo_train.console.settings import run_app
 
@@ -25,8 +25,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def run_recipe(recipe: Recipe) -> None:
     """Every stage in order; a finished one is skipped by its own manifest."""
     from rmo_curate.audit.report import write_audit
-    from rmo_curate.filtering import run_filter
-    from rmo_curate.job import run_score
+    from rmo_curate.filter.filtering import run_filter
+    from rmo_curate.score.job import run_score
     from rmo_train.training.run import run_training
 
     def stage(name: str, lines: list[str]) -> None:

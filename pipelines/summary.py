@@ -27,9 +27,8 @@ def count_rows(run: Path, shards: Path) -> list[Row]:
 
 def accuracy_rows(evaluations: Sequence[tuple[str, str, Path]]) -> list[Row]:
     """Held-out reward accuracy of each model, and what pairing it with the model before says."""
-    from rmo_train.evaluation.result import read_evaluation
-
     from rmo_train.evaluation.comparison import compare
+    from rmo_train.evaluation.result import read_evaluation
 
     found = [(name, str(file), read_evaluation(file)) for name, _, file in evaluations]
     rows = [(f"held-out reward accuracy, {name}", str(measured.reward_accuracy)) for name, _, measured in found]

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from rmo_curate.audit.collect import AuditSettings
-from rmo_curate.column_map import column_map
-from rmo_curate.export_formats import Trainer
-from rmo_curate.filter_settings import FilterSettings
-from rmo_curate.job import ScoreSettings
-from rmo_curate.probe import ProbeSettings
-from rmo_curate.proxies import ProxySettings
+from rmo_curate.export.formats import Trainer
+from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.read.column_map import column_map
+from rmo_curate.score.job import ScoreSettings
+from rmo_curate.score.probe import ProbeSettings
+from rmo_curate.score.proxies import ProxySettings
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import RecipeOption, build, flags, place, places, read_recipe, run_app, without_places
 
@@ -48,7 +48,7 @@ def score(
     **given: Any,
 ) -> None:
     """Record every pair's log-probs under the reference and a chain of checkpoints (your own, or proxies)."""
-    from rmo_curate.job import run_score
+    from rmo_curate.score.job import run_score
 
     found = read_recipe(recipe)
     lines = run_score(
@@ -75,7 +75,7 @@ def proxy(
     **given: Any,
 ) -> None:
     """Train and score one family of proxies on a scored run."""
-    from rmo_curate.job import run_proxy
+    from rmo_curate.score.job import run_proxy
 
     found = read_recipe(recipe)
     settings = build(ProxySettings, "proxy", found.get("proxy", {}), given)
@@ -91,7 +91,7 @@ def probe(
     **given: Any,
 ) -> None:
     """Fit a linear reward on the reference's hidden states: a proxy for the price of one forward pass."""
-    from rmo_curate.job import run_probe
+    from rmo_curate.score.job import run_probe
 
     found = read_recipe(recipe)
     settings = build(ProbeSettings, "probe", found.get("probe", {}), given)
@@ -109,7 +109,7 @@ def filter_(
     **given: Any,
 ) -> None:
     """Drop noisy and ambiguous pairs (Dual Denoising Filtering) and write the rest as shards."""
-    from rmo_curate.filtering import run_filter
+    from rmo_curate.filter.filtering import run_filter
 
     found = read_recipe(recipe)
     settings = build(FilterSettings, "filter", without_places("filter", found), given)
@@ -137,7 +137,7 @@ def rules(
 ) -> None:
     """What each rule would drop, how far rules agree, and what swapped copies say of their precision and recall."""
     from rmo_curate.evidence.columns import EvidenceColumns
-    from rmo_curate.rule_report import run_rules
+    from rmo_curate.filter.rule_report import run_rules
 
     folder = Path(place(run, read_recipe(recipe), "RUN", "score.out"))
     names = EvidenceColumns(generator_column=generator_column, category_column=category_column)
@@ -186,7 +186,7 @@ def inspect(
     recipe: RecipeOption = None,
 ) -> None:
     """Show what data hold before they are scored: form, columns, samples with their tokens, problems by kind."""
-    from rmo_curate.inspection import run_inspect
+    from rmo_curate.score.inspection import run_inspect
 
     found = read_recipe(recipe)
     given = {"limit": limit, "max_length": max_length}
@@ -207,7 +207,7 @@ def export(
     recipe: RecipeOption = None,
 ) -> None:
     """Write the kept pairs as another trainer reads them, and say what that cannot carry."""
-    from rmo_curate.export import run_export
+    from rmo_curate.export.write import run_export
 
     folder = Path(place(shards, read_recipe(recipe), "SHARDS", "filter.out"))
     if to is None:
@@ -220,7 +220,7 @@ def export(
 @app.command()
 def status(run: Annotated[Path | None, typer.Argument(help="Run folder")] = None, recipe: RecipeOption = None) -> None:
     """Say what is done in a run folder and what is left."""
-    from rmo_curate.run_folder import run_status
+    from rmo_curate.score.run_folder import run_status
 
     typer.echo("\n".join(run_status(Path(place(run, read_recipe(recipe), "RUN", "score.out")))))
 

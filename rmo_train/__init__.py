@@ -1,10 +1,17 @@
-"""The lean preference trainer: reads pair and shard tables, trains, evaluates.
+"""The lean preference trainer: reads pair and shard tables, trains, evaluates, generates; knows nothing of curation.
 
-A tour, in the order the data flows: `tables` (the files) and `pairs` (what is in them) -> `rendering` (chat to token
-ids) -> `packing` and `logps` (one forward, prompts shared) -> `losses`, `amplify` and `diversify` -> `plan` -> `loop`
--> `checkpoint`; `evaluate` measures and `comparison` compares, `generation` answers prompts and `winrate` compares two
-models' answers; `models` and `policy` find and load models, `config` holds the settings, `run` builds a job and `cli`
-has the commands. It stands alone and knows nothing of curation.
+Its rooms, each of which imports only from those above it:
+
+- `console`: what both command lines share: errors with exit codes, progress, flags and recipes.
+- `store`: the contract on disk: schemas, manifests, atomic files, hashes of ids.
+- `data`: pairs as arrays of token ids; chat templates.
+- `model`: which model a name means; loading, adapters, saving.
+- `forward`: token ids -> log-probs and hidden states, prompts shared.
+- `objective`: losses, margin amplification, batch diversification: pure functions.
+- `generation`: prompts -> answers, in the forms of benchmarks.
+- `evaluation`: accuracy, paired comparison, win rates.
+- `training`: settings, plan, loop, optimizer, checkpoints, and what a run leaves.
+- `cli`: the command line `rmo-train`.
 """
 
 __version__ = "0.1.0"

@@ -16,9 +16,9 @@ import numpy as np
 from pipelines.recipe import Recipe, load_recipe
 from pipelines.run import measure
 from pipelines.summary import Row, summary_table
-from rmo_curate.filter_settings import FilterSettings
-from rmo_curate.filtering import run_filter
-from rmo_curate.reviews import SCHEMA
+from rmo_curate.filter.filtering import run_filter
+from rmo_curate.filter.reviews import SCHEMA
+from rmo_curate.filter.settings import FilterSettings
 from rmo_train.store.tables import iter_parts, read_manifest, write_json
 from rmo_train.training.run import run_training
 

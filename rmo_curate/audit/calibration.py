@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmo_curate.decisions import Decisions
 from rmo_curate.evidence.label_noise import LabelNoise
-from rmo_curate.evidence.logistic import sigmoid
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.style import Gap, gaps
+from rmo_curate.filter.decisions import Decisions
+from rmo_curate.score.logistic import sigmoid
 
 DECILES = 10
 LEAST_PAIRS = 20  # of a decile's picture

@@ -36,14 +36,14 @@ from rmo_curate.audit.slices import SliceRow, longer_wins, slice_rows, slices
 from rmo_curate.audit.suspects import RejectGroup, Suspect
 from rmo_curate.audit.texts import Texts, first_texts, read_run, read_source
 from rmo_curate.audit.wording import BASE_MARGIN, END_MARGIN, Wording, data_wording, wording
-from rmo_curate.canaries import Found, SelfCheck
-from rmo_curate.decisions import REASONS
+from rmo_curate.evidence.canaries import Found, SelfCheck
 from rmo_curate.evidence.columns import EvidenceColumns
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.reasons import reasons
-from rmo_curate.filter_settings import OF_AUTO, FilterSettings
-from rmo_curate.runs import DEFAULT_MAX_LENGTH, Run
-from rmo_curate.sources import Source, open_source
+from rmo_curate.filter.decisions import REASONS
+from rmo_curate.filter.settings import OF_AUTO, FilterSettings
+from rmo_curate.read.sources import Source, open_source
+from rmo_curate.runs.run import DEFAULT_MAX_LENGTH, Run
 from rmo_train.console.errors import UserError
 from rmo_train.store.tables import versions
 

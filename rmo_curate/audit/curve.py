@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmo_curate.canaries import MIN_FLAGGED, Found
+from rmo_curate.evidence.canaries import MIN_FLAGGED, Found
 from rmo_train.evaluation.metrics import Interval
 
 STEPS = 100

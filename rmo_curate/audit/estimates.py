@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rmo_curate import canaries
 from rmo_curate.audit.texts import Texts
-from rmo_curate.canaries import Found, SelfCheck
-from rmo_curate.decisions import Decisions
+from rmo_curate.evidence import canaries
+from rmo_curate.evidence.canaries import Found, SelfCheck
 from rmo_curate.evidence.columns import EvidenceColumns, columns_among
 from rmo_curate.evidence.gather import LEAST_PROMPTS, with_posterior, without_model
 from rmo_curate.evidence.label_noise import Resampled
 from rmo_curate.evidence.posterior import Posterior
-from rmo_curate.margins import where_scored
-from rmo_curate.rules import RULES
-from rmo_curate.runs import Run
+from rmo_curate.evidence.rules import RULES
+from rmo_curate.filter.decisions import Decisions
+from rmo_curate.runs.margins import where_scored
+from rmo_curate.runs.run import Run
 from rmo_train.evaluation.metrics import Interval
 
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))

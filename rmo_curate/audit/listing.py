@@ -6,11 +6,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from rmo_curate import reviews
 from rmo_curate.audit.checks import KINDS
 from rmo_curate.audit.collect import Audit
 from rmo_curate.audit.suspects import Suspect, presentable
-from rmo_curate.messages import Message
+from rmo_curate.filter import reviews
+from rmo_curate.read.messages import Message
 from rmo_train.evaluation.metrics import Interval
 
 BUDGET = 3_700_000  # bytes of embedded JSON: with charts and explanations the page stays below 5 MB

@@ -17,9 +17,9 @@ from rmo_curate.audit.collect import SCHEMA, Audit, AuditSettings, Report, colle
 from rmo_curate.audit.gates import GateTripped, tripped
 from rmo_curate.audit.numerals import magnitude, percent
 from rmo_curate.audit.page import render
-from rmo_curate.filter_settings import FilterSettings
-from rmo_curate.runs import open_run
-from rmo_curate.sources import open_source
+from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.read.sources import open_source
+from rmo_curate.runs.run import open_run
 from rmo_train.console.errors import UserError
 from rmo_train.store import tables
 

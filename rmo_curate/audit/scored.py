@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from rmo_curate import margins
 from rmo_curate.audit import findings, suspects
 from rmo_curate.audit.wording import moved_by
-from rmo_curate.decisions import Decisions, decide
 from rmo_curate.evidence.columns import EvidenceColumns
-from rmo_curate.filter_settings import FilterSettings
-from rmo_curate.runs import Checkpoint, Run, Scores, Trajectory
+from rmo_curate.filter.decisions import Decisions, decide
+from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.runs import margins
+from rmo_curate.runs.run import Checkpoint, Run, Scores, Trajectory
 
 PANELS = 6  # checkpoints drawn as histograms; the tables hold all
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rmo_curate.messages import Message
-from rmo_curate.runs import Run, flagged
-from rmo_curate.sources import Pair, Reject, Source
+from rmo_curate.read.messages import Message
+from rmo_curate.read.sources import Pair, Reject, Source
+from rmo_curate.runs.run import Run, flagged
 from rmo_train.console.progress import progress
 from rmo_train.store.tables import PAIR_SCHEMA, REJECT_SCHEMA
 

@@ -10,11 +10,11 @@ from rmo_curate.audit.checks import Checked
 from rmo_curate.audit.estimates import Estimates
 from rmo_curate.audit.findings import Counts, LengthBias
 from rmo_curate.audit.numerals import percent
-from rmo_curate.canaries import MIN_FLAGGED
 from rmo_curate.evidence import expected
+from rmo_curate.evidence.canaries import MIN_FLAGGED
 from rmo_curate.evidence.reasons import RANDOM_FLIPS
-from rmo_curate.filter_settings import OF_AUTO, FilterSettings
-from rmo_curate.runs import Checkpoint
+from rmo_curate.filter.settings import OF_AUTO, FilterSettings
+from rmo_curate.runs.run import Checkpoint
 
 HELD_OUT = (
     "Held out means: the model that scored a pair was trained on other prompts only, so it cannot have memorised "

@@ -3,7 +3,6 @@
 In the order in which data pass through:
 
 - `texts`: pairs -> what their texts give: the style of each answer, and which answers and prompts are the same.
-- `logistic`: the one regression of the project: which of two answers is chosen, cross-fitted by prompt.
 - `columns`: what columns of the user's own say: which model wrote an answer, what kind of prompt a pair is of.
 - `style`: which styles win, in which kind of prompt, and what dropping pairs does to length and style.
 - `answers`: what the other pairs of a prompt say of the same two answers.
@@ -12,7 +11,11 @@ In the order in which data pass through:
 - `posterior`: all of it weighed, and turned into P(the label is right).
 - `gather`: the posterior of a run folder, or of data without any model.
 - `reasons`: why a label is believed or doubted, in words with numbers.
+- `expected`: what to expect at a number of pairs: a measured learning curve.
+- `rules`: rules of suspicion, of the evidence and of single margins.
+- `canaries`: what a rule finds on the data, known from swapped copies of them.
+- `advice`: whether lengths mislead what is summed over tokens.
 
 Every source of evidence changes its sign when a pair's answers are exchanged, exactly: so a swapped copy of a pair is
-judged without a forward pass (`rmo_curate.canaries`).
+judged without a forward pass (`rmo_curate.evidence.canaries`).
 """

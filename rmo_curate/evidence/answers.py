@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmo_curate.evidence.logistic import loss, sigmoid
+from rmo_curate.score.logistic import loss, sigmoid
 
 ANSWERS = "answers"  # the name of this source of evidence
 VARIANCES = (0.1, 0.3, 0.6, 1.0, 2.0)  # of e, squared log-odds; where none foretells labels, there is no effect

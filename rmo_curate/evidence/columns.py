@@ -10,8 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from rmo_curate.runs import Run
-from rmo_curate.slices import column, own_columns
+from rmo_curate.runs.run import Run
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import Settings
 
@@ -45,10 +44,10 @@ class Columns:
 
 def columns_of(run: Run, names: EvidenceColumns) -> Columns:
     """The columns of a run's pairs."""
-    texts = [n for n, kind in own_columns(run).items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
+    texts = [n for n, kind in run.own_columns().items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
 
     def read(name: str) -> np.ndarray:
-        return np.array(column(run, name).cast(pa.string()).fill_null("").to_pylist())
+        return np.array(run.column(name).cast(pa.string()).fill_null("").to_pylist())
 
     return _found(texts, names, str(run.folder), read)
 

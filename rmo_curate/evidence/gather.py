@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rmo_curate import margins
 from rmo_curate.evidence.answers import Comparisons
 from rmo_curate.evidence.columns import Columns, EvidenceColumns, columns_of
 from rmo_curate.evidence.generators import strengths
 from rmo_curate.evidence.posterior import Posterior, Source, folds_of, weigh
 from rmo_curate.evidence.style import Style
-from rmo_curate.probe import BETA
-from rmo_curate.runs import Checkpoint, Run, Scores, Trajectory
+from rmo_curate.runs import margins
+from rmo_curate.runs.run import Checkpoint, Run, Scores, Trajectory
+from rmo_curate.score.probe import BETA
 
 if TYPE_CHECKING:
     from rmo_curate.evidence.texts import Texts

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rmo_curate.evidence.logistic import CrossFit, cross_fit
+from rmo_curate.score.logistic import CrossFit, cross_fit
 
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0)  # of the strengths, log-odds
 

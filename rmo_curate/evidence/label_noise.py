@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmo_curate.evidence.logistic import logit
+from rmo_curate.score.logistic import logit
 from rmo_train.evaluation.metrics import Interval
 
 DRAWS = 200

@@ -17,10 +17,10 @@ from functools import cached_property
 
 import numpy as np
 
-from rmo_curate.evidence import logistic
 from rmo_curate.evidence.answers import ANSWERS, Comparisons, best_effect
 from rmo_curate.evidence.label_noise import LabelNoise, fit_noise
 from rmo_curate.evidence.style import Style
+from rmo_curate.score import logistic
 
 FOLDS = 10  # of prompts
 STACK_RIDGE = 10.0  # on the weights of columns, whose unit is a log-odds or their own size

@@ -9,9 +9,9 @@ import numpy as np
 
 from rmo_curate.evidence.answers import ANSWERS
 from rmo_curate.evidence.gather import GENERATORS, REFERENCE, STATES, STYLE_SOURCE
-from rmo_curate.evidence.logistic import sigmoid
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.style import Gap
+from rmo_curate.score.logistic import sigmoid
 
 RANDOM_FLIPS = (
     "these estimates hold for labels flipped at random; labels that are wrong for a reason, such as a judge's liking "

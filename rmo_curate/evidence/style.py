@@ -11,7 +11,7 @@ from itertools import product
 
 import numpy as np
 
-from rmo_curate.evidence import logistic
+from rmo_curate.score import logistic
 
 RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0)  # of weights of features of unit size over the root of their number
 LEAST_PAIRS = 40  # of a category that may have a taste of its own

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from rmo_curate.messages import Message
+from rmo_curate.read.messages import Message
 from rmo_train.store.id_hash import hash64
 
 BLOCK = 8192  # pairs read at a time: bounds memory

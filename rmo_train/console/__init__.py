@@ -1,1 +1,8 @@
-"""TOUR"""
+"""What both command lines share.
+
+- `errors`: errors with an exit code: what is printed in place of a traceback.
+- `settings`: a component's settings as flags and as a recipe's section.
+- `progress`: bars on a terminal, log lines elsewhere.
+- `quiet`: libraries kept quiet.
+- `loading`: what answers a Ctrl-C until a command is loaded.
+"""

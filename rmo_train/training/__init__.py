@@ -1,1 +1,17 @@
-"""TOUR"""
+"""`rmo-train run`, in the order in which it happens.
+
+- `config`: the trainer's settings.
+- `plan`: what a run will do, derived before anything heavy starts.
+- `references`: reference log-probs of data that has none.
+- `job`: what the loop needs: the policy, its layout, its references, the step-0 check.
+- `loop`: the training loop.
+- `optimizer`: AdamW with float32 master weights; learning rates.
+- `checkpoint`: training checkpoints, written whole or not at all.
+- `throughput`: pairs/s, tokens/s, share of the matrix-product rate, peak memory.
+- `record`: what is left of each step.
+- `hints`: what goes wrong, and the flag to try.
+- `trackers`: TensorBoard and its like.
+- `curves`: the picture of the metrics.
+- `card`: the model card.
+- `run`: `run` and `eval`: checks, builds, trains, writes.
+"""

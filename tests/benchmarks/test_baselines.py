@@ -8,9 +8,9 @@ from hypothesis import given
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.baselines import BASELINES, confidence, scaled_irm, with_baselines
-from rmo_curate import margins
-from rmo_curate.rules import RULES
-from rmo_curate.runs import Scores
+from rmo_curate.evidence.rules import RULES
+from rmo_curate.runs import margins
+from rmo_curate.runs.run import Scores
 from tests.rmo_curate.test_rules import HAND, many, scores_of
 
 

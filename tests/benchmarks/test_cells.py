@@ -12,9 +12,9 @@ import pytest
 from benchmarks import flips
 from benchmarks.cells import Cell, DataSet, cells, flipped, members, read_scores, scored, under_labels, without_model
 from rmo_curate.evidence.gather import without_model as judged_by_texts
+from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.texts import read_texts
-from rmo_curate.rules import RULES
-from rmo_curate.runs import open_run
+from rmo_curate.runs.run import open_run
 from tests.command_line import curate
 from tests.rmo_curate.scored import demo_records
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from benchmarks.probes import Answers, by_answer, by_gates, gated_margins
-from rmo_curate.evidence import logistic
+from rmo_curate.score import logistic
 
 
 def answers(pairs: int = 40, width: int = 5) -> Answers:

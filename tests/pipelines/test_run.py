@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rmo_train.evaluation.result import Evaluation
 
 from pipelines.recipe import load_recipe
 from pipelines.run import measure, run_recipe
 from pipelines.summary import accuracy_rows, count_rows, summary_table
 from rmo_train.console.errors import UserError
 from rmo_train.evaluation.metrics import Interval
+from rmo_train.evaluation.result import Evaluation
 from rmo_train.store.tables import read_json, read_manifest, write_json
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"

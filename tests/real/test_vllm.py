@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rmo_curate.engines.transformers import TransformersEngine
-from rmo_curate.engines.vllm import TOLERANCE, VllmEngine
+from rmo_curate.score.engines.transformers import TransformersEngine
+from rmo_curate.score.engines.vllm import TOLERANCE, VllmEngine
 from rmo_train.console.errors import ProcessingError
 from rmo_train.data.pairs import PairData, open_pairs
 from rmo_train.store import tables

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rmo_curate.sources import Pair, Reject, Source, open_source
+from rmo_curate.read.sources import Pair, Reject, Source, open_source
 from tests.rmo_curate.scored import write_jsonl
 
 

@@ -18,7 +18,7 @@ from rmo_curate.audit import findings, suspects
 from rmo_curate.audit.collect import AuditSettings
 from rmo_curate.audit.page import prose
 from rmo_curate.audit.report import write_audit
-from rmo_curate.filter_settings import FilterSettings
+from rmo_curate.filter.settings import FilterSettings
 from rmo_train.console.errors import ProcessingError, UserError
 
 HOSTILE = (

@@ -9,10 +9,10 @@ import pytest
 
 from rmo_curate.audit.collect import AuditSettings
 from rmo_curate.audit.report import write_audit
-from rmo_curate.canaries import find, find_at
+from rmo_curate.evidence.canaries import find, find_at
 from rmo_curate.evidence.label_noise import BUNDLES, Resampled
 from rmo_curate.evidence.reasons import RANDOM_FLIPS
-from rmo_curate.filter_settings import FilterSettings
+from rmo_curate.filter.settings import FilterSettings
 from tests.rmo_curate.test_audit import embedded_data
 
 PROMPTS, PER_PROMPT = 3000, 3

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 
 from rmo_curate.audit.calibration import effects, reliability
-from rmo_curate.decisions import Decisions
 from rmo_curate.evidence.label_noise import LabelNoise
 from rmo_curate.evidence.reasons import UNLIKE_MORE, comparative
 from rmo_curate.evidence.texts import STYLE, read_texts, texts_of
+from rmo_curate.filter.decisions import Decisions
 from tests.command_line import curate
 from tests.rmo_curate.scored import write_jsonl
 from tests.rmo_curate.test_audit import Page, embedded_data

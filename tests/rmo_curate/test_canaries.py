@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rmo_curate import canaries
-from rmo_curate.canaries import budget_of_precision, find, self_check, solved
+from rmo_curate.evidence import canaries
+from rmo_curate.evidence.canaries import budget_of_precision, find, self_check, solved
 from rmo_curate.evidence.label_noise import Resampled
-from rmo_curate.margins import reward
-from rmo_curate.rules import RULES
-from rmo_curate.runs import Scores
+from rmo_curate.evidence.rules import RULES
+from rmo_curate.runs.margins import reward
+from rmo_curate.runs.run import Scores
 
 PROMPTS, PER_PROMPT = 3000, 3
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rmo_curate.runs import open_run
+from rmo_curate.runs.run import open_run
 from rmo_train.store import tables
 from tests.command_line import curate
 from tests.rmo_curate.scored import perturbed, record, score_line, write_jsonl

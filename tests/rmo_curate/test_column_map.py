@@ -2,7 +2,7 @@
 
 import pytest
 
-from rmo_curate.column_map import column_map
+from rmo_curate.read.column_map import column_map
 from rmo_train.console.errors import UserError
 
 

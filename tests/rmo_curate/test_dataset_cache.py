@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rmo_curate.filtering import FilterSettings, run_filter
+from rmo_curate.filter.filtering import FilterSettings, run_filter
 from rmo_train.store import tables
 
 D_0 = [1.0, 2.0, -1.0, 3.0, -2.0, 0.0]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rmo_curate.sources import open_source
+from rmo_curate.read.sources import open_source
 from rmo_train.console.errors import UserError
 
 SHAREGPT = {

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rmo_curate.decisions import Wishes, decide, decide_scored, resolved
 from rmo_curate.evidence.gather import with_posterior
 from rmo_curate.evidence.label_noise import LabelNoise
-from rmo_curate.filter_settings import FilterSettings
-from rmo_curate.reviews import SCHEMA
-from rmo_curate.runs import Checkpoint, Trajectory, open_run
+from rmo_curate.filter.decisions import Wishes, decide, decide_scored, resolved
+from rmo_curate.filter.reviews import SCHEMA
+from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.runs.run import Checkpoint, Trajectory, open_run
 from rmo_train.console.errors import UserError
 from rmo_train.store import tables
 from tests.command_line import curate

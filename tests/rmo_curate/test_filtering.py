@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmo_curate.decisions import REASONS, decide_scored
-from rmo_curate.filter_settings import PRESETS
-from rmo_curate.filtering import FilterSettings, decide
-from rmo_curate.runs import Checkpoint, Scores, Trajectory, open_run
-from rmo_curate.thresholds import draws
+from rmo_curate.filter.decisions import REASONS, decide_scored
+from rmo_curate.filter.filtering import FilterSettings, decide
+from rmo_curate.filter.settings import PRESETS
+from rmo_curate.filter.thresholds import draws
+from rmo_curate.runs.run import Checkpoint, Scores, Trajectory, open_run
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import build
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmo_curate.forms import FORMS, candidates, recognise
-from rmo_curate.forms import convert as convert_candidate
-from rmo_curate.messages import RejectReason, Unfit, split_conversations
+from rmo_curate.read.forms import FORMS, candidates, recognise
+from rmo_curate.read.forms import convert as convert_candidate
+from rmo_curate.read.messages import RejectReason, Unfit, split_conversations
 
 
 def u(text):

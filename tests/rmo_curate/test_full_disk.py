@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rmo_curate.run_folder import run_status
+from rmo_curate.score.run_folder import run_status
 from tests.command_line import curate
 from tests.rmo_curate.scored import contents, demo_records, marks, write_jsonl
 

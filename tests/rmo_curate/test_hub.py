@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from rmo_curate.sources import open_source
+from rmo_curate.read.sources import open_source
 from rmo_train.console.errors import UserError
 
 
@@ -63,7 +63,7 @@ def test_a_split_that_is_not_there_or_not_clear_names_those_that_are(hub):
 
 def test_without_a_network_the_error_says_what_to_do(tmp_path):
     code = (
-        "from rmo_curate.sources import open_source\nfrom rmo_train.console.errors import UserError\n"
+        "from rmo_curate.read.sources import open_source\nfrom rmo_train.console.errors import UserError\n"
         "try: open_source(['hf:nobody/nothing'])\nexcept UserError as e: print(e)"
     )
     settings = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}

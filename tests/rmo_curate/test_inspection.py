@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmo_curate import inspection
-from rmo_curate.inspection import MEANING, inspect_source, inspection_lines, visible
-from rmo_curate.sources import open_source
+from rmo_curate.read.sources import open_source
+from rmo_curate.score import inspection
+from rmo_curate.score.inspection import MEANING, inspect_source, inspection_lines, visible
 from rmo_train.data.rendering import RENDERING_FLAGS, Renderer
 from tests.command_line import curate
 from tests.rmo_curate.scored import record, write_jsonl

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rmo_curate import pairs_stage, states
-from rmo_curate.engines.transformers import TransformersEngine
+from rmo_curate.score import pairs_stage, states
+from rmo_curate.score.engines.transformers import TransformersEngine
 from rmo_train.store import tables
 from tests.command_line import curate
 from tests.rmo_curate.scored import demo_records, write_jsonl

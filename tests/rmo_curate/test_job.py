@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from rmo_curate.filter_settings import FilterSettings
-from rmo_curate.filtering import run_filter
-from rmo_curate.runs import open_run
+from rmo_curate.filter.filtering import run_filter
+from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.runs.run import open_run
 from rmo_train.console.errors import UserError
 from rmo_train.data.pairs import open_pairs
 from rmo_train.store import tables

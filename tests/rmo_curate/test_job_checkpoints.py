@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from rmo_curate import job
-from rmo_curate.engines.transformers import TransformersEngine
-from rmo_curate.job import run_proxy
-from rmo_curate.runs import open_run
+from rmo_curate.runs.run import open_run
+from rmo_curate.score import job
+from rmo_curate.score.engines.transformers import TransformersEngine
+from rmo_curate.score.job import run_proxy
 from rmo_train.store import tables
 from tests.rmo_curate.scored import (
     PROXY,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rmo_curate.engines.transformers import TransformersEngine
-from rmo_curate.run_folder import run_status
+from rmo_curate.score.engines.transformers import TransformersEngine
+from rmo_curate.score.run_folder import run_status
 from rmo_train.store import tables
 from tests.rmo_curate.scored import (
     PARTS,

@@ -7,10 +7,10 @@ import pickle
 
 import pytest
 
-from rmo_curate.inspection import REFUSED, inspect_source
-from rmo_curate.messages import FullMessage, more_of
-from rmo_curate.pair_rendering import render_pairs
-from rmo_curate.sources import Pair, open_source
+from rmo_curate.read.messages import FullMessage, more_of
+from rmo_curate.read.pair_rendering import render_pairs
+from rmo_curate.read.sources import Pair, open_source
+from rmo_curate.score.inspection import REFUSED, inspect_source
 from rmo_train.data.rendering import Rendered, Renderer, TemplateRefused
 from rmo_train.store.tables import REJECT_SCHEMA, read_manifest, read_table
 from tests.rmo_curate.reading import jsonl, pairs, read, reasons

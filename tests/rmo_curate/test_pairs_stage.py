@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from rmo_curate import pairs_stage, render_pool
-from rmo_curate.pairs_stage import write_pairs
-from rmo_curate.render_pool import workers_for
-from rmo_curate.sources import open_source
+from rmo_curate.read import render_pool
+from rmo_curate.read.render_pool import workers_for
+from rmo_curate.read.sources import open_source
+from rmo_curate.score import pairs_stage
+from rmo_curate.score.pairs_stage import write_pairs
 from rmo_train.console.errors import ProcessingError, UserError
 from rmo_train.data.rendering import Renderer
 from rmo_train.store import tables
@@ -137,7 +138,7 @@ ENDLESS = """
 import sys
 from pathlib import Path
 from itertools import repeat
-from rmo_curate.render_pool import RowMaker, rendered
+from rmo_curate.read.render_pool import RowMaker, rendered
 from rmo_train.data.rendering import Renderer
 from rmo_train.store.tables import PAIR_SCHEMA
 from tests.tiny import make_tokenizer

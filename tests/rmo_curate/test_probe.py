@@ -12,18 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from rmo_curate import job, margins
-from rmo_curate.engines.transformers import TransformersEngine
-from rmo_curate.evidence.logistic import cross_fit
-from rmo_curate.filter_settings import FilterSettings
-from rmo_curate.filtering import run_filter
-from rmo_curate.job import run_probe
-from rmo_curate.probe import RIDGES, ProbeSettings, cross_fitted
-from rmo_curate.proxies import ProxySettings
-from rmo_curate.rules import RULES
-from rmo_curate.run_folder import run_status
-from rmo_curate.runs import open_run
-from rmo_curate.states import in_buckets, read_states, widest
+from rmo_curate.evidence.rules import RULES
+from rmo_curate.filter.filtering import run_filter
+from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.runs import margins
+from rmo_curate.runs.run import open_run
+from rmo_curate.score import job
+from rmo_curate.score.engines.transformers import TransformersEngine
+from rmo_curate.score.job import run_probe
+from rmo_curate.score.logistic import cross_fit
+from rmo_curate.score.probe import RIDGES, ProbeSettings, cross_fitted
+from rmo_curate.score.proxies import ProxySettings
+from rmo_curate.score.run_folder import run_status
+from rmo_curate.score.states import in_buckets, read_states, widest
 from rmo_train.data.pairs import open_pairs
 from rmo_train.store import tables
 from tests.command_line import curate
@@ -84,7 +85,7 @@ def test_the_more_labels_are_wrong_the_stronger_the_ridge():
 
 
 def test_no_probe_hears_the_labels_of_the_fold_that_it_judges(monkeypatch):
-    monkeypatch.setattr("rmo_curate.probe.RIDGES", (3.0,))  # of several ridges, all labels choose one
+    monkeypatch.setattr("rmo_curate.score.probe.RIDGES", (3.0,))  # of several ridges, all labels choose one
     x, _ = planted(300)
     folds = folds_of(300, 3)
     found = fitted(x, 3)
@@ -196,7 +197,9 @@ def test_states_are_read_with_the_rows_and_the_attention_that_were_asked_for(dat
     engines = []
     with pytest.MonkeyPatch.context() as patch:
         made = job.TransformersEngine
-        patch.setattr("rmo_curate.job.TransformersEngine", lambda *args: engines.append(made(*args)) or engines[-1])
+        patch.setattr(
+            "rmo_curate.score.job.TransformersEngine", lambda *args: engines.append(made(*args)) or engines[-1]
+        )
         settings = {"attention": "rows", "tokens_per_batch": 512}
         score(data, tiny_model_folder, tmp_path / "run", **DEFAULT, **settings)
         assert [(e.layout.path, e.layout.budget) for e in engines] == [("rows", 512)]  # one for the base and the probe
@@ -370,8 +373,8 @@ def test_under_vllm_states_take_a_pass_of_their_own_and_that_is_said(
             self.layout, self.work, self.noise_sd = self.engine.layout, self.engine.work, self.engine.noise_sd
             self.score = self.engine.score
 
-    monkeypatch.setattr("rmo_curate.job.VllmEngine", Vllm)
-    monkeypatch.setattr("rmo_curate.job.settled_engine", lambda asked, recorded: "vllm")
+    monkeypatch.setattr("rmo_curate.score.job.VllmEngine", Vllm)
+    monkeypatch.setattr("rmo_curate.score.job.settled_engine", lambda asked, recorded: "vllm")
     lines = "\n".join(score(data, tiny_model_folder, tmp_path / "run", **DEFAULT, dry_run=True))
     assert "2 forward passes over the data" in lines and "from one more pass, through transformers" in lines
     score(data, tiny_model_folder, tmp_path / "run", **DEFAULT)

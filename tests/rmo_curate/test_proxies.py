@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rmo_curate.proxies import ProxySettings, assign_folds, family_of, steps_of, total_steps
+from rmo_curate.score.proxies import ProxySettings, assign_folds, family_of, steps_of, total_steps
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import build
 from rmo_train.store.id_hash import draw_bits

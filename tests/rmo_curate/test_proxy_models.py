@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rmo_curate import proxies
+from rmo_curate.score import proxies
 from rmo_train.store import tables
 from tests.rmo_curate.scored import Killed, contents, marks, score
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmo_curate.readers import json_files, reader_of
-from rmo_curate.readers.arrow_files import read_arrow
-from rmo_curate.readers.csv_files import read_csv
-from rmo_curate.readers.json_files import read_json
+from rmo_curate.read.readers import json_files, reader_of
+from rmo_curate.read.readers.arrow_files import read_arrow
+from rmo_curate.read.readers.csv_files import read_csv
+from rmo_curate.read.readers.json_files import read_json
 from rmo_train.console.errors import UserError
 
 values = st.recursive(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rmo_curate.replacing import replacing
+from rmo_curate.runs.replacing import replacing
 from rmo_train.console.errors import ProcessingError
 from rmo_train.store.tables import write_json
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rmo_curate.rule_report import COMPARED, report, run_rules
+from rmo_curate.filter.rule_report import COMPARED, report, run_rules
 from tests.command_line import curate
 from tests.rmo_curate.evidence.made import weighed
 from tests.rmo_curate.scored import score_demo

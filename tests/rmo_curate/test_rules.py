@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmo_curate import margins
-from rmo_curate.rules import RULES, check_proxy, get_rule, suspicion
-from rmo_curate.runs import Scores, Trajectory, open_run
+from rmo_curate.evidence.rules import RULES, check_proxy, get_rule, suspicion
+from rmo_curate.runs import margins
+from rmo_curate.runs.run import Scores, Trajectory, open_run
 from rmo_train.console.errors import UserError
 from tests.rmo_curate.evidence.made import posterior_of
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rmo_curate import job
-from rmo_curate.run_lock import LOCK, check_not_held, only_one
+from rmo_curate.runs.run_lock import LOCK, check_not_held, only_one
+from rmo_curate.score import job
 from rmo_train.console.errors import UserError
 from tests.command_line import curate
 from tests.rmo_curate.scored import contents, demo_records, score, write_jsonl
@@ -22,7 +22,7 @@ from tests.rmo_curate.scored import contents, demo_records, score, write_jsonl
 HOLDER = """
 import sys, time
 from pathlib import Path
-from rmo_curate.run_lock import only_one
+from rmo_curate.runs.run_lock import only_one
 with only_one(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

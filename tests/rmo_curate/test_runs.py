@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rmo_curate.runs import flagged, open_run
+from rmo_curate.runs.run import flagged, open_run
 from rmo_train.console.errors import UserError
 from rmo_train.store import tables
 

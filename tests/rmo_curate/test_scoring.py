@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmo_curate.engines.base import Work
-from rmo_curate.engines.transformers import TransformersEngine
-from rmo_curate.scoring import Assignment, ScoreStage, in_group_order, part_bounds, score_stage
+from rmo_curate.score.engines.base import Work
+from rmo_curate.score.engines.transformers import TransformersEngine
+from rmo_curate.score.scoring import Assignment, ScoreStage, in_group_order, part_bounds, score_stage
 from rmo_train.console.errors import UserError
 from rmo_train.data.pairs import PairData
 from rmo_train.data.ragged import Ragged

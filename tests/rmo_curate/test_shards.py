@@ -4,9 +4,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from rmo_curate import shards
-from rmo_curate.filtering import FilterSettings, run_filter
-from rmo_curate.thresholds import draws
+from rmo_curate.filter import shards
+from rmo_curate.filter.filtering import FilterSettings, run_filter
+from rmo_curate.filter.thresholds import draws
 from rmo_train.console.errors import ProcessingError, UserError
 from rmo_train.store import tables
 

@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from rmo_curate.sources import open_source
+from rmo_curate.read.sources import open_source
 from rmo_train.console.errors import UserError
 from rmo_train.store.tables import canonical_json
 from tests.rmo_curate.reading import jsonl, pairs, read, reasons

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rmo_curate.forms import FORMS
-from rmo_curate.pair_ids import content_hash
-from rmo_curate.sources import Pair, Reject, open_source
+from rmo_curate.read.forms import FORMS
+from rmo_curate.read.pair_ids import content_hash
+from rmo_curate.read.sources import Pair, Reject, open_source
 from rmo_train.console.errors import UserError
 from rmo_train.store.tables import canonical_json
 from tests.rmo_curate.reading import jsonl, pairs, read, reasons

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmo_curate.messages import RejectReason
-from rmo_curate.sources import Reject, open_source
+from rmo_curate.read.messages import RejectReason
+from rmo_curate.read.sources import Reject, open_source
 from rmo_train.console.errors import UserError
 from rmo_train.store.tables import PAIR_SCHEMA, REJECT_SCHEMA, with_columns
 from tests.rmo_curate.reading import jsonl, pairs, read, reasons

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmo_curate.thresholds import draws, drop_probability, most_suspect, noisy_budget
+from rmo_curate.filter.thresholds import draws, drop_probability, most_suspect, noisy_budget
 from rmo_train.store.id_hash import fractions
 from tests.rmo_train.test_id_hash import plain_hash
 

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmo_curate.engines import choice, vllm
-from rmo_curate.engines.choice import faster, settled_engine
-from rmo_curate.engines.vllm import Agreement, VllmEngine, distinct_sequences, request_sizes
-from rmo_curate.engines.vllm_memory import plan_memory, step_tokens
-from rmo_curate.engines.vllm_process import EngineDied, EngineProcess
-from rmo_curate.engines.vllm_worker import EngineSettings, Sequence
+from rmo_curate.score.engines import choice, vllm
+from rmo_curate.score.engines.choice import faster, settled_engine
+from rmo_curate.score.engines.vllm import Agreement, VllmEngine, distinct_sequences, request_sizes
+from rmo_curate.score.engines.vllm_memory import plan_memory, step_tokens
+from rmo_curate.score.engines.vllm_process import EngineDied, EngineProcess
+from rmo_curate.score.engines.vllm_worker import EngineSettings, Sequence
 from rmo_train.console.errors import ProcessingError, UserError
 from tests.rmo_curate import stand_in_vllm as stand_in
 from tests.rmo_curate.test_scoring import pair_data
@@ -223,8 +223,8 @@ PARENT = f"""
 import sys
 from pathlib import Path
 import numpy as np
-from rmo_curate.engines.vllm_process import EngineProcess
-from rmo_curate.engines.vllm_worker import EngineSettings, Sequence
+from rmo_curate.score.engines.vllm_process import EngineProcess
+from rmo_curate.score.engines.vllm_worker import EngineSettings, Sequence
 engine = EngineProcess(EngineSettings("m", "float32", 9, 128, 1, temporary=sys.argv[1]), Path(sys.argv[1] + ".log"))
 print(engine.process.pid, flush=True)
 engine.sums([Sequence(np.array([1, {stand_in.SLEEP}]), 1)])

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rmo_curate.engines import vllm, vllm_process
-from rmo_curate.engines.vllm import VllmEngine
-from rmo_curate.engines.vllm_process import EngineDied, EngineProcess
-from rmo_curate.engines.vllm_worker import EngineSettings, Sequence
+from rmo_curate.score.engines import vllm, vllm_process
+from rmo_curate.score.engines.vllm import VllmEngine
+from rmo_curate.score.engines.vllm_process import EngineDied, EngineProcess
+from rmo_curate.score.engines.vllm_worker import EngineSettings, Sequence
 from rmo_train.console.errors import ProcessingError
 from tests.rmo_curate import stand_in_vllm as stand_in
 from tests.rmo_curate.test_scoring import pair_data

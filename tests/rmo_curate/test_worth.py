@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rmo_curate.worth import best_action, by_action, clean_pairs, lines
+from rmo_curate.filter.worth import best_action, by_action, clean_pairs, lines
 
 
 def test_worth_by_hand():

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rmo_train.evaluation.result import Evaluation, read_evaluation, rounded
 
 from rmo_train.console.errors import UserError
 from rmo_train.data.pairs import PairData, open_pairs
 from rmo_train.evaluation.comparison import compare
 from rmo_train.evaluation.evaluate import summarise
 from rmo_train.evaluation.metrics import accuracy
+from rmo_train.evaluation.result import Evaluation, read_evaluation, rounded
 from rmo_train.store.tables import read_json, write_json
 from rmo_train.training.config import TrainSettings
 from rmo_train.training.run import run_eval, run_training

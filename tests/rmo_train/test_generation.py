@@ -11,6 +11,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from rmo_train.console.errors import ProcessingError
+from rmo_train.data.rendering import Renderer
+from rmo_train.generation import decoding
+from rmo_train.generation import generate as generation
+from rmo_train.generation.decoding import Decoding, Draw, Request, decode, nucleus, until_end
 from rmo_train.generation.generate import (
     GenerationSettings,
     answer,
@@ -20,12 +26,6 @@ from rmo_train.generation.generate import (
     make_requests,
     run_generation,
 )
-
-from rmo_train.console.errors import ProcessingError
-from rmo_train.data.rendering import Renderer
-from rmo_train.generation import decoding
-from rmo_train.generation import generate as generation
-from rmo_train.generation.decoding import Decoding, Draw, Request, decode, nucleus, until_end
 from rmo_train.generation.prompts import Prompt, read_prompts
 from rmo_train.model.policy import load_model, load_tokenizer
 from tests.command_line import train

@@ -13,7 +13,7 @@ from rmo_curate.evidence.label_noise import LabelNoise
 from rmo_curate.evidence.posterior import Posterior, weigh
 from rmo_curate.evidence.style import Style
 from rmo_curate.evidence.texts import STYLE
-from rmo_curate.runs import Checkpoint, Scores
+from rmo_curate.runs.run import Checkpoint, Scores
 
 OOF = Checkpoint("oof-9", "proxy", "oof", 9, 2, True, 0.01)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmo_curate.evidence.answers import VARIANCES, Comparisons, best_effect, effect
-from rmo_curate.evidence.logistic import loss
+from rmo_curate.score.logistic import loss
 
 
 def of(*pairs: tuple[str, str]) -> Comparisons:

@@ -14,8 +14,8 @@ from rmo_curate.evidence.columns import Columns, EvidenceColumns
 from rmo_curate.evidence.gather import of_proxy, with_posterior, without_model
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.texts import read_texts
-from rmo_curate.margins import reward
-from rmo_curate.runs import open_run
+from rmo_curate.runs.margins import reward
+from rmo_curate.runs.run import open_run
 from rmo_train.console.errors import UserError
 from tests.command_line import curate
 from tests.rmo_curate.evidence.made import table

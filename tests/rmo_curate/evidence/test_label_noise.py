@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rmo_curate.evidence.label_noise import BUNDLES, LabelNoise, Resampled, fit_noise
-from rmo_curate.evidence.logistic import sigmoid
+from rmo_curate.score.logistic import sigmoid
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.2, 0.4])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 
-from rmo_curate.evidence.logistic import cross_fit, fit, least_loss, logit, loss, sigmoid, unit_columns
+from rmo_curate.score.logistic import cross_fit, fit, least_loss, logit, loss, sigmoid, unit_columns
 
 
 def drawn(n: int, width: int, seed: int = 0, flipped: float = 0.2) -> np.ndarray:

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.detection import calibration_error
-from rmo_curate import margins
 from rmo_curate.evidence.answers import Comparisons
 from rmo_curate.evidence.columns import Columns
 from rmo_curate.evidence.gather import of_proxy, reference, together
 from rmo_curate.evidence.posterior import CLIP, FOLDS, Posterior, Source, folds_of, typical, weigh
+from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.texts import Texts, read_texts
-from rmo_curate.rules import RULES
-from rmo_curate.runs import Checkpoint, Scores
+from rmo_curate.runs import margins
+from rmo_curate.runs.run import Checkpoint, Scores
 from tests.rmo_curate.evidence.made import OOF, no_shared_answers, no_style, table, weighed
 from tests.rmo_curate.test_canaries import simulated
 

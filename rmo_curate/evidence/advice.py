@@ -1,0 +1,48 @@
+"""Which rule suits the data: whether lengths mislead what is summed over tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rmo_curate.runs import margins
+from rmo_curate.runs.run import Scores
+
+ALIKE = 0.6  # share of pairs whose longer answer is the chosen one, beyond which length decides
+FOLLOWING_LENGTH = ("rmo",)  # rules that ask for the sign of the base's summed margin
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """What lengths say of the labels of scored pairs."""
+
+    longer_chosen: float  # of the pairs whose answers differ in length, the share whose chosen answer is the longer one
+    base_accuracy: float  # of the base's summed log-probs
+
+    @classmethod
+    def of(cls, scores: Scores) -> Lengths:
+        known = np.isfinite(scores.chosen_logp[:, -1])
+        difference = scores.chosen_tokens[known].astype(np.int64) - scores.rejected_tokens[known]
+        unequal = difference != 0
+        longer = float((difference[unequal] > 0).mean()) if unequal.any() else 0.5
+        return cls(longer, float((margins.logp(scores, 0)[known] > 0).mean()))
+
+    @property
+    def alike(self) -> bool:
+        return max(self.longer_chosen, 1 - self.longer_chosen) < ALIKE
+
+    def line(self) -> str:
+        """Which rule suits these data, in a line."""
+        share = self.longer_chosen
+        if self.alike:
+            return (
+                f"answers are of like length ({share:.0%} of the chosen ones are the longer ones): rules on summed "
+                "log-probs, the paper's among them, are not misled by length here"
+            )
+        which = "longer" if share > 0.5 else "shorter"
+        return (
+            f"{max(share, 1 - share):.0%} of the chosen answers are the {which} ones: summed log-probs fall with "
+            f"length (the base's are right in {self.base_accuracy:.0%}), so the paper's rule follows length; prefer "
+            "irm"
+        )

@@ -1,0 +1,127 @@
+"""Canaries: what a rule finds on the user's own data, known from swapped copies of it.
+
+Exchanging a pair's answers negates every margin exactly, so each pair gives one copy that is known to be swapped,
+without a forward pass. With eps the noise rate, h1 the share of swapped copies that a rule flags and h0 the share of
+pairs as given: h1 = (1 - eps) R + eps F, h0 = eps R + (1 - eps) F, for its recall R and its false-alarm rate F. The
+precision of what it flags is eps R / h0.
+
+This is true of flips at random, and of held-out scores only. Labels that are wrong for a reason (the longer answer, a
+hard question) are found less often than canaries are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from rmo_curate.evidence.label_noise import Resampled
+from rmo_curate.runs.run import Scores
+from rmo_train.evaluation.metrics import Interval, accuracy
+
+Q = (0.025, 0.975)  # of the intervals
+MIN_FLAGGED = 10  # pairs: the precision of fewer is not estimated
+
+
+def held_out(scores: Scores) -> bool:
+    """Whether T saw none of the pairs that it scored: margins of others say what it memorised, flips included."""
+    return bool((scores.held_out[np.isfinite(scores.chosen_logp[:, -1])] == True).all())  # noqa: E712 (elementwise)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a rule finds among pairs at one threshold."""
+
+    flagged: int
+    share: float  # of the pairs: h0
+    recall: Interval
+    false_alarms: Interval
+    precision: Interval
+
+
+def solved(given: np.ndarray, swapped: np.ndarray, rate: np.ndarray | float) -> tuple[np.ndarray, ...]:
+    """(recall, false-alarm rate, precision) of h0, h1 and the noise rate, in [0, 1]; no precision at h0 = 0."""
+    recall = np.clip(((1 - rate) * swapped - rate * given) / (1 - 2 * rate), 0, 1)
+    alarms = np.clip(((1 - rate) * given - rate * swapped) / (1 - 2 * rate), 0, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision = np.where(given > 0, np.clip(rate * recall / given, 0, 1), np.nan)
+    return recall, alarms, precision
+
+
+def find(flagged: np.ndarray, flagged_swapped: np.ndarray, resampled: Resampled) -> Found:
+    """What is found where `flagged` [pairs] would be dropped, and `flagged_swapped` of their swapped copies."""
+    group, size = resampled.group, resampled.size
+    hits, swapped = (np.bincount(group, f[resampled.known], size) for f in (flagged, flagged_swapped))
+    return _found(hits[:, None], swapped[:, None], resampled)[0]
+
+
+def find_at(thresholds: np.ndarray, suspicion: np.ndarray, of_swapped: np.ndarray, resampled: Resampled) -> list[Found]:
+    """`find` at each of `thresholds` [m], falling: pairs of a suspicion at or above it would be dropped."""
+    group, size, m = resampled.group, resampled.size, len(thresholds)
+
+    def hits(values: np.ndarray) -> np.ndarray:
+        first = np.searchsorted(-thresholds, -values[resampled.known], side="left")  # the first that it reaches
+        first = np.where(np.isnan(values[resampled.known]), m, first)
+        return np.bincount(group * (m + 1) + first, minlength=size * (m + 1)).reshape(size, m + 1)[:, :m].cumsum(axis=1)
+
+    return _found(hits(suspicion), hits(of_swapped), resampled)
+
+
+def _found(hits: np.ndarray, swapped: np.ndarray, resampled: Resampled) -> list[Found]:
+    """hits, swapped: flagged pairs and copies of each bundle of prompts at each threshold, [bundles, thresholds]."""
+    pairs = np.bincount(resampled.group, minlength=resampled.size)
+    all_ = len(resampled.group)
+    flagged = hits.sum(axis=0)
+    value = solved(flagged / all_, swapped.sum(axis=0) / all_, resampled.rate.value)
+    times = resampled.times.astype(float)
+    drawn = (times @ pairs)[:, None]
+    draws = solved(times @ hits / drawn, times @ swapped / drawn, resampled.rates[:, None])
+    of = [[_interval(v[m], d[:, m]) for v, d in zip(value, draws, strict=True)] for m in range(len(flagged))]
+    return [Found(int(n), float(n / all_), *intervals) for n, intervals in zip(flagged, of, strict=True)]
+
+
+def _interval(value: float, draws: np.ndarray) -> Interval:
+    finite = draws[np.isfinite(draws)]
+    low, high = np.quantile(finite if len(finite) else [np.nan], Q)
+    return Interval(float(value), float(low), float(high))
+
+
+def budget_of_precision(suspicion: np.ndarray, of_swapped: np.ndarray, rate: float, wanted: float) -> int:
+    """The largest number of most suspect pairs that are wrong in the share `wanted` at least; 0 where there is none."""
+    known = np.isfinite(suspicion)
+    given = np.sort(suspicion[known])[::-1]
+    eligible = int((given > 0).sum())
+    swapped = np.sort(of_swapped[known])
+    n = np.arange(1, eligible + 1)
+    above = (len(swapped) - np.searchsorted(swapped, given[:eligible], side="left")) / len(swapped)
+    precision = solved(n / len(given), above, rate)[2]
+    enough = np.flatnonzero((precision >= wanted) & (n >= MIN_FLAGGED))
+    return int(n[enough[-1]]) if len(enough) else 0
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """AUROC for swapped pairs: measured by canaries, and predicted from the held-out accuracy for normal margins.
+
+    A measured one far above the prediction speaks of a leak; below it, of margins that are no single normal. Both are
+    corrected for the noise rate.
+    """
+
+    accuracy: float  # of the true labels
+    predicted: float
+    measured: float
+
+
+def self_check(margin: np.ndarray, rate: float) -> SelfCheck:
+    """margin: held-out [pairs]. For independent clean pairs the AUROC of -D is P(D_i + D_j > 0), for normal D
+    Phi(sqrt(2) Phi^-1(A))."""
+    x = margin[np.isfinite(margin)]
+    true = float(np.clip((accuracy(x) - rate) / (1 - 2 * rate), 1e-6, 1 - 1e-6))
+    normal = NormalDist()
+    predicted = normal.cdf(2**0.5 * normal.inv_cdf(true))
+    low = np.sort(-x)
+    below = np.searchsorted(low, x, side="left")
+    ties = np.searchsorted(low, x, side="right") - below
+    observed = float((below + 0.5 * ties).mean() / len(x))  # P(swapped copy is more suspect than a given pair)
+    return SelfCheck(true, predicted, (observed - rate) / (1 - 2 * rate))

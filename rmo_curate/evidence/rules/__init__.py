@@ -1,0 +1,34 @@
+"""Suspicion rules: one number a pair, higher = more likely that chosen and rejected are the wrong way round.
+
+To add one, write a function of `Scores` in the module of its kind, enter a `Rule` in `RULES`, and add its hand-computed
+value to the tests.
+"""
+
+from __future__ import annotations
+
+from rmo_curate.evidence.rules import controls, of_evidence, of_margins
+from rmo_curate.evidence.rules.rule import Rule, as_it_is, check_proxy, is_constant, suspicion
+from rmo_train.console.errors import UserError, nearest
+
+__all__ = ["RULES", "Rule", "check_proxy", "get_rule", "is_constant", "suspicion"]
+
+RULES: dict[str, Rule] = {
+    rule.name: rule
+    for rule in (
+        Rule("posterior", as_it_is(of_evidence.posterior), needs_proxy=False),
+        Rule("irm", as_it_is(of_margins.irm)),
+        Rule("irm-ln", as_it_is(of_margins.irm_ln)),
+        Rule("rmo", as_it_is(of_margins.rmo)),
+        Rule("rmo-ln", as_it_is(of_margins.rmo_ln)),
+        Rule("score", as_it_is(of_margins.score), needs_proxy=False),
+        Rule("length", as_it_is(controls.length), needs_proxy=False),
+        Rule("random", as_it_is(controls.random), needs_proxy=False),
+        Rule("none", as_it_is(controls.none), needs_proxy=False),
+    )
+}
+
+
+def get_rule(name: str) -> Rule:
+    if name not in RULES:
+        raise UserError(f"--rule {name}: no such rule; the rules are {', '.join(RULES)}{nearest(name, RULES)}")
+    return RULES[name]

@@ -1,0 +1,179 @@
+"""`rmo-curate export`: the kept pairs of a shard folder as another trainer reads them, part by part.
+
+What a format cannot carry is counted and said; a pair that it cannot express is left out and listed in `omitted.jsonl`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from rmo_curate.export.formats import FORMATS, Format, Inexpressible, Shape, Trainer
+from rmo_curate.filter.card import CONFIGS, described
+from rmo_curate.runs.replacing import replacing
+from rmo_train.console.errors import UserError
+from rmo_train.store import tables
+
+MADE_BY = "rmo-curate filter RUN --out SHARDS"
+READ = ("id", "prompt", "chosen", "rejected", "tools", "chat_template_kwargs", "flags", "weight", "label_confidence")
+OMITTED = "omitted.jsonl"
+Parts = Iterator[list[dict[str, Any]]]  # the rows of each part
+BATCH = 1000  # rows turned into Python objects at a time
+
+
+@dataclass
+class Counts:
+    """What became of the kept pairs."""
+
+    written: int = 0
+    omitted: Counter[str] = field(default_factory=Counter)  # by reason
+    weighted: int = 0  # written pairs whose weight or label confidence is not 1
+
+
+def run_export(shards: Path, to: Trainer, out: Path) -> list[str]:
+    """Write the kept pairs of `shards` for the trainer `to` into `out`; returns the lines to print."""
+    manifest = tables.require_manifest(shards, "shards", MADE_BY)
+    out = out.resolve()
+    with replacing(out, "export", "rmo-curate export") as partial:
+        counts = fill(partial, shards, manifest, to, out)
+    return [
+        f"{counts.written:,} of {kept(counts):,} kept pairs for {to}: {out}",
+        *losses(counts),
+        f"see {out}/README.md",
+    ]
+
+
+def kept(counts: Counts) -> int:
+    return counts.written + counts.omitted.total()
+
+
+def fill(folder: Path, shards: Path, manifest: dict[str, Any], to: Trainer, out: Path) -> Counts:
+    """Write data, what lies beside it, manifest.json and, last, README.md into `folder`, which becomes `out`."""
+    form, counts = FORMATS[to], Counts()
+    shape = shape_of(shards, manifest)
+    with (folder / OMITTED).open("w", encoding="utf-8") as omitted:
+        parts = converted(shards, manifest, form, shape, counts, omitted)
+        write = write_parquet if "{}" in form.data else write_lines
+        files = write(folder, form, shape, parts, len(manifest["parts"]))
+        sync(omitted)
+    if not counts.written:
+        (reason, n), *_ = counts.omitted.most_common()
+        raise UserError(f"{shards}: {to} can express none of the {kept(counts)} kept pairs ({n} have {reason})")
+    if not counts.omitted:
+        (folder / OMITTED).unlink()
+    for name, content in form.extra_files(out).items():
+        tables.write_bytes(folder / name, content.encode())
+    key = {"to": str(to), "shards": [part["sha256"] for part in manifest["parts"]]}
+    numbers = {"kept": kept(counts), "written": counts.written, "omitted": counts.omitted.total()}
+    tables.write_json(folder / tables.MANIFEST, tables.make_manifest("export", key, numbers, files))
+    tables.write_bytes(folder / "README.md", readme(form, to, out, counts, files).encode())
+    return counts
+
+
+def shape_of(shards: Path, manifest: dict[str, Any]) -> Shape:
+    """One look at the small columns of every kept pair."""
+    tools = False
+    kinds: set[pa.DataType] = set()  # of chat_template_kwargs: an object's names and the types of its values
+    for part in tables.iter_parts(shards, manifest, ["tools", "chat_template_kwargs"]):
+        tools = tools or part["tools"].null_count < part.num_rows
+        kinds |= {
+            pa.array([json.loads(text or "null")]).type for text in part["chat_template_kwargs"].unique().to_pylist()
+        }
+    kwargs = kinds.pop() if len(kinds) == 1 else pa.null()
+    columns = {f.name: f.type for f in pq.read_schema(shards / manifest["parts"][0]["file"])}
+    margin = columns.get("margin", pa.null())
+    is_number = pa.types.is_integer(margin) or pa.types.is_floating(margin)
+    return Shape(tools, None if pa.types.is_null(kwargs) else kwargs, is_number)
+
+
+def converted(
+    shards: Path, manifest: dict[str, Any], form: Format, shape: Shape, counts: Counts, omitted: IO[str]
+) -> Parts:
+    """The rows of each part; pairs that `form` cannot express are counted and listed."""
+    columns = [*READ, *(["margin"] if shape.margin else [])]
+    soft = manifest.get("soft_labels", False)
+    for part in tables.iter_parts(shards, manifest, columns):
+        rows = []
+        for batch in part.to_batches(max_chunksize=BATCH):
+            for pair in batch.to_pylist():
+                try:
+                    rows.append(form.row(pair, shape))
+                except Inexpressible as e:
+                    counts.omitted[str(e)] += 1
+                    omitted.write(json.dumps({"id": pair["id"], "reason": str(e)}, ensure_ascii=False) + "\n")
+                    continue
+                counts.written += 1
+                counts.weighted += pair["weight"] != 1 or (soft and pair["label_confidence"] != 1)
+        yield rows
+
+
+def write_parquet(folder: Path, form: Format, shape: Shape, parts: Parts, total: int) -> list[tables.PartFile]:
+    """One Parquet file a part, all of one schema."""
+    schema = form.schema(shape)
+    files = []
+    for i, rows in enumerate(parts):
+        path = folder / form.data.format(f"{i:05d}-of-{total:05d}")
+        files.append(tables.write_table(path, pa.Table.from_pylist(rows, schema), schema, folder))
+    return files
+
+
+def write_lines(folder: Path, form: Format, shape: Shape, parts: Parts, total: int) -> list[tables.PartFile]:
+    """All parts in one file of JSON lines."""
+    path, digest, n = folder / form.data, hashlib.sha256(), 0
+    with path.open("wb") as f:
+        for rows in parts:
+            for row in rows:
+                line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
+                f.write(line)
+                digest.update(line)
+                n += 1
+        sync(f)
+    return [tables.PartFile(path.name, n, path.stat().st_size, digest.hexdigest())]
+
+
+def sync(f: IO[Any]) -> None:
+    f.flush()
+    os.fsync(f.fileno())
+
+
+# ---------------------------------------------------------------------------------------------------- words
+
+
+def losses(counts: Counts) -> list[str]:
+    """What the export does not carry, with counts."""
+    lines = [f"left out, {n:,} with {reason}: listed in {OMITTED}" for reason, n in counts.omitted.most_common()]
+    if counts.weighted:
+        lines.append(f"not carried: weight and label_confidence, which are not 1 in {counts.weighted:,} pairs")
+    return lines
+
+
+def readme(form: Format, to: Trainer, out: Path, counts: Counts, files: list[tables.PartFile]) -> str:
+    configs = [described(CONFIGS[0], [asdict(f) for f in files])]
+    front = f"---\n{yaml.safe_dump({'configs': configs}, sort_keys=False)}---\n\n" if to is Trainer.TRL else ""
+    lines = [
+        f"# {counts.written:,} preference pairs for {to}",
+        "",
+        "Written by `rmo-curate export`.",
+        "",
+        form.describe(out),
+        "",
+        "## What is not here",
+        "",
+        f"- of {kept(counts):,} kept pairs, {counts.omitted.total():,} that this format cannot express"
+        + (f": `{OMITTED}` has their ids" if counts.omitted else ""),
+        *(f"  - {n:,} with {reason}" for reason, n in counts.omitted.most_common()),
+        f"- weights and label confidences (not 1 in {counts.weighted:,} pairs): every pair counts alike",
+        "- ids, tokens, log-probs, margins, suspicion: the shard folder has them",
+        "",
+    ]
+    return front + "\n".join(lines)

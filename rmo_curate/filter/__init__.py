@@ -1,0 +1,13 @@
+"""`rmo-curate filter`: read -> decide -> write.
+
+- `settings`: what a user can ask, and the presets that ask it for them.
+- `thresholds`: quantiles, budgets, the soft cut.
+- `worth`: what labels are worth as a number of clean pairs, under each action.
+- `slices`: pairs with the same value in a column: protected, and what they lose.
+- `reviews`: a reviewer's decisions, read from a file.
+- `decisions`: which pairs go, and why.
+- `shards`: what was decided, as the table that the trainer reads.
+- `card`: the dataset card.
+- `filtering`: the command.
+- `rule_report`: `rules`: what each rule would drop, and what swapped copies say of it.
+"""

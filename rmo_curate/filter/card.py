@@ -1,0 +1,105 @@
+"""The dataset card of a shard folder: README.md with the front matter that makes `load_dataset(SHARDS)` work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from rmo_curate.filter.settings import WEIGHING
+from rmo_train.store.tables import canonical_json, sha256_text
+
+CONFIGS: list[dict[str, Any]] = [
+    {"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]},
+    {"config_name": "dropped", "data_files": [{"split": "train", "path": "dropped/part-*"}]},
+]
+
+MEANING = {
+    "noisy": "the rule finds the labels likely to be the wrong way round",
+    "ambiguous": "the margin is close to 0",
+    "too_long": "over the length that was scored",
+    "duplicate": "the same tokens as an earlier pair",
+    "decision": "a reviewer's decision",
+}
+
+
+def code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def described(config: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """`config` with what its files hold; `parts`: rows and sha256 of each.
+
+    `load_dataset` keeps what it has read, under a key that is made of the front matter and not of the files: without
+    their hash in it, shards that were made again in the same folder would be answered with the old ones.
+    """
+    contents = sha256_text(canonical_json([part["sha256"] for part in parts]))
+    return {**config, "description": f"{sum(part['rows'] for part in parts)} pairs, sha256 {contents}"}
+
+
+def flags_of(settings: Mapping[str, Any]) -> Iterator[str]:
+    """The flags of `rmo-curate filter` that ask for these settings; what a preset implies is left out."""
+    for name, value in settings.items():
+        of_preset = settings["preset"] and name in ("rule", "margin", "low_q", "high_q", "hard")
+        of_action = settings["action"] in WEIGHING and name == "high_q"
+        if value in (None, False, []) or of_preset or of_action or (name, value) == ("action", "drop"):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            yield flag
+        else:
+            yield from (f"{flag} {item}" for item in (value if isinstance(value, list) else [value]))
+
+
+def dataset_card(manifest: Mapping[str, Any], inputs: list[Mapping[str, Any]]) -> str:
+    """README.md for a shard folder with this manifest, made from these input files."""
+    counts, settings = manifest["counts"], manifest["settings"]
+    kept, dropped = CONFIGS
+    configs = [described(kept, manifest["parts"]), described(dropped, manifest["dropped"]["parts"])]
+    front = {"tags": ["dpo", "preference", "rmo"], "configs": configs}
+    held_out = {True: "held out", False: "not held out", None: "unknown whether held out"}[manifest["held_out"]]
+    end = f"`{manifest['end']}` ({held_out})" if manifest["end"] else "none"
+    options = " ".join(flags_of(settings))
+    lines = [
+        f"# {counts['kept']:,} preference pairs",
+        "",
+        "Pairs of a chosen and a rejected response, filtered by their reward margins with `rmo-curate filter`.",
+        "",
+        "```python",
+        "from datasets import load_dataset",
+        "",
+        'kept = load_dataset("PATH_OF_THIS_FOLDER", split="train")',
+        'dropped = load_dataset("PATH_OF_THIS_FOLDER", "dropped", split="train")',
+        "```",
+        "",
+        "## Counts",
+        "",
+        "| pairs | number | meaning |",
+        "|---|---:|---|",
+        f"| in all | {counts['pairs']:,} | |",
+        f"| kept | {counts['kept']:,} | `data/` |",
+        *(f"| {name} | {counts[name]:,} | {meaning}: `dropped/` |" for name, meaning in MEANING.items()),
+        "",
+        "## How it was made",
+        "",
+        f"- from: {code(i['name'] for i in inputs)}",
+        f"- scored under: {code(manifest['checkpoints'])}; the reference is "
+        f"`{manifest['reference']['name']}`, in {manifest['reference']['dtype']}",
+        f"- end of the trajectory: {end}",
+        f"- filtered with: `rmo-curate filter RUN --out SHARDS {options}`",
+        *(f"- {name} threshold: {value:.6g}" for name, value in manifest["thresholds"].items() if value is not None),
+        "",
+        "## Columns",
+        "",
+        "`prompt`, `chosen`, `rejected` are lists of messages. `chosen_logps`, `rejected_logps`, `margins` have one "
+        "number (nats, summed over response tokens) per checkpoint in the order above; `ref_chosen_logps` and "
+        "`ref_rejected_logps` are the reference's. `suspicion`: higher = more likely the wrong way round. `weight` "
+        "multiplies a pair's loss. `label_confidence` is the probability that its label is right, 1 where none was "
+        "computed; `rmo-train run` softens labels by it "
+        + ("unless" if manifest["soft_labels"] else "where")
+        + " told so (`--no-soft-labels`, `--soft-labels`). Dropped pairs also have `drop_reason`, "
+        "`keep_probability` and `draw`.",
+        "",
+    ]
+    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n" + "\n".join(lines)

@@ -1,0 +1,149 @@
+"""What a user can ask of `rmo-curate filter`, and the presets that ask it for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from rmo_curate.evidence.columns import EvidenceColumns
+from rmo_curate.evidence.rules import RULES, get_rule
+from rmo_train.console.errors import UserError
+from rmo_train.console.settings import flag_of
+
+# Each preset gives a value to everything that decides which pairs go. `authors-code` cuts at a constant range, not
+# at a quantile (see `decisions.authors_range`), so its low_q is 0: no quantile is used.
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"rule": "rmo", "margin": "logp", "low_q": 0.1, "high_q": 0.0, "hard": False},
+    "authors-code": {"rule": "rmo", "margin": "logp", "low_q": 0.0, "high_q": 0.0, "hard": True},
+}
+AUTO, OF_AUTO = "auto", "posterior"
+WEIGHING = ("weight", "soft-label", AUTO)  # actions that read every pair's probability and take no cut
+CUTS = ("high_q", "noise_rate", "precision")  # ways to say how many noisy pairs there are
+
+
+class FilterSettings(EvidenceColumns):
+    """Settings of the filter, resolved: what a preset or `--rule none` implies stands in the fields."""
+
+    low_q: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Drop about this share of pairs as ambiguous, those whose margin is nearest 0; 0 drops none "
+        "(with --rule none and where an action weighs pairs, 0 unless given)",
+    )
+    high_q: float = Field(
+        default=0.95,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Drop as noisy the pairs above this quantile of suspicion, where it is positive; 1 drops none",
+    )
+    rule: str = Field(
+        default=AUTO,
+        validate_default=True,
+        description=f"Rule of suspicion: {', '.join(RULES)}; auto is {OF_AUTO}",
+    )
+    margin: Literal["reward", "logp", "mean_logp"] = Field(
+        default="reward", description="Margin that tells ambiguous pairs"
+    )
+    preset: Literal["paper", "authors-code"] | None = Field(
+        default=None,
+        description="Set rule, margin and quantiles together, as the paper or its authors' script has them",
+    )
+    hard: bool = Field(default=False, description="Cut ambiguous pairs at the quantile, instead of sampling around it")
+    noise_rate: str | None = Field(
+        default=None,
+        description="Drop as noisy this share of the pairs (0.2), or the share that is estimated (auto); instead of "
+        "--high-q",
+    )
+    precision: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Drop as many pairs as noisy as are wrong in this share at least, by canaries; instead of --high-q",
+    )
+    action: Literal["drop", "weight", "soft-label", "flip", "auto"] = Field(
+        default="drop",
+        description="What happens to noisy pairs: drop, flip (exchange the answers); or instead of a cut, weight every "
+        "pair by the probability that its label is right, or have the trainer soften its label by that (soft-label); "
+        "auto: what makes the labels worth most, by these probabilities",
+    )
+    protect: tuple[str, ...] = Field(
+        default=(), description="COLUMN=VALUE: never drop, flip or weight these pairs for their margins; repeatable"
+    )
+    decisions: Path | None = Field(default=None, description="JSON file of a reviewer's keep, drop and flip by id")
+    score_column: str | None = Field(
+        default=None, description="Column with somebody else's margin or scores, for --rule score"
+    )
+    proxy: str | None = Field(
+        default=None, description="Checkpoint of the run that ends the trajectory (default: its own choice)"
+    )
+    seed: int = Field(default=42, description="Seed of the draws that decide on ambiguous pairs")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve(cls, given: Any) -> Any:
+        """Fill in what a preset sets, and refuse a flag that the preset excludes."""
+        if not isinstance(given, dict):
+            return given
+        name = given.get("preset")
+        if isinstance(name, str) and name in PRESETS:
+            preset = PRESETS[name]
+            clashes = [flag_of(field) for field in (*preset, *CUTS[1:]) if field in given]
+            if clashes:
+                raise UserError(
+                    f"--preset {name} sets {', '.join(flag_of(field) for field in preset)} together, and "
+                    f"{', '.join(clashes)} is given as well; leave out one or the other"
+                )
+            return given | preset
+        cuts = [flag_of(field) for field in CUTS if given.get(field) is not None]
+        if len(cuts) > 1:
+            raise UserError(f"{' and '.join(cuts)} each say how many pairs are dropped as noisy: give one of them")
+        if given.get("action") in WEIGHING and cuts:
+            drops = "chooses its own cut" if given["action"] == AUTO else "drops no noisy pairs"
+            raise UserError(f"--action {given['action']} {drops}, so {cuts[0]} has no meaning: leave it out")
+        if given.get("score_column") is not None:
+            given = {"rule": "score"} | given
+        if given.get("rule") == "none" or given.get("action") in WEIGHING:
+            return {"low_q": 0.0} | given
+        return given
+
+    @field_validator("noise_rate", mode="before")
+    @classmethod
+    def _auto_or_share(cls, value: Any) -> Any:
+        if value in (None, "auto"):
+            return value
+        try:
+            share = float(value)
+        except (TypeError, ValueError):
+            share = -1.0
+        if not 0 <= share < 0.5:
+            raise ValueError("expected auto, or a share of at least 0 and below 0.5")
+        return f"{share:g}"
+
+    @field_validator("protect", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _score_has_its_column(self) -> Self:
+        if (self.rule == "score") != (self.score_column is not None):
+            raise ValueError(
+                "--rule score and --score-column NAME go together: one names the rule, the other its scores"
+            )
+        return self
+
+    @property
+    def weighs_evidence(self) -> bool:
+        """Whether anything that these settings ask for needs the posterior of all evidence."""
+        wanted = self.action in WEIGHING or self.noise_rate == AUTO or self.precision is not None
+        return wanted or self.rule == OF_AUTO
+
+    @field_validator("rule")
+    @classmethod
+    def _known_rule(cls, rule: str) -> str:
+        return get_rule(OF_AUTO if rule == AUTO else rule).name

@@ -1,0 +1,201 @@
+"""Shards: what the filter decided, written as the table that the trainer reads.
+
+No reader ever sees half of a shard folder: it is made beside its place (`rmo_curate.runs.replacing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rmo_curate.filter.card import dataset_card
+from rmo_curate.filter.decisions import Decisions
+from rmo_curate.filter.reviews import file_sha256
+from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.runs.replacing import refuse_strangers, replacing, restore
+from rmo_curate.runs.run import Run, Trajectory
+from rmo_train.console.errors import UserError
+from rmo_train.store import tables
+
+MAKER = "rmo-curate filter"
+ROWS_PER_FILE = 50_000
+FLIPPED = "flipped"  # the flag of a pair whose answers were exchanged
+
+
+def write_shards(
+    run: Run, decisions: Decisions, settings: FilterSettings, out: Path, *, overwrite: bool = False
+) -> dict[str, Any]:
+    """Write the shard folder `out` and return its manifest; a folder that is already these shards stays as it is."""
+    done = None if overwrite else find_shards(run, decisions.trajectory, settings, out)
+    if done is not None:
+        return done
+    if not decisions.counts["kept"]:
+        raise UserError(f"no pair is left to train on ({decisions.said[0]}); lower --low-q or raise --high-q")
+    with replacing(out, "shards", MAKER) as partial:
+        return fill(partial, run, decisions, settings)
+
+
+def find_shards(run: Run, trajectory: Trajectory, settings: FilterSettings, out: Path) -> dict[str, Any] | None:
+    """The manifest of `out` when it already is what these settings make of this run, else None.
+
+    A folder of other settings, or one that is no shard folder, is a UserError. A shard file that is gone or cut short
+    makes the folder count as unfinished.
+    """
+    out = out.resolve()
+    restore(out)
+    refuse_strangers(out, "shards", MAKER)
+    manifest = tables.read_manifest(out)
+    if manifest is None:
+        return None
+    tables.check_key(manifest["key"], shards_key(run, trajectory, settings), out)
+    files = [(out / p["file"], p["bytes"]) for p in manifest["parts"] + manifest["dropped"]["parts"]]
+    whole = all(path.is_file() and path.stat().st_size == size for path, size in files)
+    return manifest if whole and (out / "README.md").is_file() else None
+
+
+def shards_key(run: Run, trajectory: Trajectory, settings: FilterSettings) -> dict[str, Any]:
+    """What the shards' bytes depend on: the pairs, the scores of the trajectory, and every setting."""
+    stages = {name: run.stage(name) for name in ("pairs", *(f"scores/{c}" for c in trajectory.names))}
+    hashes = {name: [part["sha256"] for part in stage["parts"]] for name, stage in stages.items()}
+    fingerprint = tables.sha256_text(tables.canonical_json([hashes, run.manifest["reference"]]))
+    end = trajectory.end.name if trajectory.end else None
+    reviewed = None if settings.decisions is None else file_sha256(settings.decisions)
+    return {"run": fingerprint, **settings.model_dump(mode="json"), "proxy": end, "decisions": reviewed}
+
+
+class PartFiles:
+    """Rows in, files of ROWS_PER_FILE rows out: at least one file, so that its schema is always there to read."""
+
+    def __init__(self, root: Path, schema: pa.Schema, name: Callable[[int], str]):
+        self.root, self.schema, self.name = root, schema, name
+        self.parts: list[tables.PartFile] = []
+        self.waiting = schema.empty_table()
+
+    def add(self, rows: pa.Table) -> None:
+        self.waiting = pa.concat_tables([self.waiting, rows.select(self.schema.names).cast(self.schema)])
+        while self.waiting.num_rows >= ROWS_PER_FILE:
+            self._write(self.waiting[:ROWS_PER_FILE])
+            self.waiting = self.waiting[ROWS_PER_FILE:]
+
+    def close(self) -> list[tables.PartFile]:
+        if self.waiting.num_rows or not self.parts:
+            self._write(self.waiting)
+        return self.parts
+
+    def _write(self, rows: pa.Table) -> None:
+        path = self.root / self.name(len(self.parts))
+        self.parts.append(tables.write_table(path, rows, self.schema, self.root))
+
+
+def fill(folder: Path, run: Run, decisions: Decisions, settings: FilterSettings) -> dict[str, Any]:
+    """Write data/, dropped/, README.md and, last, manifest.json into `folder`; returns the manifest."""
+    kept = decisions.reason == None  # noqa: E711 (elementwise)
+    total = max(1, -(-int(kept.sum()) // ROWS_PER_FILE))
+    data: PartFiles | None = None
+    dropped: PartFiles | None = None
+    start = 0
+    for pairs in run.pair_parts():
+        if data is None or dropped is None:
+            schema = tables.with_columns(pairs.schema.remove_metadata(), tables.SHARD_COLUMNS)
+            data = PartFiles(folder, schema, lambda i: f"data/train-{i:05d}-of-{total:05d}.parquet")
+            with_reason = tables.with_columns(schema, tables.DROP_COLUMNS)
+            dropped = PartFiles(folder, with_reason, lambda i: f"dropped/part-{i:05d}.parquet")
+        rows = slice(start, start := start + pairs.num_rows)
+        table = with_decisions(pairs, decisions, rows)
+        data.add(table.filter(pa.array(kept[rows])))
+        dropped.add(table.filter(pa.array(~kept[rows])))
+    assert data is not None and dropped is not None and start == len(kept), (start, len(kept))
+    parts, dropped_parts = data.close(), dropped.close()
+    assert sum(p.rows for p in (*parts, *dropped_parts)) == decisions.counts["pairs"], "kept + dropped != pairs"
+    trajectory = decisions.trajectory
+    manifest = tables.make_manifest(
+        "shards",
+        shards_key(run, trajectory, settings),
+        decisions.counts,
+        parts,  # the kept pairs alone: whoever reads the parts of a shard folder trains on them
+        dropped={"parts": [asdict(p) for p in dropped_parts]},
+        reference=run.manifest["reference"],
+        checkpoints=list(trajectory.names),
+        end=trajectory.end.name if trajectory.end else None,
+        held_out=trajectory.end.held_out if trajectory.end else None,
+        thresholds=decisions.thresholds,
+        settings=settings.model_dump(mode="json"),
+        flipped=int(decisions.flipped.sum()),
+        action=decisions.settings.action,
+        soft_labels=decisions.softens,
+        noise_sd={c.name: c.noise_sd for c in trajectory.checkpoints},
+        max_length=run.manifest["max_length"],
+    )
+    card = dataset_card(manifest, run.manifest["inputs"])
+    tables.write_bytes(folder / "README.md", card.encode())
+    tables.write_json(folder / tables.MANIFEST, manifest)
+    return manifest
+
+
+def with_decisions(pairs: pa.Table, decisions: Decisions, rows: slice) -> pa.Table:
+    """The pairs of one part with the shard columns and the drop columns; null where a pair has no scores."""
+    chosen, rejected = decisions.scores.chosen_logp[rows], decisions.scores.rejected_logp[rows]
+    flipped = decisions.flipped[rows]
+    if flipped.any():
+        pairs = with_answers_exchanged(pairs, flipped)
+        chosen, rejected = (
+            np.where(flipped[:, None], rejected, chosen),
+            np.where(flipped[:, None], chosen, rejected),
+        )
+    columns = {
+        "chosen_logps": per_checkpoint(chosen),
+        "rejected_logps": per_checkpoint(rejected),
+        "margins": per_checkpoint(chosen - rejected),
+        "ref_chosen_logps": number(chosen[:, 0]),
+        "ref_rejected_logps": number(rejected[:, 0]),
+        "suspicion": number(decisions.suspicion[rows]),
+        "weight": number(decisions.weight[rows]),
+        "label_confidence": number(decisions.label_confidence[rows]),
+        "drop_reason": pa.array(decisions.reason[rows], pa.string()),
+        "keep_probability": number(decisions.keep_probability[rows]),
+        "draw": number(decisions.draw[rows]),
+    }
+    for field in (*tables.SHARD_COLUMNS, *tables.DROP_COLUMNS):
+        pairs = pairs.append_column(field, columns[field.name])
+    return pairs
+
+
+def with_answers_exchanged(pairs: pa.Table, flipped: np.ndarray) -> pa.Table:
+    """The pairs with every chosen and rejected column exchanged where `flipped` [pairs], and the flag `flipped` there.
+
+    The source's own couples of columns (chosen_score and rejected_score, score_chosen and score_rejected) go along.
+    `tokens_sha` stays that of the pair as it was given.
+    """
+    n = pairs.num_rows
+    take = pa.array(np.where(flipped, np.arange(n) + n, np.arange(n)))
+    for name in [n for n in pairs.column_names if "chosen" in n]:
+        other = name.replace("chosen", "rejected")
+        if other in pairs.column_names and pairs[name].type == pairs[other].type:
+            a, b = pairs[name].combine_chunks(), pairs[other].combine_chunks()
+            pairs = put(pairs, name, pa.concat_arrays([a, b]).take(take))
+            pairs = put(pairs, other, pa.concat_arrays([b, a]).take(take))
+    flags = [[*row, FLIPPED] if f else row for row, f in zip(pairs["flags"].to_pylist(), flipped, strict=True)]
+    return put(pairs, "flags", pa.array(flags, pairs["flags"].type))
+
+
+def put(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    at = table.column_names.index(name)
+    return table.set_column(at, table.schema.field(at), values)
+
+
+def number(values: np.ndarray) -> pa.Array:
+    """float64 with null for NaN."""
+    return pa.array(values, pa.float64(), from_pandas=True)
+
+
+def per_checkpoint(values: np.ndarray) -> pa.Array:
+    """[pairs, checkpoints] -> list<float64>, null where a pair has no scores."""
+    n, m = values.shape
+    offsets = pa.array(np.arange(n + 1, dtype=np.int32) * m)
+    unscored = pa.array(np.isnan(values).any(axis=1))
+    return pa.ListArray.from_arrays(offsets, pa.array(values.ravel()), mask=unscored)

@@ -1,0 +1,140 @@
+"""Data files: the paths of a command line -> the files they name, and the records of these, one by one."""
+
+from __future__ import annotations
+
+import csv
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from rmo_curate.read.dataset_info import ranking_files
+from rmo_curate.read.hub import HUB, hub_files
+from rmo_curate.read.readers import KINDS, Reader, Record, reader_of
+from rmo_train.console.errors import UserError, nearest
+from rmo_train.store.tables import read_json, sha256_file
+
+LFS_POINTER = b"version https://git-lfs"
+STATE = "state.json"  # beside the Arrow files of `save_to_disk`: which of them are the data
+# Descriptions of a data set that lie beside its data files and are no data themselves.
+NOT_DATA = frozenset({"manifest.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", STATE})
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file of records."""
+
+    name: str  # the path as the user gave it
+    path: Path
+    reader: Reader
+
+    def records(self) -> Iterator[Record]:
+        """The records; a UserError where the file itself is damaged."""
+        try:
+            yield from self.reader(self.path)
+        except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException) as e:
+            raise UserError(
+                f"{self.name}: cannot be read ({e}); it is damaged, cut short, or not what its suffix says"
+            ) from e
+
+    def identity(self) -> dict[str, Any]:
+        """Name, size in bytes and sha256 of the file as stored, for a manifest."""
+        return {"name": self.name, "bytes": self.path.stat().st_size, "sha256": sha256_file(self.path)}
+
+
+@dataclass
+class Found:
+    """What the paths name."""
+
+    files: list[DataFile] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what was read of a folder, and what was passed over
+    columns: dict[str, str] = field(default_factory=dict)  # as `open_source` takes them; told by the data's description
+
+
+def read(files: Sequence[DataFile], limit: int | None) -> Iterator[tuple[int, Record]]:
+    """(number of the file, record), at most `limit` of them over all files."""
+    return islice(((i, record) for i, file in enumerate(files) for record in file.records()), limit)
+
+
+def find_files(paths: Sequence[str]) -> Found:
+    """The data files that the paths and names name, in order (a folder's sorted by name)."""
+    if not paths:
+        raise UserError("no data given; expected one or more files or folders")
+    found = Found()
+    for given in paths:
+        path = Path(given)
+        if given.startswith(HUB):
+            files = hub_files(given)
+            found.files += [DataFile(name, file, _reader(file)) for name, file in files]
+            found.notes.append(f"{given}: {', '.join(str(file) for _, file in files)}")
+        elif path.is_file():
+            found.files.append(_data_file(path))
+        elif path.is_dir():
+            _find_in_folder(given, path, found)
+        else:
+            beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise UserError(
+                f"{given}: not a local file or folder{nearest(path.name, beside)}; the kinds of file read are {KINDS}; "
+                "a data set of the Hugging Face hub is hf:owner/name"
+            )
+    return found
+
+
+def _find_in_folder(given: str, path: Path, found: Found) -> None:
+    """Its data files, sorted by name; where it has a description that names them, those."""
+    inside = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith((".", "_")))
+    described = ranking_files(path)
+    if described is not None:
+        data = list(described.files)
+        _agree(found.columns, described.columns, given)
+    else:
+        listed = _listed(path)
+        data = [p for p in inside if (p.name in listed if listed else reader_of(p) and p.name not in NOT_DATA)]
+    if not data:
+        below = sorted({p.parent.as_posix() for p in path.rglob("*") if p.is_file() and reader_of(p)})
+        hint = f"; there are some in {', '.join(below[:3])}" if below and below != [path.as_posix()] else ""
+        raise UserError(f"{given}: a folder without data files ({KINDS}){hint}")
+    found.files += [_data_file(p) for p in data]
+    names = ", ".join(p.name for p in data[:5]) + (f" and {len(data) - 5} more" if len(data) > 5 else "")
+    found.notes.append(f"{given}: {len(data)} data files: {names}")
+    if passed := [p.name for p in inside if p not in data]:
+        found.notes.append(f"{given}: passed over {', '.join(passed)} (not data files)")
+
+
+def _listed(path: Path) -> set[str]:
+    """The Arrow files that `save_to_disk` lists; others in such a folder are caches of transformations."""
+    state = read_json(path / STATE) if (path / STATE).is_file() else {}
+    files = state.get("_data_files") if isinstance(state, dict) else None
+    return {f["filename"] for f in files} if files else set()
+
+
+def _agree(columns: dict[str, str], more: Mapping[str, str], given: str) -> None:
+    for role, column in more.items():
+        if columns.setdefault(role, column) != column:
+            raise UserError(
+                f"{given}: the column {role} is {column!r} here and {columns[role]!r} in another folder; "
+                "give the folders one at a time"
+            )
+
+
+def _reader(path: Path) -> Reader:
+    reader = reader_of(path)
+    if reader is None:
+        raise UserError(f"{path}: unknown kind of file; the kinds read are {KINDS}")
+    return reader
+
+
+def _data_file(path: Path) -> DataFile:
+    reader = _reader(path)
+    try:
+        with path.open("rb") as f:
+            start = f.read(len(LFS_POINTER))
+    except OSError as e:
+        raise UserError(f"{path}: cannot be opened ({e.strerror})") from e
+    if start == LFS_POINTER:
+        raise UserError(f"{path}: a git-LFS pointer, not the data; fetch the file itself with `git lfs pull`")
+    return DataFile(path.as_posix(), path, reader)

@@ -1,0 +1,77 @@
+"""Parquet and Arrow files; values become those that JSON can hold, as the other kinds of file give them."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rmo_curate.read.readers.record import Record
+
+BATCH = 1024  # rows turned into Python values at a time
+IPC_FILE = b"ARROW1"  # how an Arrow file starts; a stream does not
+
+
+def read_parquet(path: Path) -> Iterator[Record]:
+    """Rows; dates, bytes and decimals become text."""
+    with pq.ParquetFile(path) as table:
+        yield from _records(table.iter_batches(batch_size=BATCH))
+
+
+def read_arrow(path: Path) -> Iterator[Record]:
+    """Rows of an Arrow file or stream (what `datasets` writes), mapped rather than read into memory."""
+    with path.open("rb") as f:
+        is_file = f.read(len(IPC_FILE)) == IPC_FILE
+    with pa.memory_map(str(path)) as source:
+        if is_file:
+            reader = pa.ipc.open_file(source)
+            yield from _records(reader.get_batch(i) for i in range(reader.num_record_batches))
+        else:
+            yield from _records(pa.ipc.open_stream(source))
+
+
+def _records(batches: Iterable[pa.RecordBatch]) -> Iterator[Record]:
+    number = 0
+    for batch in batches:
+        for start in range(0, batch.num_rows, BATCH):
+            for row in _rows(batch.slice(start, BATCH)):
+                number += 1
+                if row is None:
+                    yield Record(number, text="", problem="a text of the row is not UTF-8")
+                else:
+                    yield Record(number, {k: _plain(v) for k, v in row.items()})
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | None]:
+    """The batch's rows; None for a row with a text that is not UTF-8 (Arrow does not check when it reads)."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for i in range(batch.num_rows):
+            try:
+                yield batch.slice(i, 1).to_pylist()[0]
+            except UnicodeDecodeError:
+                yield None
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON holds it. A struct has every key of its column, so a null in it stands for an absent key."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="backslashreplace")
+    if isinstance(value, Decimal | datetime.timedelta | UUID):
+        return str(value)
+    return repr(value)

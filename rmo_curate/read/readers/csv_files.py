@@ -1,0 +1,87 @@
+"""CSV: a header, then one record a row (a cell may have several lines); a column of JSON messages is read as such.
+
+CSV has no types: every other cell is text, and an empty one is null.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from rmo_curate.read.readers.record import Record, open_bytes
+from rmo_train.console.errors import UserError
+
+SAMPLE = 100  # rows that decide which columns are JSON
+LONGEST_CELL = 2**31 - 1
+# The keys of an object that stands for a message or an answer: with these a cell is data, without them it is text.
+SHAPES = (
+    {"role", "content"},
+    {"from", "value"},
+    {"answer", "rank"},
+    {"completion", "rank"},
+)
+
+
+def read_csv(path: Path) -> Iterator[Record]:
+    """Rows by the header's names; a row with more or fewer cells than the header has a problem."""
+    csv.field_size_limit(LONGEST_CELL)  # the default refuses answers of 128 KiB
+    with open_bytes(path) as f, io.TextIOWrapper(f, "utf-8-sig", errors="surrogateescape", newline="") as text:
+        rows = csv.reader(text, strict=True)
+        try:
+            header = next(rows, [])
+            if len(set(header)) < len(header):
+                twice = next(name for name in header if header.count(name) > 1)
+                raise UserError(f"{path}:1: two columns {twice!r}; give each column its own name")
+            filled = (row for row in rows if row)
+            sample = list(islice(filled, SAMPLE))
+            parsed = [i for i in range(len(header)) if _is_json(path, header[i], [r[i] for r in sample if i < len(r)])]
+            for number, row in enumerate(chain(sample, filled), start=1):
+                yield _record(number, header, row, parsed)
+        except csv.Error as e:
+            raise UserError(f"{path}:{rows.line_num}: not CSV: {e}; correct the file there") from e
+
+
+def _record(number: int, header: Sequence[str], row: Sequence[str], parsed: Sequence[int]) -> Record:
+    text = "\n".join(row).encode("utf-8", "surrogateescape")
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return Record(number, text=text.decode("utf-8", "backslashreplace"), problem="a cell of the row is not UTF-8")
+    if len(row) != len(header):
+        problem = f"{len(row)} cells, the header has {len(header)}; a comma or line end in a cell needs quotes round it"
+        return Record(number, text=text.decode("utf-8"), problem=problem)
+    value: dict[str, Any] = {name: cell or None for name, cell in zip(header, row, strict=True)}
+    for i in parsed:
+        if row[i]:
+            found = _messages(row[i])
+            value[header[i]] = row[i] if found is None else found
+    return Record(number, value)
+
+
+def _is_json(path: Path, column: str, cells: Sequence[str]) -> bool:
+    """Whether every filled cell of the sample holds messages or answers as JSON."""
+    filled = [cell for cell in cells if cell]
+    if filled and all(cell.startswith(("[{'", "{'")) for cell in filled):
+        raise UserError(
+            f"{path}: the cells of {column!r} are Python's way to write lists, not JSON ({filled[0][:30]}…); write "
+            "them with json.dumps, or save the data as JSONL or Parquet"
+        )
+    return bool(filled) and all(_messages(cell) is not None for cell in filled)
+
+
+def _messages(cell: str) -> Any:
+    """The messages or answers that a cell's JSON holds; None for a cell that is text."""
+    if not cell.lstrip().startswith(("[", "{")):
+        return None
+    try:
+        value = json.loads(cell)
+    except (ValueError, RecursionError):
+        return None
+    items = value if isinstance(value, list) else [value]
+    fits = all(isinstance(item, dict) and any(shape <= item.keys() for shape in SHAPES) for item in items)
+    return value if fits else None

@@ -1,0 +1,208 @@
+"""Preference data of any form -> a stream of `Pair` and `Reject`: one of them for every input record.
+
+In the ranked forms a record stands for every two of its answers of different rank; each of those counts as a record.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+
+from rmo_curate.read.extras import ExtraColumn, kind_of, plan_columns
+from rmo_curate.read.files import DataFile, find_files, read
+from rmo_curate.read.form_detection import check_columns, column_names, detect, notes_on_columns
+from rmo_curate.read.forms import ALL_COLUMNS, Candidate, Form, candidates, convert, fields_of
+from rmo_curate.read.forms.form import json_column
+from rmo_curate.read.messages import Message, RejectReason, Unfit, check_text, describe
+from rmo_curate.read.pair_ids import Ids, content_hash, own_id
+from rmo_curate.read.readers.record import Record, encodable
+from rmo_train.console.errors import UserError, nearest
+from rmo_train.data.rendering import Conversation
+from rmo_train.store.tables import canonical_json
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A preference pair."""
+
+    id: str
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    tools: str | None  # canonical JSON of a list
+    chat_template_kwargs: str | None  # canonical JSON of an object: more variables for the chat template
+    extra: dict[str, Any]  # the source's other columns, named and typed as `Source.extra_fields()`
+    source: str
+    line: int
+
+    @property
+    def conversation(self) -> Conversation:
+        """What is rendered of it."""
+        return Conversation(self.prompt, self.chosen, self.rejected, self.tools, self.chat_template_kwargs)
+
+
+@dataclass(frozen=True)
+class Reject:
+    """An input record that is not a pair."""
+
+    source: str
+    line: int  # 1-based line of a jsonl file, elsewhere 1-based number of the record
+    reason: RejectReason
+    detail: str
+    raw: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Data that was looked through once: its form and columns are known, and it holds at least one pair."""
+
+    files: tuple[DataFile, ...]
+    inputs: list[dict[str, Any]]  # name, bytes, sha256 of each file
+    form: Form
+    said: str  # the form and what shows it, in one line
+    limit: int | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)  # the form's column -> its name in the data
+    notes: tuple[str, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)  # "pairs", and each reject reason that occurs
+    input_records: int = 0  # records as they stand in the data; `counts` adds up to more where they hold ranked answers
+    extras: tuple[ExtraColumn, ...] = ()
+
+    def extra_fields(self) -> list[pa.Field]:
+        """Name and type of the source's other columns."""
+        return [pa.field(e.name, e.type) for e in self.extras]
+
+    def records(self) -> Iterator[Pair | Reject]:
+        """One `Pair` or `Reject` per record, in order; the same at every call.
+
+        A record of ranked answers gives one for every two answers of different rank, or one `Reject` for itself.
+        """
+        for outcomes in self._outcomes():
+            for outcome in outcomes:
+                if isinstance(outcome, Pair):
+                    found = outcome.extra
+                    yield replace(outcome, extra={e.name: e.value(found.get(e.source)) for e in self.extras})
+                else:
+                    yield outcome
+
+    def _outcomes(self) -> Iterator[list[Pair | Reject]]:
+        """What each record of the data gives, with the extras as they stand there."""
+        ids = Ids([file.name for file in self.files])
+        for number, record in read(self.files, self.limit):
+            yield self._judged(record, number, ids)
+
+    def _judged(self, record: Record, number: int, ids: Ids) -> list[Pair | Reject]:
+        name = self.files[number].name
+        try:
+            found = candidates(self.form, fields_of(_object(record), self.columns))
+        except Unfit as e:
+            return [Reject(name, record.line, e.reason, encodable(e.detail), record.raw)]
+        outcomes: list[Pair | Reject] = []
+        for candidate in found:
+            try:
+                pair, its_hash = self._to_pair(candidate, record, name)
+                ids.claim(pair.id, its_hash, number, record.line)
+                outcomes.append(pair)
+            except Unfit as e:
+                raw = record.raw if self.form.expand is None else _raw(candidate)
+                outcomes.append(Reject(name, record.line, e.reason, encodable(e.detail), raw))
+        return outcomes
+
+    def _to_pair(self, candidate: Candidate, record: Record, name: str) -> tuple[Pair, str]:
+        """The pair and the hash of its content."""
+        prompt, chosen, rejected = convert(self.form, candidate)
+        fields = candidate.fields
+        tools = _as_json(fields, "tools", list, "a list of tools")
+        kwargs = _as_json(fields, "chat_template_kwargs", dict, "an object of names and values")
+        its_hash = content_hash(prompt, chosen, rejected, tools, kwargs)
+        used = {self.columns.get(role, role) for role in self.form.columns}
+        own = {k: v for k, v in record.value.items() if k not in used}
+        extra = {(f"source_{k}" if k in candidate.extra else k): v for k, v in own.items()} | dict(candidate.extra)
+        pair_id = own_id(fields.get("id"))
+        if pair_id and candidate.name:
+            pair_id = f"{pair_id}/{candidate.name}"
+        pair_id = pair_id or its_hash
+        return Pair(pair_id, prompt, chosen, rejected, tools, kwargs, extra, name, record.line), its_hash
+
+
+def open_source(paths: Sequence[str], *, limit: int | None = None, columns: Mapping[str, str] | None = None) -> Source:
+    """Look `paths` (files, folders, hf: names) through: form, columns, counts. A UserError when there is no pair.
+
+    `limit`: the first records only, counted over all files as they stand there, rejects included. `columns`: the name
+    in the data of any column of a form that is called otherwise there.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"a limit of {limit} records; expected 1 or more")
+    for role in columns or {}:
+        if role not in ALL_COLUMNS:
+            known = ", ".join(ALL_COLUMNS)
+            raise UserError(f"no column {role!r} to map; the forms have {known}{nearest(role, ALL_COLUMNS)}")
+    given = find_files(paths)
+    columns = {**given.columns, **(columns or {})}
+    form, said, sample = detect(given.files, limit, columns)
+    notes = [*given.notes, *notes_on_columns(form, sample, columns)]
+    source = Source(tuple(given.files), [f.identity() for f in given.files], form, said, limit, columns)
+
+    kinds: dict[str, set[str]] = {}
+    counts: Counter[str] = Counter()
+    firsts: dict[str, Reject] = {}
+    lacking: Counter[str] = Counter()
+    input_records = 0
+    for outcomes in source._outcomes():
+        input_records += 1
+        for outcome in outcomes:
+            if isinstance(outcome, Pair):
+                counts["pairs"] += 1
+                for column, value in outcome.extra.items():
+                    kinds.setdefault(column, set()).update(() if value is None else (kind_of(value),))
+            else:
+                counts[outcome.reason.value] += 1
+                firsts.setdefault(outcome.reason.value, outcome)
+                if outcome.reason is RejectReason.MISSING_FIELD:
+                    lacking[outcome.detail] += 1
+    check_columns(form, lacking, input_records, sample, columns)
+    if not counts["pairs"]:
+        raise UserError(_no_pair(form, counts, firsts, column_names(sample)))
+    extras = plan_columns(kinds)
+    notes += [f"column {e.source!r} is kept as {e.name!r}" for e in extras if e.source != e.name]
+    if form.expand is not None:
+        notes.append(
+            f"{input_records:,} records of ranked answers stand for {counts.total():,}: every two answers of different "
+            "rank count as a record"
+        )
+    return replace(source, notes=tuple(notes), counts=dict(counts), input_records=input_records, extras=extras)
+
+
+def _no_pair(form: Form, counts: Counter[str], firsts: Mapping[str, Reject], found: Sequence[str]) -> str:
+    """What is wrong with records of which not one is a pair: the reasons, the commonest first."""
+    lines = [f"not one usable pair in {counts.total()} records (read as {form.name}: {form.looks})"]
+    for reason, n in counts.most_common():
+        if reason in firsts:
+            first = firsts[reason]
+            lines.append(f"  {reason}: {n}, the first at {first.source}:{first.line}: {first.detail}")
+    if "prompt" not in found and (hint := nearest("prompt", found)):
+        lines.append(f"There is no column 'prompt'; the columns are {', '.join(found)}{hint}")
+    return "\n".join(lines)
+
+
+def _object(record: Record) -> dict[str, Any]:
+    if record.problem is not None:
+        raise Unfit(RejectReason.BROKEN_LINE, record.problem)
+    if not isinstance(record.value, dict):
+        raise Unfit(RejectReason.NOT_AN_OBJECT, f"the record is {describe(record.value)}, expected an object")
+    return record.value
+
+
+def _raw(candidate: Candidate) -> str:
+    """The two answers of a ranked record, which itself may hold many more."""
+    shown = {column: candidate.fields.get(column) for column in ("id", "prompt", "chosen", "rejected")}
+    return encodable(canonical_json({**shown, **candidate.extra}))
+
+
+def _as_json(fields: Mapping[str, Any], column: str, kind: type, expected: str) -> str | None:
+    """A column's value, or its JSON text, as canonical JSON; None when it is empty."""
+    value = json_column(fields.get(column), column, kind, expected)
+    return None if value is None else check_text(canonical_json(value), column)

@@ -1,0 +1,255 @@
+"""A finished run folder, read: its pairs, its checkpoints, and their log-probs joined by id.
+
+`rmo-curate score` writes the folder; everything after it (filter, audit, eval) comes in through `open_run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rmo_train.console.errors import UserError, nearest
+from rmo_train.store import tables
+from rmo_train.store.id_hash import Strings, places
+
+if TYPE_CHECKING:
+    from rmo_curate.evidence.posterior import Posterior
+
+MADE_BY = "rmo-curate score DATA --model REF --out RUN"
+DEFAULT_MAX_LENGTH = 1024  # tokens of prompt + longer response
+SCORED_COLUMNS = ("id", "flags", "chosen_tokens", "rejected_tokens")  # of a pair, which scores are joined to
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One scored model of a run: the base, a user's checkpoint, or a step of a proxy family."""
+
+    name: str
+    kind: str  # base, user or proxy
+    family: str | None
+    step: int | None
+    folds: int | None
+    held_out: bool | None  # True: no pair was scored by a model that saw its prompt; None: unknown
+    noise_sd: float | None  # sd of D between two packings of the same pairs, nats
+
+    @property
+    def cross_fitted(self) -> bool:
+        return self.folds is not None and self.folds >= 2
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether it is a linear reward on the base's hidden states: its margins are log-odds, no sums over tokens."""
+        return self.kind == "proxy" and self.step is None
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The chain of checkpoints that margins are followed along; `end` is T, or None when only the base was scored."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    end: Checkpoint | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.checkpoints)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Log-probs (nats, summed over response tokens) of every pair under every checkpoint, in the order of the pairs."""
+
+    names: tuple[str, ...]
+    chosen_logp: np.ndarray  # [pairs, checkpoints], NaN where a pair is not scorable
+    rejected_logp: np.ndarray  # [pairs, checkpoints]
+    chosen_tokens: np.ndarray  # [pairs]
+    rejected_tokens: np.ndarray  # [pairs]
+    held_out: np.ndarray  # [pairs] of True, False or None: was this pair unseen by the last checkpoint?
+    fold: np.ndarray | None = (
+        None  # int16 [pairs]: the last checkpoint's proxy that scored it; None or all -1: one model
+    )
+    ids: Strings | None = None  # [pairs]
+    groups: np.ndarray | None = None  # [pairs]: pairs of one prompt have the same
+    posterior: Posterior | None = None  # of their labels, see `rmo_curate.evidence`; sets `groups`, too
+    external: np.ndarray | None = None  # [pairs] somebody else's margin, higher = chosen is better
+    of_probe: bool = False  # T is a probe: its reward margin is a log-odds, no sum over tokens
+
+
+def adding_a_proxy(run: Path) -> str:
+    """The commands that give a run of the base alone its T."""
+    return f"run `rmo-curate probe {run}` (one forward pass) or `rmo-curate proxy {run}` first"
+
+
+def flagged(pairs: pa.Table, flag: str) -> np.ndarray:
+    """Which pairs carry `flag`: bool [pairs]."""
+    flags = pairs["flags"].combine_chunks()
+    found = np.zeros(len(flags), dtype=bool)
+    found[pc.list_parent_indices(flags).to_numpy()[pc.equal(pc.list_flatten(flags), flag).to_numpy(False)]] = True
+    return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run folder."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    checkpoints: tuple[Checkpoint, ...]
+
+    def stage(self, name: str) -> dict[str, Any]:
+        """The manifest of `pairs`, `rejects` or `scores/<checkpoint>`."""
+        return tables.require_manifest(self.folder / name, name.split("/")[0], MADE_BY)
+
+    def pairs(self, columns: Sequence[str] | None = None) -> pa.Table:
+        return tables.read_table(self.folder / "pairs", self.stage("pairs"), tables.PAIR_SCHEMA, columns)
+
+    def pair_parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The pairs part by part, in the order of `pairs()`, each verified."""
+        return tables.iter_parts(self.folder / "pairs", self.stage("pairs"), columns)
+
+    def rejects(self) -> pa.Table:
+        return tables.read_table(self.folder / "rejects", self.stage("rejects"), tables.REJECT_SCHEMA)
+
+    def trajectory(self, proxy: str | None = None) -> Trajectory:
+        """Base, the user's checkpoints as given, then the steps of one proxy family.
+
+        Its end T is `proxy` when that is given; else the last step of the first family (cross-fitted before in-sample),
+        else the last user checkpoint, else nothing.
+        """
+        base, users = self.checkpoints[:1], [c for c in self.checkpoints if c.kind == "user"]
+        end = self._named(proxy) if proxy else self._default_end()
+        if end is None:
+            return Trajectory(base, None)
+        if end.kind == "user":
+            return Trajectory((*base, *users[: users.index(end) + 1]), end)
+        family = [c for c in self.checkpoints if c.family == end.family]
+        return Trajectory((*base, *users, *family[: family.index(end) + 1]), end)
+
+    def _default_end(self) -> Checkpoint | None:
+        proxies = [c for c in self.checkpoints if c.kind == "proxy"]
+        candidates = [c for c in proxies if c.cross_fitted] or proxies
+        if candidates:
+            return [c for c in candidates if c.family == candidates[0].family][-1]
+        users = [c for c in self.checkpoints if c.kind == "user"]
+        return users[-1] if users else None
+
+    def _named(self, name: str) -> Checkpoint:
+        known = {c.name: c for c in self.checkpoints if c.kind != "base"}
+        if name in known:
+            return known[name]
+        have = f"the run has {', '.join(known)}" if known else "the run has scores of the base only"
+        raise UserError(
+            f"--proxy {name}: {self.folder} has no checkpoint of that name to end a trajectory; {have}"
+            f"{nearest(name, known)}"
+        )
+
+    def scores(self, trajectory: Trajectory, pairs: pa.Table | None = None) -> Scores:
+        """The log-probs of the trajectory's checkpoints, joined to the pairs by id; `pairs` saves a second reading."""
+        pairs = self.pairs(SCORED_COLUMNS) if pairs is None else pairs
+        scorable = ~flagged(pairs, "too_long")
+        shape = (pairs.num_rows, len(trajectory.checkpoints))
+        chosen, rejected = np.full(shape, np.nan), np.full(shape, np.nan)
+        held_out = np.full(pairs.num_rows, None, dtype=object)
+        fold = np.full(pairs.num_rows, -1, dtype=np.int16)
+        joined: pa.ChunkedArray | None = None  # the ids that `at` was looked up in: checkpoints mostly share an order
+        at = np.empty(0, dtype=np.int32)
+        for column, checkpoint in enumerate(trajectory.checkpoints):
+            folder = self.folder / "scores" / checkpoint.name
+            table = tables.read_table(folder, self.stage(f"scores/{checkpoint.name}"), tables.SCORE_SCHEMA)
+            if joined is None or not table["id"].equals(joined):
+                joined = table["id"]
+                at = places(pairs["id"], joined)
+                self._check_join(folder, pairs, scorable, at, table.num_rows)
+                at = at[scorable]
+            for values, name in ((chosen, "chosen_logp"), (rejected, "rejected_logp")):
+                values[scorable, column] = table[name].to_numpy()[at]
+            if not np.isfinite(chosen[scorable, column] + rejected[scorable, column]).all():
+                bad = ~np.isfinite(chosen[:, column] + rejected[:, column]) & scorable
+                raise UserError(
+                    f"{folder}: {bad.sum()} pairs have a log-prob that is missing or not finite, the first "
+                    f"{pairs['id'][int(bad.argmax())].as_py()!r}; score this checkpoint again "
+                    "(with --dtype float32 if it overflowed)"
+                )
+            if column == shape[1] - 1:
+                known = pc.fill_null(table["held_out"].cast(pa.int8()), 2).to_numpy()
+                held_out[scorable] = np.array([False, True, None], dtype=object)[known[at]]
+                fold[scorable] = table["fold"].to_numpy()[at]
+        tokens = [pairs[name].to_numpy() for name in ("chosen_tokens", "rejected_tokens")]
+        return Scores(
+            trajectory.names,
+            chosen,
+            rejected,
+            tokens[0],
+            tokens[1],
+            held_out,
+            fold,
+            pairs["id"],
+            of_probe=trajectory.checkpoints[-1].is_probe,
+        )
+
+    def own_columns(self) -> dict[str, pa.DataType]:
+        """The source's other columns in the pairs."""
+        stage = self.stage("pairs")
+        schema = (
+            tables.pq.read_schema(self.folder / "pairs" / stage["parts"][0]["file"])
+            if stage["parts"]
+            else pa.schema([])
+        )
+        return {f.name: f.type for f in schema if f.name not in tables.PAIR_SCHEMA.names}
+
+    def column(self, name: str) -> pa.Array:
+        """One of the source's columns, whole: [pairs], dictionary-encoded where it is text."""
+        parts = tables.iter_parts(self.folder / "pairs", self.stage("pairs"), [name])
+        found = pa.chunked_array([chunk for part in parts for chunk in part[name].chunks])
+        if pa.types.is_string(found.type):
+            found = found.dictionary_encode().unify_dictionaries()
+        return found.combine_chunks()
+
+    def external_margin(self, name: str) -> np.ndarray:
+        """Somebody else's margin from the source's columns: [pairs], higher = the chosen response is better.
+
+        NAME is a column with a margin, or the part that two columns of scores share: chosen_NAME and rejected_NAME, or
+        NAME_chosen and NAME_rejected.
+        """
+        numbers = {
+            n: kind for n, kind in self.own_columns().items() if pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        }
+        for chosen, rejected in ((f"chosen_{name}", f"rejected_{name}"), (f"{name}_chosen", f"{name}_rejected")):
+            if chosen in numbers and rejected in numbers:
+                pair = [self.column(n).cast(pa.float64()).to_numpy(False) for n in (chosen, rejected)]
+                return pair[0] - pair[1]
+        if name in numbers:
+            return self.column(name).cast(pa.float64()).to_numpy(False)
+        have = f"its columns of numbers are {', '.join(numbers)}" if numbers else "it has no column of numbers"
+        raise UserError(
+            f"--score-column {name}: {self.folder} has no such column of numbers, and no chosen_{name} and "
+            f"rejected_{name}; {have}{nearest(name, numbers)}"
+        )
+
+    def _check_join(self, folder: Path, pairs: pa.Table, scorable: np.ndarray, at: np.ndarray, rows: int) -> None:
+        missing = scorable & (at < 0)
+        if missing.any():
+            first = pairs["id"][int(missing.argmax())].as_py()
+            raise UserError(
+                f"{folder}: no scores for {missing.sum()} of the run's {scorable.sum()} scorable pairs, the first "
+                f"{first!r}; finish them with `{MADE_BY}`"
+            )
+        if rows != scorable.sum():
+            raise UserError(
+                f"{folder}: {rows} rows for {scorable.sum()} scorable pairs; it belongs to other pairs, so score this "
+                "checkpoint again (--overwrite)"
+            )
+
+
+def open_run(folder: Path) -> Run:
+    """Open a finished run folder; a UserError naming `rmo-curate score` when it is not one."""
+    manifest = tables.require_manifest(folder, "run", MADE_BY)
+    checkpoints = tuple(Checkpoint(**entry) for entry in manifest["checkpoints"])
+    if not checkpoints or checkpoints[0].kind != "base":
+        raise UserError(f"{folder}: no finished scores of the reference model; run `{MADE_BY}` to the end")
+    return Run(folder, manifest, checkpoints)

@@ -1,0 +1,14 @@
+"""`rmo-curate score`: the stages of a run, each done once, each resumable.
+
+- `job`: the stages in order.
+- `run_folder`: the run folder as it is filled, and its status.
+- `pairs_stage`: records -> RUN/pairs (rendered, tokenised) and RUN/rejects.
+- `engines`: token ids in, log-probs out: transformers and vLLM.
+- `scoring`: the scores of one checkpoint, part by part.
+- `states`: RUN/states: hidden states, kept of the reference's pass.
+- `logistic`: the one regression of the project: which of two answers is chosen, cross-fitted.
+- `probe`: a linear reward on hidden states, cross-fitted: the cheap proxy.
+- `proxies`: trained proxies, cross-fitted and in-sample.
+- `estimate`: what scoring will cost, said before it starts.
+- `inspection`: `inspect`: what data hold before they are scored.
+"""

@@ -1,0 +1,67 @@
+"""Which engine `auto` means: vLLM where it is installed and there is a GPU, unless transformers measures faster."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rmo_curate.score.engines.base import Engine
+from rmo_curate.score.engines.transformers import TransformersEngine
+from rmo_curate.score.engines.vllm import VllmEngine, free_device, is_installed, require_installed
+from rmo_train.console.errors import RmoError
+from rmo_train.console.progress import say
+from rmo_train.data.pairs import PairData
+
+AUTO = "auto"
+MEASURED_PAIRS = 64
+WARM_UP_PAIRS = 4
+
+
+def settled_engine(asked: str, recorded: dict[str, Any] | None) -> str:
+    """The engine asked for; `auto` is what the run was begun with, and stays `auto` where it must be measured."""
+    if asked == "vllm":
+        require_installed()
+    if asked != AUTO:
+        return asked
+    if recorded is not None and recorded["engine"] != AUTO:  # `auto`: killed before the measurement was done
+        return recorded["engine"]
+    from rmo_train.model.policy import default_device
+
+    if default_device().type != "cuda":
+        return "transformers"
+    if not is_installed():
+        say("engine: transformers (vLLM, which may be faster on this GPU, is not installed)")
+        return "transformers"
+    return AUTO
+
+
+def measured_engine(checkpoint: str, dtype: str, data: PairData, tokens_per_batch: int | None, log: Path) -> str:
+    """The faster engine on the first pairs, with both rates said; transformers where vLLM does not work."""
+    rows = np.arange(min(MEASURED_PAIRS, len(data)))
+    transformers = _rate(TransformersEngine(checkpoint, dtype, data, tokens_per_batch), data, rows)
+    free_device()
+    try:
+        vllm = _rate(VllmEngine(checkpoint, dtype, data.longest(), tokens_per_batch, log=log), data, rows)
+    except RmoError as e:
+        say(f"engine: transformers ({transformers:,.1f} pairs/s), because vLLM does not work here: {e}")
+        return "transformers"
+    engine, line = faster(transformers, vllm)
+    say(line)
+    return engine
+
+
+def faster(transformers: float, vllm: float) -> tuple[str, str]:
+    """The engine with the higher rate (pairs a second), vLLM at a tie, and the line that says so."""
+    engine = "transformers" if transformers > vllm else "vllm"
+    return engine, f"engine: {engine} (measured: vllm {vllm:,.1f} pairs/s, transformers {transformers:,.1f})"
+
+
+def _rate(engine: Engine, data: PairData, rows: np.ndarray) -> float:
+    """Pairs a second, after a few that warm up."""
+    engine.score(data, rows[:WARM_UP_PAIRS])
+    start = time.monotonic()
+    engine.score(data, rows)
+    return len(rows) / (time.monotonic() - start)

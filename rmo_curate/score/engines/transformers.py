@@ -1,0 +1,79 @@
+"""The transformers engine: log-probs by the trainer's own packed forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from rmo_curate.score.engines.base import NOISE_PAIRS, Work
+from rmo_train.data.pairs import PairData
+
+
+@dataclass
+class TransformersEngine:
+    """One loaded checkpoint; `score` is deterministic for the same rows."""
+
+    checkpoint: str
+    dtype: str  # float32 or bfloat16
+    pairs: PairData  # what is scored: its lengths, and how its references were computed, decide the layout
+    tokens_per_batch: int | None = None
+    attention: str = "auto"
+
+    def __post_init__(self) -> None:
+        from rmo_train.forward.layout import choose_layout
+        from rmo_train.model.policy import load_model
+
+        self.model = load_model(self.checkpoint, self.dtype)
+        self.layout = choose_layout(
+            self.model, self.pairs, attention=self.attention, tokens_per_batch=self.tokens_per_batch
+        )
+
+    def work(self, data: PairData, rows: np.ndarray) -> Work:
+        """What scoring the pairs `rows` takes."""
+        from rmo_train.forward.packing import distinct_trees
+
+        trees, slots = distinct_trees(data, rows)
+        return Work.of(data, rows, int(slots.max()) + 1, self.layout.tokens(trees))
+
+    def score(
+        self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
+    ) -> np.ndarray:
+        """Log-probs of the pairs `rows`, float64 nats [len(rows), 2] (chosen, rejected); `advance` gets pairs done."""
+        from rmo_train.forward.logps import pair_logps
+
+        return pair_logps(self.model, data, rows, self.layout, self._in_pairs(data, rows, advance))
+
+    def state_differences(
+        self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
+    ) -> np.ndarray:
+        """What a probe reads of the pairs `rows`, see `rmo_train.forward.states`: float32 [len(rows), numbers]."""
+        from rmo_train.forward.states import pair_state_differences
+
+        return pair_state_differences(self.model, data, rows, self.layout, self._in_pairs(data, rows, advance))
+
+    def score_with_states(
+        self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `score` and `state_differences` return, from one forward pass."""
+        from rmo_train.forward.states import pair_logps_and_differences
+
+        return pair_logps_and_differences(self.model, data, rows, self.layout, self._in_pairs(data, rows, advance))
+
+    def _in_pairs(self, data: PairData, rows: np.ndarray, advance: Callable[[float], None]) -> Callable[[int], None]:
+        """`advance`, which gets pairs, for something that tells tokens."""
+        pairs_per_token = len(rows) / self.work(data, rows).tokens_computed
+        return lambda tokens: advance(tokens * pairs_per_token)
+
+    def noise_sd(self, data: PairData) -> float:
+        """sd of D between two packings (as the scores, and every response in a row of its own), in nats."""
+        from rmo_train.forward.attention import use_attention
+        from rmo_train.forward.layout import Layout
+        from rmo_train.forward.logps import margin_sd, pair_logps
+
+        found = []
+        for layout in (Layout("rows", 1, "one sequence a row"), self.layout):
+            use_attention(self.model, layout.path)
+            found.append(pair_logps(self.model, data, data.spread(NOISE_PAIRS), layout))
+        return margin_sd(*found)

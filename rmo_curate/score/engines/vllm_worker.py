@@ -1,0 +1,151 @@
+"""The process that owns vLLM: `python -m rmo_curate.score.engines.vllm_worker FD`, started by `vllm_process.py` alone.
+
+Over the connection FD come first the settings of the engine, then batches of sequences; back go the sums of their
+responses' log-probs: the log-probs of single tokens never leave this process. When the other end closes, for whatever
+reason, this process ends with all that it started.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import queue
+import shutil
+import signal
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn
+
+import numpy as np
+
+MESSAGE_LENGTH = 300
+GPU_SHARE = 0.98  # of the free memory: what vLLM may count on at start
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What one engine is started with."""
+
+    model: str  # a folder with whole weights
+    dtype: str
+    longest: int  # tokens of the longest prompt + response
+    tokens: int  # of one step
+    kv_cache_bytes: int
+    temporary: str | None = None  # a folder to remove when the parent is gone
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """prompt + response as token ids (int32), and where the response begins."""
+
+    tokens: np.ndarray
+    start: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a request was not answered."""
+
+    text: str
+    memory: bool  # it ran out of memory
+
+
+def open_engine(settings: EngineSettings) -> Any:
+    """vLLM for scoring: token ids in, nothing cached between sequences, nothing generated that costs."""
+    from vllm import LLM
+
+    return LLM(
+        model=settings.model,
+        dtype=settings.dtype,
+        skip_tokenizer_init=True,
+        generation_config="vllm",
+        # The one token that vLLM must generate stands behind the longest sequence, and is never computed with.
+        max_model_len=settings.longest + 1,
+        max_num_batched_tokens=settings.tokens,
+        max_num_seqs=min(256, settings.tokens),
+        enable_chunked_prefill=True,
+        enable_prefix_caching=False,  # cached positions have no log-probs
+        kv_cache_memory_bytes=settings.kv_cache_bytes,
+        enforce_eager=True,  # graphs speed up generation, and cost a compilation for each checkpoint
+        seed=0,
+        **_gpu_share(),
+    )
+
+
+def _gpu_share() -> dict[str, float]:
+    """vLLM refuses to start where less than its share is free; what it really takes is set in bytes."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    free, total = torch.cuda.mem_get_info()
+    return {"gpu_memory_utilization": round(GPU_SHARE * free / total, 3)}
+
+
+def sums(engine: Any, sequences: list[Sequence]) -> np.ndarray:
+    """Summed log-prob of each sequence's response, float64 nats [n]."""
+    from vllm import SamplingParams
+
+    # prompt_logprobs=0: of every token of the prompt its own log-prob and no other entry of the vocabulary.
+    asked = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, flat_logprobs=True, detokenize=False)
+    prompts = [{"prompt_token_ids": s.tokens.tolist()} for s in sequences]
+    outputs = engine.generate(prompts, asked, use_tqdm=False)
+    return np.array([_response_sum(o.prompt_logprobs, s) for o, s in zip(outputs, sequences, strict=True)])
+
+
+def _response_sum(logprobs: Any, sequence: Sequence) -> float:
+    """The first position has no log-prob, every other one exactly its own token's."""
+    found = logprobs.token_ids[logprobs.start_indices[sequence.start] :]
+    if found != sequence.tokens[sequence.start :].tolist():
+        raise RuntimeError("vLLM returned log-probs of other tokens than the prompt's")
+    return math.fsum(logprobs.logprobs[logprobs.start_indices[sequence.start] :])
+
+
+# ---------------------------------------------------------------------------------------------------- the process
+
+
+def serve(connection: Connection) -> None:
+    """Answer requests until the parent hangs up."""
+    requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    settings: EngineSettings = connection.recv()
+    threading.Thread(target=_listen, args=(connection, requests, settings.temporary), daemon=True).start()
+    try:
+        engine = open_engine(settings)
+        connection.send(None)
+        while True:
+            connection.send(sums(engine, requests.get()))
+    except BrokenPipeError:
+        _end(settings.temporary)
+    except BaseException as e:
+        traceback.print_exc()
+        memory = isinstance(e, MemoryError) or "OutOfMemory" in type(e).__name__ or "out of memory" in str(e)
+        said = " ".join(str(e).split())[:MESSAGE_LENGTH]  # the log has the rest
+        connection.send(Failure(f"{type(e).__name__}: {said}", memory))
+        raise SystemExit(1) from None
+
+
+def _listen(connection: Connection, requests: queue.SimpleQueue[Any], temporary: str | None) -> None:
+    """Queue what comes in; a parent that was killed shows as the end of the connection, even during a step."""
+    while True:
+        try:
+            requests.put(connection.recv())
+        except (EOFError, OSError):
+            _end(temporary)
+
+
+def _end(temporary: str | None) -> NoReturn:
+    if temporary is not None:
+        shutil.rmtree(temporary, ignore_errors=True)
+    if os.getpgrp() == os.getpid():  # the processes that vLLM started are in this one's group
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    # Messages are made of this module's classes under its own name, which `__main__` is not.
+    from rmo_curate.score.engines import vllm_worker
+
+    vllm_worker.serve(Connection(int(sys.argv[1])))

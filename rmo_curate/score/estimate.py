@@ -1,0 +1,85 @@
+"""What scoring will cost: said before it starts, and all that `--dry-run` prints."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+from typing import Any, Literal
+
+from rmo_curate.read.pair_rendering import render_pairs
+from rmo_curate.read.sources import Pair, Source
+from rmo_curate.score.pairs_stage import TOO_LONG, pair_row
+from rmo_curate.score.proxies import ProxySettings, TrainedFamily
+from rmo_train.data.pairs import PairData
+from rmo_train.data.rendering import Rendered, Renderer
+
+SAMPLE = 256  # pairs that a dry run renders
+TRAINING_PASSES = 3  # forward passes that one training pass costs
+StatesFrom = Literal["reference", "own"]  # whose forward pass the hidden states for a probe come from
+STATES_OF_PROBE = {  # by the engine of the forward passes
+    "transformers": "from the same pass",
+    "vllm": "from one more pass, through transformers: vLLM shows none",
+    "the faster": "from the same pass, or from one more if vLLM is the faster",
+}
+
+
+def cost_line(pairs: PairData, checkpoints: int, family: TrainedFamily | None, states: StatesFrom | None = None) -> str:
+    """What is about to be computed, in tokens and in forward passes over the data.
+
+    states: None where none are to be read.
+    """
+    tokens = int((pairs.prompt.lengths + pairs.chosen.lengths + pairs.rejected.lengths).sum())
+    line = f"{len(pairs):,} pairs, about {tokens:,} tokens a pass; passes: 1 reference"
+    if states == "reference":
+        line += " (the probe's states with it)"
+    if checkpoints:
+        line += f" + {checkpoints} checkpoints"
+    if family is not None:
+        folds = family.folds
+        trained = folds * family.total * family.settings.batch_size / len(pairs)
+        line += (
+            f" + {len(family.steps)} proxies + about {TRAINING_PASSES * trained:.1f} to train {folds} "
+            f"({family.total} steps each)"
+        )
+    if states == "own":
+        line += " + 1 for the probe's states"
+        if pairs.reference["engine"] == "vllm":
+            line += ", through transformers: vLLM shows none"
+    return line
+
+
+def dry_run_lines(
+    source: Source,
+    renderer: Renderer,
+    reference: dict[str, Any],
+    max_length: int,
+    proxy: ProxySettings,
+    checkpoints: int,
+    *,
+    probed: bool = False,
+) -> list[str]:
+    """What `score` would do; tokens are those of the first pairs, scaled up. Writes nothing."""
+    from rmo_train.model.models import weights_bytes
+
+    pairs = source.counts["pairs"]
+    sample = list(islice((r for r in source.records() if isinstance(r, Pair)), SAMPLE))
+    rendered = render_pairs(renderer, sample)
+    rows = [pair_row(p, r, max_length) for p, r in zip(sample, rendered, strict=True) if isinstance(r, Rendered)]
+    fit = [r for r in rows if TOO_LONG not in r["flags"]]
+    tokens = sum(len(r["prompt_ids"]) + r["chosen_tokens"] + r["rejected_tokens"] for r in fit) / max(1, len(sample))
+    engine = reference["engine"]
+    passes = 1 + checkpoints + bool(proxy.folds) + (probed and engine == "vllm")
+    lines = [
+        f"{sum(source.counts.values()):,} records, {pairs:,} pairs, about {tokens * pairs:,.0f} tokens a pass",
+        f"max length {max_length} tokens: {len(rows) - len(fit)} of the first {len(sample)} pairs are longer",
+        f"reference {reference['name']} ({weights_bytes(reference['name']) / 2**30:.2f} GiB), "
+        f"{engine} engine, {reference['dtype']}",
+        f"{passes} forward pass{'es' * (passes > 1)} over the data",
+    ]
+    if proxy.folds:
+        part = pairs if proxy.folds == 1 else math.ceil(pairs * (1 - 1 / proxy.folds))
+        steps = math.ceil(math.ceil(part / min(proxy.batch_size, part)) * proxy.epochs)
+        lines.append(f"{proxy.folds} proxies to train, about {steps} steps each")
+    if probed:
+        lines.append(f"a probe on the reference's hidden states, cross-fitted; they come {STATES_OF_PROBE[engine]}")
+    return lines

@@ -1,0 +1,200 @@
+"""The first stage of a run: input records to RUN/pairs (rendered, tokenised) and RUN/rejects, part by part."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rmo_curate.read.render_pool import TOO_LONG, RowMaker, Rows, pair_row, rendered, workers_for
+from rmo_curate.read.sources import Pair, Reject, Source
+from rmo_train.console.errors import UserError
+from rmo_train.console.progress import progress, say
+from rmo_train.data.rendering import RENDERING_FLAGS, Renderer
+from rmo_train.store.tables import PAIR_SCHEMA, REJECT_SCHEMA, PartWriter, with_columns
+
+__all__ = ["TOO_LONG", "pair_row", "write_pairs"]
+
+BATCH = 256  # records rendered with one call of the tokenizer
+
+
+def write_pairs(
+    source: Source,
+    renderer: Renderer,
+    run: Path,
+    key: dict[str, Any],
+    *,
+    part_size: int,
+    max_length: int,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Read, render and write every record; returns the pairs manifest.
+
+    Pairs of finished parts are read, and neither rendered nor written again. Memory holds a few batches and a part,
+    whatever the number of records. `workers`: processes that render (default: all allowed cores where it pays); the
+    parts are the same bytes with any number. pairs + rejects == records, checked here.
+    """
+    schema = with_columns(PAIR_SCHEMA, source.extra_fields())
+    pairs = PartWriter(run / "pairs", "pairs", key, schema)
+    rejects = PartWriter(run / "rejects", "rejects", key, REJECT_SCHEMA)
+    if pairs.complete and rejects.complete:
+        assert pairs.manifest is not None
+        return pairs.manifest
+    for writer in (pairs, rejects):
+        for name in writer.repaired:
+            say(f"{writer.folder}: {name} was damaged and is made again")
+    if pairs.finished:
+        say(f"pairs: going on after {len(pairs.finished)} finished parts")
+    counts: Counter[str] = Counter()
+    kept, refused = _Parts(pairs, part_size), _Parts(rejects, part_size)
+    total = sum(source.counts.values())
+    sent: deque[_Batch] = deque()
+
+    def to_render() -> Iterator[list[Pair]]:
+        for batch in _batches(source, _finished_pairs(pairs)):
+            sent.append(batch)
+            yield batch.pairs
+
+    make = RowMaker(renderer, schema, max_length)
+    with progress("read and render", total, "records") as bar:
+        for rows in rendered(make, to_render(), workers or workers_for(total)):
+            batch = sent.popleft()
+            found = batch.rejects(rows)
+            counts.update(batch.flags + rows.flags)
+            counts.update(f"rejects/{reject.reason.value}" for reject in found)
+            counts.update(records=len(batch.records), rejects=len(found), pairs=len(batch.records) - len(found))
+            batch.write(rows, kept)
+            refused.add(pa.Table.from_pylist([_reject_row(r) for r in found], schema=REJECT_SCHEMA))
+            bar.advance(len(batch.records))
+    kept.close()
+    refused.close()
+    if counts["records"] != total:
+        raise UserError(
+            f"{source.files[0].name}: {total} records when it was looked through, {counts['records']} a moment later; "
+            "something writes to the data: run again when that has ended"
+        )
+    numbers = {name: counts[name] for name in ("records", "pairs", "rejects", TOO_LONG)}
+    if source.input_records != counts["records"]:  # ranked answers: a record stands for several pairs
+        numbers["input_records"] = source.input_records
+    assert counts["pairs"] + counts["rejects"] == counts["records"], counts
+    assert (kept.rows, refused.rows) == (counts["pairs"], counts["rejects"]), (kept.rows, refused.rows, counts)
+    numbers |= {name: counts[name] for name in sorted(counts) if name.startswith("rejects/")}
+    numbers |= {name: counts[name] for name in RENDERING_FLAGS if counts[name]}
+    rejects.finish({"rejects": counts["rejects"]})
+    return pairs.finish(numbers, form=source.form.name, inputs=source.inputs)
+
+
+def _reject_row(record: Reject) -> dict[str, Any]:
+    return {
+        "source": record.source,
+        "line": record.line,
+        "reason": record.reason.value,
+        "detail": record.detail,
+        "raw": record.raw,
+    }
+
+
+@dataclass
+class _Batch:
+    """Consecutive records; which of the pairs are in a finished part."""
+
+    records: list[Pair | Reject] = field(default_factory=list)
+    finished: list[bool] = field(default_factory=list)  # aligned with `records`
+    flags: Counter[str] = field(default_factory=Counter)  # of the finished pairs
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Those to render."""
+        return [r for r, done in zip(self.records, self.finished, strict=True) if isinstance(r, Pair) and not done]
+
+    def _refused(self, rows: Rows) -> list[Reject | None]:
+        """For each record, why it is no pair; None for a pair."""
+        place = -1
+        found: list[Reject | None] = []
+        for record, done in zip(self.records, self.finished, strict=True):
+            if isinstance(record, Reject):
+                found.append(record)
+                continue
+            place += not done
+            found.append(None if done else rows.refused.get(place))
+        return found
+
+    def rejects(self, rows: Rows) -> list[Reject]:
+        """What is rejected, in the order of the records."""
+        return [reject for reject in self._refused(rows) if reject is not None]
+
+    def write(self, rows: Rows, parts: _Parts) -> None:
+        """Hand the rows over in the order of the records; the finished ones as a number only."""
+        start = 0
+        kept = [d for d, reject in zip(self.finished, self._refused(rows), strict=True) if reject is None]
+        for done, members in groupby(kept):
+            n = len(list(members))
+            if done:
+                parts.skip(n)
+            else:
+                parts.add(rows.table.slice(start, n))
+                start += n
+
+
+def _batches(source: Source, finished: Iterator[tuple[str, list[str]]]) -> Iterator[_Batch]:
+    """All records, BATCH at a time. Finished pairs come in the records' order, maybe with gaps (damaged parts)."""
+    batch, following = _Batch(), next(finished, None)
+    for record in source.records():
+        done = following is not None and isinstance(record, Pair) and record.id == following[0]
+        if following is not None and done:
+            batch.flags.update(following[1])
+            following = next(finished, None)
+        batch.records.append(record)
+        batch.finished.append(done)
+        if len(batch.records) == BATCH:
+            yield batch
+            batch = _Batch()
+    if batch.records:
+        yield batch
+
+
+def _finished_pairs(writer: PartWriter) -> Iterator[tuple[str, list[str]]]:
+    """(id, flags) of every pair in a finished part."""
+    for name in sorted(writer.finished):
+        table = pq.ParquetFile(writer.folder / name).read(columns=["id", "flags"])
+        yield from zip(table["id"].to_pylist(), table["flags"].to_pylist(), strict=True)
+
+
+class _Parts:
+    """Collects rows and writes a part whenever `size` are there; a part that is finished already is only counted."""
+
+    def __init__(self, writer: PartWriter, size: int):
+        self.writer, self.size = writer, size
+        self.waiting: list[pa.Table] = []
+        self.rows = self.written = 0  # rows so far; those of them in parts
+
+    def add(self, table: pa.Table) -> None:
+        self.waiting.append(table)
+        self.rows += table.num_rows
+        while self.rows - self.written >= self.size:
+            self._write(self.size)
+
+    def skip(self, rows: int) -> None:
+        """Rows of finished parts: whole parts, so nothing waits before them."""
+        assert not sum(t.num_rows for t in self.waiting), "rows wait before a finished part"
+        self.rows += rows
+        self.written += (self.rows - self.written) // self.size * self.size
+
+    def close(self) -> None:
+        if self.rows > self.written or self.rows == 0:
+            self._write(self.rows - self.written)
+
+    def _write(self, rows: int) -> None:
+        """The next part. Its rows are made one piece, so that its bytes do not depend on how they came."""
+        name = f"part-{self.written // self.size:05d}.parquet"
+        table = pa.concat_tables([self.writer.schema.empty_table(), *self.waiting])
+        if name not in self.writer.finished:
+            self.writer.write(name, table.slice(0, rows).combine_chunks())
+        self.waiting = [table.slice(rows)]
+        self.written += rows

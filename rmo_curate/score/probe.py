@@ -1,0 +1,149 @@
+"""The probe: a proxy that costs no training. A linear reward on the reference's hidden states, cross-fitted.
+
+A reward r tilts the reference to the policy pi(y|x) ~ pi_0(y|x) exp(r(x, y) / beta), the optimum of DPO's objective
+(Rafailov et al. 2023, eq. 4 and 5); its margin is D_T - D_0 = (r(chosen) - r(rejected)) / beta, whatever the constant
+of the prompt. So a linear reward, learned by logistic regression from which answer was chosen, gives log-probs as a
+trained proxy does, and every rule reads them alike. That hidden states hold such a reward: Guo et al. 2025 (ELHSR).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from rmo_curate.score import logistic
+from rmo_curate.score.engines.base import StateEngine
+from rmo_curate.score.proxies import Family, assign_folds, begin_family, family_of, reference_key, write_split
+from rmo_curate.score.scoring import in_group_order, part_rows, score_table
+from rmo_curate.score.states import STATES, StateWriter, read_missing, read_states, widest
+from rmo_train.console.progress import say
+from rmo_train.console.settings import Settings
+from rmo_train.data.pairs import PairData
+from rmo_train.store.tables import MANIFEST, SCORE_SCHEMA, PartWriter, make_manifest, read_manifest, write_json
+
+FOLDS = 10  # a fit takes seconds, so nearly all of the data can teach each of them
+# Of the weights, on states of unit size over the root of their number: the more labels are wrong, the stronger. Chosen
+# on each data set by how well held-out labels are foretold.
+RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+BETA = 0.1  # DPO's, which the proxies are trained with by default
+
+
+class ProbeSettings(Settings):
+    """How the probe is cross-fitted."""
+
+    folds: int | None = Field(
+        None,
+        ge=1,
+        description=f"Fits, each without one fold; 1 = in-sample (default: {FOLDS}, or the prompts if fewer)",
+    )
+    seed: int = Field(42, ge=0, description="Seed of the split")
+
+
+def plan_probe(run: Path, data: PairData, settings: ProbeSettings, pairs_sha: str) -> Family:
+    """Everything about a probe that is known before it is fitted; writes nothing."""
+    folds = settings.folds or max(2, min(FOLDS, len(np.unique(data.groups))))
+    folds_of = assign_folds(data.groups, folds, settings.seed)
+    key = {
+        "probe": {"ridges": list(RIDGES), "widest": widest(len(data)), "beta": BETA},
+        "folds": folds,
+        "seed": settings.seed,
+        "pairs": pairs_sha,
+        "reference": reference_key(data),
+    }
+    name, order = family_of(run, key)
+    return Family(name, order, key, folds_of)
+
+
+def open_states(run: Path, family: Family, part_size: int) -> StateWriter:
+    """RUN/states to be filled for a probe; one of another split on the same pairs reads the same."""
+    key = {name: family.key[name] for name in ("pairs", "reference")}
+    return StateWriter(run, key | {"widest": family.key["probe"]["widest"], "part_size": part_size})
+
+
+def wants_states(run: Path, family: Family) -> bool:
+    """Whether the probe is not scored yet and the states that it is fitted on are not all there."""
+    return read_manifest(run / "scores" / family.name) is None and read_manifest(run / STATES) is None
+
+
+def fit_probe(run: Path, data: PairData, family: Family, part_size: int, load: Callable[[], StateEngine]) -> None:
+    """Read the states that are not there yet, fit, and write the probe's scores; what is finished is not done again.
+
+    load: makes the engine of the reference; called only where states are missing.
+    """
+    begin_family(run, data, family)
+    key = {"family": family.key, "part_size": part_size}
+    writer = PartWriter(run / "scores" / family.name, "scores", key, SCORE_SCHEMA)
+    if writer.complete:
+        say(f"{family.name}: already scored")
+    else:
+        parts = part_rows(data.groups, in_group_order(data.groups), part_size)
+        states = read_missing(open_states(run, family, part_size), data, parts, load)
+        write_scores(writer, run, data, family, states, parts)
+    folder = run / "proxies" / family.name
+    if read_manifest(folder) is None:
+        split = write_split(folder, data, family)
+        write_json(folder / MANIFEST, make_manifest("proxies", family.key, {"folds": family.folds}, [split]))
+
+
+def write_scores(
+    writer: PartWriter,
+    run: Path,
+    data: PairData,
+    family: Family,
+    states: dict[str, Any],
+    parts: Mapping[str, np.ndarray],
+) -> None:
+    """Fit the probes on the states that the manifest `states` lists, and write what they make of each pair.
+
+    parts: file -> rows of `data`.
+    """
+    for name in writer.repaired:
+        say(f"{writer.folder}: {name} was damaged and is scored again")
+    folds_of = family.folds_of if family.cross_fitted else np.zeros(len(data), dtype=np.int16)
+    fitted = cross_fitted(read_states(run, states, data), folds_of)
+    margins = fitted.margin / BETA
+    assert data.ref_chosen is not None and data.ref_rejected is not None
+    logps = np.stack(tilted(data.ref_chosen, data.ref_rejected, margins), axis=1)
+    for file, rows in parts.items():
+        if file not in writer.finished:
+            fold = family.folds_of[rows] if family.cross_fitted else -1
+            writer.write(file, score_table(data, rows, logps[rows], fold, held_out=family.cross_fitted))
+    say(f"{family.name}: {family.folds} linear probes of {states['width']:,} numbers a pair, ridge {fitted.ridge:g}")
+    writer.finish(
+        {"pairs": len(data)},
+        name=family.name,
+        kind="proxy",
+        order=family.order,
+        family=family.name,
+        step=None,
+        folds=family.folds,
+        held_out=family.cross_fitted,
+        noise_sd=None,
+        ridge=fitted.ridge,
+    )
+
+
+def tilted(chosen: np.ndarray, rejected: np.ndarray, margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probs (chosen, rejected) [pairs] of the reference tilted by a reward, up to a constant of each prompt.
+
+    chosen, rejected: the reference's. margins: D_T - D_0, nats [pairs]; each answer gets half of it.
+    """
+    return chosen + margins / 2, rejected - margins / 2
+
+
+# ---------------------------------------------------------------------------------------------------- the fit
+
+
+def cross_fitted(differences: np.ndarray, folds_of: np.ndarray) -> logistic.CrossFit:
+    """r(chosen) - r(rejected) of every pair by the probe that saw nothing of its fold (all the same: in-sample).
+
+    differences: of states [pairs, numbers]; brought to unit size over the root of their number, in place, so that a
+    ridge is a prior that depends on neither the width of the model nor the number of pairs.
+    """
+    unit = logistic.unit_columns(differences) * np.sqrt(differences.shape[1])
+    differences /= unit.astype(np.float32)
+    return logistic.cross_fit(differences, folds_of, RIDGES)

@@ -1,0 +1,241 @@
+"""The run folder as `score` fills it: whose it is, its manifest, and what is done and left in it.
+
+Commands that read a finished run come in through `runs.open_run`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rmo_curate.runs.run import MADE_BY, Checkpoint
+from rmo_curate.runs.run_lock import only_one
+from rmo_curate.score.pairs_stage import TOO_LONG
+from rmo_curate.score.proxies import checkpoints_of
+from rmo_train.console.errors import FULL, ProcessingError, Stopped, UserError, cannot_write
+from rmo_train.data.rendering import RENDERING_FLAGS
+from rmo_train.store.tables import (
+    JOURNAL,
+    MANIFEST,
+    SCHEMA_VERSION,
+    check_key,
+    iter_parts,
+    read_json,
+    read_manifest,
+    versions,
+    write_json,
+)
+
+STAGES = ("pairs", "rejects", "scores", "states", "proxies")
+NAMED = 5  # ids that `status` gives for each flag
+KINDS = ("base", "user", "proxy")
+IDENTITY = ("weights_sha256", "tokenizer_sha256", "template_sha256")
+
+
+def is_run(run: Path) -> bool:
+    """Whether `score` made the folder `run` or began to."""
+    if (run / MANIFEST).is_file():
+        found = read_json(run / MANIFEST)
+        return isinstance(found, dict) and found.get("stage") == "run"
+    return any((run / "pairs" / name).is_file() for name in (MANIFEST, JOURNAL))
+
+
+def check_run_folder(run: Path) -> None:
+    """Refuse an --out that holds something else than a run: what is written there would mix with it."""
+    if run.exists() and not run.is_dir():
+        raise UserError(f"--out {run}: a file; expected a folder")
+    if not run.exists() or is_run(run):
+        return
+    files = (p for p in run.rglob("*") if p.is_file() and not p.name.startswith("."))
+    if (first := next(files, None)) is not None:
+        raise UserError(
+            f"--out {run}: the folder has files that are no run ({first.relative_to(run)}); choose another folder"
+        )
+
+
+@contextmanager
+def filling(run: Path, *, afresh: bool = False) -> Iterator[None]:
+    """Make the folder and fill it, alone; `afresh` removes every stage in it: pairs, rejects, scores and proxies.
+
+    A Ctrl-C becomes one line that says what is kept and how to go on.
+    """
+    try:
+        with _changing(run):
+            run.mkdir(parents=True, exist_ok=True)
+        with only_one(run):
+            if afresh:
+                with _changing(run):
+                    _remove_stages(run)
+            yield
+    except KeyboardInterrupt as e:
+        raise Stopped(f"stopped; kept in {run}: {kept(run)}. Run the same command again to go on") from e
+
+
+@contextmanager
+def _changing(run: Path) -> Iterator[None]:
+    """Say of what --out could not be made."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno in FULL:
+            raise cannot_write(run, e) from e
+        raise UserError(f"--out {run}: cannot be made there ({e.strerror}); choose another folder") from e
+
+
+def _remove_stages(run: Path) -> None:
+    (run / MANIFEST).unlink(missing_ok=True)  # first: without it, no reader takes what is left for a run
+    for stage in reversed(STAGES):  # pairs last: they mark the folder as a run
+        if (run / stage).exists():
+            shutil.rmtree(run / stage)
+
+
+def kept(run: Path) -> str:
+    """The finished stages, and the parts and models of unfinished ones, in a few words."""
+    found = []
+    for folder in (run / "pairs", run / "states", *sorted((run / "scores").glob("*"))):
+        name = folder.relative_to(run).as_posix()
+        if (folder / MANIFEST).is_file():
+            found.append(name)
+        elif n := len(list(folder.glob("part-*.parquet"))):
+            found.append(f"{n} part{'s' * (n > 1)} of {name}")
+    if n := len(list((run / "proxies").glob("*/fold-*/step-*/trained.json"))):
+        found.append(f"{n} proxy model{'s' * (n > 1)}")
+    return ", ".join(found) or "nothing yet"
+
+
+def recorded_reference(run: Path) -> dict[str, Any] | None:
+    """The reference that a run was begun with, or None."""
+    manifest = read_manifest(run)
+    return manifest["reference"] if manifest else None
+
+
+def check_reference(recorded: dict[str, Any], wanted: dict[str, Any], run: Path) -> None:
+    """Refuse another reference model, precision or engine than the run's, naming the field.
+
+    The model's name is no part of it: the same weights under another path are the same model.
+    """
+
+    def described(reference: dict[str, Any]) -> dict[str, Any]:
+        hashes = {f: f"{reference[f]:.12} of --model {reference['name']}" for f in differing}
+        return {**hashes, "dtype": reference["dtype"], "engine": reference["engine"]}
+
+    differing = [f for f in IDENTITY if recorded[f] != wanted[f]]
+    check_key(described(recorded), described(wanted), run)
+
+
+def write_run_manifest(run: Path, reference: dict[str, Any]) -> None:
+    """Derive RUN/manifest.json from the manifests of the stages that are finished.
+
+    `reference`: the model, its precision and engine; how its log-probs were computed comes from the stage `base`.
+    """
+    pairs = read_manifest(run / "pairs")
+    assert pairs is not None
+    counts = {k: pairs["counts"][k] for k in ("records", "pairs", "rejects", TOO_LONG)}
+    stages = [m for f in sorted((run / "scores").glob("*")) if f.is_dir() and (m := read_manifest(f))]
+    stages.sort(key=lambda m: (KINDS.index(m["kind"]), m["order"], m["step"] or 0))
+    checkpoints = [
+        Checkpoint(m["name"], m["kind"], m["family"], m["step"], m["folds"], m["held_out"], m["noise_sd"])
+        for m in stages
+    ]
+    computed_by: dict[str, str] = next((m.get("computed_by", {}) for m in stages if m["kind"] == "base"), {})
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "stage": "run",
+        "inputs": pairs["inputs"],
+        "form": pairs["form"],
+        "max_length": pairs["key"]["max_length"],
+        "counts": {**counts, "scorable": counts["pairs"] - counts[TOO_LONG]},
+        "rejects": {k.removeprefix("rejects/"): v for k, v in pairs["counts"].items() if k.startswith("rejects/")},
+        "reference": {**reference, **computed_by},
+        "checkpoints": [asdict(c) for c in checkpoints],
+        "noise_sd": {c.name: c.noise_sd for c in checkpoints},
+        "versions": versions(),
+    }
+    if not (run / MANIFEST).is_file() or read_json(run / MANIFEST) != manifest:
+        write_json(run / MANIFEST, manifest)
+
+
+def next_order(run: Path, kind: str, name: str) -> int:
+    """The place of the score stage `name` among those of its kind: the one it has, else after all others."""
+    manifests = [m for f in (run / "scores").glob("*") if f.is_dir() and (m := read_manifest(f))]
+    taken = {m["name"]: m["order"] for m in manifests if m["kind"] == kind}
+    return taken.get(name, max(taken.values(), default=-1) + 1)
+
+
+def summary(run: Path) -> list[str]:
+    """What a finished `score` or `proxy` prints."""
+    manifest = read_manifest(run)
+    if manifest is None:
+        raise ProcessingError(f"{run}: the run's manifest is gone")
+    counts = manifest["counts"]
+    names = ", ".join(c["name"] for c in manifest["checkpoints"])
+    return [
+        f"{counts['records']} records = {counts['pairs']} pairs + {counts['rejects']} rejects; "
+        f"{counts[TOO_LONG]} pairs too long; scored: {names}",
+        f"next: rmo-curate filter {run} --out SHARDS",
+    ]
+
+
+def flagged_lines(pairs: Path, manifest: dict[str, Any]) -> list[str]:
+    """How many pairs have each flag of the rendering or are too long, and the first ids."""
+    wanted = [flag for flag in (*RENDERING_FLAGS, TOO_LONG) if manifest["counts"].get(flag)]
+    ids: dict[str, list[str]] = {flag: [] for flag in wanted}
+    for part in iter_parts(pairs, manifest, ["id", "flags"]) if wanted else ():
+        for pair, flags in zip(part["id"].to_pylist(), part["flags"].to_pylist(), strict=True):
+            for flag in flags:
+                if len(ids[flag]) < NAMED:
+                    ids[flag].append(pair)
+        if all(len(ids[flag]) == min(NAMED, manifest["counts"][flag]) for flag in wanted):
+            break
+    return [
+        f"  {flag}: {n:,} ({', '.join(ids[flag])}{', …' if n > NAMED else ''})"
+        for flag in wanted
+        if (n := manifest["counts"][flag])
+    ]
+
+
+def run_status(run: Path) -> list[str]:
+    """What is done in a run folder and what is left."""
+    if not run.is_dir():
+        raise UserError(f"{run}: no such folder; expected a run folder, made by `{MADE_BY}`")
+    if not is_run(run):
+        raise UserError(f"{run}: not a run folder; expected one made by `{MADE_BY}`")
+    done, left = [], []
+    for stage in ("pairs", "rejects"):
+        manifest = read_manifest(run / stage)
+        if manifest:
+            done.append(f"{stage}: done, {manifest['counts'][stage]} rows")
+            done += flagged_lines(run / stage, manifest) if stage == "pairs" else []
+        else:
+            left.append(f"{stage}: not finished ({len(list((run / stage).glob('part-*.parquet')))} parts)")
+    expected = ["base"]
+    for folder in sorted(p.parent for p in (run / "proxies").glob("*/family.json")):
+        key = read_json(folder / "family.json")["key"]
+        names = checkpoints_of(folder.name, key)
+        expected += names
+        models = len(list(folder.glob("fold-*/step-*/trained.json")))
+        line = f"proxies/{folder.name}: "
+        if read_manifest(folder):
+            done.append(line + "done")
+        elif "probe" in key:
+            parts = len(list((run / "states").glob("part-*.parquet")))
+            left.append(line + f"not finished ({parts} parts of states)")
+        else:
+            left.append(line + f"not finished ({models} of {key['folds'] * len(names)} models)")
+    scored = sorted(p.name for p in (run / "scores").glob("*") if p.is_dir())
+    for name in [*scored, *(n for n in expected if n not in scored)]:
+        manifest = read_manifest(run / "scores" / name)
+        if manifest:
+            done.append(f"scores/{name}: done, {manifest['counts']['pairs']} pairs")
+        else:
+            parts = len(list((run / "scores" / name).glob("part-*.parquet")))
+            left.append(f"scores/{name}: not finished ({parts} parts)")
+    if left:
+        left.append("to go on, run the same command again")
+    else:
+        done.append("nothing is left")
+    return [*done, *left]

@@ -1,0 +1,106 @@
+"""RUN/states: the hidden states that probes are fitted on, one row a scorable pair, shared by probes of any split.
+
+They are kept beside the reference's scores, part by part, from the same forward pass; or read by a pass of their own,
+where the scores are there already or come from vLLM. The numbers are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rmo_curate.score.engines.base import StateEngine
+from rmo_train.console.progress import progress, say
+from rmo_train.data.pairs import PairData
+from rmo_train.store.tables import PartWriter, iter_parts
+
+STATES = "states"  # in a run folder
+STATE_SCHEMA = pa.schema([("id", pa.string()), ("difference", pa.list_(pa.float16()))])
+WIDEST = 4096  # numbers kept of a pair; more are added up in this many buckets
+NARROWEST = 256
+NUMBERS = 500_000_000  # kept of all pairs together: 2 GB while probes are fitted, and as much again for a fold
+
+
+def widest(pairs: int) -> int:
+    """The most numbers that are kept of a pair: fewer where there are many pairs, so that all fit into memory."""
+    return max(NARROWEST, min(WIDEST, NUMBERS // pairs))
+
+
+class StateWriter:
+    """Fills RUN/states with the differences of states of pairs, part by part; what a killed run finished is kept."""
+
+    def __init__(self, run: Path, key: Mapping[str, Any]):
+        self.width = key["widest"]
+        self.writer = PartWriter(run / STATES, STATES, key, STATE_SCHEMA)
+        for name in self.writer.repaired:
+            say(f"{self.writer.folder}: {name} was damaged and is made again")
+
+    def has(self, file: str) -> bool:
+        return file in self.writer.finished
+
+    def write(self, file: str, data: PairData, rows: np.ndarray, differences: np.ndarray) -> None:
+        """The part `file`: `differences` [len(rows), numbers] of the pairs `rows`."""
+        limit = np.finfo(np.float16).max
+        stored = np.clip(in_buckets(differences, self.width), -limit, limit).astype(np.float16)
+        offsets = np.arange(len(rows) + 1, dtype=np.int32) * stored.shape[1]
+        column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(stored.ravel()))
+        ids = [str(i) for i in data.ids[rows]]
+        self.writer.write(file, pa.table({"id": ids, "difference": column}, schema=STATE_SCHEMA))
+
+    def finish(self, pairs: int) -> dict[str, Any]:
+        """The manifest, written where it is not there yet."""
+        if self.writer.manifest is not None:
+            return self.writer.manifest
+        part = vars(self.writer.finished[min(self.writer.finished)])
+        first = next(iter_parts(self.writer.folder, {"parts": [part]}))
+        return self.writer.finish({"pairs": pairs}, width=len(first["difference"][0]))
+
+
+def read_missing(
+    states: StateWriter, data: PairData, parts: Mapping[str, np.ndarray], load: Callable[[], StateEngine]
+) -> dict[str, Any]:
+    """Read the states of the `parts` (file -> rows of `data`) that are not there; returns the manifest.
+
+    load: makes the engine of the reference; called only where a part is missing.
+    """
+    missing = [file for file in parts if not states.has(file)]
+    if missing:
+        engine = load()
+        with progress("read hidden states", len(data), "pairs") as bar:
+            bar.advance(sum(len(rows) for file, rows in parts.items() if states.has(file)))
+            for file in missing:
+                states.write(file, data, parts[file], engine.state_differences(data, parts[file], bar.advance))
+    return states.finish(len(data))
+
+
+def read_states(run: Path, manifest: dict[str, Any], data: PairData) -> np.ndarray:
+    """State differences in the order of `data`: float32 [pairs, numbers]."""
+    place = {i: k for k, i in enumerate(data.ids)}
+    found = np.empty((len(data), manifest["width"]), dtype=np.float32)
+    for part in iter_parts(run / STATES, manifest):
+        rows = [place[i] for i in part["id"].to_pylist()]
+        found[rows] = part["difference"].combine_chunks().values.to_numpy().reshape(len(rows), -1)
+    return found
+
+
+def in_buckets(values: np.ndarray, width: int) -> np.ndarray:
+    """`values` [n, numbers] as they are, or where that is more than `width` a count sketch of them: [n, width].
+
+    Every number goes, with a random sign, into a random bucket: inner products keep their values in expectation
+    (Charikar et al. 2002), and no matrix of projections is needed.
+    """
+    if values.shape[1] <= width:
+        return values
+    rng = np.random.default_rng(0)
+    bucket = rng.integers(0, width, size=values.shape[1:])
+    sign = rng.choice([-1.0, 1.0], values.shape[1])
+    order = np.argsort(bucket, kind="stable")
+    starts = np.searchsorted(bucket[order], np.arange(width))
+    filled = np.flatnonzero(np.diff(np.append(starts, len(order))))
+    found = np.zeros((len(values), width), dtype=np.float32)
+    found[:, filled] = np.add.reduceat((values * sign)[:, order], starts[filled], axis=1)
+    return found
