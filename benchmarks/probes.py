@@ -68,7 +68,7 @@ def read_tokens(data: PairData, rows: np.ndarray, reference: dict[str, Any], cac
 
 
 def pack_tokens(model: Any, pack: Pack) -> np.ndarray:
-    """The states that `rmo_train.forward.states.pack_states` averages, of every token: float16 [tokens, depths x width]."""
+    """The states that `forward.states.pack_states` averages, of every token: float16 [tokens, depths x width]."""
     from rmo_train.forward.logps import predicting, run_pack
     from rmo_train.forward.states import decoder_layers, layers_read, reducing_outputs
 

@@ -1,7 +1,8 @@
 """Many short answers from a small model: a batch of hundreds of rows, from which finished answers are taken out.
 
-`rmo_train.generation.decoding` gives every answer draws of its own, so that it does not depend on its neighbours; that costs a
-generator a row and step. Here one generator draws for the whole batch: the answers depend on seed and batch together.
+`rmo_train.generation.decoding` gives every answer draws of its own, so that it does not depend on its neighbours; that
+costs a generator a row and step. Here one generator draws for the whole batch: the answers depend on seed and batch
+together.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Attention over packed rows: each token sees its prompt and its own response, and nothing else is computed.
 
-A pack says who sees whom as *segments* (see `rmo_train.forward.packing`). Three implementations read them: `segments` calls
+A pack says who sees whom as *segments* (see `packing`). Three implementations read them: `segments` calls
 scaled-dot-product attention once a segment, so that nothing masked is multiplied (the fastest on a CPU); `flex` hands
 FlexAttention a block mask (GPU); `dense` gives the model's own attention a [T, T] mask, which any model takes that
 takes a 4-D mask. All three travel through the model as its `attention_mask`, which transformers passes on as it is when

@@ -14,9 +14,7 @@ from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 CHUNK = {"cpu": 128, "cuda": 2048}  # rows of logits at a time; on a CPU they should stay in the cache
-MULTIPLE = (
-    32  # of rows in the last chunk, see rmo_train.forward.attention.ROW_MULTIPLE: of this shape a kernel takes 9 MiB
-)
+MULTIPLE = 32  # of rows in the last chunk, see attention.ROW_MULTIPLE: of this shape a kernel takes 9 MiB
 
 
 class LinearHeadLogps(torch.autograd.Function):

@@ -18,7 +18,7 @@ Statistic = Callable[[Scores], np.ndarray]  # Scores -> suspicion [pairs], NaN w
 class Rule:
     """`fit` looks at all pairs as given and returns the statistic; most rules have nothing to fit (`as_it_is`).
 
-    The suspicion of swapped copies is that of a statistic fitted on the pairs as given: see `rmo_curate.evidence.canaries`.
+    The suspicion of swapped copies is that of a statistic fitted on the pairs as given: see `canaries`.
     """
 
     name: str
