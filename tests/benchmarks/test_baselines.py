@@ -11,7 +11,7 @@ from benchmarks.baselines import BASELINES, confidence, scaled_irm, with_baselin
 from rmo_curate.evidence.rules import RULES
 from rmo_curate.runs import margins
 from rmo_curate.runs.run import Scores
-from tests.rmo_curate.test_rules import HAND, many, scores_of
+from tests.rmo_curate.evidence.test_rules import HAND, many, scores_of
 
 
 @pytest.mark.parametrize(

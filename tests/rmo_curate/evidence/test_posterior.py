@@ -19,7 +19,7 @@ from rmo_curate.evidence.texts import Texts, read_texts
 from rmo_curate.runs import margins
 from rmo_curate.runs.run import Checkpoint, Scores
 from tests.rmo_curate.evidence.made import OOF, no_shared_answers, no_style, table, weighed
-from tests.rmo_curate.test_canaries import simulated
+from tests.rmo_curate.evidence.test_canaries import simulated
 
 SOURCES = ("reference", "states", "oof-9", "style", "generators", "answers")
 PROBE = Checkpoint("oof-probe", "proxy", "oof-probe", None, 10, True, None)

@@ -17,9 +17,9 @@ from rmo_curate.evidence.reasons import UNLIKE_MORE, comparative
 from rmo_curate.evidence.texts import STYLE, read_texts, texts_of
 from rmo_curate.filter.decisions import Decisions
 from tests.command_line import curate
+from tests.rmo_curate.audit.test_audit import Page, embedded_data
+from tests.rmo_curate.audit.test_audit_data import audit
 from tests.rmo_curate.scored import write_jsonl
-from tests.rmo_curate.test_audit import Page, embedded_data
-from tests.rmo_curate.test_audit_data import audit
 
 N = 600
 

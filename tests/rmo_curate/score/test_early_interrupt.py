@@ -18,7 +18,7 @@ import pytest
 from rmo_train.console.loading import Loading
 from tests.rmo_curate.scored import DEMO
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 FIRST_LINES = {"__init__.py", "__main__.py", "loading.py"}  # of ours, until a Ctrl-C is answered
 

@@ -14,7 +14,7 @@ from rmo_train.store.tables import read_json, write_json
 from rmo_train.training.config import TrainSettings
 from rmo_train.training.run import run_training
 from tests.command_line import train
-from tests.rmo_train.test_writing import no_file_over
+from tests.rmo_train.store.test_writing import no_file_over
 from tests.tiny import write_tiny_model
 
 QUICK = ("--per-device-train-batch-size", 2, "--gradient-accumulation-steps", 2, "--learning-rate", 1e-3)

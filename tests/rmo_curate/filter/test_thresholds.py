@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rmo_curate.filter.thresholds import draws, drop_probability, most_suspect, noisy_budget
 from rmo_train.store.id_hash import fractions
-from tests.rmo_train.test_id_hash import plain_hash
+from tests.rmo_train.store.test_id_hash import plain_hash
 
 
 @pytest.mark.parametrize(

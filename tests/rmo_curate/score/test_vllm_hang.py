@@ -13,8 +13,8 @@ from rmo_curate.score.engines.vllm import VllmEngine
 from rmo_curate.score.engines.vllm_process import EngineDied, EngineProcess
 from rmo_curate.score.engines.vllm_worker import EngineSettings, Sequence
 from rmo_train.console.errors import ProcessingError
-from tests.rmo_curate import stand_in_vllm as stand_in
-from tests.rmo_curate.test_scoring import pair_data
+from tests.rmo_curate.score import stand_in_vllm as stand_in
+from tests.rmo_curate.score.test_scoring import pair_data
 
 SETTINGS = EngineSettings("m", "float32", longest=9, tokens=128, kv_cache_bytes=1)
 

@@ -304,7 +304,7 @@ def test_a_run_that_is_killed_half_way_asks_only_for_what_is_missing(sent: int, 
     with judging(slow) as server:
         command = [sys.executable, "-m", "rmo_train", "winrate", *pair, "--judge", server.url, "--judge-model", MODEL,
                    "--out", out, "--concurrency", "2"]  # fmt: skip
-        root = Path(__file__).parents[3]
+        root = Path(__file__).parents[4]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
         run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
         while len(server.asked) < 12 and run.poll() is None:

@@ -305,7 +305,7 @@ def test_plain_texts_without_a_prompt_are_no_form():
 
 
 def test_the_guides_examples_are_what_it_says():
-    guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[3] / "docs" / "guide.md").read_text(encoding="utf-8")
     section = guide.split("### Forms")[1].split("### Other columns")[0]
     named = set(re.findall(r"^\| `([a-z-]+)` \|", section, re.M))
     assert named == set(FORMS)

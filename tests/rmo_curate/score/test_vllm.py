@@ -23,11 +23,11 @@ from rmo_curate.score.engines.vllm_memory import plan_memory, step_tokens
 from rmo_curate.score.engines.vllm_process import EngineDied, EngineProcess
 from rmo_curate.score.engines.vllm_worker import EngineSettings, Sequence
 from rmo_train.console.errors import ProcessingError, UserError
-from tests.rmo_curate import stand_in_vllm as stand_in
-from tests.rmo_curate.test_scoring import pair_data
+from tests.rmo_curate.score import stand_in_vllm as stand_in
+from tests.rmo_curate.score.test_scoring import pair_data
 
 GIB = 2**30
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # Prompt [1, 2]; the response [7] is chosen twice and rejected once.
 PAIRS = pair_data([([1, 2], [7], [10, 20]), ([1, 2], [7], [30]), ([3], [40, 50], [7])])
 LOGPS = [[-0.007, -0.030], [-0.007, -0.030], [-0.090, -0.007]]

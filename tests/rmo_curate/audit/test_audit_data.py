@@ -14,10 +14,10 @@ from rmo_curate.audit.explained import explained
 from rmo_curate.audit.overview import REJECTED_RECORDS
 from rmo_curate.audit.schema import published
 from tests.command_line import Outcome, curate
+from tests.rmo_curate.audit.test_audit import embedded_data
 from tests.rmo_curate.scored import record, write_jsonl
-from tests.rmo_curate.test_audit import embedded_data
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 def planted() -> list[dict[str, Any]]:

@@ -15,9 +15,9 @@ from rmo_curate.audit.collect import AuditSettings
 from rmo_curate.audit.report import write_audit, write_data_audit
 from rmo_curate.filter.settings import FilterSettings
 from tests.command_line import curate
+from tests.rmo_curate.audit.test_audit_data import planted
+from tests.rmo_curate.audit.test_audit_evidence import by_taste
 from tests.rmo_curate.scored import write_jsonl
-from tests.rmo_curate.test_audit_data import planted
-from tests.rmo_curate.test_audit_evidence import by_taste
 
 pytestmark = pytest.mark.real
 

@@ -18,8 +18,8 @@ from rmo_train.forward.states import (
     pair_logps_and_differences,
     pair_state_differences,
 )
-from tests.rmo_train.test_layout import data_of
-from tests.rmo_train.test_logps import PATHS, model_of
+from tests.rmo_train.forward.test_layout import data_of
+from tests.rmo_train.forward.test_logps import PATHS, model_of
 
 ROWS = np.array([4, 0, 0, 1, 2])  # one pair twice
 

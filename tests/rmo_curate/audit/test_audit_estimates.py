@@ -13,7 +13,7 @@ from rmo_curate.evidence.canaries import find, find_at
 from rmo_curate.evidence.label_noise import BUNDLES, Resampled
 from rmo_curate.evidence.reasons import RANDOM_FLIPS
 from rmo_curate.filter.settings import FilterSettings
-from tests.rmo_curate.test_audit import embedded_data
+from tests.rmo_curate.audit.test_audit import embedded_data
 
 PROMPTS, PER_PROMPT = 3000, 3
 

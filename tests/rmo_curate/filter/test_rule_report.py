@@ -11,8 +11,8 @@ import pytest
 from rmo_curate.filter.rule_report import COMPARED, report, run_rules
 from tests.command_line import curate
 from tests.rmo_curate.evidence.made import weighed
+from tests.rmo_curate.evidence.test_canaries import simulated
 from tests.rmo_curate.scored import score_demo
-from tests.rmo_curate.test_canaries import simulated
 
 
 @pytest.fixture(scope="module")

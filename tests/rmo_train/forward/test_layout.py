@@ -18,7 +18,7 @@ from rmo_train.data.ragged import Ragged
 from rmo_train.forward.layout import Lengths, choose_layout, preferred
 from rmo_train.forward.logps import response_logps
 from rmo_train.forward.packing import distinct_trees
-from tests.rmo_train.test_logps import GROUPED, SMALL, model_of, padded_logps
+from tests.rmo_train.forward.test_logps import GROUPED, SMALL, model_of, padded_logps
 
 
 def data_of(n: int = 12) -> PairData:

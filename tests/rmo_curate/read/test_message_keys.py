@@ -13,7 +13,7 @@ from rmo_curate.read.sources import Pair, open_source
 from rmo_curate.score.inspection import REFUSED, inspect_source
 from rmo_train.data.rendering import Rendered, Renderer, TemplateRefused
 from rmo_train.store.tables import REJECT_SCHEMA, read_manifest, read_table
-from tests.rmo_curate.reading import jsonl, pairs, read, reasons
+from tests.rmo_curate.read.reading import jsonl, pairs, read, reasons
 from tests.rmo_curate.scored import score
 from tests.tiny import TEMPLATE, make_tokenizer, write_tiny_model
 

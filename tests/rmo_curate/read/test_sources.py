@@ -14,7 +14,7 @@ from rmo_curate.read.messages import RejectReason
 from rmo_curate.read.sources import Reject, open_source
 from rmo_train.console.errors import UserError
 from rmo_train.store.tables import PAIR_SCHEMA, REJECT_SCHEMA, with_columns
-from tests.rmo_curate.reading import jsonl, pairs, read, reasons
+from tests.rmo_curate.read.reading import jsonl, pairs, read, reasons
 from tests.rmo_curate.scored import record
 
 
