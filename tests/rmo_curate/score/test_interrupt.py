@@ -9,6 +9,7 @@ import pytest
 from rmo_curate.score import pairs_stage, states
 from rmo_curate.score.engines.transformers import TransformersEngine
 from rmo_train.store import tables
+from rmo_train.training import loop
 from tests.command_line import curate
 from tests.rmo_curate.scored import demo_records, write_jsonl
 
@@ -54,7 +55,7 @@ def test_what_is_kept_is_said(data, tiny_model_folder, tmp_path, monkeypatch, wh
         elif where == "states":
             stop_at(patch, states, "in_buckets", call)
         else:
-            stop_at(patch, __import__("rmo_train.training.loop").loop, "train", call)
+            stop_at(patch, loop, "train", call)
         stopped = curate(*command)
     assert stopped.code == 130 and "Traceback" not in stopped.err and "error:" not in stopped.err
     last = stopped.err.splitlines()[-1]

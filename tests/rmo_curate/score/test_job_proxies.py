@@ -18,6 +18,7 @@ from rmo_curate.score.job import run_proxy
 from rmo_train.data.pairs import open_pairs
 from rmo_train.model.models import weights_hash
 from rmo_train.store import tables
+from rmo_train.training import job as training_job
 from tests.rmo_curate.scored import (
     PROXY,
     Killed,
@@ -32,7 +33,7 @@ from tests.rmo_curate.scored import (
 
 def test_no_proxy_scores_a_prompt_that_it_was_trained_on(demo_data, tiny_model_folder, tmp_path, monkeypatch):
     trained, scored = {}, {}
-    build_job, engine_score = __import__("rmo_train.training.job").job.build_job, TransformersEngine.score
+    build_job, engine_score = training_job.build_job, TransformersEngine.score
 
     def spy_train(data, plan, model, folder, *args, **kwargs):
         trained[folder.name] = set(data.groups)

@@ -11,6 +11,7 @@ import pytest
 from rmo_curate.score.engines.transformers import TransformersEngine
 from rmo_curate.score.run_folder import run_status
 from rmo_train.store import tables
+from rmo_train.training import loop
 from tests.rmo_curate.scored import (
     PARTS,
     PROXY,
@@ -104,7 +105,7 @@ def _without_leftovers(found: dict[str, bytes]) -> dict[str, bytes]:
 def test_training_killed_between_two_steps_that_are_kept(demo_data, tiny_model_folder, tmp_path, monkeypatch):
     proxy = PROXY.model_copy(update={"steps": (1,)})
     score(demo_data, tiny_model_folder, tmp_path / "whole", proxy_folds=2, proxy=proxy)
-    save, saved = __import__("rmo_train.training.loop").loop.save_model, []
+    save, saved = loop.save_model, []
 
     def killed(model, tokenizer, out, **more):
         saved.append(out)
