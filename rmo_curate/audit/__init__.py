@@ -13,5 +13,8 @@
     page.py          the page: charts.py, listing.py (what page.js reads), explained.py, report.html.j2, style.css
     gates.py         --fail-on; baseline.py: --baseline
 
+A chart more is drawn in charts.py, entered with its text in `charts` of page.py and placed in report.html.j2. Why a
+label is doubted is said by `rmo_curate.evidence.reasons`, where a trajectory went by suspects.py.
+
 Made by `rmo-curate audit DATA --out DIR` and `rmo-curate audit RUN --out DIR`.
 """

@@ -7,7 +7,8 @@ In the order in which data pass through:
 - `style`: which styles win, in which kind of prompt, and what dropping pairs does to length and style.
 - `answers`: what the other pairs of a prompt say of the same two answers.
 - `generators`: how strong the model that wrote an answer is.
-- `label_noise`: the share of labels that are wrong, and what that makes of a sum of evidence.
+- `label_noise`: the noise rate, that is the share of labels that are wrong, with its interval; and what that makes of
+  a sum of evidence.
 - `posterior`: all of it weighed, and turned into P(the label is right).
 - `gather`: the posterior of a run folder, or of data without any model.
 - `reasons`: why a label is believed or doubted, in words with numbers.

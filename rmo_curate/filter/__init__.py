@@ -1,11 +1,11 @@
 """`rmo-curate filter`: read -> decide -> write.
 
 - `settings`: what a user can ask, and the presets that ask it for them.
-- `thresholds`: quantiles, budgets, the soft cut.
+- `thresholds`: the arithmetic of cuts: budgets, the soft cut's probability, draws.
 - `worth`: what labels are worth as a number of clean pairs, under each action.
 - `slices`: pairs with the same value in a column: protected, and what they lose.
 - `reviews`: a reviewer's decisions, read from a file.
-- `decisions`: which pairs go, and why.
+- `decisions`: which pairs go, and why: noisy, ambiguous, too long, duplicate, decided by a reviewer.
 - `shards`: what was decided, as the table that the trainer reads.
 - `card`: the dataset card.
 - `filtering`: the command.

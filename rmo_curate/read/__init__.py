@@ -11,6 +11,6 @@
 - `pair_ids`: a pair's id; repeats.
 - `extras`: the source's other columns.
 - `sources`: data of any form -> a stream of pairs and rejects.
-- `pair_rendering`: pairs -> token ids; refuses what a template would lose.
+- `pair_rendering`: pairs -> token ids by `rmo_train.data.rendering`; refuses those whose tokens would lack something.
 - `render_pool`: the same in one process a core.
 """

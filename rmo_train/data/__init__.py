@@ -2,5 +2,5 @@
 
 - `ragged`: rows of different lengths in one flat array.
 - `pairs`: a run or shard folder -> token ids, reference log-probs and a shard's columns.
-- `rendering`: a chat -> token ids: where the prompt ends, and what is flagged.
+- `rendering`: the chat template: a chat -> token ids, where the prompt ends, and what is flagged.
 """

@@ -1,8 +1,9 @@
 """How good a model is, and whether another one is better.
 
-- `metrics`: accuracy of margins, plain and length-matched; bootstrap over prompts; McNemar: pure functions.
+- `metrics`: accuracy of margins, plain and length-matched; the interval of a difference between two models on the
+  same pairs; McNemar: pure functions.
 - `result`: what an evaluation found, and its file.
 - `evaluate`: held-out accuracy against the reference columns.
-- `comparison`: `rmo-train compare`: two models on the same pairs.
+- `comparison`: `rmo-train compare`: two models on the same pairs, by `metrics`.
 - `winrate`: `rmo-train winrate`: how often one model's answers beat another's.
 """

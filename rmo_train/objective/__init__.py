@@ -1,6 +1,6 @@
 """What is optimised, and in which batches: pure functions of arrays.
 
-- `losses`: preference losses, in a registry.
+- `losses`: preference losses; to add one: `LOSSES`, and CONTRIBUTING.md.
 - `amplify`: pairwise margin amplification.
 - `diversify`: batch margin diversification.
 """

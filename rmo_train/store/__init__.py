@@ -1,5 +1,5 @@
 """The contract between the stages, on disk.
 
-- `tables`: schemas, manifests, parts and their journal, atomic writes, verified reads.
+- `tables`: schemas, manifests, atomic writes, verified reads; `PartWriter`, by which a killed stage resumes.
 - `id_hash`: a 64-bit hash of every id at once: draws, joins, repeats.
 """

@@ -6,7 +6,7 @@
 - `job`: what the loop needs: the policy, its layout, its references, the step-0 check.
 - `loop`: the training loop.
 - `optimizer`: AdamW with float32 master weights; learning rates.
-- `checkpoint`: training checkpoints, written whole or not at all.
+- `checkpoint`: training checkpoints, written whole or not at all: what a killed run resumes from (`run` picks it).
 - `throughput`: pairs/s, tokens/s, share of the matrix-product rate, peak memory.
 - `record`: what is left of each step.
 - `hints`: what goes wrong, and the flag to try.

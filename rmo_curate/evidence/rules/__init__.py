@@ -1,7 +1,7 @@
 """Suspicion rules: one number a pair, higher = more likely that chosen and rejected are the wrong way round.
 
-To add one, write a function of `Scores` in the module of its kind, enter a `Rule` in `RULES`, and add its hand-computed
-value to the tests.
+To add one, write a function of `Scores` in the module of its kind (`of_evidence`, `of_margins`, `controls`; `rule` has
+what a rule is), enter a `Rule` in `RULES`, and add its hand-computed value to the tests.
 """
 
 from __future__ import annotations

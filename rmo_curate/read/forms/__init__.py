@@ -1,6 +1,8 @@
 """The forms that preference data come in: a record -> prompt, chosen and rejected messages, or why it is unfit.
 
-To add a form, write `convert` (fields -> a Triple, or raise Unfit) and `matches`, and enter a `Form` in `FORMS`.
+To add a form, write `convert` (fields -> a Triple, or raise Unfit) and `matches` in the module of its kind (`trl`,
+`turns`, `questions`, `sharegpt`, `ranked`; `form` has what all share), and enter a `Form` in `FORMS` here: the first
+that matches wins. A record that holds several pairs has `expand`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The kinds of data file: bytes -> records. To add one, write a reader (`Path -> Iterator[Record]`) and enter it."""
+"""The kinds of data file: bytes -> records (`record`), by `json_files`, `csv_files` and `arrow_files`.
+
+To add one, write a reader (`Path -> Iterator[Record]`) and enter it in `READERS` here.
+"""
 
 from __future__ import annotations
 
