@@ -50,13 +50,10 @@ def truth_rows(shards: Path) -> list[Row]:
     rows = [
         ("swapped among all pairs (what guessing finds)", share(int(wrong.sum()), len(wrong))),
         (
-            "P(label right) of swapped pairs, of the others (mean)",
+            "mean P(label right): swapped, others",
             f"{right[wrong].mean():.2f}, {right[~wrong].mean():.2f}",
         ),
-        (
-            "really swapped among those more likely wrong than right",
-            share(int((doubted & wrong).sum()), int(doubted.sum())),
-        ),
+        ("really swapped where P is below 0.5", share(int((doubted & wrong).sum()), int(doubted.sum()))),
         ("swapped pairs found so", share(int((doubted & wrong).sum()), int(wrong.sum()))),
     ]
     for name, kind in (("noisy", wrong), ("ambiguous", ties)):

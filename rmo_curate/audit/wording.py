@@ -13,7 +13,7 @@ from rmo_curate.audit.numerals import percent
 from rmo_curate.evidence import expected
 from rmo_curate.evidence.canaries import MIN_FLAGGED
 from rmo_curate.evidence.reasons import RANDOM_FLIPS
-from rmo_curate.filter.settings import OF_AUTO, FilterSettings
+from rmo_curate.filter.settings import OF_AUTO, FilterSettings, flags_of
 from rmo_curate.runs.run import Checkpoint
 
 HELD_OUT = (
@@ -222,7 +222,8 @@ def sentences(
             "wrong ones: an indication, not an error rate.",
         )
     wrong = estimated.noise_rate.value if estimated.known else share_against
-    if settings.preset is None and settings.rule != "none" and 1 - settings.high_q < wrong:
+    by_quantile = settings.preset is None and settings.noise_rate is None and settings.precision is None
+    if by_quantile and settings.rule != "none" and 1 - settings.high_q < wrong:
         said.append(
             f"At --high-q {settings.high_q:g} at most {100 * (1 - settings.high_q):.3g}% of the pairs can go as noisy; "
             "lower it to drop more of them."
@@ -313,14 +314,7 @@ def next_steps(folder: Path, end: Checkpoint | None, settings: FilterSettings) -
 def filter_command(folder: Path, settings: FilterSettings) -> str:
     """The command that makes shards with the settings this page used."""
     given = {k: v for k, v in settings.model_dump().items() if v != type(settings).model_fields[k].default}
-    if settings.preset is None:
-        given = {"low_q": settings.low_q, "high_q": settings.high_q, **given}
-    else:  # a preset excludes the flags that it sets
-        given = {k: v for k, v in given.items() if k in ("preset", "proxy", "seed")}
-    flags = [
-        f"--{key.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(str(value))}")
-        for key, value in given.items()
-    ]
+    flags = flags_of({"low_q": settings.low_q, "high_q": settings.high_q, **given})
     return " ".join(["rmo-curate filter", quoted(folder), "--out SHARDS", *flags])
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from rmo_curate.filter.settings import WEIGHING
+from rmo_curate.filter.settings import flags_of
 from rmo_train.store.tables import canonical_json, sha256_text
 
 CONFIGS: list[dict[str, Any]] = [
@@ -36,20 +36,6 @@ def described(config: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> 
     """
     contents = sha256_text(canonical_json([part["sha256"] for part in parts]))
     return {**config, "description": f"{sum(part['rows'] for part in parts)} pairs, sha256 {contents}"}
-
-
-def flags_of(settings: Mapping[str, Any]) -> Iterator[str]:
-    """The flags of `rmo-curate filter` that ask for these settings; what a preset implies is left out."""
-    for name, value in settings.items():
-        of_preset = settings["preset"] and name in ("rule", "margin", "low_q", "high_q", "hard")
-        of_action = settings["action"] in WEIGHING and name == "high_q"
-        if value in (None, False, []) or of_preset or of_action or (name, value) == ("action", "drop"):
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        if value is True:
-            yield flag
-        else:
-            yield from (f"{flag} {item}" for item in (value if isinstance(value, list) else [value]))
 
 
 def dataset_card(manifest: Mapping[str, Any], inputs: list[Mapping[str, Any]]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -147,3 +149,23 @@ class FilterSettings(EvidenceColumns):
     @classmethod
     def _known_rule(cls, rule: str) -> str:
         return get_rule(OF_AUTO if rule == AUTO else rule).name
+
+
+def flags_of(settings: Mapping[str, Any]) -> Iterator[str]:
+    """The flags of `rmo-curate filter` that ask for these settings, all or some of them: what a preset implies and a
+    quantile beside another cut are left out, since they would be refused."""
+    if settings.get("preset"):
+        implied = set(PRESETS["paper"])
+    else:
+        other_cut = settings.get("noise_rate") or settings.get("precision") or settings.get("action") in WEIGHING
+        implied = {"high_q"} if other_cut else set()
+    for name, value in settings.items():
+        nothing = value is None or value is False or value in ([], ())  # 0 is a value
+        if nothing or name in implied or (name, value) == ("action", "drop"):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            yield flag
+        else:
+            items = value if isinstance(value, list | tuple) else [value]
+            yield from (f"{flag} {shlex.quote(str(item))}" for item in items)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rmo_curate.evidence.gather import with_posterior
 from rmo_curate.evidence.label_noise import LabelNoise
 from rmo_curate.filter.decisions import Wishes, decide, decide_scored, resolved
 from rmo_curate.filter.reviews import SCHEMA
-from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.filter.settings import FilterSettings, flags_of
 from rmo_curate.runs.run import Checkpoint, Trajectory, open_run
 from rmo_train.console.errors import UserError
 from rmo_train.store import tables
@@ -147,6 +148,27 @@ def test_auto_leaves_labels_alone_that_nothing_speaks_against():
     sure = replace(weighed(scores, scores.groups), noise=LabelNoise(0.001, 1.0))
     settings = resolved(FilterSettings(action="auto"), replace(scores, posterior=sure))
     assert (settings.action, settings.high_q) == ("drop", 1.0)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"noise_rate": "auto", "low_q": 0.0},
+        {"precision": 0.8},
+        {"action": "auto"},
+        {"action": "weight"},
+        {"preset": "paper"},
+        {"protect": ("source=math", "source=chat"), "hard": True},
+    ],
+    ids=str,
+)
+def test_the_flags_that_say_settings_are_taken_and_mean_the_same(folder, tmp_path, asked):
+    settings = FilterSettings(**asked)
+    flags = shlex.split(" ".join(flags_of(settings.model_dump())))
+    assert curate("filter", folder, "--out", tmp_path / "out", *flags).code == 0
+    found = tables.read_manifest(tmp_path / "out")["settings"]
+    assert found == settings.model_dump(mode="json")
 
 
 # ---------------------------------------------------------------------------------------------------- slices
