@@ -1,6 +1,6 @@
 """Pairs a second and peak memory of scoring: ours, padded transformers, TRL's reference precompute and vLLM.
 
-    python -m benchmarks.score --data judged=FILE --data hh=FILE
+    python -m benchmarks.score --data judged=FILE --data hh=FILE [--methods trees probe --out FILE]
 
 Each method lives in a process of its own with its model loaded. The data are cut in blocks at prompt boundaries, and
 the methods take turns on a block, so that a slow minute of the machine hits all of them; ratios are taken within a
@@ -265,7 +265,7 @@ def summary(
     methods: dict[str, dict[str, Any]] = {}
     for method, answers in found.items():
         pace = [len(b) / a["seconds"] for b, a in zip(blocks, answers, strict=False)]
-        beside = list(zip(found["padded"], answers, strict=False))
+        beside = list(zip(found.get("padded", ()), answers, strict=False))
         ratio = [p["seconds"] / a["seconds"] for p, a in beside]
         over_trees = [a["seconds"] / t["seconds"] for t, a in zip(found["trees"], answers, strict=False)]
         margins = [np.array(a["margins"]) - np.array(p["margins"]) for p, a in beside]
@@ -273,11 +273,14 @@ def summary(
         methods[method] = {
             "pairs_per_second": sum(map(len, blocks[: len(answers)])) / seconds,
             "by_block": pace,
-            "over_padded": spread(ratio),
             "seconds_over_trees": spread(over_trees),
             "peak_gib": max(a["peak_gib"] for a in answers),
-            "margin_sd_to_padded": float(np.concatenate(margins).std()),
         }
+        if beside:
+            methods[method] |= {
+                "over_padded": spread(ratio),
+                "margin_sd_to_padded": float(np.concatenate(margins).std()),
+            }
         if method in operations and len(answers) == len(blocks):
             share = operations[method] / seconds / 1e9 / statistics.median(rates)
             methods[method]["share_of_matmul_rate"] = share
@@ -292,10 +295,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", action="append", required=True, help="NAME=FILE; repeatable")
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="only these, trees among them")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "score.json")
     parser.add_argument("--worker", choices=METHODS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     plan = yaml.safe_load((HERE / "plan.yaml").read_text(encoding="utf-8"))["score"]
     files = dict(item.split("=", 1) for item in given.data)
+    if given.methods:
+        plan["methods"] = {m: blocks for m, blocks in plan["methods"].items() if m in given.methods}
     if given.worker:
         worker(given.worker, files["x"], given.limit, plan)
         return
@@ -303,7 +310,7 @@ def main() -> None:
     for name, path in files.items():
         for so_far in measure(name, path, plan):
             result[name] = so_far
-            write_json(HERE / "results" / "score.json", result)
+            write_json(given.out, result)
 
 
 if __name__ == "__main__":
