@@ -66,7 +66,7 @@ def probe_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
         logps, differences = engine.score_with_states(data.tokens, rows)
         groups = data.tokens.groups[rows]
         folds = FOLDS if len(np.unique(groups)) >= FOLDS else 1  # the pairs that warm up
-        cross_fitted(in_buckets(differences, widest(len(groups))), assign_folds(groups, folds, 0), folds)
+        cross_fitted(in_buckets(differences, widest(len(groups))), assign_folds(groups, folds, 0))
         return logps
 
     return score
