@@ -181,7 +181,7 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
     usable = np.isfinite(scored.rewards[:, -1])
     difference = scores.chosen_tokens - scores.rejected_tokens
     share_against = float((scored.rewards[usable, -1] < 0).mean()) if end and usable.any() else math.nan
-    estimated = estimates(run, scored.decisions, scored.settings.rule, scored.settings)
+    estimated = estimates(run, scored.decisions)
     unit = unit_of(scored.settings.rule)
     found = curve(scored.decisions.suspicion, unit, estimated.at)
     return assemble(

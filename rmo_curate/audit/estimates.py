@@ -52,9 +52,11 @@ class Estimates:
         return list(canaries.find_at(thresholds, self.suspicion, self.of_swapped, self.resampled))
 
 
-def estimates(run: Run, decisions: Decisions, rule_name: str, names: EvidenceColumns | None = None) -> Estimates:
+def estimates(run: Run, decisions: Decisions) -> Estimates:
     """Estimates of a run under the filter's rule, from all evidence that is held out."""
-    scores = decisions.scores if decisions.scores.posterior else with_posterior(run, decisions.scores, names)
+    scores = (
+        decisions.scores if decisions.scores.posterior else with_posterior(run, decisions.scores, decisions.settings)
+    )
     posterior = scores.posterior
     assert posterior is not None
     margin = where_scored(posterior.margin, scores)
@@ -62,7 +64,7 @@ def estimates(run: Run, decisions: Decisions, rule_name: str, names: EvidenceCol
         return Estimates(why_not=why_not, posterior=posterior)
     resampled = Resampled(margin, posterior.groups)
     rate, check = resampled.rate, canaries.self_check(margin, resampled.rate.value)
-    rule = RULES[rule_name]
+    rule = RULES[decisions.settings.rule]
     if not rule.told_by_canaries or (rule.needs_proxy and not canaries.held_out(scores)):
         return Estimates(rate, check, resampled=resampled, posterior=posterior)
     of_swapped = rule.suspicion_of_swapped(scores)
