@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from rmo_curate.runs.run import Run
+from rmo_curate.runs.run import Run, two_columns
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import Settings
 
@@ -66,7 +66,7 @@ def _found(texts: Sequence[str], names: EvidenceColumns, where: str, read: Calla
     )
 
 
-def generator_columns(texts: Iterable[str], name: str | None, where: str) -> tuple[str, str] | None:
+def generator_columns(texts: Collection[str], name: str | None, where: str) -> tuple[str, str] | None:
     """The two columns of text that say who wrote the answers; a UserError where `name` is given and not there."""
     both = two_columns(texts, (name,) if name else GENERATOR_NAMES)
     if both is None and name is not None:
@@ -77,16 +77,7 @@ def generator_columns(texts: Iterable[str], name: str | None, where: str) -> tup
     return both
 
 
-def two_columns(have: Iterable[str], names: Sequence[str]) -> tuple[str, str] | None:
-    """The columns of the chosen and the rejected answer, of the first of `names` that there are two of."""
-    for name in names:
-        for both in ((f"chosen_{name}", f"rejected_{name}"), (f"{name}_chosen", f"{name}_rejected")):
-            if set(both) <= set(have):
-                return both
-    return None
-
-
-def category_column(texts: Iterable[str], name: str | None, where: str) -> str | None:
+def category_column(texts: Collection[str], name: str | None, where: str) -> str | None:
     """The column of text that says what kind of prompt a pair is of; a UserError where `name` is given and not
     there."""
     if name is None:

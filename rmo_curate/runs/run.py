@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,12 +219,14 @@ class Run:
         numbers = {
             n: kind for n, kind in self.own_columns().items() if pa.types.is_integer(kind) or pa.types.is_floating(kind)
         }
-        for chosen, rejected in ((f"chosen_{name}", f"rejected_{name}"), (f"{name}_chosen", f"{name}_rejected")):
-            if chosen in numbers and rejected in numbers:
-                pair = [self.column(n).cast(pa.float64()).to_numpy(False) for n in (chosen, rejected)]
-                return pair[0] - pair[1]
+
+        def values(column: str) -> np.ndarray:
+            return self.column(column).cast(pa.float64()).to_numpy(False)
+
+        if both := two_columns(numbers, (name,)):
+            return values(both[0]) - values(both[1])
         if name in numbers:
-            return self.column(name).cast(pa.float64()).to_numpy(False)
+            return values(name)
         have = f"its columns of numbers are {', '.join(numbers)}" if numbers else "it has no column of numbers"
         raise UserError(
             f"--score-column {name}: {self.folder} has no such column of numbers, and no chosen_{name} and "
@@ -244,6 +246,15 @@ class Run:
                 f"{folder}: {rows} rows for {scorable.sum()} scorable pairs; it belongs to other pairs, so score this "
                 "checkpoint again (--overwrite)"
             )
+
+
+def two_columns(have: Collection[str], names: Sequence[str]) -> tuple[str, str] | None:
+    """The columns of the chosen and the rejected answer, of the first of `names` that there are two of among `have`."""
+    for name in names:
+        for both in ((f"chosen_{name}", f"rejected_{name}"), (f"{name}_chosen", f"{name}_rejected")):
+            if all(column in have for column in both):
+                return both
+    return None
 
 
 def open_run(folder: Path) -> Run:
