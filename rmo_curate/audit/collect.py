@@ -40,8 +40,9 @@ from rmo_curate.evidence.canaries import Found, SelfCheck
 from rmo_curate.evidence.columns import EvidenceColumns
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.reasons import reasons
+from rmo_curate.evidence.rules import RULES
 from rmo_curate.filter.decisions import REASONS
-from rmo_curate.filter.settings import OF_AUTO, FilterSettings
+from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.read.sources import Source, open_source
 from rmo_curate.runs.run import DEFAULT_MAX_LENGTH, Run
 from rmo_train.console.errors import UserError
@@ -270,7 +271,7 @@ def collect_data(source: Source, data: tuple[str, ...], settings: AuditSettings)
 
 def unit_of(rule: str) -> str:
     """The unit of a rule's suspicion."""
-    return LOG_ODDS if rule == OF_AUTO else "nats per token" if rule.endswith("-ln") else "nats"
+    return LOG_ODDS if RULES[rule].says_odds else "nats per token" if rule.endswith("-ln") else "nats"
 
 
 def short(path: str) -> str:

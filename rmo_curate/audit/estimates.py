@@ -54,9 +54,9 @@ class Estimates:
 
 def estimates(run: Run, decisions: Decisions) -> Estimates:
     """Estimates of a run under the filter's rule, from all evidence that is held out."""
-    scores = (
-        decisions.scores if decisions.scores.posterior else with_posterior(run, decisions.scores, decisions.settings)
-    )
+    scores = decisions.scores
+    if scores.posterior is None:
+        scores = with_posterior(run, scores, decisions.settings)
     posterior = scores.posterior
     assert posterior is not None
     margin = where_scored(posterior.margin, scores)

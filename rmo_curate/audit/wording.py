@@ -13,7 +13,8 @@ from rmo_curate.audit.numerals import percent
 from rmo_curate.evidence import expected
 from rmo_curate.evidence.canaries import MIN_FLAGGED
 from rmo_curate.evidence.reasons import RANDOM_FLIPS
-from rmo_curate.filter.settings import OF_AUTO, FilterSettings, flags_of
+from rmo_curate.evidence.rules import RULES
+from rmo_curate.filter.settings import FilterSettings, flags_of
 from rmo_curate.runs.run import Checkpoint
 
 HELD_OUT = (
@@ -72,7 +73,7 @@ def wording(
         missing="" if end else missing(folder),
         filter_text=filter_text(end, settings),
         length_text=length_text(length),
-        suspects_text=f"{SUSPECTS} {LIKELIHOOD}" if settings.rule == OF_AUTO else SUSPECTS,
+        suspects_text=f"{SUSPECTS} {LIKELIHOOD}" if RULES[settings.rule].says_odds else SUSPECTS,
         held_out_text=held_out_text(end),
         next_steps=next_steps(folder, end, settings),
     )

@@ -16,12 +16,13 @@ from rmo_curate.evidence import canaries, expected
 from rmo_curate.evidence.advice import FOLLOWING_LENGTH, Lengths
 from rmo_curate.evidence.gather import with_posterior
 from rmo_curate.evidence.label_noise import Resampled
+from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.reasons import evidence_line, gap_lines
 from rmo_curate.evidence.rules import Rule, check_proxy, get_rule, is_constant, suspicion
 from rmo_curate.evidence.style import gaps
 from rmo_curate.filter import thresholds, worth
 from rmo_curate.filter.reviews import ACTIONS, DROP, FLIP, KEEP, reviewed
-from rmo_curate.filter.settings import OF_AUTO, FilterSettings
+from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.filter.slices import protected, removal_lines
 from rmo_curate.runs import margins
 from rmo_curate.runs.run import SCORED_COLUMNS, Run, Scores, Trajectory, adding_a_proxy, flagged
@@ -229,11 +230,15 @@ def resolved(settings: FilterSettings, scores: Scores) -> FilterSettings:
     if settings.action != "auto":
         return settings
     assert scores.posterior is not None
-    right = margins.where_scored(scores.posterior.right, scores)
-    best = worth.best_action(right[np.isfinite(right)])
+    best = worth.best_action(known_right(scores, scores.posterior))
     if best == "drop":
         return settings.model_copy(update={"action": "drop", "noise_rate": "auto"})
     return settings.model_copy(update={"action": best} if best else {"action": "drop", "high_q": 1.0})
+
+
+def known_right(scores: Scores, posterior: Posterior) -> np.ndarray:
+    """P(the label is right) of the pairs that have scores."""
+    return posterior.right[np.isfinite(scores.chosen_logp[:, -1])]
 
 
 def right_probability(scores: Scores) -> np.ndarray:
@@ -248,11 +253,10 @@ def evidence_lines(decided: Decisions, kept: np.ndarray) -> list[str]:
     posterior = decided.scores.posterior
     if posterior is None:
         return []
-    right = margins.where_scored(posterior.right, decided.scores)
     return [
         evidence_line(posterior.sources, posterior.missing),
         f"an estimated {posterior.noise.rate:.0%} of the labels are wrong",
-        *worth.lines(right[np.isfinite(right)]),
+        *worth.lines(known_right(decided.scores, posterior)),
         *expected.lines(len(kept), scored=decided.trajectory.end is not None),
         *(f"style: {line}" for line in gap_lines(gaps(posterior.style.difference, kept, decided.effect))),
     ]
@@ -362,11 +366,11 @@ def remarks(
     if settings.rule == "none":
         said.append("noisy: --rule none, so none is dropped")
     elif settings.action in ("drop", "flip"):
-        by_posterior = settings.rule == OF_AUTO
-        only = "where the label is more likely wrong than right" if by_posterior else "with suspicion > 0"
+        says_odds = get_rule(settings.rule).says_odds
+        only = "where the label is more likely wrong than right" if says_odds else "with suspicion > 0"
         least = ""
         if (cut := limits["suspicion"]) is not None:
-            likely = f"is {1 / (1 + math.exp(cut)):.0%} likely to be right" if by_posterior else f"has {cut:.4g}"
+            likely = f"is {1 / (1 + math.exp(cut)):.0%} likely to be right" if says_odds else f"has {cut:.4g}"
             least = f"; the least suspect of them {likely}"
         said.append(
             f"noisy: --rule {settings.rule}, at most {limits['noisy_budget']:,} of {n:,} scorable pairs "
