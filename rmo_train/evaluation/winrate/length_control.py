@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from rmo_train.evaluation.logistic import newton, sigmoid
+
 RIDGE = 0.01  # on both coefficients, a unit being one prompt: the strength of AlpacaEval's fit without cross-validation
-STEPS = 100  # of Newton at most; a fit takes five to ten
-PRECISION = 1e-10  # of the gradient, a prompt
 
 
 def length_controlled(wins: np.ndarray, difference: np.ndarray) -> float:
@@ -28,35 +28,5 @@ def length_controlled(wins: np.ndarray, difference: np.ndarray) -> float:
     if scale == 0 and difference.any():
         return float("nan")
     length = np.tanh(difference / scale) if scale else np.zeros(len(difference))
-    theta, _ = _fit(np.stack([np.ones(len(length)), length], axis=1), wins)
-    return float(_logistic(theta))
-
-
-def _fit(features: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """The coefficients [2] of the likeliest logistic curve through `shares` [n] in [0, 1], features [n, 2].
-
-    Newton's method; a step that would make the fit worse is halved.
-    """
-    coefficients = np.zeros(features.shape[1])
-    for _ in range(STEPS):
-        chance = _logistic(features @ coefficients)
-        gradient = features.T @ (shares - chance) - RIDGE * coefficients
-        if np.abs(gradient).max() < PRECISION * len(shares):
-            break
-        curvature = (features.T * (chance * (1 - chance))) @ features + RIDGE * np.eye(len(coefficients))
-        step = np.linalg.solve(curvature, gradient)
-        before = _fitness(features, shares, coefficients)
-        while _fitness(features, shares, coefficients + step) < before and np.abs(step).max() > PRECISION:
-            step /= 2
-        coefficients = coefficients + step
-    return coefficients
-
-
-def _fitness(features: np.ndarray, shares: np.ndarray, coefficients: np.ndarray) -> float:
-    """Log-likelihood less the ridge; log(1 + exp(x)) is the cost of a pair lost at log-odds x."""
-    x = features @ coefficients
-    return float(shares @ x - np.logaddexp(0, x).sum() - RIDGE / 2 * coefficients @ coefficients)
-
-
-def _logistic(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
+    theta, _ = newton(np.stack([np.ones(len(length)), length], axis=1), RIDGE, lost=1 - wins)
+    return float(sigmoid(theta))
