@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rmo_train.evaluation.metrics import Interval, accuracy, bootstrap, length_matched_accuracy
+from rmo_train.evaluation.metrics import Interval, accuracy, bootstrap, length_matched_accuracy, paired_difference
 
 Row = dict[str, Any]
 COLUMNS = ("data", "loss", "flips", "rate", "arm", "seeds")
@@ -44,7 +44,7 @@ def win_rate(arm: np.ndarray, other: np.ndarray) -> float:
 
 
 def difference(arm: np.ndarray, other: np.ndarray, groups: np.ndarray) -> Interval:
-    return bootstrap(lambda rows: float((arm - other)[rows].mean()), groups)
+    return paired_difference(lambda values, rows: float(values.mean()), other, arm, groups)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rmo_train.evaluation.metrics import Interval, bootstrap
+from rmo_train.evaluation.metrics import Interval, bootstrap, verdict
 from rmo_train.evaluation.winrate.answers import Pairing
 from rmo_train.evaluation.winrate.checkers import Met
 from rmo_train.evaluation.winrate.judge import Judged
@@ -113,7 +113,8 @@ def from_json(value: Mapping[str, Any]) -> Rates:
 
 def compared(rate: Interval) -> str:
     """What the interval says of A."""
-    return "A is higher" if rate.low > EVEN else "A is lower" if rate.high < EVEN else "not distinguishable"
+    said = verdict(rate, EVEN)
+    return f"A is {said}" if said in ("higher", "lower") else said
 
 
 def _heading(a: str, b: str, prompts: int) -> list[str]:
