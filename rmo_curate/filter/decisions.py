@@ -238,7 +238,8 @@ def resolved(settings: FilterSettings, scores: Scores) -> FilterSettings:
 
 def known_right(scores: Scores, posterior: Posterior) -> np.ndarray:
     """P(the label is right) of the pairs that have scores."""
-    return posterior.right[np.isfinite(scores.chosen_logp[:, -1])]
+    right = margins.where_scored(posterior.right, scores)
+    return right[np.isfinite(right)]
 
 
 def right_probability(scores: Scores) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rmo_curate.score.engines.base import Chosen, Engine, StateEngine, Work
+from rmo_curate.score.engines.base import Engine, LayoutOfEngine, StateEngine, Work
 from rmo_curate.score.states import StateWriter
 from rmo_train.console.progress import progress, say
 from rmo_train.data.pairs import PairData
@@ -130,7 +130,7 @@ class _Scored:
 
     work: Work
     noise_sd: float
-    layout: Chosen
+    layout: LayoutOfEngine
 
 
 def _score_assignment(

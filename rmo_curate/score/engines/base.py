@@ -37,7 +37,7 @@ class Work:
         return 1 - self.tokens_computed / self.tokens_asked if self.tokens_asked else 0.0
 
 
-class Chosen(Protocol):
+class LayoutOfEngine(Protocol):
     @property
     def reason(self) -> str: ...
 
@@ -49,7 +49,7 @@ class Engine(Protocol):
     """One checkpoint, ready to score."""
 
     @property
-    def layout(self) -> Chosen:
+    def layout(self) -> LayoutOfEngine:
         """How sequences are laid out and why, in one line, and what the trainer needs of it to compute alike."""
 
     def work(self, data: PairData, rows: np.ndarray) -> Work:
