@@ -2,7 +2,7 @@
 
     python -m benchmarks.align --model FOLDER [--minutes 8] [--judged TRAIN --heldout FILE --gold FILE] [--pack FILE]
     python -m benchmarks.align --tiny            the same in miniature, on any machine
-    python -m benchmarks.align --table           tables of the cells that are there, and benchmarks/results/align.json
+    python -m benchmarks.align --table           tables of the cells that are there, and their summary.json
 
 Set `constraints`: prompts with constraints that a program checks, answers of the model itself, pairs of an answer that
 satisfies over one that does not (constraint_prompts.py, sampling.py, align_data.py). An arm curates the flipped pairs,
@@ -50,7 +50,7 @@ from rmo_train.store.tables import read_json, write_json
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "align"
-SUMMARY = HERE / "results" / "align.json"
+SUMMARY = "summary.json"  # in the results
 
 
 def choose_tuned(x: Experiment) -> None:
@@ -180,7 +180,9 @@ def table(x: Experiment) -> list[str]:
     }
     refused = {c.name: cell["refused"] for c, cell in there.items() if "refused" in cell}
     missing = [c.name for c in x.cells() if c not in there]
-    write_json(SUMMARY, {**about, "rows": [as_json(r) for r in found], "refused": refused, "missing": missing})
+    write_json(
+        x.results / SUMMARY, {**about, "rows": [as_json(r) for r in found], "refused": refused, "missing": missing}
+    )
     said = [f"refused: {name}: {why}" for name, why in refused.items()]
     return [
         *tables(found, list(x.plan["arms"])),
