@@ -14,7 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.recipe import Recipe, load_recipe
-from pipelines.summary import summary_table
+from pipelines.summary import print_table
+from pipelines.summary import summary as closing
 from rmo_curate.filter.settings import FilterSettings
 from rmo_train.console.progress import say
 from rmo_train.console.settings import run_app
@@ -89,7 +90,7 @@ def main(
     loaded = load_recipe(recipe, data, eval_data, limit)
     run_recipe(loaded)
     if summary:
-        summary_table(loaded)
+        print_table(closing(loaded))
 
 
 if __name__ == "__main__":

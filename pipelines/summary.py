@@ -38,21 +38,27 @@ def accuracy_rows(evaluations: Sequence[tuple[str, str, Path]]) -> list[Row]:
     return rows
 
 
-def summary_table(recipe: Recipe, extra: Sequence[Row] = (), evaluations: Sequence[tuple[str, str, Path]] = ()) -> None:
-    """Print the table; `extra` rows stand between the counts and the accuracies, `evaluations` of further models after
-    the recipe's own."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_header=False, title="Reward Margin Optimization")
+def summary(
+    recipe: Recipe, extra: Sequence[Row] = (), evaluations: Sequence[tuple[str, str, Path]] = ()
+) -> list[list[Row]]:
+    """The table's sections: `extra` rows stand between the counts and the accuracies, `evaluations` of further models
+    after the recipe's own."""
     sections = [
         count_rows(recipe.run, recipe.shards),
         list(extra),
         accuracy_rows([*recipe.evaluations(), *evaluations]),
+        [("report", str(recipe.report / "report.html"))],
     ]
-    for rows in [*sections, [("report", str(recipe.report / "report.html"))]]:
+    return [rows for rows in sections if rows]
+
+
+def print_table(sections: Sequence[Sequence[Row]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, title="Reward Margin Optimization")
+    for rows in sections:
         for label, value in rows:
             table.add_row(label, value)
-        if rows:
-            table.add_section()
+        table.add_section()
     Console(width=None if Console().is_terminal else 100).print(table)

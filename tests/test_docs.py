@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 import subprocess
@@ -74,6 +75,14 @@ def test_every_room_is_in_the_readme_and_every_module_in_its_rooms_tour():
             assert [name for name in (*inside, *rooms) if not re.search(rf"\b{name}\b", tour)] == [], init
             if init.parent.parent == ROOT / package:
                 assert f"{init.parent.name}/" in readme, init
+
+
+def test_the_readmes_demo_is_what_was_kept_of_it():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme[readme.index("<!-- demo-output -->") : readme.index("<!-- /demo-output -->")]
+    rows = [tuple(cell.strip() for cell in line.split("│")[1:3]) for line in shown.splitlines() if "│" in line]
+    kept = json.loads((ROOT / "benchmarks" / "results" / "demo.json").read_text(encoding="utf-8"))
+    assert rows == [(label.strip(), value) for section in kept for label, value in section]
 
 
 @pytest.mark.parametrize("module", ["rmo_train.cli", "rmo_curate.cli", "pipelines.run"])

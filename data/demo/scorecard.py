@@ -1,4 +1,6 @@
-"""The demo's closing table: `python data/demo/scorecard.py RECIPE`, after `python -m pipelines.run RECIPE`.
+"""The demo's closing table: `python data/demo/scorecard.py RECIPE [JSON]`, after `python -m pipelines.run RECIPE`.
+
+JSON: a file to keep the rows in, as benchmarks/results/demo.json does for the README.
 
 The only reader of truth.jsonl: it says how many of the pairs that were doubted had really been swapped, and trains on
 the true labels what plain DPO was trained on as labelled, which is the most that curation could bring.
@@ -15,7 +17,7 @@ import numpy as np
 
 from pipelines.recipe import Recipe, load_recipe
 from pipelines.run import measure
-from pipelines.summary import Row, summary_table
+from pipelines.summary import Row, print_table, summary
 from rmo_curate.filter.filtering import run_filter
 from rmo_curate.filter.reviews import SCHEMA
 from rmo_curate.filter.settings import FilterSettings
@@ -80,11 +82,14 @@ def oracle(recipe: Recipe) -> list[tuple[str, str, Path]]:
     return [("true labels", str(model), file)]
 
 
-def main(path: str) -> None:
+def main(path: str, kept: str | None = None) -> None:
     recipe = load_recipe(Path(path))
     evaluations = oracle(recipe)
-    summary_table(recipe, truth_rows(recipe.shards), evaluations)
+    sections = summary(recipe, truth_rows(recipe.shards), evaluations)
+    if kept:
+        write_json(Path(kept), sections)
+    print_table(sections)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -9,7 +9,7 @@ import yaml
 
 from pipelines.recipe import load_recipe
 from pipelines.run import measure, run_recipe
-from pipelines.summary import accuracy_rows, count_rows, summary_table
+from pipelines.summary import accuracy_rows, count_rows, print_table, summary
 from rmo_train.console.errors import UserError
 from rmo_train.evaluation.metrics import Interval
 from rmo_train.evaluation.result import Evaluation
@@ -97,7 +97,7 @@ def test_running_it_again_computes_nothing(chain: Path, monkeypatch, capsys):
 
 def test_the_closing_table_tells_counts_accuracies_and_the_report(chain: Path, capsys):
     recipe = load_recipe(chain)
-    summary_table(recipe, [("a row", "of the demo")])
+    print_table(summary(recipe, [("a row", "of the demo")]))
     shown = capsys.readouterr().out
     for text in ("records in", "dropped as noisy", "dropped as ambiguous", "kept", "a row", "report.html", "RMO DPO"):
         assert text in shown
