@@ -120,8 +120,9 @@ def score_labels(
 
     score: its settings; proxy_folds 0 scores the reference alone.
     """
-    from rmo_curate.score.job import ScoreSettings, run_score
+    from rmo_curate.score.job import run_score
     from rmo_curate.score.proxies import ProxySettings
+    from rmo_curate.score.settings import ScoreSettings
     from rmo_train.store.tables import read_manifest
 
     wrong = wrong_labels.flipped(rows, flips, rate, seed)

@@ -127,7 +127,8 @@ def short_shards(model: str, dtype: str, folder: Path) -> Path:
     """Some demo pairs scored in `dtype` and kept whole."""
     from rmo_curate.filter.filtering import run_filter
     from rmo_curate.filter.settings import FilterSettings
-    from rmo_curate.score.job import ProxySettings, ScoreSettings, run_score
+    from rmo_curate.score.job import ProxySettings, run_score
+    from rmo_curate.score.settings import ScoreSettings
 
     run, shards = folder / f"run-{dtype}", folder / f"shards-{dtype}"
     settings = ScoreSettings(limit=4 * STEPS, dtype=dtype, engine="transformers", proxy_folds=0)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from rmo_curate.audit.collect import AuditSettings
+from rmo_curate.audit.settings import AuditSettings
 from rmo_curate.filter.settings import FilterSettings
-from rmo_curate.score.job import ScoreSettings
 from rmo_curate.score.probe import ProbeSettings
 from rmo_curate.score.proxies import ProxySettings
+from rmo_curate.score.settings import ScoreSettings
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import Settings, build, places, read_recipe, without_places
 from rmo_train.training.config import TrainSettings

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from rmo_curate.audit.collect import AuditSettings
+from rmo_curate.audit.settings import AuditSettings
 from rmo_curate.export.formats import Trainer
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.read.column_map import column_map
-from rmo_curate.score.job import ScoreSettings
 from rmo_curate.score.probe import ProbeSettings
 from rmo_curate.score.proxies import ProxySettings
+from rmo_curate.score.settings import ScoreSettings
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import RecipeOption, build, flags, place, places, read_recipe, run_app, without_places
 

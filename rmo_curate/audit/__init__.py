@@ -1,5 +1,6 @@
 """The audit: what is wrong with a preference dataset, scored or not, as one page that opens offline.
 
+    settings.py      what a user can ask
     texts.py         pairs as text, from data or from a run
     checks.py        what is looked for without a model: the registry of findings (answers.py, preferences.py, near.py
                      with shingles.py)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field, field_validator
 
 from rmo_curate.audit import findings, suspects
 from rmo_curate.audit.baseline import Change
@@ -19,7 +18,6 @@ from rmo_curate.audit.checks import KINDS, Checked, Overlap, check, explain, tok
 from rmo_curate.audit.curve import Curve, curve
 from rmo_curate.audit.estimates import Estimates, estimates, estimates_of_data
 from rmo_curate.audit.findings import Band, Counts, LengthBias
-from rmo_curate.audit.gates import parse_gate
 from rmo_curate.audit.overview import (
     WHERE,
     FindingCount,
@@ -32,12 +30,12 @@ from rmo_curate.audit.overview import (
     text_stats,
 )
 from rmo_curate.audit.scored import CheckpointFindings, Scored, identity, read_scores, why_suspect
+from rmo_curate.audit.settings import AuditSettings
 from rmo_curate.audit.slices import SliceRow, longer_wins, slice_rows, slices
 from rmo_curate.audit.suspects import RejectGroup, Suspect
 from rmo_curate.audit.texts import Texts, first_texts, read_run, read_source
 from rmo_curate.audit.wording import BASE_MARGIN, END_MARGIN, Wording, data_wording, wording
 from rmo_curate.evidence.canaries import Found, SelfCheck
-from rmo_curate.evidence.columns import EvidenceColumns
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.reasons import reasons
 from rmo_curate.evidence.rules import RULES
@@ -51,30 +49,6 @@ from rmo_train.store.tables import versions
 SCHEMA = "rmo-audit-1"
 LOG_ODDS, POINTS = "log-odds", "points"  # units of suspicion, besides nats
 REJECT_TEXT = 600  # characters of a reject's text at most
-
-
-class AuditSettings(EvidenceColumns):
-    """Settings of `rmo-curate audit`."""
-
-    worst: int = Field(5000, ge=0, description="Pairs listed on the page at most, worst first")
-    characters: int = Field(4000, ge=1, description="Characters shown of each prompt and answer; the rest is counted")
-    examples: int = Field(3, ge=0, description="Rejects shown for each reason")
-    against: tuple[str, ...] = Field((), description="Held-out data that must share no prompt with these; repeatable")
-    fail_on: tuple[str, ...] = Field(
-        (), description="Exit with 4 where a number of audit.json is so: 'length_bias>0.8'; repeatable"
-    )
-    baseline: str | None = Field(None, description="An earlier audit.json: say what changed since")
-    limit: int | None = Field(None, ge=1, description="Of data, the first N input records only")
-    max_length: int | None = Field(
-        None, ge=8, description="Of data, tokens of prompt + longer answer that are over-long (default: 1024)"
-    )
-
-    @field_validator("fail_on")
-    @classmethod
-    def _readable(cls, gates: tuple[str, ...]) -> tuple[str, ...]:
-        for gate in gates:
-            parse_gate(gate)
-        return gates
 
 
 @dataclass(frozen=True)

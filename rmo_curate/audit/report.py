@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from rmo_curate.audit import baseline, suspects
-from rmo_curate.audit.collect import SCHEMA, Audit, AuditSettings, Report, collect_data, collect_run
+from rmo_curate.audit.collect import SCHEMA, Audit, Report, collect_data, collect_run
 from rmo_curate.audit.gates import GateTripped, tripped
 from rmo_curate.audit.numerals import magnitude, percent
 from rmo_curate.audit.page import render
+from rmo_curate.audit.settings import AuditSettings
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.read.sources import open_source
 from rmo_curate.runs.run import open_run

@@ -1,5 +1,6 @@
 """`rmo-curate score`: the stages of a run, each done once, each resumable.
 
+- `settings`: what a user can ask.
 - `job`: the stages in order.
 - `run_folder`: the run folder as it is filled, and its status.
 - `pairs_stage`: records -> RUN/pairs (rendered, tokenised) and RUN/rejects.

@@ -7,9 +7,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from rmo_curate.read.sources import Pair, Source, open_source
 from rmo_curate.runs.run import DEFAULT_MAX_LENGTH, MADE_BY
@@ -40,9 +38,9 @@ from rmo_curate.score.run_folder import (
     write_run_manifest,
 )
 from rmo_curate.score.scoring import Assignment, ScoreStage, in_group_order, score_stage
+from rmo_curate.score.settings import ScoreSettings
 from rmo_train.console.errors import UserError
 from rmo_train.console.progress import say
-from rmo_train.console.settings import Settings
 from rmo_train.data.pairs import PairData, open_pairs
 from rmo_train.store.tables import (
     MANIFEST,
@@ -55,37 +53,8 @@ from rmo_train.store.tables import (
     require_manifest,
     sha256_text,
 )
-from rmo_train.training.config import Attention
 
 LOGS = "logs"  # in a run folder: what engines print
-
-
-class ScoreSettings(Settings):
-    """How pairs are read and scored."""
-
-    engine: Literal["auto", "vllm", "transformers"] = Field(
-        "auto", description="Engine of the forward passes; auto: the faster one with a GPU and vLLM, else transformers"
-    )
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the machine has it")
-    max_length: int | None = Field(
-        None, ge=8, description="Tokens of prompt + longer response (default: 1024, or the model's context)"
-    )
-    limit: int | None = Field(None, ge=1, description="Use the first N input records, rejects included")
-    part_size: int = Field(1024, ge=1, description="Least pairs of a part file: what a kill can lose")
-    attention: Attention = Field("auto", description="How packed rows attend; auto: by device and lengths of the data")
-    tokens_per_batch: int | None = Field(None, ge=16, description="Tokens of one packed row (default: by device)")
-    max_rejects: float | None = Field(None, ge=0, le=1, description="Share of rejected records that is an error")
-    probe: bool | None = Field(
-        None,
-        description="Fit a probe: a linear reward on the reference's hidden states, which come from the same forward "
-        "pass, cross-fitted (default: where no proxies and no checkpoints are asked for)",
-    )
-    proxy_folds: int | None = Field(
-        None,
-        ge=0,
-        description="Proxies trained by DPO: 2 or more cross-fitted, 1 in-sample, 0 none and no probe either (default: "
-        "as a recipe's section `proxy` says, else none)",
-    )
 
 
 def run_score(

@@ -20,8 +20,9 @@ DEMO = Path(__file__).parents[2] / "data" / "demo"
 def test_scores_of_32_pairs_equal_a_plain_padded_forward(smollm2: str, tmp_path: Path):
     import torch
 
-    from rmo_curate.score.job import ScoreSettings, run_score
+    from rmo_curate.score.job import run_score
     from rmo_curate.score.proxies import ProxySettings
+    from rmo_curate.score.settings import ScoreSettings
     from rmo_train.data.pairs import open_pairs
     from rmo_train.model.policy import load_model
 
@@ -69,8 +70,9 @@ def test_a_shard_folder_opens_with_datasets_and_trains_with_trl(tiny_model_folde
     from datasets import load_dataset
 
     from rmo_curate.filter.filtering import FilterSettings, run_filter
-    from rmo_curate.score.job import ScoreSettings, run_score
+    from rmo_curate.score.job import run_score
     from rmo_curate.score.proxies import ProxySettings
+    from rmo_curate.score.settings import ScoreSettings
 
     name = str(tiny_model_folder)
     settings = ScoreSettings(dtype="float32", limit=40)
@@ -91,8 +93,9 @@ def test_an_export_for_trl_opens_with_datasets_and_trains_with_trl(tiny_model_fo
     from rmo_curate.export.formats import Trainer
     from rmo_curate.export.write import run_export
     from rmo_curate.filter.filtering import FilterSettings, run_filter
-    from rmo_curate.score.job import ScoreSettings, run_score
+    from rmo_curate.score.job import run_score
     from rmo_curate.score.proxies import ProxySettings
+    from rmo_curate.score.settings import ScoreSettings
 
     rows = [json.loads(line) for line in (DEMO / "train.jsonl").read_text().splitlines()[:16]]
     several = [{"role": "assistant", "content": "Which one?"}, {"role": "user", "content": "The first."}]

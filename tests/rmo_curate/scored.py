@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rmo_curate.score.job import ScoreSettings, run_score
+from rmo_curate.score.job import run_score
 from rmo_curate.score.proxies import ProxySettings
+from rmo_curate.score.settings import ScoreSettings
 from rmo_train.store import tables
 from tests.command_line import Outcome, curate
 

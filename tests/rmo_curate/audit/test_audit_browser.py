@@ -11,8 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from rmo_curate.audit.collect import AuditSettings
 from rmo_curate.audit.report import write_audit, write_data_audit
+from rmo_curate.audit.settings import AuditSettings
 from rmo_curate.filter.settings import FilterSettings
 from tests.command_line import curate
 from tests.rmo_curate.audit.test_audit_data import planted

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from rmo_curate.audit.collect import AuditSettings
 from rmo_curate.audit.report import write_audit
+from rmo_curate.audit.settings import AuditSettings
 from rmo_curate.evidence.canaries import find, find_at
 from rmo_curate.evidence.label_noise import BUNDLES, Resampled
 from rmo_curate.evidence.reasons import RANDOM_FLIPS
