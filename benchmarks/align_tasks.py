@@ -38,6 +38,7 @@ from benchmarks.align_data import (
 )
 from benchmarks.constraint_prompts import PARTS, Prompt, make_prompts
 from benchmarks.environment import environment
+from benchmarks.flips import exchanged
 from benchmarks.schedule import Task
 from rmo_train.console.progress import say
 from rmo_train.store.tables import read_json, write_json
@@ -271,10 +272,7 @@ def make_demo(x: Experiment) -> None:
     if not x.has(DEMO) or (x.work / DEMO / ROWS).exists():
         return
     swapped = {row["id"] for row in read_lines(DEMO_FILES / "truth.jsonl") if row["flipped"]}
-    train = [
-        row | ({"chosen": row["rejected"], "rejected": row["chosen"]} if row["id"] in swapped else {})
-        for row in read_lines(DEMO_FILES / "train.jsonl")
-    ]
+    train = [exchanged(row) if row["id"] in swapped else row for row in read_lines(DEMO_FILES / "train.jsonl")]
     save_data(x, DEMO, train, read_lines(DEMO_FILES / "heldout.jsonl"), {})
 
 

@@ -56,9 +56,13 @@ def write_flipped(rows: Sequence[Row], wrong: np.ndarray, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as f:
         for row, swap in zip(rows, wrong, strict=True):
-            labelled = {**row, "chosen": row["rejected"], "rejected": row["chosen"]} if swap else row
-            f.write(json.dumps(labelled, ensure_ascii=False) + "\n")
+            f.write(json.dumps(exchanged(row) if swap else row, ensure_ascii=False) + "\n")
     return path
+
+
+def exchanged(row: Row) -> Row:
+    """A record with its answers exchanged."""
+    return {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
 
 
 def draw(stage: str, *names: object) -> float:
