@@ -31,6 +31,7 @@ from benchmarks.align_tasks import (
     CONSTRAINTS,
     DATA,
     HELD_OUT,
+    RESULTS,
     TUNED,
     Experiment,
     begin,
@@ -41,6 +42,7 @@ from benchmarks.align_tasks import (
     make_judged,
     sampling_tasks,
     tuning_tasks,
+    unpack_answers,
     work,
 )
 from benchmarks.environment import environment
@@ -49,7 +51,6 @@ from rmo_train.console.progress import say
 from rmo_train.store.tables import read_json, write_json
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "align"
 SUMMARY = "summary.json"  # in the results
 
 
@@ -99,6 +100,7 @@ def run_stages(x: Experiment, schedule: Schedule, limit: int | None) -> None:
     """Answers, pairs, tuning, cells."""
     doing = functools.partial(work, x)
     if x.has(CONSTRAINTS):
+        unpack_answers(x)
         schedule.run(sampling_tasks(x), doing)
         if not all(t.out.exists() for t in sampling_tasks(x)):
             say("the answers are not complete: run the command again to go on")
@@ -108,7 +110,7 @@ def run_stages(x: Experiment, schedule: Schedule, limit: int | None) -> None:
     make_demo(x)
     needed = [cell_task(x, cell) for cell in x.cells()[:limit]]
     all_labels = [t for labels, _ in needed for t in labels]
-    tuning = list(tuning_tasks(x)) if x.has(CONSTRAINTS) and not (x.results / TUNED).exists() else []
+    tuning = list(tuning_tasks(x)) if needs_tuning(x) else []
     tries = [task for _, task in tuning]
     # Labels of the cells fill the processes that tuning leaves idle.
     schedule.run([*(t for labels, _ in tuning for t in labels), *tries, *all_labels], doing)
@@ -130,6 +132,10 @@ def run_stages(x: Experiment, schedule: Schedule, limit: int | None) -> None:
         )
     if missing:
         say(f"missing: {', '.join(missing)}")
+
+
+def needs_tuning(x: Experiment) -> bool:
+    return x.has(CONSTRAINTS) and CONSTRAINTS not in x.untuned and not (x.results / TUNED).exists()
 
 
 def say_what_fits(x: Experiment, schedule: Schedule, tries: Sequence[Path]) -> None:

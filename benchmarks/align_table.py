@@ -249,7 +249,6 @@ def tables(found: Sequence[Row], order: Sequence[str]) -> list[str]:
     """Markdown: a table a data set, loss and labels, each with base and oracle, in the order of the plan's arms."""
     lines: list[str] = []
     for data, loss, flips, rate in dict.fromkeys((r["data"], r["loss"], r["flips"], r["rate"]) for r in found):
-        shown = ANSWERS if data == "constraints" else PAIRS
         own = [
             r
             for r in found
@@ -262,6 +261,7 @@ def tables(found: Sequence[Row], order: Sequence[str]) -> list[str]:
         ]
         if {r["arm"] for r in own} <= {"base", "oracle"}:
             continue  # both stand in every other table
+        shown = ANSWERS if all("satisfied" in r for r in own) else PAIRS
         title = "labels as given" if not rate else f"{rate:.0%} flipped ({flips})"
         lines += ["", f"### {data}, {loss}, {title}", ""]
         heads = ("arm", "seeds", *(head for head, _, _ in shown))

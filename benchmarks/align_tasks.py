@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import tarfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import accumulate, product, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +40,14 @@ from benchmarks.align_data import (
 )
 from benchmarks.constraint_prompts import PARTS, Prompt, make_prompts
 from benchmarks.environment import environment
-from benchmarks.flips import exchanged
+from benchmarks.flips import draw, exchanged
 from benchmarks.schedule import Task
 from rmo_train.console.progress import say
 from rmo_train.store.tables import read_json, write_json
 
+RESULTS = Path(__file__).parent / "results" / "align"
 TUNED = "tuned.json"
+ANSWERS = "answers.tar.gz"  # in the results of a size whose answers others take
 HELD_OUT = "heldout.json"  # in the results, what a data set's cells are evaluated on
 ROWS = "rows.json"  # in the work folder, a data set's pairs with their true labels
 DEMO_FILES = Path(__file__).parent.parent / "data" / "demo"
@@ -86,6 +90,12 @@ class Experiment:
             sized.get("batch", 1),
         )
 
+    @property
+    def untuned(self) -> Mapping[str, Any]:
+        """Settings of the data sets whose cells are evaluated on pairs alone; the others are tuned by their answers."""
+        found: Mapping[str, Any] = self.sized.get("untuned", self.plan["untuned"])
+        return found
+
     def prompts(self, part: str) -> list[Prompt]:
         return make_prompts(part, self.sized["prompts"][part], self.plan["seed"])
 
@@ -97,7 +107,7 @@ class Experiment:
         return [self.work / "answers" / f"{part}-{k}.jsonl" for k in range(self.chunks(part))]
 
     def data(self, name: str, pairs: Sequence[dict[str, Any]], cell: Cell, part: str = "heldout") -> Data:
-        prompts = tuple(self.prompts(part)) if name == CONSTRAINTS else ()
+        prompts = () if name in self.untuned else tuple(self.prompts(part))
         true = self.arms[cell.arm].true_labels
         wrong = set() if true else flipped(pairs, cell.flips, cell.rate, cell.seed)
         return Data(self.work / name, frozenset(wrong), prompts)
@@ -148,7 +158,7 @@ def cell_task(x: Experiment, cell: Cell) -> tuple[list[Task], Task]:
     elif x.arms[cell.arm].trained:
         wanted.append((cell.flips, cell.rate, cell.seed if cell.rate else 0))
     labels = [labels_task(x, cell.data, w) for w in wanted]
-    tuned = [x.results / TUNED] if cell.data == CONSTRAINTS else []
+    tuned = [] if cell.data in x.untuned else [x.results / TUNED]
     needs = (*(t.out for t in labels), *tuned)
     kind = f"cell-{cell.data}-{cell.loss}"
     return labels, Task(cell.name, kind, x.results / f"{cell.name}.json", needs, cell)
@@ -200,6 +210,14 @@ def begin(threads: int, log: Path | None) -> None:
             os.dup2(file, stream)
 
 
+def unpack_answers(x: Experiment) -> None:
+    """The answers that another size sampled, where the plan says so."""
+    if "answers" in x.sized and not all(path.exists() for part in ("train", "heldout") for path in x.answers(part)):
+        x.work.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(RESULTS / x.sized["answers"] / ANSWERS) as archive:
+            archive.extractall(x.work, filter="data")
+
+
 def sample_part(x: Experiment, task: Task) -> None:
     """Answers of the untrained model to every k-th prompt of a part, checked."""
     part, k = task.payload
@@ -226,8 +244,8 @@ def score_task(x: Experiment, task: Task) -> None:
 
 def tuned_settings(x: Experiment, cell: Cell) -> dict[str, Any]:
     """Learning rate and epochs of a cell: those of the arm that it is tuned as, else plain's."""
-    if cell.data != CONSTRAINTS:
-        return dict(x.plan["pairs"][cell.data])
+    if cell.data in x.untuned:
+        return dict(x.untuned[cell.data])
     tuned = read_json(x.results / TUNED)
     own = tuned.get(f"{cell.loss}-{x.arms[cell.arm].tuned_as}", tuned[f"{cell.loss}-plain"])
     return {name: own[name] for name in ("learning_rate", "num_train_epochs")}
@@ -285,12 +303,27 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def save_data(
     x: Experiment, name: str, train: list[dict[str, Any]], held_out: list[dict[str, Any]], clarity: Mapping[str, str]
 ) -> None:
-    """A data set's pairs in the work folder; ROWS, which tasks wait for, last."""
+    """A data set's pairs in the work folder, no more than the size takes; ROWS, which tasks wait for, last."""
     folder = x.work / name
+    train, held_out = (
+        drawn(rows, most) for rows, most in zip_longest((train, held_out), x.sized.get("most", {}).get(name, ()))
+    )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "clarity.json", dict(clarity))
     write_json(folder / "heldout-rows.json", held_out)
     write_json(folder / ROWS, train)
+
+
+def drawn(rows: list[dict[str, Any]], most: int | None) -> list[dict[str, Any]]:
+    """At most so many rows, of whole prompts in the order of a hash; in the order given."""
+    if most is None:
+        return rows
+    prompts = [json.dumps(row["prompt"]) for row in rows]
+    sizes = Counter(prompts)
+    order = sorted(sizes, key=lambda prompt: draw("most", prompt))
+    ends = accumulate(sizes[prompt] for prompt in order)
+    taken = {prompt for prompt, end in zip(order, ends, strict=True) if end <= most}
+    return [row for row, prompt in zip(rows, prompts, strict=True) if prompt in taken]
 
 
 def describe_held_out(x: Experiment, name: str) -> None:
@@ -301,7 +334,7 @@ def describe_held_out(x: Experiment, name: str) -> None:
     if out.exists() or not (x.work / name / "heldout" / "scored.json").exists():
         return
     pairs, clarity = open_pairs(x.work / name / "heldout" / "run"), read_json(x.work / name / "clarity.json")
-    prompts = x.prompts("heldout") if name == CONSTRAINTS else []
+    prompts = [] if name in x.untuned else x.prompts("heldout")
     write_json(
         out,
         {

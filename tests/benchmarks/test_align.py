@@ -13,7 +13,7 @@ from benchmarks import align, align_tasks
 from benchmarks.align_cells import Cell
 from benchmarks.align_data import Answer, closest, flipped, make_pairs, read_answers, write_answers
 from benchmarks.align_table import recovered, win_rate
-from benchmarks.align_tasks import Experiment
+from benchmarks.align_tasks import Experiment, drawn
 from benchmarks.constraint_prompts import PARTS, make_prompts, topics_of
 from benchmarks.constraints import KINDS, Constraint, draw
 from benchmarks.sampling import Ask, sample
@@ -215,11 +215,19 @@ def test_a_finished_run_is_not_done_again_and_the_table_reads_it(ran, monkeypatc
     assert (tmp_path / "all.tar.gz").stat().st_size
 
 
+def test_a_smaller_set_is_of_whole_prompts_in_their_order():
+    rows = [{"prompt": f"p{n % 30}", "id": n} for n in range(90)]
+    few = drawn(rows, 20)
+    assert len(few) == 18 and [row["id"] for row in few] == sorted(row["id"] for row in few)
+    assert {row["id"] for row in rows if row["prompt"] in {r["prompt"] for r in few}} == {row["id"] for row in few}
+    assert {r["id"] for r in few} < {r["id"] for r in drawn(rows, 40)} and drawn(rows, None) is rows
+
+
 def test_names_of_cells_are_different():
     plan = yaml.safe_load((Path(align.__file__).parent / "plan.yaml").read_text(encoding="utf-8"))["align"]
     x = Experiment(plan, "gpu", "m", Path("w"), Path("r"), Path("j"), Path("h"))
     cells = x.cells()
     assert len({c.name for c in cells}) == len(cells) > 100
-    sizes = (Experiment(plan, size, "m", Path("w"), Path("r")).cells() for size in ("demo", "tiny"))
+    sizes = (Experiment(plan, size, "m", Path("w"), Path("r")).cells() for size in ("cpu", "demo", "tiny"))
     assert {c.arm for c in (*cells, *(c for own in sizes for c in own))} == set(plan["arms"])
     assert cells[0] == Cell("constraints", "dpo", "base", "none", 0.0, 0)
