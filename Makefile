@@ -33,7 +33,7 @@ $(VENV)/.installed-real: $(VENV)/.installed
 	touch $@
 
 demo: install
-	$(BIN)/python -m pipelines.run pipelines/quickstart.yaml --no-summary
+	$(BIN)/rmo run pipelines/quickstart.yaml --no-summary
 	$(BIN)/python data/demo/scorecard.py pipelines/quickstart.yaml
 
 # Where there is a GPU; the figures go to benchmarks/results/gpu-day/. Finished steps are not run again.

@@ -7,7 +7,7 @@ limit are in no pair. Flips exchange the answers of a pair by a hash of its id a
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -114,20 +114,26 @@ def flipped(rows: Sequence[Row], flips: str, rate: float, seed: int) -> set[str]
 
 
 def score_labels(
-    rows: Sequence[Row], flips: str, rate: float, seed: int, folder: Path, model: str, score: dict[str, Any]
+    rows: Sequence[Row],
+    flips: str,
+    rate: float,
+    seed: int,
+    folder: Path,
+    model: str,
+    score: Mapping[str, Any],
+    proxy: str,
 ) -> dict[str, Any]:
     """Write the pairs with these labels and score them as `rmo-curate score` does; counts of the run.
 
-    score: its settings; proxy_folds 0 scores the reference alone.
+    score: its settings. proxy: the kind; none scores the reference alone.
     """
     from rmo_curate.score.job import run_score
-    from rmo_curate.score.proxies import ProxySettings
-    from rmo_curate.score.settings import ScoreSettings
+    from rmo_curate.score.settings import ProxySettings, ScoreSettings
     from rmo_train.store.tables import read_manifest
 
     wrong = wrong_labels.flipped(rows, flips, rate, seed)
     path = wrong_labels.write_flipped(rows, wrong, folder / "pairs.jsonl")
-    run_score([str(path)], model, folder / "run", ScoreSettings(**score), ProxySettings())
+    run_score([str(path)], model, folder / "run", ScoreSettings(**score), ProxySettings(kind=proxy))
     manifest = read_manifest(folder / "run")
     assert manifest is not None
     return {"pairs": len(rows), "counts": manifest["counts"]}

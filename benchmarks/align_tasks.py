@@ -235,10 +235,10 @@ def score_task(x: Experiment, task: Task) -> None:
     data, flips, rate, seed = task.payload
     held_out = flips == "heldout"
     pairs = read_json(x.work / data / ("heldout-rows.json" if held_out else ROWS))
-    settings = {**x.sized["score"], **({"proxy_folds": 0, "probe": False} if held_out else {})}
+    settings, kind = x.sized["score"], "none" if held_out else "probe"
     start = time.perf_counter()
     flips = "none" if held_out else flips
-    found = score_labels(pairs, flips, rate, seed, task.out.parent, x.model, settings)
+    found = score_labels(pairs, flips, rate, seed, task.out.parent, x.model, settings, kind)
     write_json(task.out, found | {"seconds": time.perf_counter() - start})
 
 

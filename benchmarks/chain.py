@@ -18,8 +18,8 @@ import numpy as np
 from benchmarks.baselines import with_baselines
 from benchmarks.cells import read_scores
 from benchmarks.environment import environment
-from pipelines.recipe import Recipe, load_recipe
-from pipelines.run import run_recipe
+from rmo.recipe import Recipe, load_recipe
+from rmo.run import run_recipe
 from rmo_train.store.tables import read_json, read_manifest, write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -53,9 +53,9 @@ def figures(file: Path) -> dict[str, Any]:
 def collect(recipe: Recipe, truth: Path | None) -> dict[str, Any]:
     """Every number of the finished chain."""
     shards, run = read_manifest(recipe.shards) or {}, read_manifest(recipe.run) or {}
-    audited = read_json(recipe.report / "audit.json")
+    audited = read_json(recipe.audit.out / "audit.json")
     trained = {}
-    for name, folder in (("rmo", recipe.trained), ("plain", recipe.plain_trained)):
+    for name, folder in (("rmo", recipe.train.out), ("plain", recipe.plain_trained)):
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         trained[name] = {
             "steps": lines[-1]["step"],

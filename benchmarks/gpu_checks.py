@@ -127,12 +127,12 @@ def short_shards(model: str, dtype: str, folder: Path) -> Path:
     """Some demo pairs scored in `dtype` and kept whole."""
     from rmo_curate.filter.filtering import run_filter
     from rmo_curate.filter.settings import FilterSettings
-    from rmo_curate.score.job import ProxySettings, run_score
-    from rmo_curate.score.settings import ScoreSettings
+    from rmo_curate.score.job import run_score
+    from rmo_curate.score.settings import ProxySettings, ScoreSettings
 
     run, shards = folder / f"run-{dtype}", folder / f"shards-{dtype}"
-    settings = ScoreSettings(limit=4 * STEPS, dtype=dtype, engine="transformers", proxy_folds=0)
-    run_score([str(DEMO / "train.jsonl")], model, run, settings, ProxySettings())
+    settings = ScoreSettings(limit=4 * STEPS, dtype=dtype, engine="transformers")
+    run_score([str(DEMO / "train.jsonl")], model, run, settings, ProxySettings(kind="none"))
     run_filter(run, shards, FilterSettings(rule="none"))
     return shards
 
@@ -164,11 +164,11 @@ def product(model: str, folder: Path, limit: int | None) -> Iterator[tuple[str, 
     # As in pipelines/quickstart.yaml.
     training = ("--lora", "16", "--learning-rate", "2e-4", "--gradient-accumulation-steps", "2")
     commands = {
-        "score": ("rmo_curate", "score", data["train"], "--model", model, "--out", run, "--probe", *first),
+        "score": ("rmo_curate", "score", data["train"], "--model", model, "--out", run, *first),
         "filter": ("rmo_curate", "filter", run, "--out", shards),
         "train": ("rmo_train", "run", shards, "--model", model, "--out", trained, *training),
         "score heldout": ("rmo_curate", "score", data["heldout"], "--model", model, "--out", heldout,
-                          "--proxy-folds", "0", *first),
+                          "--proxy", "none", *first),
         "eval": ("rmo_train", "eval", heldout, "--model", trained, "--out", str(folder / "eval.json")),
     }  # fmt: skip
     for name, (module, *arguments) in commands.items():

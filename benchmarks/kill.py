@@ -80,10 +80,10 @@ def commands(work: Path, data: Path, model: Path, limit: int) -> dict[str, Comma
     run, shards = work / "run", work / "shards"
     score = ("score", data, "--model", model, "--out", run, "--limit", limit, "--part-size", 8, "--dtype", "float32")
     return {
-        "score": Command("score", tuple(map(str, (*score, "--proxy-folds", 2))), run / "pairs"),
+        "score": Command("score", tuple(map(str, (*score, "--proxy", "lora"))), run / "pairs"),
         "probed": Command("probed", tuple(map(str, score)), run / "pairs"),
-        "proxy": Command("proxy", ("proxy", str(run), "--seed", "7"), run / "proxies"),
-        "probe": Command("probe", ("probe", str(run)), run / "states"),
+        "proxy": Command("proxy", ("proxy", str(run), "--kind", "lora", "--seed", "7"), run / "proxies"),
+        "probe": Command("probe", ("proxy", str(run)), run / "states"),
         "filter": Command("filter", ("filter", str(run), "--out", str(shards)), shards.with_name(".shards.partial")),
     }
 

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from pydantic import Field
 
-from rmo_curate.audit.settings import AuditSettings
+from rmo_curate.audit.settings import AuditCommand, AuditSettings
+from rmo_curate.evidence.columns import EvidenceColumns
 from rmo_curate.export.formats import Trainer
-from rmo_curate.filter.settings import FilterSettings
-from rmo_curate.read.column_map import column_map
-from rmo_curate.score.probe import ProbeSettings
-from rmo_curate.score.proxies import ProxySettings
-from rmo_curate.score.settings import ScoreSettings
+from rmo_curate.filter.settings import FilterCommand, FilterSettings
+from rmo_curate.score.settings import InspectCommand, ProxyCommand, ProxySettings, ScoreCommand, ScoreSettings
 from rmo_train.console.errors import UserError
-from rmo_train.console.settings import RecipeOption, build, flags, place, places, read_recipe, run_app, without_places
+from rmo_train.console.settings import Sections, Settings, build, flags, from_recipe, run_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done and stop")]
-DATA_HELP = "Files or folders (jsonl, json, csv, parquet, arrow; gzip, zstd) or hf:owner/name[:split]"
-MapOption = Annotated[
-    list[str] | None,
-    typer.Option("--map", help="A column that is called otherwise in the data: prompt=question; repeatable"),
-]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make everything in the output folder again")]
 
 
@@ -35,31 +29,19 @@ def rmo_curate() -> None:
 
 
 @app.command()
-@flags(ScoreSettings)
-def score(
-    data: Annotated[list[str] | None, typer.Argument(help=DATA_HELP)] = None,
-    model: Annotated[str | None, typer.Option(help="Reference model: a folder, a hub name or smollm2-135m")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder")] = None,
-    checkpoint: Annotated[list[str] | None, typer.Option(help="A trained checkpoint to score too; repeatable")] = None,
-    map: MapOption = None,
-    recipe: RecipeOption = None,
-    overwrite: Overwrite = False,
-    dry_run: DryRun = False,
-    **given: Any,
-) -> None:
-    """Record every pair's log-probs under the reference and a chain of checkpoints (your own, or proxies)."""
+@flags(ScoreCommand, "score")
+def score(settings: ScoreCommand, recipe: Sections, overwrite: Overwrite = False, dry_run: DryRun = False) -> None:
+    """Record every pair's log-probs under the reference and a chain of checkpoints (your own, or a proxy)."""
     from rmo_curate.score.job import run_score
 
-    found = read_recipe(recipe)
     lines = run_score(
-        places(data, found, "data.train") or [place(None, found, "DATA", "data.train")],
-        place(model, found, "--model", "score.model"),
-        Path(place(out, found, "--out", "score.out")),
-        build(ScoreSettings, "score", without_places("score", found), given),
-        build(ProxySettings, "proxy", found.get("proxy", {}), {}),
-        probe=build(ProbeSettings, "probe", found.get("probe", {}), {}),
-        checkpoints=places(checkpoint, found, "score.checkpoint"),
-        columns=column_map(map, found),
+        settings.data,
+        settings.model,
+        settings.out,
+        settings.part(ScoreSettings),
+        build(ProxySettings, "proxy", recipe, {"kind": settings.proxy, "folds": settings.folds}),
+        checkpoints=settings.checkpoint,
+        columns=settings.map,
         overwrite=overwrite,
         dry_run=dry_run,
     )
@@ -67,162 +49,111 @@ def score(
 
 
 @app.command()
-@flags(ProxySettings)
-def proxy(
-    run: Annotated[Path | None, typer.Argument(help="Run folder made by `rmo-curate score`")] = None,
-    recipe: RecipeOption = None,
-    dry_run: DryRun = False,
-    **given: Any,
-) -> None:
-    """Train and score one family of proxies on a scored run."""
+@flags(ProxyCommand, "proxy")
+def proxy(settings: ProxyCommand, dry_run: DryRun = False) -> None:
+    """Make and score one family of proxies on a scored run: a probe, or trained ones."""
     from rmo_curate.score.job import run_proxy
 
-    found = read_recipe(recipe)
-    settings = build(ProxySettings, "proxy", found.get("proxy", {}), given)
-    typer.echo("\n".join(run_proxy(Path(place(run, found, "RUN", "score.out")), settings, dry_run=dry_run)))
-
-
-@app.command()
-@flags(ProbeSettings)
-def probe(
-    run: Annotated[Path | None, typer.Argument(help="Run folder made by `rmo-curate score`")] = None,
-    recipe: RecipeOption = None,
-    dry_run: DryRun = False,
-    **given: Any,
-) -> None:
-    """Fit a linear reward on the reference's hidden states: a proxy for the price of one forward pass."""
-    from rmo_curate.score.job import run_probe
-
-    found = read_recipe(recipe)
-    settings = build(ProbeSettings, "probe", found.get("probe", {}), given)
-    typer.echo("\n".join(run_probe(Path(place(run, found, "RUN", "score.out")), settings, dry_run=dry_run)))
+    typer.echo("\n".join(run_proxy(settings.run, settings.part(ProxySettings), dry_run=dry_run)))
 
 
 @app.command("filter")
-@flags(FilterSettings)
-def filter_(
-    run: Annotated[Path | None, typer.Argument(help="Run folder made by `rmo-curate score`")] = None,
-    out: Annotated[Path | None, typer.Option(help="Shard folder")] = None,
-    recipe: RecipeOption = None,
-    overwrite: Overwrite = False,
-    dry_run: DryRun = False,
-    **given: Any,
-) -> None:
+@flags(FilterCommand, "filter")
+def filter_(settings: FilterCommand, recipe: Sections, overwrite: Overwrite = False, dry_run: DryRun = False) -> None:
     """Drop noisy and ambiguous pairs (Dual Denoising Filtering) and write the rest as shards."""
     from rmo_curate.filter.filtering import run_filter
 
-    found = read_recipe(recipe)
-    settings = build(FilterSettings, "filter", without_places("filter", found), given)
-    folder = Path(place(run, found, "RUN", "score.out"))
-    if dry_run and run is None and not folder.exists():
-        typer.echo(f"{folder} is not there yet: known after `rmo-curate score`")
+    if dry_run and awaited(settings.run, recipe):
+        typer.echo(f"{settings.run} is not there yet: known after `rmo-curate score`")
         return
-    shards = Path(place(out, found, "--out", "filter.out"))
-    typer.echo("\n".join(run_filter(folder, shards, settings, overwrite=overwrite, dry_run=dry_run)))
+    lines = run_filter(settings.run, settings.out, settings.part(FilterSettings), overwrite=overwrite, dry_run=dry_run)
+    typer.echo("\n".join(lines))
+
+
+def awaited(run: Path, recipe: Sections) -> bool:
+    """Whether a run is the recipe's own, to be made yet."""
+    return not run.exists() and str(run) == recipe.get("score", {}).get("out")
+
+
+class RulesCommand(EvidenceColumns):
+    """`rmo-curate rules`."""
+
+    run: Path = from_recipe("score.out", description="Run folder made by `rmo-curate score`", argument="RUN")
+    high_q: float = Field(0.95, ge=0, le=1, description="Quantile of suspicion that each rule is cut at")
+    end: str | None = Field(None, description="Checkpoint of the run that ends the trajectory")
 
 
 @app.command()
-def rules(
-    run: Annotated[Path | None, typer.Argument(help="Run folder made by `rmo-curate score`")] = None,
-    high_q: Annotated[float, typer.Option(min=0, max=1, help="Quantile of suspicion that each rule is cut at")] = 0.95,
-    proxy: Annotated[str | None, typer.Option(help="Checkpoint of the run that ends the trajectory")] = None,
-    generator_column: Annotated[
-        str | None, typer.Option(help="NAME of the columns chosen_NAME and rejected_NAME that name an answer's model")
-    ] = None,
-    category_column: Annotated[
-        str | None, typer.Option(help="Column that says what kind of prompt a pair is of")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
-    recipe: RecipeOption = None,
-) -> None:
+@flags(RulesCommand)
+def rules(settings: RulesCommand, as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False) -> None:
     """What each rule would drop, how far rules agree, and what swapped copies say of their precision and recall."""
-    from rmo_curate.evidence.columns import EvidenceColumns
     from rmo_curate.filter.rule_report import run_rules
 
-    folder = Path(place(run, read_recipe(recipe), "RUN", "score.out"))
-    names = EvidenceColumns(generator_column=generator_column, category_column=category_column)
-    found = run_rules(folder, high_q, proxy, names)
-    typer.echo(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(found.lines()))
+    report = run_rules(settings.run, settings.high_q, settings.end, settings.part(EvidenceColumns))
+    typer.echo(json.dumps(report.as_json(), indent=2) if as_json else "\n".join(report.lines()))
 
 
 @app.command()
-@flags(AuditSettings)
-def audit(
-    data: Annotated[
-        list[str] | None, typer.Argument(help=f"A run folder made by `score`; or data. {DATA_HELP}")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for report.html and audit.json")] = None,
-    map: MapOption = None,
-    recipe: RecipeOption = None,
-    **given: Any,
-) -> None:
+@flags(AuditCommand, "audit")
+def audit(settings: AuditCommand, recipe: Sections) -> None:
     """Say what is wrong with preference data, scored or not: an offline HTML report, and its numbers as JSON."""
     from rmo_curate.audit.report import is_run, write_audit, write_data_audit
 
-    found = read_recipe(recipe)
-    paths = data or [place(None, found, "RUN or DATA", "score.out")]
-    folder = Path(place(out, found, "--out", "audit.out"))
-    settings = build(AuditSettings, "audit", without_places("audit", found), given)
-    if not data or (len(paths) == 1 and is_run(paths[0])):
-        if map:
+    paths, own = settings.data, settings.part(AuditSettings)
+    if paths == (recipe.get("score", {}).get("out"),) or (len(paths) == 1 and is_run(paths[0])):
+        if settings.map and "map" not in recipe.get("data", {}):
             raise UserError("--map is for data; a run was read with its own")
-        filtering = build(FilterSettings, "filter", without_places("filter", found), {}) if "filter" in found else None
-        summary = write_audit(Path(paths[0]), folder, settings, filtering)
+        filtering = None
+        if "filter" in recipe:
+            asked = build(FilterCommand, "filter", recipe, {"run": paths[0], "out": settings.out})
+            filtering = asked.part(FilterSettings)
+        summary = write_audit(Path(paths[0]), settings.out, own, filtering)
     else:
-        summary = write_data_audit(paths, folder, settings, columns=column_map(map, found))
+        summary = write_data_audit(paths, settings.out, own, columns=settings.map)
     typer.echo("\n".join(summary.lines))
     summary.check()
 
 
 @app.command()
-def inspect(
-    data: Annotated[list[str] | None, typer.Argument(help="Files or folders, as `score` takes them")] = None,
-    model: Annotated[str | None, typer.Option(help="Render and tokenise for this model: a folder or a name")] = None,
-    limit: Annotated[int | None, typer.Option(help="Look at the first N input records only")] = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="Tokens of prompt + longer response that `score` takes")
-    ] = None,
-    map: MapOption = None,
-    recipe: RecipeOption = None,
-) -> None:
+@flags(InspectCommand)
+def inspect(settings: InspectCommand) -> None:
     """Show what data hold before they are scored: form, columns, samples with their tokens, problems by kind."""
     from rmo_curate.score.inspection import run_inspect
 
-    found = read_recipe(recipe)
-    given = {"limit": limit, "max_length": max_length}
-    lines = run_inspect(
-        places(data, found, "data.train") or [place(None, found, "DATA", "data.train")],
-        model or found.get("score", {}).get("model"),
-        build(ScoreSettings, "score", without_places("score", found), given),
-        columns=column_map(map, found),
-    )
-    typer.echo("\n".join(lines))
+    limits = ScoreSettings(limit=settings.limit, max_length=settings.max_length)
+    typer.echo("\n".join(run_inspect(settings.data, settings.model, limits, columns=settings.map)))
+
+
+class ExportCommand(Settings):
+    """`rmo-curate export`."""
+
+    shards: Path = from_recipe("filter.out", description="Shard folder made by `rmo-curate filter`", argument="SHARDS")
+    to: Trainer = Field(description="The trainer that is to read the pairs")
+    out: Path = Field(description="Folder to write")
 
 
 @app.command()
-def export(
-    shards: Annotated[Path | None, typer.Argument(help="Shard folder made by `rmo-curate filter`")] = None,
-    to: Annotated[Trainer | None, typer.Option(help="The trainer that is to read the pairs")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write")] = None,
-    recipe: RecipeOption = None,
-) -> None:
+@flags(ExportCommand)
+def export(settings: ExportCommand) -> None:
     """Write the kept pairs as another trainer reads them, and say what that cannot carry."""
     from rmo_curate.export.write import run_export
 
-    folder = Path(place(shards, read_recipe(recipe), "SHARDS", "filter.out"))
-    if to is None:
-        raise UserError(f"--to is missing; expected {', '.join(Trainer)}")
-    if out is None:
-        raise UserError("--out is missing: give the folder to write")
-    typer.echo("\n".join(run_export(folder, to, out)))
+    typer.echo("\n".join(run_export(settings.shards, settings.to, settings.out)))
+
+
+class StatusCommand(Settings):
+    """`rmo-curate status`."""
+
+    run: Path = from_recipe("score.out", description="Run folder", argument="RUN")
 
 
 @app.command()
-def status(run: Annotated[Path | None, typer.Argument(help="Run folder")] = None, recipe: RecipeOption = None) -> None:
+@flags(StatusCommand)
+def status(settings: StatusCommand) -> None:
     """Say what is done in a run folder and what is left."""
     from rmo_curate.score.run_folder import run_status
 
-    typer.echo("\n".join(run_status(Path(place(run, read_recipe(recipe), "RUN", "score.out")))))
+    typer.echo("\n".join(run_status(settings.run)))
 
 
 def main() -> None:

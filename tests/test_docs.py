@@ -14,7 +14,7 @@ import pytest
 import typer
 import yaml
 
-from pipelines.recipe import load_recipe
+from rmo.recipe import load_recipe
 from rmo_curate.cli import app as curate
 from rmo_train.cli import app as train
 
@@ -67,7 +67,7 @@ def test_links_lead_to_files(page: Path):
 
 def test_every_room_is_in_the_readme_and_every_module_in_its_rooms_tour():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for package in ("rmo_train", "rmo_curate", "pipelines", "benchmarks"):
+    for package in ("rmo_train", "rmo_curate", "rmo", "benchmarks"):
         for init in (ROOT / package).rglob("__init__.py"):
             tour = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) or ""
             inside = [p.stem for p in init.parent.glob("*.py") if not p.stem.startswith("__")]
@@ -85,7 +85,7 @@ def test_the_readmes_demo_is_what_was_kept_of_it():
     assert rows == [(label.strip(), value) for section in kept for label, value in section]
 
 
-@pytest.mark.parametrize("module", ["rmo_train.cli", "rmo_curate.cli", "pipelines.run"])
+@pytest.mark.parametrize("module", ["rmo_train.cli", "rmo_curate.cli", "rmo.cli"])
 def test_importing_a_command_line_loads_nothing_heavy(module: str):
     heavy = "torch transformers datasets polars matplotlib peft vllm sklearn jinja2"
     code = f"import sys, {module}; print([m for m in '{heavy}'.split() if m in sys.modules])"

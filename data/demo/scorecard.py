@@ -1,4 +1,4 @@
-"""The demo's closing table: `python data/demo/scorecard.py RECIPE [JSON]`, after `python -m pipelines.run RECIPE`.
+"""The demo's closing table: `python data/demo/scorecard.py RECIPE [JSON]`, after `rmo run RECIPE`.
 
 JSON: a file to keep the rows in, as benchmarks/results/demo.json does for the README.
 
@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.recipe import Recipe, load_recipe
-from pipelines.run import measure
-from pipelines.summary import Row, print_table, summary
+from rmo.recipe import Recipe, load_recipe
+from rmo.run import measure
+from rmo.summary import Row, print_table, summary
 from rmo_curate.filter.filtering import run_filter
 from rmo_curate.filter.reviews import SCHEMA
 from rmo_curate.filter.settings import FilterSettings
@@ -76,8 +76,8 @@ def oracle(recipe: Recipe) -> list[tuple[str, str, Path]]:
     write_json(decisions, {"schema": SCHEMA, "decisions": flips})
     shards, model = folder / "shards-true", folder / "model-true"
     run_filter(recipe.run, shards, FilterSettings(rule="none", decisions=decisions))
-    run_training(shards, recipe.model, model, recipe.plain_train)
-    file = recipe.eval.out / "model-true.json"
+    run_training(shards, recipe.train.model, model, recipe.plain_train)
+    file = recipe.eval.out / "true-labels.json"
     measure(recipe.eval.run, str(model), file)
     return [("true labels", str(model), file)]
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, field_validator
 
 from rmo_curate.audit.gates import parse_gate
 from rmo_curate.evidence.columns import EvidenceColumns
+from rmo_curate.read.column_map import ColumnMap, column_map
+from rmo_train.console.settings import from_recipe
 
 
 class AuditSettings(EvidenceColumns):
@@ -30,3 +34,16 @@ class AuditSettings(EvidenceColumns):
         for gate in gates:
             parse_gate(gate)
         return gates
+
+
+class AuditCommand(AuditSettings):
+    """`rmo-curate audit`."""
+
+    data: tuple[str, ...] = from_recipe(
+        "score.out",
+        description="A run folder made by `score`; or data: files or folders, or hf:owner/name[:split], as `score` "
+        "takes them",
+        argument="RUN or DATA",
+    )
+    out: Path = from_recipe("audit.out", description="Folder for report.html and audit.json")
+    map: ColumnMap = column_map()

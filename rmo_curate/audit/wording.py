@@ -235,7 +235,7 @@ def sentences(
 def warning(folder: Path, end: Checkpoint | None) -> str:
     if end is None or end.held_out:
         return ""
-    remedy = f"For scores that were, run `rmo-curate probe {quoted(folder)}` and audit again."
+    remedy = f"For scores that were, run `rmo-curate proxy {quoted(folder)}` and audit again."
     if end.held_out is False:
         return (
             f"These scores were not held out: {end.name} was trained on the very pairs that it judges. It can memorise "
@@ -250,7 +250,7 @@ def warning(folder: Path, end: Checkpoint | None) -> str:
 def missing(folder: Path) -> str:
     return (
         "Training has not been compared with the reference here, and wrong labels are told by less than could be: "
-        f"`rmo-curate probe {quoted(folder)}` fits and scores a cross-fitted probe, then audit again."
+        f"`rmo-curate proxy {quoted(folder)}` fits and scores a cross-fitted probe, then audit again."
     )
 
 
@@ -302,7 +302,7 @@ def held_out_text(end: Checkpoint | None) -> str:
 
 def next_steps(folder: Path, end: Checkpoint | None, settings: FilterSettings) -> tuple[Step, ...]:
     if end is None:
-        return (Step("Fit a cross-fitted probe, then audit again:", f"rmo-curate probe {quoted(folder)}"),)
+        return (Step("Fit a cross-fitted probe, then audit again:", f"rmo-curate proxy {quoted(folder)}"),)
     return (
         Step(
             "Read the worst suspects below. Where most of them are labelled the wrong way round, filter:",

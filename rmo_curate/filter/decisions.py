@@ -95,7 +95,7 @@ class Cut:
 
 def decide(run: Run, settings: FilterSettings) -> Decisions:
     """Decide on every pair of a run."""
-    trajectory = run.trajectory(settings.proxy)
+    trajectory = run.trajectory(settings.end)
     rule = get_rule(settings.rule)
     check_proxy(rule, run, trajectory)
     check_margin(run, trajectory, settings)
@@ -324,7 +324,7 @@ def low_quantile(ids: Strings, scores: Scores, trajectory: Trajectory, settings:
     if is_constant(a):
         raise UserError(
             f"--low-q {settings.low_q:g}: every pair has the same {settings.margin} margin under {scores.names[-1]!r} "
-            f"({np.nanmax(a):.6g}), so none is more ambiguous than another; take another --margin or --proxy, "
+            f"({np.nanmax(a):.6g}), so none is more ambiguous than another; take another --margin or --end, "
             "or --low-q 0"
         )
     tau = float(np.quantile(a[scorable], settings.low_q))

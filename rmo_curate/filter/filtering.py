@@ -22,7 +22,7 @@ def run_filter(
     """Filter a run into the shard folder `out`; returns the lines to print. A dry run decides and writes nothing."""
     run = open_run(run_folder)
     if not dry_run and not overwrite:
-        done = find_shards(run, run.trajectory(settings.proxy), settings, out)
+        done = find_shards(run, run.trajectory(settings.end), settings, out)
         if done is not None:
             return [f"{out}: already done, {done['counts']['kept']:,} of {done['counts']['pairs']:,} pairs kept"]
     try:

@@ -80,11 +80,11 @@ def _short(interval: Interval) -> str:
 
 
 def run_rules(
-    run_folder: Any, high_q: float = HIGH_Q, proxy: str | None = None, names: EvidenceColumns | None = None
+    run_folder: Any, high_q: float = HIGH_Q, end: str | None = None, names: EvidenceColumns | None = None
 ) -> Report:
     """Ask every rule of a scored run."""
     run = open_run(run_folder)
-    trajectory = run.trajectory(proxy)
+    trajectory = run.trajectory(end)
     if trajectory.end is None:
         raise UserError(f"{run.folder} has scores of the base only; {adding_a_proxy(run.folder)}")
     scores = with_posterior(run, run.scores(trajectory), names)

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from rmo_curate.evidence.columns import EvidenceColumns
 from rmo_curate.evidence.rules import RULES, get_rule
 from rmo_train.console.errors import UserError
-from rmo_train.console.settings import flag_of
+from rmo_train.console.settings import flag_of, from_recipe
 
 # Each preset gives a value to everything that decides which pairs go. `authors-code` cuts at a constant range, not
 # at a quantile (see `decisions.authors_range`), so its low_q is 0: no quantile is used.
@@ -80,7 +80,7 @@ class FilterSettings(EvidenceColumns):
     score_column: str | None = Field(
         default=None, description="Column with somebody else's margin or scores, for --rule score"
     )
-    proxy: str | None = Field(
+    end: str | None = Field(
         default=None, description="Checkpoint of the run that ends the trajectory (default: its own choice)"
     )
     seed: int = Field(default=42, description="Seed of the draws that decide on ambiguous pairs")
@@ -149,6 +149,13 @@ class FilterSettings(EvidenceColumns):
     @classmethod
     def _known_rule(cls, rule: str) -> str:
         return get_rule(OF_AUTO if rule == AUTO else rule).name
+
+
+class FilterCommand(FilterSettings):
+    """`rmo-curate filter`."""
+
+    run: Path = from_recipe("score.out", description="Run folder made by `rmo-curate score`", argument="RUN")
+    out: Path = from_recipe("filter.out", description="Shard folder")
 
 
 def flags_of(settings: Mapping[str, Any]) -> Iterator[str]:

@@ -65,7 +65,7 @@ def shards_key(run: Run, trajectory: Trajectory, settings: FilterSettings) -> di
     fingerprint = tables.sha256_text(tables.canonical_json([hashes, run.manifest["reference"]]))
     end = trajectory.end.name if trajectory.end else None
     reviewed = None if settings.decisions is None else file_sha256(settings.decisions)
-    return {"run": fingerprint, **settings.model_dump(mode="json"), "proxy": end, "decisions": reviewed}
+    return {"run": fingerprint, **settings.model_dump(mode="json"), "end": end, "decisions": reviewed}
 
 
 class PartFiles:

@@ -1,22 +1,32 @@
-"""`--map prompt=question` and a recipe's `data.map`: the names in the data of columns called otherwise there."""
+"""`--map prompt=question`, or a recipe's `data.map`: the names in the data of columns called otherwise there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from rmo_train.console.errors import UserError
+from pydantic import BeforeValidator
+
+from rmo_train.console.settings import from_recipe
 
 
-def column_map(given: Sequence[str] | None, recipe: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Our column -> its name in the data: the recipe's, and over it those of the command line."""
-    found = recipe.get("data", {}).get("map") or {}
-    if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, str) for k, v in found.items()):
-        raise UserError(f"recipe: data.map is {found!r}; expected column names, as {{prompt: question}}")
-    columns = dict(found)
-    for text in given or []:
-        role, _, column = text.partition("=")
+def _pairs(value: Any) -> Any:
+    """Texts OUR_COLUMN=NAME, as the command line has them, as a mapping; a mapping as it is."""
+    if not isinstance(value, list | tuple):
+        return value
+    split = [text.partition("=") for text in value]
+    for text, (role, _, column) in zip(value, split, strict=True):
         if not role or not column:
-            raise UserError(f"--map {text}: expected OUR_COLUMN=NAME_IN_THE_DATA, as --map prompt=question")
-        columns[role] = column
-    return columns
+            raise ValueError(f"{text} is not OUR_COLUMN=NAME_IN_THE_DATA, as in --map prompt=question")
+    return {role: column for role, _, column in split}
+
+
+ColumnMap = Annotated[dict[str, str], BeforeValidator(_pairs)]  # our column -> its name in the data
+
+
+def column_map() -> Any:
+    """The field of a command's settings."""
+    return from_recipe(
+        "data.map",
+        default={},
+        description="A column that is called otherwise in the data: prompt=question; repeatable",
+    )

@@ -82,7 +82,7 @@ class Scores:
 
 def adding_a_proxy(run: Path) -> str:
     """The commands that give a run of the base alone its T."""
-    return f"run `rmo-curate probe {run}` (one forward pass) or `rmo-curate proxy {run}` first"
+    return f"run `rmo-curate proxy {run}` first (a probe, for one forward pass; --kind lora trains proxies)"
 
 
 def flagged(pairs: pa.Table, flag: str) -> np.ndarray:
@@ -115,14 +115,14 @@ class Run:
     def rejects(self) -> pa.Table:
         return tables.read_table(self.folder / "rejects", self.stage("rejects"), tables.REJECT_SCHEMA)
 
-    def trajectory(self, proxy: str | None = None) -> Trajectory:
+    def trajectory(self, end_name: str | None = None) -> Trajectory:
         """Base, the user's checkpoints as given, then the steps of one proxy family.
 
-        Its end T is `proxy` when that is given; else the last step of the first family (cross-fitted before in-sample),
-        else the last user checkpoint, else nothing.
+        Its end T is `end_name` when that is given; else the last step of the first family (cross-fitted before
+        in-sample), else the last user checkpoint, else nothing.
         """
         base, users = self.checkpoints[:1], [c for c in self.checkpoints if c.kind == "user"]
-        end = self._named(proxy) if proxy else self._default_end()
+        end = self._named(end_name) if end_name else self._default_end()
         if end is None:
             return Trajectory(base, None)
         if end.kind == "user":
@@ -144,7 +144,7 @@ class Run:
             return known[name]
         have = f"the run has {', '.join(known)}" if known else "the run has scores of the base only"
         raise UserError(
-            f"--proxy {name}: {self.folder} has no checkpoint of that name to end a trajectory; {have}"
+            f"--end {name}: {self.folder} has no checkpoint of that name to end a trajectory; {have}"
             f"{nearest(name, known)}"
         )
 

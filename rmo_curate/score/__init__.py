@@ -2,6 +2,7 @@
 
 - `settings`: what a user can ask.
 - `job`: the stages in order.
+- `checks`: what can be wrong with what is asked, found before anything is computed.
 - `run_folder`: the run folder as it is filled, and its status.
 - `pairs_stage`: records -> RUN/pairs (rendered, tokenised) and RUN/rejects.
 - `engines`: token ids in, log-probs out: transformers and vLLM.

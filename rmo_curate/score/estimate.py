@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 from rmo_curate.read.pair_rendering import render_pairs
 from rmo_curate.read.sources import Pair, Source
+from rmo_curate.score.engines.choice import AUTO
 from rmo_curate.score.pairs_stage import TOO_LONG, pair_row
-from rmo_curate.score.proxies import ProxySettings, TrainedFamily
+from rmo_curate.score.proxies import TrainedFamily
+from rmo_curate.score.settings import ProxySettings
 from rmo_train.data.pairs import PairData
 from rmo_train.data.rendering import Rendered, Renderer
 
@@ -55,8 +57,6 @@ def dry_run_lines(
     max_length: int,
     proxy: ProxySettings,
     checkpoints: int,
-    *,
-    probed: bool = False,
 ) -> list[str]:
     """What `score` would do; tokens are those of the first pairs, scaled up. Writes nothing."""
     from rmo_train.model.models import weights_bytes
@@ -67,8 +67,9 @@ def dry_run_lines(
     rows = [pair_row(p, r, max_length) for p, r in zip(sample, rendered, strict=True) if isinstance(r, Rendered)]
     fit = [r for r in rows if TOO_LONG not in r["flags"]]
     tokens = sum(len(r["prompt_ids"]) + r["chosen_tokens"] + r["rejected_tokens"] for r in fit) / max(1, len(sample))
-    engine = reference["engine"]
-    passes = 1 + checkpoints + bool(proxy.folds) + (probed and engine == "vllm")
+    engine = "the faster" if reference["engine"] == AUTO else reference["engine"]
+    folds, probed = proxy.trained_folds, proxy.kind == "probe"
+    passes = 1 + checkpoints + bool(folds) + (probed and engine == "vllm")
     lines = [
         f"{sum(source.counts.values()):,} records, {pairs:,} pairs, about {tokens * pairs:,.0f} tokens a pass",
         f"max length {max_length} tokens: {len(rows) - len(fit)} of the first {len(sample)} pairs are longer",
@@ -76,10 +77,10 @@ def dry_run_lines(
         f"{engine} engine, {reference['dtype']}",
         f"{passes} forward pass{'es' * (passes > 1)} over the data",
     ]
-    if proxy.folds:
-        part = pairs if proxy.folds == 1 else math.ceil(pairs * (1 - 1 / proxy.folds))
+    if folds:
+        part = pairs if folds == 1 else math.ceil(pairs * (1 - 1 / folds))
         steps = math.ceil(math.ceil(part / min(proxy.batch_size, part)) * proxy.epochs)
-        lines.append(f"{proxy.folds} proxies to train, about {steps} steps each")
+        lines.append(f"{folds} proxies to train, about {steps} steps each")
     if probed:
         lines.append(f"a probe on the reference's hidden states, cross-fitted; they come {STATES_OF_PROBE[engine]}")
     return lines

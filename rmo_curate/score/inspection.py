@@ -16,7 +16,7 @@ import numpy as np
 from rmo_curate.read.pair_rendering import render_pairs
 from rmo_curate.read.render_pool import TOO_LONG, tokens_sha
 from rmo_curate.read.sources import Pair, Reject, Source, open_source
-from rmo_curate.score.job import longest_allowed
+from rmo_curate.score.checks import longest_allowed
 from rmo_curate.score.settings import ScoreSettings
 from rmo_train.console.progress import progress
 from rmo_train.data.rendering import (

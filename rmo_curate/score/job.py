@@ -1,27 +1,31 @@
-"""`rmo-curate score` and `rmo-curate proxy`: the stages of a run in order, each done once."""
+"""`rmo-curate score` and `rmo-curate proxy`: a run's stages in order, each done once.
+
+resolve -> pairs -> scores of the reference and of checkpoints -> proxies. The pairs are opened once, after their stage,
+and handed on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rmo_curate.read.sources import Pair, Source, open_source
-from rmo_curate.runs.run import DEFAULT_MAX_LENGTH, MADE_BY
+from rmo_curate.read.sources import Source, open_source
+from rmo_curate.runs.run import MADE_BY
 from rmo_curate.runs.run_lock import check_not_held
+from rmo_curate.score import checks
 from rmo_curate.score.engines.base import Engine, StateEngine
 from rmo_curate.score.engines.choice import AUTO, measured_engine, settled_engine
 from rmo_curate.score.engines.transformers import TransformersEngine
 from rmo_curate.score.engines.vllm import VllmEngine
 from rmo_curate.score.estimate import StatesFrom, cost_line, dry_run_lines
-from rmo_curate.score.pairs_stage import TOO_LONG, write_pairs
-from rmo_curate.score.probe import ProbeSettings, fit_probe, open_states, plan_probe, wants_states
+from rmo_curate.score.pairs_stage import write_pairs
+from rmo_curate.score.probe import fit_probe, open_states, plan_probe, wants_states
 from rmo_curate.score.proxies import (
     Family,
-    ProxySettings,
     TrainedFamily,
     begin_family,
     family_stages,
@@ -38,21 +42,24 @@ from rmo_curate.score.run_folder import (
     write_run_manifest,
 )
 from rmo_curate.score.scoring import Assignment, ScoreStage, in_group_order, score_stage
-from rmo_curate.score.settings import ScoreSettings
+from rmo_curate.score.settings import ProxySettings, ScoreSettings
 from rmo_train.console.errors import UserError
 from rmo_train.console.progress import say
-from rmo_train.data.pairs import PairData, open_pairs
+from rmo_train.data.pairs import PairData, open_pairs, with_references
 from rmo_train.store.tables import (
     MANIFEST,
     canonical_json,
     check_key,
-    prompt_group,
     read_json,
     read_manifest,
     reopen_if_damaged,
     require_manifest,
     sha256_text,
 )
+
+if TYPE_CHECKING:
+    from rmo_train.data.rendering import Renderer
+    from rmo_train.model.models import Identity
 
 LOGS = "logs"  # in a run folder: what engines print
 
@@ -64,115 +71,137 @@ def run_score(
     settings: ScoreSettings,
     proxy: ProxySettings,
     *,
-    probe: ProbeSettings = ProbeSettings(),
     checkpoints: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> list[str]:
-    """Read, render and score `data` under the reference, the checkpoints and proxies; returns the lines to print.
+    """Read, render and score `data` under the reference, the checkpoints and a proxy; returns the lines to print.
 
     The same call again goes on where a killed one stopped, and computes nothing after a finished one. `overwrite`
     starts afresh: pairs, scores and proxies.
     """
-    from rmo_train.data.rendering import Renderer
-    from rmo_train.model.adapters import check_adapter
-    from rmo_train.model.policy import context_length, identity, load_config, load_tokenizer
-
     check_run_folder(run)
     if not dry_run:
         check_not_held(run)  # `filling` holds it, later: here it is found before the data are read
-    for name in (model, *checkpoints):
-        check_adapter(name)
-    reference = identity(model)
-    others = [identity(c) for c in checkpoints]
-    for other in others:
-        _check_checkpoint(other, reference)
-    max_length = longest_allowed(settings, model, context_length(load_config(model)))
-    source = open_source(data, limit=settings.limit, columns=columns)
-    for line in (source.said, *source.notes):
-        say(line)
-    _check_rejects(source.counts, settings)
-    folds, probed = wanted_proxies(settings, proxy, checkpoints)
-    proxy = proxy.model_copy(update={"folds": folds})
-    _check_prompts(source, f"--proxy-folds {folds}", folds)
-    _check_prompts(source, "--probe", (probe.folds or 2) if probed else 0)
-    recorded = None if overwrite else recorded_reference(run)
-    resolved = {**asdict(reference), "dtype": _dtype(settings, recorded)}
-    resolved["engine"] = settled_engine(settings.engine, recorded)
-    key = _pairs_key(source, settings, max_length, reference)
-    if recorded is not None:
-        begun = recorded["engine"] if recorded["engine"] != AUTO else resolved["engine"]  # killed before it was chosen
-        check_reference({**recorded, "engine": begun}, resolved, run)
-        check_key((read_manifest(run / "pairs") or {}).get("key", key), key, run)
-    renderer = Renderer(load_tokenizer(model))
+    job = resolve(data, model, run, settings, proxy.resolved(checkpoints), checkpoints, columns, afresh=overwrite)
     if dry_run:
-        engine = "the faster" if resolved["engine"] == AUTO else resolved["engine"]
-        reference_said = {**resolved, "engine": engine}
-        return dry_run_lines(source, renderer, reference_said, max_length, proxy, len(checkpoints), probed=probed)
-    _check_not_inside(run, [*data, model, *checkpoints], overwrite)
+        return dry_run_lines(job.source, job.renderer, job.reference, job.max_length, job.proxy, len(job.checkpoints))
+    checks.check_not_inside(run, [*data, model, *checkpoints], overwrite)
     with filling(run, afresh=overwrite):
-        if not overwrite and recorded_reference(run) != recorded:
+        if not overwrite and recorded_reference(run) != job.recorded:
             raise UserError(f"{run}: another rmo-curate has filled this folder meanwhile; run the command again")
-        counts = write_pairs(source, renderer, run, key, part_size=settings.part_size, max_length=max_length)["counts"]
-        _check_rendered(run, source, counts, max_length, settings)
-        pairs = _open_to_score(run, model, resolved, settings)
-        resolved = pairs.reference
-        family = plan_family(run, pairs, proxy, _pairs_sha(run)) if folds else None
-        fitted = plan_probe(run, pairs, probe, _pairs_sha(run)) if probed else None
-        if (first := family or fitted) is not None:  # the probe beside trained proxies is begun after them
-            begin_family(run, pairs, first)
-        states = _states_from(run, fitted, resolved)
-        say(cost_line(pairs, len(checkpoints), family, states))
-        base = _plain_stage(run, pairs, "base", "base", reference, resolved)
-        _score(run, pairs, base, settings, fitted if states == "reference" else None)
-        write_run_manifest(run, resolved)
-        pairs = replace(pairs, manifest=read_manifest(run) or {})  # later ones are computed as the reference was
-        for name, other in zip(checkpoints, others, strict=True):
-            stage = f"{_slug(name)}-{other.weights_sha256[:8]}"
-            _score(run, pairs, _plain_stage(run, pairs, stage, "user", other, resolved), settings)
-            write_run_manifest(run, resolved)
+        pairs = pairs_stage(job)
+        family = plan(job, pairs)
+        pairs = reference_stage(job, pairs, family)
+        checkpoint_stages(job, pairs)
         if family is not None:
-            _proxy_stage(run, model, family, settings)
-        if probed:
-            _probe_stage(run, model, probe, settings)
+            proxy_stage(run, pairs, family, settings)
         return summary(run)
 
 
 def run_proxy(run: Path, settings: ProxySettings, *, dry_run: bool = False) -> list[str]:
-    """Train and score one proxy family on a scored run; returns the lines to print."""
+    """Make and score one family of proxies on a scored run; returns the lines to print."""
+    settings = settings.resolved()
+    if settings.kind == "none":
+        raise UserError("--kind none: there is nothing to make; expected probe or lora")
     manifest = require_manifest(run, "run", MADE_BY)
     with nullcontext() if dry_run else filling(run):
-        _check_base(run, manifest)
+        checks.check_base(run, manifest)
         pairs = open_pairs(run)
-        family = plan_family(run, pairs, settings, _pairs_sha(run))
+        family = planned(run, pairs, settings)
         if dry_run:
-            return [
-                f"would train {settings.folds} proxies of {family.total} steps of {family.settings.batch_size} pairs "
-                f"and score steps {list(family.steps)} as {family.name}"
-            ]
+            return [planned_line(run, family)]
         begin_family(run, pairs, family)
-        _proxy_stage(run, manifest["reference"]["name"], family, ScoreSettings(part_size=_part_size(run)))
+        proxy_stage(run, pairs, family, ScoreSettings(part_size=_part_size(run)))
         return summary(run)
 
 
-def run_probe(run: Path, settings: ProbeSettings, *, dry_run: bool = False) -> list[str]:
-    """Fit and score a probe on a scored run; returns the lines to print."""
-    manifest = require_manifest(run, "run", MADE_BY)
-    with nullcontext() if dry_run else filling(run):
-        _check_base(run, manifest)
-        if dry_run:
-            family = plan_probe(run, open_pairs(run), settings, _pairs_sha(run))
-            reading = "read hidden states in one pass and " if wants_states(run, family) else ""
-            return [f"would {reading}fit {family.folds} linear probes, as {family.name}"]
-        _probe_stage(run, manifest["reference"]["name"], settings, ScoreSettings(part_size=_part_size(run)))
-        return summary(run)
+def planned_line(run: Path, family: Family) -> str:
+    """What making a family will take."""
+    if isinstance(family, TrainedFamily):
+        return (
+            f"would train {family.folds} proxies of {family.total} steps of {family.settings.batch_size} pairs "
+            f"and score steps {list(family.steps)} as {family.name}"
+        )
+    reading = "read hidden states in one pass and " if wants_states(run, family) else ""
+    return f"would {reading}fit {family.folds} linear probes, as {family.name}"
 
 
-# ---------------------------------------------------------------------------------------------------- stages
+# ---------------------------------------------------------------------------------------------------- resolving
 
 
-def _pairs_key(source: Source, settings: ScoreSettings, max_length: int, reference: Any) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ScoreJob:
+    """What `score` was asked to do, resolved: the data looked through, `auto` settled, nothing written yet."""
+
+    run: Path
+    source: Source
+    model: str
+    checkpoints: tuple[Identity, ...]
+    settings: ScoreSettings
+    proxy: ProxySettings  # with its kind
+    max_length: int  # tokens
+    identity: Identity  # of the reference
+    reference: dict[str, Any]  # its identity, dtype and engine
+    recorded: dict[str, Any] | None  # the reference that the folder was begun with
+    key: dict[str, Any]  # of the pairs
+
+    @property
+    def renderer(self) -> Renderer:
+        from rmo_train.data.rendering import Renderer
+        from rmo_train.model.policy import load_tokenizer
+
+        return Renderer(load_tokenizer(self.model))
+
+
+def resolve(
+    data: Sequence[str],
+    model: str,
+    run: Path,
+    settings: ScoreSettings,
+    proxy: ProxySettings,
+    checkpoints: Sequence[str],
+    columns: Mapping[str, str] | None,
+    *,
+    afresh: bool,
+) -> ScoreJob:
+    """Look everything through that can be wrong before anything is written."""
+    from rmo_train.model.adapters import check_adapter
+    from rmo_train.model.policy import context_length, identity, load_config
+
+    for name in (model, *checkpoints):
+        check_adapter(name)
+    own, others = identity(model), tuple(identity(c) for c in checkpoints)
+    for other in others:
+        checks.check_checkpoint(other, own)
+    max_length = checks.longest_allowed(settings, model, context_length(load_config(model)))
+    source = open_source(data, limit=settings.limit, columns=columns)
+    for line in (source.said, *source.notes):
+        say(line)
+    checks.check_rejects(source.counts, settings)
+    checks.check_prompts(source, proxy)
+    recorded = None if afresh else recorded_reference(run)
+    reference = {**asdict(own), "dtype": _dtype(settings, recorded)}
+    reference["engine"] = settled_engine(settings.engine, recorded)
+    key = _pairs_key(source, settings, max_length, own)
+    if recorded is not None:
+        begun = recorded["engine"] if recorded["engine"] != AUTO else reference["engine"]  # killed before it was chosen
+        check_reference({**recorded, "engine": begun}, reference, run)
+        check_key((read_manifest(run / "pairs") or {}).get("key", key), key, run)
+    return ScoreJob(run, source, model, others, settings, proxy, max_length, own, reference, recorded, key)
+
+
+def _dtype(settings: ScoreSettings, recorded: dict[str, Any] | None) -> str:
+    """`auto` is resolved once per run folder: later calls take what its manifest records."""
+    from rmo_train.model.policy import resolve_dtype
+
+    if settings.dtype == "auto" and recorded is not None:
+        return recorded["dtype"]
+    return str(resolve_dtype(settings.dtype)).removeprefix("torch.")
+
+
+def _pairs_key(source: Source, settings: ScoreSettings, max_length: int, reference: Identity) -> dict[str, Any]:
     """What the pairs' bytes depend on."""
     return {
         "inputs": [i["sha256"] for i in source.inputs],  # by content: moving a file changes nothing
@@ -186,48 +215,87 @@ def _pairs_key(source: Source, settings: ScoreSettings, max_length: int, referen
     }
 
 
-def _open_to_score(run: Path, model: str, reference: dict[str, Any], settings: ScoreSettings) -> PairData:
-    """The rendered pairs, with the reference in the run's manifest; an engine that is not chosen yet is measured."""
-    write_run_manifest(run, reference)
+# ---------------------------------------------------------------------------------------------------- stages
+
+
+def pairs_stage(job: ScoreJob) -> PairData:
+    """Read, render and write the pairs, and open them. An engine that is not chosen yet is measured on them."""
+    run, settings = job.run, job.settings
+    size = settings.part_size
+    counts = write_pairs(job.source, job.renderer, run, job.key, part_size=size, max_length=job.max_length)["counts"]
+    checks.check_rendered(run, job.source, counts, job.max_length, settings)
+    write_run_manifest(run, job.reference)
     reopen_if_damaged(run / "scores" / "base")  # which `open_pairs` would refuse to read
     pairs = open_pairs(run)
-    if reference["engine"] != AUTO:
+    if job.reference["engine"] != AUTO:
         return pairs
     log = run / LOGS / "vllm-measured.log"
-    engine = measured_engine(model, reference["dtype"], pairs, settings.tokens_per_batch, log)
-    write_run_manifest(run, {**reference, "engine": engine})
-    return open_pairs(run)
+    engine = measured_engine(job.model, job.reference["dtype"], pairs, settings.tokens_per_batch, log)
+    write_run_manifest(run, {**job.reference, "engine": engine})
+    return replace(pairs, manifest=require_manifest(run, "run", MADE_BY))
 
 
-def _proxy_stage(run: Path, model: str, family: TrainedFamily, settings: ScoreSettings) -> None:
-    """Train the family with the reference log-probs of the run, and score its steps."""
-    pairs = open_pairs(run)
-    train_family(run, pairs, model, family)
-    for stage in family_stages(run, pairs, family):
-        _score(run, pairs, stage, settings)
-        write_run_manifest(run, pairs.reference)
+def plan(job: ScoreJob, pairs: PairData) -> Family | None:
+    """The proxy family that is asked for, begun; and a word on what is about to be computed."""
+    family = planned(job.run, pairs, job.proxy) if job.proxy.kind != "none" else None
+    if family is not None:
+        begin_family(job.run, pairs, family)
+    trained = family if isinstance(family, TrainedFamily) else None
+    say(cost_line(pairs, len(job.checkpoints), trained, states_from(job.run, family, pairs.reference)))
+    return family
 
 
-def _probe_stage(run: Path, model: str, probe: ProbeSettings, settings: ScoreSettings) -> None:
-    """Fit the probe on the reference's hidden states, which are read where they are not there, and write its scores."""
-    pairs = open_pairs(run)
-    family = plan_probe(run, pairs, probe, _pairs_sha(run))
+def planned(run: Path, pairs: PairData, settings: ProxySettings) -> Family:
+    """The family that these settings name; nothing is written."""
+    make = plan_probe if settings.kind == "probe" else plan_family
+    return make(run, pairs, settings, _pairs_sha(run))
+
+
+def states_from(run: Path, family: Family | None, reference: dict[str, Any]) -> StatesFrom | None:
+    """The pass that the hidden states of a probe come from: the reference's, or one of their own where that is done
+    already or vLLM makes it; None where no states are to be read.
+    """
+    if family is None or isinstance(family, TrainedFamily) or not wants_states(run, family):
+        return None
+    scored = read_manifest(run / "scores" / "base") is not None
+    return "own" if scored or reference["engine"] == "vllm" else "reference"
+
+
+def reference_stage(job: ScoreJob, pairs: PairData, family: Family | None) -> PairData:
+    """Score the reference, with a probe's states from the same pass; returns the pairs with its log-probs."""
+    base = _plain_stage(job.run, pairs, "base", "base", job.identity)
+    probe = family if states_from(job.run, family, pairs.reference) == "reference" else None
+    _score(job.run, pairs, base, job.settings, probe)
+    write_run_manifest(job.run, pairs.reference)
+    return with_references(pairs)
+
+
+def checkpoint_stages(job: ScoreJob, pairs: PairData) -> None:
+    """Score the user's own checkpoints, in the order given."""
+    for other in job.checkpoints:
+        name = f"{_slug(other.name)}-{other.weights_sha256[:8]}"
+        _score(job.run, pairs, _plain_stage(job.run, pairs, name, "user", other), job.settings)
+        write_run_manifest(job.run, pairs.reference)
+
+
+def proxy_stage(run: Path, pairs: PairData, family: Family, settings: ScoreSettings) -> None:
+    """Train the family on the reference's log-probs and score its steps; or fit a probe and write its scores.
+
+    A probe's hidden states are read where they are not there.
+    """
+    model = pairs.reference["name"]
+    if isinstance(family, TrainedFamily):
+        train_family(run, pairs, model, family)
+        for stage in family_stages(run, pairs, family):
+            _score(run, pairs, stage, settings)
+            write_run_manifest(run, pairs.reference)
+        return
 
     def load() -> StateEngine:
         return TransformersEngine(model, pairs.reference["dtype"], pairs, settings.tokens_per_batch, settings.attention)
 
     fit_probe(run, pairs, family, settings.part_size, load)
     write_run_manifest(run, pairs.reference)
-
-
-def _states_from(run: Path, probe: Family | None, reference: dict[str, Any]) -> StatesFrom | None:
-    """The pass that the hidden states of a probe come from: the reference's, or one of their own where that is done
-    already or vLLM makes it; None where no states are to be read.
-    """
-    if probe is None or not wants_states(run, probe):
-        return None
-    scored = read_manifest(run / "scores" / "base") is not None
-    return "own" if scored or reference["engine"] == "vllm" else "reference"
 
 
 def _score(run: Path, pairs: PairData, stage: ScoreStage, settings: ScoreSettings, probe: Family | None = None) -> None:
@@ -244,9 +312,8 @@ def _score(run: Path, pairs: PairData, stage: ScoreStage, settings: ScoreSetting
     score_stage(run, pairs, replace(stage, key=key), engine, settings.part_size, states)
 
 
-def _plain_stage(
-    run: Path, pairs: PairData, name: str, kind: str, identity: Any, reference: dict[str, Any]
-) -> ScoreStage:
+def _plain_stage(run: Path, pairs: PairData, name: str, kind: str, identity: Identity) -> ScoreStage:
+    reference = pairs.reference
     key = {"weights_sha256": identity.weights_sha256, "dtype": reference["dtype"], "engine": reference["engine"]}
     assignments = [Assignment(identity.name, in_group_order(pairs.groups))]
     return ScoreStage(name, key, kind, next_order(run, kind, name), assignments)
@@ -266,112 +333,3 @@ def _pairs_sha(run: Path) -> str:
 def _part_size(run: Path) -> int:
     size: int = read_json(run / "pairs" / MANIFEST)["key"]["part_size"]
     return size
-
-
-def _dtype(settings: ScoreSettings, recorded: dict[str, Any] | None) -> str:
-    """`auto` is resolved once per run folder: later calls take what its manifest records."""
-    from rmo_train.model.policy import resolve_dtype
-
-    if settings.dtype == "auto" and recorded is not None:
-        return recorded["dtype"]
-    return str(resolve_dtype(settings.dtype)).removeprefix("torch.")
-
-
-# ---------------------------------------------------------------------------------------------------- checks
-
-
-def wanted_proxies(settings: ScoreSettings, proxy: ProxySettings, checkpoints: Sequence[str]) -> tuple[int, bool]:
-    """(folds of trained proxies, whether to fit a probe): a probe unless something else is asked for.
-
-    A recipe's section `proxy` asks for trained proxies by being there, whatever it sets.
-    """
-    folds = settings.proxy_folds
-    if folds is None:
-        folds = proxy.folds if proxy.model_fields_set and not checkpoints else 0
-    by_default = settings.proxy_folds is None and not folds and not checkpoints
-    return folds, settings.probe if settings.probe is not None else by_default
-
-
-def longest_allowed(settings: ScoreSettings, model: str, context: int) -> int:
-    """`max_length` as it is used: tokens of prompt + longer response, at most the model's `context`."""
-    if settings.max_length and settings.max_length > context:
-        raise UserError(
-            f"--max-length {settings.max_length}: the context of {model} is {context} tokens; give at most that"
-        )
-    return settings.max_length or min(DEFAULT_MAX_LENGTH, context)
-
-
-def _check_base(run: Path, manifest: dict[str, Any]) -> None:
-    if "base" not in [c["name"] for c in manifest["checkpoints"]]:
-        raise UserError(f"{run}: the reference is not scored yet; run `rmo-curate score` to the end first")
-
-
-def _check_checkpoint(other: Any, reference: Any) -> None:
-    for field in ("tokenizer_sha256", "template_sha256"):
-        if getattr(other, field) != getattr(reference, field):
-            what = field.removesuffix("_sha256").replace("template", "chat template")
-            raise UserError(
-                f"--checkpoint {other.name}: its {what} is not that of --model {reference.name}; log-probs of other "
-                "tokens cannot be compared. Save the checkpoint with the reference's tokenizer."
-            )
-    if other.weights_sha256 == reference.weights_sha256:
-        raise UserError(
-            f"--checkpoint {other.name}: the same weights as --model {reference.name}, so every margin would move by "
-            "0; give a trained checkpoint, or none to let proxies be trained"
-        )
-
-
-def _check_rejects(counts: Mapping[str, int], settings: ScoreSettings) -> None:
-    """Say what is rejected; `counts` has "pairs" and the number of rejects by reason."""
-    total = sum(counts.values())
-    rejects = total - counts.get("pairs", 0)
-    if not rejects:
-        return
-    reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(counts.items()) if reason != "pairs")
-    if settings.max_rejects is not None and rejects > settings.max_rejects * total:
-        raise UserError(
-            f"{rejects} of {total} records rejected ({reasons}), more than --max-rejects {settings.max_rejects:g} "
-            "allows; correct the data, or allow more"
-        )
-    say(f"warning: {rejects} of {total} records are no pairs ({reasons}); they are kept in rejects/ with their reasons")
-
-
-def _check_prompts(source: Source, flag: str, folds: int) -> None:
-    """More folds than prompts: found before anything is computed."""
-    if folds < 2:
-        return
-    prompts: set[str] = set()
-    for record in source.records():
-        if isinstance(record, Pair):
-            prompts.add(prompt_group(record.prompt, record.tools))
-        if len(prompts) == folds:
-            return
-    raise UserError(
-        f"{flag}: {folds} folds need as many distinct prompts, the data has {len(prompts)}; use fewer, "
-        "--proxy-folds 1 (in-sample) or 0 (reference only)"
-    )
-
-
-def _check_not_inside(run: Path, places: Sequence[str], overwrite: bool) -> None:
-    """--overwrite removes the stages of the run: nothing that this command reads may lie there."""
-    inside = [p for p in places if Path(p).exists() and Path(p).resolve().is_relative_to(run.resolve())]
-    if overwrite and inside:
-        raise UserError(f"--overwrite would remove {inside[0]}, which this command reads; copy it out of {run} first")
-
-
-def _check_rendered(
-    run: Path, source: Source, counts: Mapping[str, int], max_length: int, settings: ScoreSettings
-) -> None:
-    """What only rendering shows: pairs that the chat template refuses, and pairs that are too long."""
-    if counts["pairs"] < source.counts["pairs"]:
-        reasons = {k.removeprefix("rejects/"): n for k, n in counts.items() if k.startswith("rejects/")}
-        _check_rejects({"pairs": counts["pairs"], **reasons}, settings)
-    if not counts["pairs"]:
-        raise UserError(
-            f"{run}: the model's chat template renders none of the pairs; {run / 'rejects'} has the reason of each"
-        )
-    if counts[TOO_LONG] == counts["pairs"]:
-        raise UserError(
-            f"all {counts['pairs']} pairs are longer than {max_length} tokens (prompt + the longer response); give a "
-            "larger --max-length, with --overwrite for this folder"
-        )

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from rmo_curate.score import logistic
 from rmo_curate.score.engines.base import StateEngine
-from rmo_curate.score.proxies import Family, assign_folds, begin_family, family_of, reference_key, write_split
+from rmo_curate.score.proxies import Family, assign_folds, family_of, reference_key, write_split
 from rmo_curate.score.scoring import in_group_order, part_rows, score_table
+from rmo_curate.score.settings import ProxySettings
 from rmo_curate.score.states import STATES, StateWriter, read_missing, read_states, widest
 from rmo_train.console.progress import say
-from rmo_train.console.settings import Settings
 from rmo_train.data.pairs import PairData
 from rmo_train.store.tables import MANIFEST, SCORE_SCHEMA, PartWriter, make_manifest, read_manifest, write_json
 
@@ -32,23 +31,13 @@ RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 BETA = 0.1  # DPO's, which the proxies are trained with by default
 
 
-class ProbeSettings(Settings):
-    """How the probe is cross-fitted."""
-
-    folds: int | None = Field(
-        None,
-        ge=1,
-        description=f"Fits, each without one fold; 1 = in-sample (default: {FOLDS}, or the prompts if fewer)",
-    )
-    seed: int = Field(42, ge=0, description="Seed of the split")
-
-
-def plan_probe(run: Path, data: PairData, settings: ProbeSettings, pairs_sha: str) -> Family:
+def plan_probe(run: Path, data: PairData, settings: ProxySettings, pairs_sha: str) -> Family:
     """Everything about a probe that is known before it is fitted; writes nothing."""
     folds = settings.folds or max(2, min(FOLDS, len(np.unique(data.groups))))
     folds_of = assign_folds(data.groups, folds, settings.seed)
     key = {
-        "probe": {"ridges": list(RIDGES), "widest": widest(len(data)), "beta": BETA},
+        "kind": "probe",
+        "fit": {"ridges": list(RIDGES), "widest": widest(len(data)), "beta": BETA},
         "folds": folds,
         "seed": settings.seed,
         "pairs": pairs_sha,
@@ -61,7 +50,7 @@ def plan_probe(run: Path, data: PairData, settings: ProbeSettings, pairs_sha: st
 def open_states(run: Path, family: Family, part_size: int) -> StateWriter:
     """RUN/states to be filled for a probe; one of another split on the same pairs reads the same."""
     key = {name: family.key[name] for name in ("pairs", "reference")}
-    return StateWriter(run, key | {"widest": family.key["probe"]["widest"], "part_size": part_size})
+    return StateWriter(run, key | {"widest": family.key["fit"]["widest"], "part_size": part_size})
 
 
 def wants_states(run: Path, family: Family) -> bool:
@@ -74,7 +63,6 @@ def fit_probe(run: Path, data: PairData, family: Family, part_size: int, load: C
 
     load: makes the engine of the reference; called only where states are missing.
     """
-    begin_family(run, data, family)
     key = {"family": family.key, "part_size": part_size}
     writer = PartWriter(run / "scores" / family.name, "scores", key, SCORE_SCHEMA)
     if writer.complete:

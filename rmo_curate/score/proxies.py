@@ -8,16 +8,15 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, field_validator, model_validator
 
 from rmo_curate.score.scoring import Assignment, ScoreStage, in_group_order
+from rmo_curate.score.settings import ProxySettings
 from rmo_train.console.errors import UserError, cannot_write
 from rmo_train.console.progress import say
-from rmo_train.console.settings import Settings
 from rmo_train.data.pairs import PairData
 from rmo_train.store.id_hash import draw_bits
 from rmo_train.store.tables import (
@@ -34,57 +33,9 @@ from rmo_train.store.tables import (
     write_json,
     write_table,
 )
-from rmo_train.training.config import TrainSettings
 
 FAMILY = "family.json"  # a family's key, written before its training
 TRAINED = "trained.json"  # in a proxy's model folder: its training ran to the end; the hashes of the model's files
-
-LORA_RANK = 16
-PAIRS_PER_DEVICE = 4
-LEARNING_RATE = {"lora": 2e-4, "full": 5e-6}
-
-
-class ProxySettings(Settings):
-    """How proxies are trained: plain DPO, no diversification, no amplification."""
-
-    folds: int = Field(2, ge=1, description="Proxies, each trained without one fold; 1 = in-sample, as the paper")
-    steps: tuple[int, ...] = Field((), description="Optimizer steps saved and scored, as 8,16 (default: the last)")
-    lora: int | None = Field(None, ge=1, description=f"LoRA rank of a proxy (default: {LORA_RANK})")
-    full: bool = Field(False, description="Train all weights of a proxy instead of LoRA")
-    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate (default: 2e-4 LoRA, 5e-6 full)")
-    epochs: float = Field(1.0, gt=0, description="Passes over a proxy's training part")
-    batch_size: int = Field(16, ge=1, description="Pairs an optimizer step")
-    beta: float = Field(0.1, gt=0, description="DPO's beta")
-    seed: int = Field(42, ge=0, description="Seed of the split, the order and the initialisation")
-
-    @field_validator("steps", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        if isinstance(value, str | int):
-            value = [value]
-        return tuple(part.strip() for item in value for part in str(item).split(",") if part.strip())
-
-    @model_validator(mode="after")
-    def _lora_or_full(self) -> Self:
-        if self.full and self.lora is not None:
-            raise ValueError("--full trains all weights and --lora an adapter: give one of them")
-        return self
-
-    def training(self, total_steps: int) -> TrainSettings:
-        """The trainer's settings of one proxy."""
-        micro = math.gcd(self.batch_size, PAIRS_PER_DEVICE)
-        return TrainSettings(
-            loss="dpo",
-            beta=self.beta,
-            amplify=0,
-            diversify=False,
-            lora=None if self.full else (self.lora or LORA_RANK),
-            per_device_train_batch_size=micro,
-            gradient_accumulation_steps=self.batch_size // micro,
-            max_steps=total_steps,
-            learning_rate=self.learning_rate or LEARNING_RATE["full" if self.full else "lora"],
-            seed=self.seed,
-        )
 
 
 def assign_folds(groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
@@ -109,7 +60,7 @@ def assign_folds(groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
 def total_steps(folds_of: np.ndarray, settings: ProxySettings) -> int:
     """Optimizer steps of every proxy of a family: those of the largest training part."""
     n = len(folds_of)
-    largest = n if settings.folds == 1 else n - int(np.bincount(folds_of).min())
+    largest = n if settings.trained_folds == 1 else n - int(np.bincount(folds_of).min())
     return max(1, math.ceil(math.ceil(largest / settings.batch_size) * settings.epochs))
 
 
@@ -164,8 +115,9 @@ class TrainedFamily(Family):
 
 def plan_family(run: Path, data: PairData, settings: ProxySettings, pairs_sha: str) -> TrainedFamily:
     """Everything about a family that is known before training; writes nothing. UserError where it cannot be trained."""
-    folds_of = assign_folds(data.groups, settings.folds, settings.seed)
-    least = len(data) - (int(np.bincount(folds_of).max()) if settings.folds > 1 else 0)
+    folds = settings.trained_folds
+    folds_of = assign_folds(data.groups, folds, settings.seed)
+    least = len(data) - (int(np.bincount(folds_of).max()) if folds > 1 else 0)
     if least < settings.batch_size:  # data of a few pairs: steps of all that a proxy may see
         settings = settings.model_copy(update={"batch_size": least})
     total = total_steps(folds_of, settings)
@@ -173,6 +125,7 @@ def plan_family(run: Path, data: PairData, settings: ProxySettings, pairs_sha: s
     training = settings.training(total)
     key = {
         **settings.model_dump(mode="json"),
+        "folds": folds,
         "lora": training.lora,
         "learning_rate": training.learning_rate,
         "steps": list(steps),
@@ -193,7 +146,7 @@ def family_of(run: Path, key: Mapping[str, Any]) -> tuple[str, int]:
 
     A family of which nothing was trained yet (another command was stopped before) does not count.
     """
-    kind = ("oof" if key["folds"] >= 2 else "insample") + ("-probe" if "probe" in key else "")
+    kind = ("oof" if key["folds"] >= 2 else "insample") + ("-probe" if key["kind"] == "probe" else "")
     known = {f.parent.name: read_json(f) for f in sorted((run / "proxies").glob(f"*/{FAMILY}"))}
     for name, family in known.items():
         if family["key"] == key:
@@ -220,7 +173,7 @@ def begin_family(run: Path, data: PairData, family: Family) -> None:
 
 def checkpoints_of(name: str, key: Mapping[str, Any]) -> list[str]:
     """The checkpoints that a family of this key is scored as."""
-    return [name] if "probe" in key else [f"{name}-{step}" for step in key["steps"]]
+    return [name] if key["kind"] == "probe" else [f"{name}-{step}" for step in key["steps"]]
 
 
 def write_split(folder: Path, data: PairData, family: Family) -> PartFile:

@@ -221,7 +221,7 @@ def run_status(run: Path) -> list[str]:
         line = f"proxies/{folder.name}: "
         if read_manifest(folder):
             done.append(line + "done")
-        elif "probe" in key:
+        elif key["kind"] == "probe":
             parts = len(list((run / "states").glob("part-*.parquet")))
             left.append(line + f"not finished ({parts} parts of states)")
         else:

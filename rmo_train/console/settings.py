@@ -1,8 +1,8 @@
-"""Settings from three places, in order of strength: command-line flags, a recipe's section, the model's defaults.
+"""Settings of a command: its flags, then a recipe's section, then the defaults of its model.
 
-A component's settings are one frozen pydantic model beside their owner. `flags` turns the model's fields into typer
-options, so that name, type, help text and default are written once; `build` merges and validates, and turns a mistake
-into a UserError that names the flag.
+A component's settings are one frozen pydantic model beside their owner; a command's add where things are. `flags`
+turns the model's fields into typer arguments and options, so that name, type, help text and default are written once;
+`build` merges and validates, and turns a mistake into a UserError that names the flag and the recipe's field.
 """
 
 from __future__ import annotations
@@ -17,15 +17,20 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from rmo_train.console.errors import FULL, RmoError, Stopped, UserError, cannot_write, nearest
-from rmo_train.console.progress import is_first
+from rmo_train.console.progress import is_first, say
 
 RECIPE = Path("rmo.yaml")
 LAUNCHER_ENDS = 3.0  # seconds; torchrun looks after its processes ten times a second
-SECTIONS = ("data", "score", "proxy", "probe", "filter", "train", "eval", "audit")
+SECTIONS = ("data", "score", "proxy", "filter", "train", "eval", "audit")
+
+Sections = Mapping[str, Mapping[str, Any]]  # of a recipe
+S = TypeVar("S", bound="Settings")
+T = TypeVar("T", bound="Settings")
 
 
 class Settings(BaseModel):
@@ -33,39 +38,91 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def part(self, cls: type[T]) -> T:
+        """Those of the fields that are `cls`'s, a base of this class: a command's settings without its paths."""
+        own = {name: getattr(self, name) for name in cls.model_fields}
+        return typing.cast(T, cls.model_construct(self.model_fields_set & own.keys(), **own))
 
-S = TypeVar("S", bound=Settings)
+
+def from_recipe(
+    *fields: str, description: str, argument: str | None = None, default: Any = ..., ge: float | None = None
+) -> Any:
+    """A field that a recipe has under other names than its section's: the first of `fields` ("section.field") there.
+
+    argument: the field stands on the command line without a flag, and is called this in messages.
+    """
+    extra = {"fields": fields, "argument": argument}
+    return Field(default, description=description, ge=ge, json_schema_extra=typing.cast(Any, extra))
+
+
+def _extra(field: FieldInfo, name: str) -> Any:
+    extra = field.json_schema_extra
+    return extra.get(name) if isinstance(extra, dict) else None
 
 
 def flag_of(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def build(cls: type[S], section: str, recipe: Mapping[str, Any], given: Mapping[str, Any]) -> S:
-    """`cls` from the recipe's section and the flags given (None = not given; an empty list too)."""
-    chosen = {k: v for k, v in given.items() if v is not None and v != []}
-    known = list(cls.model_fields)
-    for key in recipe:
+def build(cls: type[S], section: str | None, recipe: Sections, given: Mapping[str, Any]) -> S:
+    """`cls` from the flags given (None = not given; an empty list too) and a recipe, whose own section is `section`."""
+    sources = {name: _sources(name, field, section) for name, field in cls.model_fields.items()}
+    own = recipe.get(section, {}) if section else {}
+    known = [name for name, fields in sources.items() if f"{section}.{name}" in fields]
+    for key in own:
         if key not in known:
             raise UserError(f"recipe section {section!r} has no setting {key!r}{nearest(key, known)}")
+    values = {
+        name: value
+        for name, fields in sources.items()
+        if (value := _first(recipe, fields, given.get(name))) is not None
+    }
+    for name, field in cls.model_fields.items():
+        if name not in values and field.is_required():
+            where = f", or `{sources[name][0]}` in a recipe" if sources[name] else ""
+            raise UserError(f"{_called(name, field)} is missing: give it on the command line{where}")
+        if _is_several(field) and isinstance(values.get(name), str):
+            values[name] = [values[name]]
     try:
-        return cls.model_validate({**recipe, **chosen})
+        return cls.model_validate(values)
     except ValidationError as e:
-        lines = []
-        for err in e.errors():
-            field = str(err["loc"][0]) if err["loc"] else ""
-            where = flag_of(field) if field else section
-            if field and section in SECTIONS:
-                where += f" (recipe: {section}.{field})"
-            message = err["msg"].removeprefix("Value error, ")
-            lines.append(
-                f"{where}: {message}" + (f", got {err['input']!r}" if field and err["type"] != "missing" else "")
-            )
-        raise UserError("; ".join(lines)) from e
+        raise UserError("; ".join(_mistake(cls, section, sources, err) for err in e.errors())) from e
+
+
+def _sources(name: str, field: FieldInfo, section: str | None) -> tuple[str, ...]:
+    """Where a recipe may have the field, in order: "section.field"."""
+    fields: tuple[str, ...] | None = _extra(field, "fields")
+    if fields is not None:
+        return fields
+    return (f"{section}.{name}",) if section in SECTIONS else ()
+
+
+def _first(recipe: Sections, fields: tuple[str, ...], given: Any) -> Any:
+    """The value given, else that of the first of the recipe's `fields` that is there."""
+    if given is not None and given != []:
+        return given
+    split = (field.split(".") for field in fields)
+    return next((v for section, name in split if (v := recipe.get(section, {}).get(name)) is not None), None)
+
+
+def _called(name: str, field: FieldInfo) -> str:
+    return _extra(field, "argument") or flag_of(name)
+
+
+def _mistake(cls: type[Settings], section: str | None, sources: Mapping[str, tuple[str, ...]], err: Any) -> str:
+    """A validation error in words: where, what was expected, what was there."""
+    name = str(err["loc"][0]) if err["loc"] else ""
+    message = err["msg"].removeprefix("Value error, ")
+    if name not in sources:
+        return f"{section}: {message}" if section else message
+    where = _called(name, cls.model_fields[name])
+    if sources[name]:
+        where += f" (recipe: {sources[name][0]})"
+    return f"{where}: {message}, got {err['input']!r}"
 
 
 def read_recipe(path: Path | None) -> dict[str, dict[str, Any]]:
-    """The sections of a recipe: `path`, else `rmo.yaml` in the working folder when it is there, else nothing."""
+    """The sections of a recipe, which is named: `path`, else `rmo.yaml` in the working folder; none without one."""
     if path is None:
         if not RECIPE.is_file():
             return {}
@@ -86,44 +143,12 @@ def read_recipe(path: Path | None) -> dict[str, dict[str, Any]]:
             )
         if not isinstance(section, dict):
             raise UserError(f"{path}: section {name!r} must be a mapping of settings")
+    say(f"recipe: {path}")
     return recipe
 
 
-# Fields of a section that say where something is; the commands take them, the settings do not.
-PLACES = {
-    "score": ("model", "out", "checkpoint"),
-    "filter": ("out",),
-    "train": ("shards", "model", "out", "eval_data"),
-    "audit": ("out",),
-}
-
-
-def without_places(section: str, recipe: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """A recipe's section without its places: what its owner validates."""
-    return {k: v for k, v in recipe.get(section, {}).items() if k not in PLACES.get(section, ())}
-
-
-def place(given: Any, recipe: Mapping[str, Mapping[str, Any]], flag: str, *fields: str) -> Any:
-    """A place: its flag's value, else the first of the recipe's `fields` ("section.field") that is there."""
-    if given is not None:
-        return given
-    for field in fields:
-        section, name = field.split(".")
-        if (found := recipe.get(section, {}).get(name)) is not None:
-            if not isinstance(found, str) or not found:
-                raise UserError(f"recipe: {field} is {found!r}; expected text")
-            return found
-    raise UserError(f"{flag} is missing: give it on the command line, or `{fields[0]}` in a recipe")
-
-
-def places(given: list[str] | None, recipe: Mapping[str, Mapping[str, Any]], field: str) -> list[str]:
-    """Several places: those given, else the recipe's `field`, which is one or a list; empty when there is none."""
-    section, name = field.split(".")
-    found = given or recipe.get(section, {}).get(name)
-    found = [found] if isinstance(found, str) else found or []
-    if not isinstance(found, list) or not all(isinstance(item, str) and item for item in found):
-        raise UserError(f"recipe: {field} is {found!r}; expected text or a list of texts")
-    return found
+def _is_several(field: FieldInfo) -> bool:
+    return typing.get_origin(field.annotation) in (tuple, list)
 
 
 def _option_type(annotation: Any) -> Any:
@@ -131,35 +156,56 @@ def _option_type(annotation: Any) -> Any:
     arguments = [a for a in typing.get_args(annotation) if a is not type(None)]
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
         return _option_type(arguments[0])
-    if typing.get_origin(annotation) in (tuple, list):
+    if typing.get_origin(annotation) in (tuple, list, dict):
         return list[str]
     return annotation
 
 
-def flags(cls: type[Settings]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator: add every field of `cls` to a typer command as an option; the command gets them as `**given`."""
+def _parameter(name: str, field: FieldInfo) -> Any:
+    """The annotation that makes typer parse a field, as an argument or as an option."""
+    default = field.default
+    shown = "" if default in (None, PydanticUndefined, (), {}) else f" (default: {default})"
+    kind, text = _option_type(field.annotation), (field.description or "") + shown
+    if metavar := _extra(field, "argument"):
+        return Annotated[kind | None, typer.Argument(help=text, metavar=metavar, show_default=False)]
+    names = [f"{flag_of(name)}/--no-{name.replace('_', '-')}"] if kind is bool else [flag_of(name)]
+    return Annotated[kind | None, typer.Option(*names, help=text, show_default=False)]
+
+
+def _in_order(cls: type[Settings]) -> list[str]:
+    """The fields as `--help` shows them: a command's own, which say where things are, before those of its base."""
+    return sorted(cls.model_fields, key=lambda name: name not in cls.__annotations__)
+
+
+def flags(cls: type[Settings], section: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator of a typer command: every field of `cls` is a flag or an argument, and `section` the recipe's part.
+
+    The command gets `settings`, built, `recipe` (its sections; see `read_recipe`) if it asks for it, and the flags of
+    its own.
+    """
+    with_recipe = any(_sources(name, field, section) for name, field in cls.model_fields.items())
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
-        added = []
-        for name, field in cls.model_fields.items():
-            default = field.default
-            shown = "" if default in (None, PydanticUndefined, ()) else f" (default: {default})"
-            kind = _option_type(field.annotation)
-            names = [f"{flag_of(name)}/--no-{name.replace('_', '-')}"] if kind is bool else [flag_of(name)]
-            option = typer.Option(*names, help=(field.description or "") + shown, show_default=False)
-            added.append(
-                inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
-                )
-            )
+        taken = inspect.signature(command, eval_str=True).parameters
+        own = {name: p for name, p in taken.items() if name not in ("settings", "recipe")}
+        added = {name: _parameter(name, cls.model_fields[name]) for name in _in_order(cls)}
+        shown = added | ({"recipe": RecipeOption} if with_recipe else {})
 
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            return command(*args, **kwargs)
+        def wrapped(**given: Any) -> Any:
+            recipe = read_recipe(given.get("recipe")) if with_recipe else {}
+            settings = build(cls, section, recipe, {name: given[name] for name in added})
+            more = {"recipe": recipe} if "recipe" in taken else {}
+            return command(settings, **{name: given[name] for name in own}, **more)
 
+        mine = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.values()]
+        built = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+            for name, annotation in shown.items()
+        ]
+        arguments = [p for p in mine if p.default is p.empty] + built + [p for p in mine if p.default is not p.empty]
         wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
-        wrapped.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
-        wrapped.__annotations__ = {p.name: p.annotation for p in [*own, *added]}
+        wrapped.__signature__ = inspect.Signature(arguments)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {p.name: p.annotation for p in arguments}
         return wrapped
 
     return decorate

@@ -185,7 +185,13 @@ def _from_run(folder: Path, manifest: dict[str, Any]) -> PairData:
     stage = folder / "pairs"
     table = _read(stage, read_manifest(stage) or {"parts": []}, PAIR_SCHEMA, ["id", "flags", *TOKEN_COLUMNS])
     keep = np.array(["too_long" not in (f or []) for f in table["flags"].to_pylist()], dtype=bool)
-    data = PairData(**_common(folder, manifest, table.filter(pa.array(keep))))
+    return with_references(PairData(**_common(folder, manifest, table.filter(pa.array(keep)))))
+
+
+def with_references(data: PairData) -> PairData:
+    """The pairs of a run folder with what is there by now: its manifest, and the reference's log-probs once scored."""
+    folder = data.folder
+    data = replace(data, manifest=read_manifest(folder) or {})
     scores_folder = folder / "scores" / "base"
     scores_manifest = read_manifest(scores_folder)
     if scores_manifest is None:

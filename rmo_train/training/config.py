@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rmo_train.console.settings import Settings
+from rmo_train.console.settings import Settings, from_recipe
 from rmo_train.training.trackers import TrackerName
 
 Attention = Literal["auto", "segments", "flex", "dense", "rows"]  # how packed rows attend (rmo_train.forward.attention)
@@ -110,3 +111,16 @@ class TrainSettings(Settings):
     @property
     def peak_learning_rate(self) -> float:
         return self.learning_rate or LEARNING_RATE["lora" if self.lora else "full"]
+
+
+class TrainCommand(TrainSettings):
+    """`rmo-train run`."""
+
+    shards: Path = from_recipe(
+        "train.shards", "filter.out", description="Shard folder made by `rmo-curate filter`", argument="SHARDS"
+    )
+    model: str = from_recipe(
+        "train.model", "score.model", description="Model to train: a folder, a hub name or smollm2-135m"
+    )
+    out: Path = from_recipe("train.out", description="Folder for the trained model")
+    eval_data: Path | None = Field(None, description="Run or shard folder with held-out pairs")

@@ -54,8 +54,8 @@ def by_command(data: DataSet, wrong: np.ndarray, model: Path, folder: Path) -> P
     ]
     file = flips.write_flipped(rows, wrong, folder / "pairs.jsonl")
     run = folder / "run"
-    score = ("--model", model, "--out", run, "--dtype", "float32", "--proxy-folds", 0)
-    assert curate("score", file, *score).code == 0 and curate("probe", run, "--seed", 3).code == 0
+    score = ("--model", model, "--out", run, "--dtype", "float32", "--proxy", "none")
+    assert curate("score", file, *score).code == 0 and curate("proxy", run, "--seed", 3).code == 0
     return run
 
 

@@ -21,13 +21,12 @@ def test_scores_of_32_pairs_equal_a_plain_padded_forward(smollm2: str, tmp_path:
     import torch
 
     from rmo_curate.score.job import run_score
-    from rmo_curate.score.proxies import ProxySettings
-    from rmo_curate.score.settings import ScoreSettings
+    from rmo_curate.score.settings import ProxySettings, ScoreSettings
     from rmo_train.data.pairs import open_pairs
     from rmo_train.model.policy import load_model
 
-    settings = ScoreSettings(dtype="float32", limit=32, proxy_folds=0)
-    run_score([str(DEMO / "train.jsonl")], smollm2, tmp_path / "run", settings, ProxySettings())
+    settings = ScoreSettings(dtype="float32", limit=32)
+    run_score([str(DEMO / "train.jsonl")], smollm2, tmp_path / "run", settings, ProxySettings(kind="none"))
     data = open_pairs(tmp_path / "run")
     model = load_model(smollm2, "float32")
     for i in range(len(data)):
@@ -71,12 +70,11 @@ def test_a_shard_folder_opens_with_datasets_and_trains_with_trl(tiny_model_folde
 
     from rmo_curate.filter.filtering import FilterSettings, run_filter
     from rmo_curate.score.job import run_score
-    from rmo_curate.score.proxies import ProxySettings
-    from rmo_curate.score.settings import ScoreSettings
+    from rmo_curate.score.settings import ProxySettings, ScoreSettings
 
     name = str(tiny_model_folder)
     settings = ScoreSettings(dtype="float32", limit=40)
-    run_score([str(DEMO / "train.jsonl")], name, tmp_path / "run", settings, ProxySettings(batch_size=8))
+    run_score([str(DEMO / "train.jsonl")], name, tmp_path / "run", settings, ProxySettings(kind="lora", batch_size=8))
     run_filter(tmp_path / "run", tmp_path / "shards", FilterSettings())
     shards = load_dataset(str(tmp_path / "shards"), split="train", cache_dir=str(tmp_path / "cache"))
     kept = json.loads((tmp_path / "shards" / "manifest.json").read_text())["counts"]["kept"]
@@ -94,8 +92,7 @@ def test_an_export_for_trl_opens_with_datasets_and_trains_with_trl(tiny_model_fo
     from rmo_curate.export.write import run_export
     from rmo_curate.filter.filtering import FilterSettings, run_filter
     from rmo_curate.score.job import run_score
-    from rmo_curate.score.proxies import ProxySettings
-    from rmo_curate.score.settings import ScoreSettings
+    from rmo_curate.score.settings import ProxySettings, ScoreSettings
 
     rows = [json.loads(line) for line in (DEMO / "train.jsonl").read_text().splitlines()[:16]]
     several = [{"role": "assistant", "content": "Which one?"}, {"role": "user", "content": "The first."}]
@@ -105,8 +102,8 @@ def test_an_export_for_trl_opens_with_datasets_and_trains_with_trl(tiny_model_fo
         row["chat_template_kwargs"] = {"enable_thinking": i % 2 == 0}
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     name = str(tiny_model_folder)
-    settings = ScoreSettings(dtype="float32", proxy_folds=0)
-    run_score([str(tmp_path / "pairs.jsonl")], name, tmp_path / "run", settings, ProxySettings())
+    settings = ScoreSettings(dtype="float32")
+    run_score([str(tmp_path / "pairs.jsonl")], name, tmp_path / "run", settings, ProxySettings(kind="none"))
     run_filter(tmp_path / "run", tmp_path / "shards", FilterSettings(rule="none", low_q=0))
     run_export(tmp_path / "shards", Trainer.TRL, tmp_path / "trl")
     data = load_dataset(str(tmp_path / "trl"), split="train", cache_dir=str(tmp_path / "cache"))

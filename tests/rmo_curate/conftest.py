@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from rmo_train.store import tables
-from tests.rmo_curate.scored import record, score_demo, write_jsonl
+from tests.rmo_curate.scored import PROXY, record, score_demo, write_jsonl
 
 REJECTED_LOGP = -64.0  # far below zero, and a power of two: margins such as 1.25 come back exactly
 
@@ -162,7 +162,7 @@ def make_run(tmp_path: Path):
 @pytest.fixture(scope="session")
 def full_run(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of 16 demo pairs, scored by the base and two cross-fitted proxies. Read only."""
-    return score_demo(tmp_path_factory.mktemp("full"), tiny_model_folder, 16, proxy_folds=2)
+    return score_demo(tmp_path_factory.mktemp("full"), tiny_model_folder, 16, proxy=PROXY)
 
 
 @pytest.fixture(scope="session")

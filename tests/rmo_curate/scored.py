@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rmo_curate.score.job import run_score
-from rmo_curate.score.proxies import ProxySettings
-from rmo_curate.score.settings import ScoreSettings
+from rmo_curate.score.settings import ProxySettings, ScoreSettings
 from rmo_train.store import tables
 from tests.command_line import Outcome, curate
 
 DEMO = Path(__file__).parents[2] / "data" / "demo" / "train.jsonl"
-PROXY = ProxySettings(batch_size=4, lora=2)
+PROXY = ProxySettings(kind="lora", folds=2, batch_size=4, lora=2)
+NO_PROXY = ProxySettings(kind="none")
 PARTS = "part-*.parquet"
 
 
@@ -46,14 +46,14 @@ def score(
     run: Path,
     *,
     part_size: int = 4,
-    proxy: ProxySettings = PROXY,
+    proxy: ProxySettings = NO_PROXY,
     checkpoints: Sequence[str] = (),
     overwrite: bool = False,
     dry_run: bool = False,
     **settings: Any,
 ) -> list[str]:
-    """`run_score` in float32 with small parts; proxies only where `proxy_folds` asks for them."""
-    resolved = ScoreSettings(**({"dtype": "float32", "part_size": part_size, "proxy_folds": 0} | settings))
+    """`run_score` in float32 with small parts."""
+    resolved = ScoreSettings(**({"dtype": "float32", "part_size": part_size} | settings))
     return run_score(
         [str(data)], str(model), run, resolved, proxy, checkpoints=checkpoints, overwrite=overwrite, dry_run=dry_run
     )
@@ -68,7 +68,7 @@ def score_demo(folder: Path, model: Path | str, n: int, **settings: Any) -> Path
 
 def score_line(data: Path | str, model: Path | str, *more: Any) -> Outcome:
     """`rmo-curate score` as a user types it, into `run` of the working folder: float32, no proxies."""
-    return curate("score", data, "--model", model, "--out", "run", "--proxy-folds", 0, "--dtype", "float32", *more)
+    return curate("score", data, "--model", model, "--out", "run", "--proxy", "none", "--dtype", "float32", *more)
 
 
 def scores(run: Path, checkpoint: str) -> dict[str, tuple[float, float]]:

@@ -29,7 +29,7 @@ def test_help_and_no_command(command):
     assert command().code in (0, 2) and "Traceback" not in command().err
 
 
-@pytest.mark.parametrize("name", ["score", "probe", "proxy", "filter", "audit", "status"])
+@pytest.mark.parametrize("name", ["score", "proxy", "filter", "audit", "status"])
 def test_every_command_has_help_for_every_option(name):
     outcome = curate(name, "--help")
     assert outcome.code == 0 and "--help" in outcome.out
@@ -45,9 +45,7 @@ def test_a_dry_run_writes_nothing(data, model, full_run):
     assert marks(full_run) == before and not Path("shards").exists()
 
 
-@pytest.mark.parametrize(
-    "command", [["filter", "nowhere", "--out", "shards"], ["probe", "nowhere"], ["proxy", "nowhere"]]
-)
+@pytest.mark.parametrize("command", [["filter", "nowhere", "--out", "shards"], ["proxy", "nowhere"]])
 def test_a_path_on_the_command_line_must_exist_even_in_a_dry_run(command):
     assert curate(*command, "--dry-run").refused("nowhere")
 
@@ -60,5 +58,5 @@ def test_json_of_an_evaluation(full_run, model):
 def test_audit_of_a_run_without_a_proxy_shows_what_can_be_shown(base_only, working_folder):
     outcome = curate("audit", base_only, "--out", "report")
     assert outcome.code == 0, outcome.err
-    assert "rmo-curate probe" in (working_folder / "report" / "report.html").read_text(encoding="utf-8")
+    assert "rmo-curate proxy" in (working_folder / "report" / "report.html").read_text(encoding="utf-8")
     assert json.loads((working_folder / "report" / "audit.json").read_text())["end"] is None

@@ -19,7 +19,7 @@ def test_ranked_answers_under_another_name_become_pairs_that_add_up(tmp_path, ti
     rows = [ranked("one", ("a", 1), ("b", 2), ("c", 3)), ranked("two", ("a", 1), ("b", 1)), ranked("six", ("x", 2))]
     data, run = tmp_path / "a.jsonl", tmp_path / "run"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    line = ["score", data, "--model", tiny_model_folder, "--out", run, "--proxy-folds", 0, "--dtype", "float32"]
+    line = ["score", data, "--model", tiny_model_folder, "--out", run, "--proxy", "none", "--dtype", "float32"]
     assert curate(*line).refused("--map chosen=NAME", "nectar: prompt is text")
     assert curate(*line, "--map", "answers=ranking").code == 0
     counts = read_json(run / "manifest.json")["counts"]

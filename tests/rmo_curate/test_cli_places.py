@@ -45,7 +45,7 @@ def test_a_run_that_is_none(data, command, kind, working_folder):
 
 @pytest.mark.parametrize("out", ["pairs.jsonl", "pairs.jsonl/run"])
 def test_an_output_that_cannot_be_a_folder(data, model, out):
-    outcome = curate("score", data, "--model", model, "--out", out, "--proxy-folds", 0)
+    outcome = curate("score", data, "--model", model, "--out", out, "--proxy", "none")
     assert outcome.refused(f"--out {out}")
     assert data.read_text().count("\n") == 8
 

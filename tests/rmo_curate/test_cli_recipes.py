@@ -18,7 +18,7 @@ def write_recipe(model: Path, **changes) -> None:
     recipe = {
         "data": {"train": "pairs.jsonl"},
         "score": {"model": str(model), "out": "out/run", "dtype": "float32"},
-        "proxy": {"batch_size": 4, "lora": 2},
+        "proxy": {"kind": "lora", "batch_size": 4, "lora": 2},
         "filter": {"out": "out/shards", "rule": "irm"},
         "train": {
             "out": "out/model",
@@ -60,14 +60,14 @@ def test_the_commands_work_as_they_stand_with_a_recipe(working_folder, model):
 
 
 def test_a_flag_is_stronger_than_the_recipe(data, model, working_folder):
-    write_recipe(model, score={"proxy_folds": 0, "max_length": 64})
+    write_recipe(model, score={"max_length": 64}, proxy={"kind": "none"})
     assert curate("score", "--max-length", 128, "--out", "elsewhere").code == 0
     assert tables.read_manifest(Path("elsewhere"))["max_length"] == 128 and not Path("out").exists()
 
 
 def test_a_recipe_by_name_with_a_checkpoint(data, model, working_folder):
     mine = perturbed(model, working_folder / "mine")
-    write_recipe(model, score={"checkpoint": "mine"})
+    write_recipe(model, score={"checkpoint": "mine"}, proxy={"kind": "none"})
     Path("rmo.yaml").rename("other.yaml")
     assert curate("score", "--recipe", "other.yaml").code == 0
     assert [c["kind"] for c in tables.read_manifest(Path("out/run"))["checkpoints"]] == ["base", "user"]
@@ -81,10 +81,10 @@ def test_a_recipe_by_name_with_a_checkpoint(data, model, working_folder):
         ({"score": {"max_lenght": 64}}, ["section 'score' has no setting 'max_lenght'", "did you mean 'max_length'"]),
         ({"proxy": {"fold": 2}}, ["section 'proxy' has no setting 'fold'", "did you mean 'folds'"]),
         ({"score": {"max_length": "long"}}, ["--max-length (recipe: score.max_length)", "got 'long'"]),
-        ({"score": {"out": 5}}, ["score.out is 5; expected text"]),
-        ({"score": {"model": ["a", "b"]}}, ["score.model is ['a', 'b']; expected text"]),
-        ({"score": {"checkpoint": {"a": 1}}}, ["score.checkpoint is {'a': 1}; expected text or a list of texts"]),
-        ({"data": {"train": 5}}, ["data.train is 5; expected text or a list of texts"]),
+        ({"score": {"out": 5}}, ["--out (recipe: score.out)", "got 5"]),
+        ({"score": {"model": ["a", "b"]}}, ["--model (recipe: score.model)", "got ['a', 'b']"]),
+        ({"score": {"checkpoint": {"a": 1}}}, ["--checkpoint (recipe: score.checkpoint)", "got {'a': 1}"]),
+        ({"data": {"train": 5}}, ["DATA (recipe: data.train)", "got 5"]),
         ({"proxy": "yes"}, ["section 'proxy' must be a mapping"]),
         ({"proxy": {"steps": [1, 99]}}, ["--steps 99: a proxy trains 1 steps on this data; choose 1 to 1"]),
     ],

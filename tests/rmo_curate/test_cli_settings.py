@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("working_folder")
         (["--preset", "papers"], ["--preset", "'papers'", "'paper'"]),
         (["--preset", "paper", "--rule", "rmo"], ["--preset paper sets --rule, --margin, --low-q", "--rule is given"]),
         (["--preset", "authors-code", "--low-q", 0.2, "--hard"], ["--low-q, --hard is given as well"]),
-        (["--proxy", "oof-3"], ["--proxy oof-3:", "the run has oof-2", "did you mean 'oof-2'"]),
+        (["--end", "oof-3"], ["--end oof-3:", "the run has oof-2", "did you mean 'oof-2'"]),
         (["--low-quantile", 0.1], ["No such option: --low-quantile"]),
     ],
 )
@@ -36,8 +36,7 @@ def test_filter_settings_that_cannot_be(full_run, arguments, said):
 @pytest.mark.parametrize("rule", ["irm", "rmo", "irm-ln"])
 def test_a_rule_without_its_proxy_names_the_command(base_only, rule):
     outcome = curate("filter", base_only, "--out", "shards", "--rule", rule)
-    commands = f"run `rmo-curate probe {base_only}` (one forward pass) or `rmo-curate proxy {base_only}` first"
-    assert outcome.refused(f"--rule {rule}", commands)
+    assert outcome.refused(f"--rule {rule}", f"run `rmo-curate proxy {base_only}` first (a probe, for one forward pass")
     assert not Path("shards").exists()
 
 
@@ -46,7 +45,12 @@ def test_a_rule_without_its_proxy_names_the_command(base_only, rule):
     [
         (["--folds", 50], "50 folds need at least 50 distinct prompts, the data has"),
         (["--folds", 0], "--folds (recipe: proxy.folds): Input should be greater than or equal to 1"),
-        (["--steps", "4,99", "--batch-size", 4], "--steps 4: a proxy trains 2 steps on this data; choose 1 to 2"),
+        (
+            ["--kind", "lora", "--steps", "4,99", "--batch-size", 4],
+            "--steps 4: a proxy trains 2 steps on this data",
+        ),
+        (["--kind", "none"], "--kind none: there is nothing to make"),
+        (["--epochs", 2], "epochs is of trained proxies: ask for them (proxy.kind: lora, or --kind lora)"),
         (["--steps", "soon"], "--steps (recipe: proxy.steps)"),
         (["--lora", 4, "--full"], "--full trains all weights and --lora an adapter"),
         (["--rank", 4], "No such option: --rank"),
@@ -62,7 +66,7 @@ def test_proxy_settings_that_cannot_be(full_run, arguments, said):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--proxy-folds", 9], ["--proxy-folds 9", "the data has 8", "--proxy-folds 1 (in-sample)"]),
+        (["--proxy", "lora", "--folds", 9], ["--proxy lora: 9 folds", "the data has 8", "--folds 1 (in-sample)"]),
         (["--engine", "vlm"], ["--engine", "'vlm'"]),
         (["--dtype", "float16"], ["--dtype", "'float16'"]),
         (["--limit", 0], ["--limit (recipe: score.limit)", "greater than or equal to 1"]),
@@ -78,7 +82,7 @@ def test_score_settings_that_cannot_be(data, model, arguments, said):
 def test_folds_are_of_prompts_not_of_pairs(working_folder, model):
     write_jsonl(working_folder / "pairs.jsonl", [record(0, chosen=f"answer {k}") for k in range(8)])
     outcome = curate("score", "pairs.jsonl", "--model", model, "--out", "run")
-    assert outcome.refused("--probe: 2 folds need as many distinct prompts, the data has 1")
+    assert outcome.refused("--proxy probe: 2 folds need as many distinct prompts, the data has 1")
     assert not Path("run").exists()
 
 

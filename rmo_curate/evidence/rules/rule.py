@@ -71,7 +71,7 @@ def suspicion(rule: Rule, scores: Scores) -> np.ndarray:
         raise UserError(
             f"--rule {rule.name}: all {np.isfinite(s).sum()} pairs get the same suspicion ({np.nanmax(s):.6g}), so it "
             f"cannot rank them; is {scores.names[-1]!r} the same model as {scores.names[0]!r}? "
-            "Use another proxy (--proxy NAME) or --rule none"
+            "Use another proxy (--end NAME) or --rule none"
         )
     return s
 

@@ -211,9 +211,9 @@ def test_a_run_of_the_base_alone_names_the_command_that_adds_the_rest(make_run, 
     numbers = json.loads(summary.json.read_text())
     assert numbers["end"] is None and numbers["suspects"] == [] and numbers["bands"] == []
     assert numbers["noise_rate"] is None and numbers["kind"] == "run"
-    assert f"rmo-curate probe {run}" in summary.lines
-    assert summary.page.read_text().count(f"<code>rmo-curate probe {run}</code>") >= 3
-    with pytest.raises(UserError, match="rmo-curate probe"):
+    assert f"rmo-curate proxy {run}" in summary.lines
+    assert summary.page.read_text().count(f"<code>rmo-curate proxy {run}</code>") >= 3
+    with pytest.raises(UserError, match="rmo-curate proxy"):
         write_audit(run, tmp_path / "audit", settings(), FilterSettings.model_validate({}))
 
 

@@ -71,13 +71,13 @@ def test_the_evidence_does_not_depend_on_the_trajectory(make_run):
 
 def test_a_probes_margins_are_the_states(full_run, tmp_path):
     run = shutil.copytree(full_run, tmp_path / "run")
-    assert curate("probe", run, "--folds", 4).code == 0
+    assert curate("proxy", run, "--folds", 4).code == 0
     assert posterior_of(run).sources[:3] == ("reference", "oof-2", "states")
 
 
 def test_a_probes_margin_is_the_log_odds_that_it_was_fitted_to(full_run, tmp_path):
     run = shutil.copytree(full_run, tmp_path / "run")
-    assert curate("probe", run, "--folds", 4).code == 0
+    assert curate("proxy", run, "--folds", 4).code == 0
     opened = open_run(run)
     trajectory = opened.trajectory("oof-probe")
     scores = opened.scores(trajectory)

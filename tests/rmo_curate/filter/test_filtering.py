@@ -144,7 +144,7 @@ def test_the_authors_preset_decides_as_their_script_does(differences):
 def test_a_preset_excludes_the_flags_that_it_sets(preset, given):
     flag = "--" + next(iter(given)).replace("_", "-")
     with pytest.raises(UserError, match=rf"--preset {preset} sets .* together, and {flag} is given as well"):
-        build(FilterSettings, "filter", {"preset": preset}, given)
+        build(FilterSettings, "filter", {"filter": {"preset": preset}}, given)
 
 
 def test_the_rule_is_the_posterior_unless_given():
@@ -156,7 +156,7 @@ def test_low_q_is_0_with_rule_none_unless_given():
     assert FilterSettings().low_q == 0.1
     assert FilterSettings(rule="none").low_q == 0
     assert FilterSettings(rule="none", low_q=0.2).low_q == 0.2
-    assert build(FilterSettings, "filter", {"low_q": 0.3}, {"rule": "none"}).low_q == 0.3
+    assert build(FilterSettings, "filter", {"filter": {"low_q": 0.3}}, {"rule": "none"}).low_q == 0.3
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tests.rmo_curate.scored import score_demo
 @pytest.fixture(scope="module")
 def run(tiny_model_folder, tmp_path_factory):
     run = score_demo(tmp_path_factory.mktemp("rules"), tiny_model_folder, 48)
-    assert curate("proxy", run, "--folds", 2, "--batch-size", 8).code == 0
+    assert curate("proxy", run, "--kind", "lora", "--batch-size", 8).code == 0
     return run
 
 
@@ -47,7 +47,7 @@ def test_of_a_proxy_that_is_not_held_out_only_what_reads_it_is_told_without_esti
     assert told == {"posterior", "length"} and not found.held_out
     assert "insample-4" not in found.sources and "insample-4: not known to be held out" in found.missing[0]
     assert any("insample-4 is not held out: nothing is estimated" in line for line in found.lines())
-    assert curate("rules", make_run({"base": [1.0, 2.0]}, name="alone")).refused("rmo-curate probe", "rmo-curate proxy")
+    assert curate("rules", make_run({"base": [1.0, 2.0]}, name="alone")).refused("rmo-curate proxy", "--kind lora")
 
 
 def test_estimates_of_simulated_scores_are_those_of_the_truth():

@@ -158,7 +158,7 @@ def test_a_checkpoint_outside_the_trajectory_changes_nothing(make_run, tmp_path)
     run_filter(make_run({"base": D_0, "oof-16": D_T}, name="a"), tmp_path / "out", CUT)
     more = make_run({"base": D_0, "oof-16": D_T, "insample-16": D_0}, name="b")
     assert "already done" in run_filter(more, tmp_path / "out", CUT)[0]
-    assert "already done" in run_filter(more, tmp_path / "out", CUT.model_copy(update={"proxy": "oof-16"}))[0]
+    assert "already done" in run_filter(more, tmp_path / "out", CUT.model_copy(update={"end": "oof-16"}))[0]
 
 
 def test_what_a_killed_run_left_is_cleared_and_the_next_one_finishes(run, tmp_path):

@@ -66,7 +66,7 @@ def test_the_second_command_is_refused_with_the_name_of_the_first(holder, data, 
 
 
 def test_reading_commands_and_dry_runs_need_no_lock(holder, data, run, tiny_model_folder, tmp_path):
-    line = ("--model", tiny_model_folder, "--out", run, "--dry-run", "--proxy-folds", 0)
+    line = ("--model", tiny_model_folder, "--out", run, "--dry-run", "--proxy", "none")
     assert curate("status", run).out.count("lock") == curate("status", run).out.count(LOCK) == 0
     assert curate("status", run).code == curate("proxy", run, "--dry-run").code == 0
     assert curate("score", data, *line, "--part-size", 4, "--dtype", "float32").code == 0

@@ -45,9 +45,9 @@ def test_trajectory_ends_where_the_contract_says(make_run, names, proxy, expecte
 
 def test_an_unknown_proxy_is_refused_with_the_nearest_names(make_run):
     run = open_run(make_run({"base": [1.0], "oof-16": [1.0]}))
-    with pytest.raises(UserError, match=r"--proxy oof-61.*did you mean 'oof-16'"):
+    with pytest.raises(UserError, match=r"--end oof-61.*did you mean 'oof-16'"):
         run.trajectory("oof-61")
-    with pytest.raises(UserError, match="--proxy base"):
+    with pytest.raises(UserError, match="--end base"):
         run.trajectory("base")
 
 

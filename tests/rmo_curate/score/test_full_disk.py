@@ -44,7 +44,7 @@ def fill(disk: Path, leave: int) -> Path:
 def score(data: Path, model: Path, run: Path):
     """Trained proxies and a probe."""
     command = ("score", data, "--model", model, "--out", run, "--part-size", 4, "--dtype", "float32")
-    return curate(*command, "--proxy-folds", 2, "--probe")
+    return curate(*command, "--proxy", "lora")
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def data(tmp_path) -> Path:
 def test_what_is_kept_is_said(data, tiny_model_folder, tmp_path, monkeypatch, where, call, kept):
     run = tmp_path / "run"
     command = ("score", data, "--model", tiny_model_folder, "--out", run, "--part-size", 4, "--dtype", "float32")
-    command += () if where == "states" else ("--proxy-folds", 2)
+    command += () if where == "states" else ("--proxy", "lora")
     with monkeypatch.context() as patch:
         if where == "pairs":
             stop_at(patch, pairs_stage.PartWriter, "write", call)

@@ -18,6 +18,7 @@ from rmo_train.training.config import TrainSettings
 from rmo_train.training.run import run_training
 from tests.rmo_curate.scored import (
     PARTS,
+    PROXY,
     checkpoint_names,
     contents,
     demo_records,
@@ -136,9 +137,9 @@ def test_score_parts_end_where_a_prompt_ends(tiny_model_folder, tmp_path):
 
 def test_scoring_repeats_to_the_last_bit_beside_other_work(tiny_model_folder, tmp_path, busy):
     data = write_jsonl(tmp_path / "d.jsonl", demo_records(12))
-    score(data, tiny_model_folder, tmp_path / "alone", proxy_folds=2)
+    score(data, tiny_model_folder, tmp_path / "alone", proxy=PROXY)
     with busy:
-        score(data, tiny_model_folder, tmp_path / "beside", proxy_folds=2)
+        score(data, tiny_model_folder, tmp_path / "beside", proxy=PROXY)
     alone, beside = contents(tmp_path / "alone"), contents(tmp_path / "beside")
     assert alone.keys() == beside.keys()
     assert [name for name in alone if alone[name] != beside[name]] == []

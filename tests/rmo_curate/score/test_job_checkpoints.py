@@ -9,6 +9,7 @@ from rmo_curate.runs.run import open_run
 from rmo_curate.score import job
 from rmo_curate.score.engines.transformers import TransformersEngine
 from rmo_curate.score.job import run_proxy
+from rmo_curate.score.settings import ProxySettings
 from rmo_train.store import tables
 from tests.rmo_curate.scored import (
     PROXY,
@@ -25,7 +26,7 @@ def test_checkpoints_are_scored_in_the_order_given(demo_data, tiny_model_folder,
     later = perturbed(tiny_model_folder, tmp_path / "step 20", seed=2)
     early = perturbed(tiny_model_folder, tmp_path / "step.10", seed=1)
     run = tmp_path / "run"
-    score(demo_data, tiny_model_folder, run, proxy_folds=None, checkpoints=[f"{later}/", str(early)])
+    score(demo_data, tiny_model_folder, run, proxy=ProxySettings(), checkpoints=[f"{later}/", str(early)])
     base, first, second = checkpoint_names(run)  # a checkpoint is given, so no proxy is trained
     assert base == "base"
     assert re.fullmatch(r"step-20-[0-9a-f]{8}", first) and re.fullmatch(r"step\.10-[0-9a-f]{8}", second)
@@ -46,13 +47,13 @@ def test_a_checkpoint_given_later_is_only_added(demo_data, tiny_model_folder, ru
 
     monkeypatch.setattr(job, "TransformersEngine", Engine)
     before = {f: m for f, m in marks(run).items() if f != "manifest.json"}
-    score(demo_data, tiny_model_folder, run, proxy_folds=None, checkpoints=[str(first)])
-    score(demo_data, tiny_model_folder, run, proxy_folds=None, checkpoints=[str(second)])
+    score(demo_data, tiny_model_folder, run, proxy=ProxySettings(), checkpoints=[str(first)])
+    score(demo_data, tiny_model_folder, run, proxy=ProxySettings(), checkpoints=[str(second)])
     assert loaded == ["zz", "aa"]
     assert {f: m for f, m in marks(run).items() if f in before} == before
     base, one, two, oof = checkpoint_names(run)
     assert (base, one[:3], two[:3], oof) == ("base", "zz-", "aa-", "oof-2")
-    score(demo_data, tiny_model_folder, run, proxy_folds=None, checkpoints=[str(second), str(first)])
+    score(demo_data, tiny_model_folder, run, proxy=ProxySettings(), checkpoints=[str(second), str(first)])
     assert checkpoint_names(run) == [base, one, two, oof] and loaded == ["zz", "aa"]
 
 

@@ -47,7 +47,7 @@ def test_no_proxy_scores_a_prompt_that_it_was_trained_on(demo_data, tiny_model_f
     monkeypatch.setattr("rmo_train.training.job.build_job", spy_train)
     monkeypatch.setattr(TransformersEngine, "score", spy_score)
     run = tmp_path / "run"
-    score(demo_data, tiny_model_folder, run, proxy_folds=3)
+    score(demo_data, tiny_model_folder, run, proxy=PROXY.model_copy(update={"folds": 3}))
     everything = set(open_pairs(run).groups)
     assert set(trained) == set(scored) == {"fold-0", "fold-1", "fold-2"}
     for fold in trained:
@@ -63,7 +63,7 @@ def test_all_folds_train_the_same_number_of_steps(tiny_model_folder, tmp_path):
     records = [record(0, chosen=f"a {k}") for k in range(9)] + [record(1), record(2), record(3)]
     run = tmp_path / "run"
     proxy = PROXY.model_copy(update={"batch_size": 2, "steps": (2,)})
-    score(write_jsonl(tmp_path / "d.jsonl", records), tiny_model_folder, run, proxy_folds=2, proxy=proxy)
+    score(write_jsonl(tmp_path / "d.jsonl", records), tiny_model_folder, run, proxy=proxy)
     logged = {
         f.name: [json.loads(line)["step"] for line in (f / "metrics.jsonl").read_text().splitlines()]
         for f in (run / "proxies" / "oof").glob("fold-*")
@@ -79,7 +79,7 @@ def test_all_folds_train_the_same_number_of_steps(tiny_model_folder, tmp_path):
 
 def test_the_in_sample_proxy_of_the_paper(demo_data, tiny_model_folder, tmp_path):
     run = tmp_path / "run"
-    score(demo_data, tiny_model_folder, run, proxy_folds=1)
+    score(demo_data, tiny_model_folder, run, proxy=PROXY.model_copy(update={"folds": 1}))
     entry = tables.read_manifest(run)["checkpoints"][-1]
     assert entry["name"] == "insample-4" and entry["held_out"] is False and entry["folds"] == 1
     table = pq.read_table(run / "scores" / "insample-4" / "part-00000.parquet")
@@ -118,7 +118,6 @@ def test_more_pairs_a_step_than_a_proxy_may_see_takes_what_there_is(tiny_model_f
         write_jsonl(tmp_path / "d.jsonl", [record(i) for i in range(6)]),
         tiny_model_folder,
         run,
-        proxy_folds=2,
         proxy=proxy,
     )
     assert checkpoint_names(run) == ["base", "oof-1"]
@@ -151,8 +150,8 @@ def test_a_family_that_was_never_begun_gives_its_name_up(demo_data, tiny_model_f
     with monkeypatch.context() as patch:
         patch.setattr(proxies, "train_proxy", killed)
         with pytest.raises(Killed):
-            score(demo_data, tiny_model_folder, run, proxy_folds=2)
-    score(demo_data, tiny_model_folder, run, proxy_folds=2, proxy=PROXY.model_copy(update={"seed": 7}))
+            score(demo_data, tiny_model_folder, run, proxy=PROXY)
+    score(demo_data, tiny_model_folder, run, proxy=PROXY.model_copy(update={"seed": 7}))
     assert checkpoint_names(run) == ["base", "oof-2"]
-    score(demo_data, tiny_model_folder, run, proxy_folds=1)
+    score(demo_data, tiny_model_folder, run, proxy=PROXY.model_copy(update={"folds": 1}))
     assert checkpoint_names(run) == ["base", "oof-2", "insample-4"]

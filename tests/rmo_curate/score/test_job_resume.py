@@ -25,7 +25,7 @@ from tests.rmo_curate.scored import (
 
 def test_a_second_call_computes_and_writes_nothing(demo_data, tiny_model_folder, run, nothing_computed):
     before = marks(run)
-    score(demo_data, tiny_model_folder, run, proxy_folds=2)
+    score(demo_data, tiny_model_folder, run, proxy=PROXY)
     assert marks(run) == before
 
 
@@ -33,7 +33,7 @@ def test_the_same_model_and_data_under_other_names_are_the_same(
     demo_data, tiny_model_folder, run, tmp_path, nothing_computed
 ):
     moved = shutil.copytree(tiny_model_folder, tmp_path / "moved")
-    score(shutil.copy(demo_data, tmp_path / "again.jsonl"), moved, run, proxy_folds=2)
+    score(shutil.copy(demo_data, tmp_path / "again.jsonl"), moved, run, proxy=PROXY)
     assert checkpoint_names(run) == ["base", "oof-2"]
     assert tables.read_manifest(run)["reference"]["name"] == str(moved)
 
@@ -81,12 +81,12 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
         for module in ("rmo_train.store.tables", "rmo_train.training.record"):
             patch.setattr(f"{module}.write_bytes", killed)
         with pytest.raises(Killed):
-            score(demo_data, tiny_model_folder, run, proxy_folds=2)
+            score(demo_data, tiny_model_folder, run, proxy=PROXY)
     journals = [tables.read_json(m)["parts"] for m in run.rglob("manifest.json") if m.parent != run]
     finished = {p["file"] for parts in journals for p in parts}
     survivors = {f: m for f, m in marks(run, PARTS).items() if _recorded(run / f)}
     assert finished or survivors or at in ("pairs manifest", "pairs")
-    score(demo_data, tiny_model_folder, run, proxy_folds=2)
+    score(demo_data, tiny_model_folder, run, proxy=PROXY)
     assert {f: m for f, m in marks(run, PARTS).items() if f in survivors} == survivors
     assert _without_leftovers(contents(run)) == contents(full_run)
 
@@ -104,7 +104,7 @@ def _without_leftovers(found: dict[str, bytes]) -> dict[str, bytes]:
 
 def test_training_killed_between_two_steps_that_are_kept(demo_data, tiny_model_folder, tmp_path, monkeypatch):
     proxy = PROXY.model_copy(update={"steps": (1,)})
-    score(demo_data, tiny_model_folder, tmp_path / "whole", proxy_folds=2, proxy=proxy)
+    score(demo_data, tiny_model_folder, tmp_path / "whole", proxy=proxy)
     save, saved = loop.save_model, []
 
     def killed(model, tokenizer, out, **more):
@@ -116,10 +116,10 @@ def test_training_killed_between_two_steps_that_are_kept(demo_data, tiny_model_f
     with monkeypatch.context() as patch:
         patch.setattr("rmo_train.training.loop.save_model", killed)
         with pytest.raises(Killed):
-            score(demo_data, tiny_model_folder, tmp_path / "run", proxy_folds=2, proxy=proxy)
+            score(demo_data, tiny_model_folder, tmp_path / "run", proxy=proxy)
     fold = marks(tmp_path / "run/proxies/oof/fold-0")
     assert any("proxies/oof: not finished (2 of 4 models)" in line for line in run_status(tmp_path / "run"))
-    score(demo_data, tiny_model_folder, tmp_path / "run", proxy_folds=2, proxy=proxy)
+    score(demo_data, tiny_model_folder, tmp_path / "run", proxy=proxy)
     assert marks(tmp_path / "run/proxies/oof/fold-0") == fold
     whole = contents(tmp_path / "whole")
     assert contents(tmp_path / "run") == whole and "scores/oof-1/manifest.json" in whole
@@ -135,7 +135,7 @@ def test_a_damaged_part_is_said_and_made_again(demo_data, tiny_model_folder, run
         part.unlink()
     else:
         part.write_bytes(good[: len(good) // 2] if damage == "truncated" else bytes(len(good)))
-    score(demo_data, tiny_model_folder, run, proxy_folds=2)
+    score(demo_data, tiny_model_folder, run, proxy=PROXY)
     assert f"{stage}: {part.name} was damaged" in capsys.readouterr().err
     assert contents(run) == contents(full_run)
     assert {f: m for f, m in marks(run, PARTS).items() if f in others} == others
@@ -156,11 +156,11 @@ def test_a_part_damaged_after_a_kill_is_said_and_made_again(
     with monkeypatch.context() as patch:
         patch.setattr(TransformersEngine, "score", killed)
         with pytest.raises(Killed):
-            score(demo_data, tiny_model_folder, run, proxy_folds=2)
+            score(demo_data, tiny_model_folder, run, proxy=PROXY)
     assert not (run / "scores/base/manifest.json").exists()
     first = run / "scores/base/part-00000.parquet"
     first.write_bytes(bytes(first.stat().st_size))
     calls.clear()
-    score(demo_data, tiny_model_folder, run, proxy_folds=2)
+    score(demo_data, tiny_model_folder, run, proxy=PROXY)
     assert "scores/base: part-00000.parquet was damaged and is scored again" in capsys.readouterr().err
     assert contents(run) == contents(full_run)

@@ -38,7 +38,7 @@ def test_other_settings_are_refused_naming_the_field(demo_data, tiny_model_folde
     before = marks(run)
     for dry_run in (True, False):
         with pytest.raises(UserError) as error:
-            score(demo_data, tiny_model_folder, run, proxy_folds=2, dry_run=dry_run, **settings)
+            score(demo_data, tiny_model_folder, run, proxy=PROXY, dry_run=dry_run, **settings)
         assert field in str(error.value) and "--overwrite" in str(error.value)
     assert marks(run) == before
 
@@ -55,20 +55,20 @@ def test_another_model_is_refused_naming_what_differs(demo_data, tiny_model_fold
 def test_other_data_are_refused_naming_the_field(tiny_model_folder, run, tmp_path):
     other = write_jsonl(tmp_path / "other.jsonl", demo_records(15))
     with pytest.raises(UserError, match="inputs: the folder has"):
-        score(other, tiny_model_folder, run, proxy_folds=2)
+        score(other, tiny_model_folder, run, proxy=PROXY)
 
 
 def test_auto_dtype_is_what_the_run_was_begun_with(demo_data, tiny_model_folder, run, monkeypatch, nothing_computed):
     monkeypatch.setattr("rmo_train.model.policy._cpu_has_bfloat16", lambda: True)
-    score(demo_data, tiny_model_folder, run, proxy_folds=2, dtype="auto")
+    score(demo_data, tiny_model_folder, run, proxy=PROXY, dtype="auto")
     assert tables.read_manifest(run)["reference"]["dtype"] == "float32"
 
 
 def test_overwrite_starts_afresh(tiny_model_folder, run, tmp_path):
     run_proxy(run, PROXY.model_copy(update={"seed": 7}))
     other = write_jsonl(tmp_path / "other.jsonl", demo_records(12))
-    score(other, tiny_model_folder, run, proxy_folds=2, overwrite=True)
-    score(other, tiny_model_folder, tmp_path / "fresh", proxy_folds=2)
+    score(other, tiny_model_folder, run, proxy=PROXY, overwrite=True)
+    score(other, tiny_model_folder, tmp_path / "fresh", proxy=PROXY)
     assert contents(run) == contents(tmp_path / "fresh")
     score(other, tiny_model_folder, run, overwrite=True)
     assert checkpoint_names(run) == ["base"] and not (run / "proxies").exists()

@@ -19,7 +19,7 @@ from tests.rmo_curate.scored import (
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(demo_data, tiny_model_folder, tmp_path, nothing_computed):
-    lines = score(demo_data, tiny_model_folder, tmp_path / "run", proxy_folds=2, dry_run=True)
+    lines = score(demo_data, tiny_model_folder, tmp_path / "run", proxy=PROXY, dry_run=True)
     assert not (tmp_path / "run").exists()
     said = "\n".join(lines)
     score_tokens = re.search(r"16 records, 16 pairs, about ([\d,]+) tokens a pass", said)
@@ -57,7 +57,7 @@ def test_status_says_what_is_done_and_what_is_left(demo_data, tiny_model_folder,
     run = tmp_path / "run"
     monkeypatch.setattr(TransformersEngine, "score", killed)
     with pytest.raises(Killed):
-        score(demo_data, tiny_model_folder, run, proxy_folds=2)
+        score(demo_data, tiny_model_folder, run, proxy=PROXY)
     assert run_status(run)[2:] == [
         "proxies/oof: not finished (0 of 2 models)",
         "scores/base: not finished (0 parts)",

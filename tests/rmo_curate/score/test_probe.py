@@ -16,17 +16,27 @@ from rmo_curate.runs import margins
 from rmo_curate.runs.run import open_run
 from rmo_curate.score import job
 from rmo_curate.score.engines.transformers import TransformersEngine
-from rmo_curate.score.job import run_probe
-from rmo_curate.score.probe import ProbeSettings, cross_fitted
-from rmo_curate.score.proxies import ProxySettings
+from rmo_curate.score.job import run_proxy
+from rmo_curate.score.probe import cross_fitted
 from rmo_curate.score.run_folder import run_status
+from rmo_curate.score.settings import ProxySettings
 from rmo_curate.score.states import read_states
 from rmo_train.data.pairs import open_pairs
 from rmo_train.store import tables
 from tests.command_line import curate
-from tests.rmo_curate.scored import Killed, checkpoint_names, contents, demo_records, marks, score, scores, write_jsonl
+from tests.rmo_curate.scored import (
+    NO_PROXY,
+    Killed,
+    checkpoint_names,
+    contents,
+    demo_records,
+    marks,
+    score,
+    scores,
+    write_jsonl,
+)
 
-DEFAULT = {"proxy": ProxySettings(), "proxy_folds": None}  # `score` where nothing is asked for
+DEFAULT = {"proxy": ProxySettings()}  # `score` where nothing is asked for
 KILLS = (
     "base/.part-00002",  # of part 2 neither scores nor states are there
     "states/.part-00002",  # of part 2 the scores are there
@@ -72,25 +82,38 @@ def test_score_fits_a_probe_unless_told_otherwise(probed):
     assert all(fold_of_group.setdefault(r["group"], r["fold"]) == r["fold"] for r in split.values())
 
 
-SMALL = ProxySettings(batch_size=2, lora=2)
+SMALL = ProxySettings(kind="lora", batch_size=2, lora=2)
 
 
 @pytest.mark.parametrize(
-    ("asked", "proxy", "expected"),
+    ("proxy", "expected"),
     [
-        ({"proxy_folds": 0}, ProxySettings(), ["base"]),
-        ({"proxy_folds": 0, "probe": True}, ProxySettings(), ["base", "oof-probe"]),
-        ({"proxy_folds": None, "probe": False}, ProxySettings(), ["base"]),
-        ({"proxy_folds": 2}, SMALL, ["base", "oof-6"]),
-        ({"proxy_folds": None}, SMALL, ["base", "oof-6"]),  # a recipe's section `proxy`
-        ({"proxy_folds": 2, "probe": True}, SMALL, ["base", "oof-6", "oof-probe"]),
+        (ProxySettings(kind="none"), ["base"]),
+        (ProxySettings(), ["base", "oof-probe"]),
+        (ProxySettings(kind="probe", folds=1), ["base", "insample-probe"]),
+        (SMALL, ["base", "oof-6"]),
+        (SMALL.model_copy(update={"folds": 1}), ["base", "insample-12"]),
     ],
 )
-def test_which_proxies_score_makes(data, tiny_model_folder, tmp_path, asked, proxy, expected):
-    score(data, tiny_model_folder, tmp_path / "run", proxy=proxy, **asked)
+def test_which_proxies_score_makes(data, tiny_model_folder, tmp_path, proxy, expected):
+    score(data, tiny_model_folder, tmp_path / "run", proxy=proxy)
     assert checkpoint_names(tmp_path / "run") == expected
     end = open_run(tmp_path / "run").trajectory().end
-    assert (end.name if end else "base") == expected[min(1, len(expected) - 1)]  # trained proxies come first
+    assert (end.name if end else "base") == expected[-1]
+
+
+def test_trained_proxies_end_the_trajectory_unless_a_probe_was_first(data, tiny_model_folder, tmp_path):
+    for first, then in ((SMALL, ProxySettings()), (ProxySettings(), SMALL)):
+        run = tmp_path / f"{first.kind}-first"
+        score(data, tiny_model_folder, run, proxy=first)
+        name = open_run(run).trajectory().end.name
+        run_proxy(run, then)
+        assert len(checkpoint_names(run)) == 3 and open_run(run).trajectory().end.name == name
+
+
+def test_settings_of_training_without_trained_proxies_are_refused():
+    with pytest.raises(ValueError, match="epochs is of trained proxies"):
+        ProxySettings(epochs=2)
 
 
 def test_margins_are_those_of_a_reward_on_the_states(probed):
@@ -149,18 +172,18 @@ def manifest_rows(shards: Path) -> list[str]:
 def test_a_second_call_computes_and_writes_nothing(data, run, tiny_model_folder, nothing_computed):
     before = marks(run)
     score(data, tiny_model_folder, run, **DEFAULT)
-    run_probe(run, ProbeSettings())
+    run_proxy(run, ProxySettings())
     assert marks(run) == before
 
 
 def test_another_split_shares_the_states_and_is_a_family_of_its_own(run, nothing_computed):
     before = marks(run / "states")
-    run_probe(run, ProbeSettings(folds=3, seed=1))
+    run_proxy(run, ProxySettings(folds=3, seed=1))
     (name,) = set(checkpoint_names(run)) - {"base", "oof-probe"}
     assert re.fullmatch(r"oof-probe-[0-9a-f]{8}", name) and marks(run / "states") == before
     assert open_run(run).trajectory().end.name == "oof-probe"  # the first family
     assert len(set(np.array(list(scores(run, name).values()))[:, 0])) == 24
-    run_probe(run, ProbeSettings(folds=1))
+    run_proxy(run, ProxySettings(folds=1))
     end = open_run(run).trajectory("insample-probe").end
     assert end is not None and end.held_out is False and not end.cross_fitted
 
@@ -225,7 +248,7 @@ def test_score_reads_states_with_the_log_probs(data, probed, tiny_model_folder, 
 def test_a_pass_of_their_own_gives_the_same_bytes(data, probed, tiny_model_folder, tmp_path, passes, capsys):
     run = tmp_path / "run"
     score(data, tiny_model_folder, run)
-    outcome = curate("probe", run, "--dry-run")
+    outcome = curate("proxy", run, "--dry-run")
     assert "would read hidden states in one pass and fit 10" in outcome.out
     score(data, tiny_model_folder, run, **DEFAULT)
     assert passes == [("scores", n) for n in rows_of(probed)] + [("states", n) for n in rows_of(probed)]
@@ -253,7 +276,7 @@ def test_a_run_that_was_begun_without_a_probe_gets_the_missing_states(
     data, probed, tiny_model_folder, tmp_path, passes
 ):
     run, sizes = tmp_path / "run", rows_of(probed)
-    stop_before(data, tiny_model_folder, run, "base/.part-00002", proxy_folds=0)
+    stop_before(data, tiny_model_folder, run, "base/.part-00002", proxy=NO_PROXY)
     passes.clear()
     score(data, tiny_model_folder, run, **DEFAULT)
     assert passes == [("states", n) for n in sizes[:2]] + [("both", n) for n in sizes[2:]]
@@ -316,7 +339,7 @@ def test_states_may_be_removed_once_the_probe_is_scored(data, run, tiny_model_fo
 
 
 def test_trained_proxies_and_a_probe_live_beside_each_other(run):
-    assert curate("proxy", run, "--folds", 2, "--batch-size", 8, "--lora", 2).code == 0
+    assert curate("proxy", run, "--kind", "lora", "--batch-size", 8, "--lora", 2).code == 0
     assert (run / "proxies/oof-probe/manifest.json").is_file() and (run / "scores/oof-probe/manifest.json").is_file()
     assert checkpoint_names(run) == ["base", "oof-probe", "oof-2"]
 
@@ -324,9 +347,9 @@ def test_trained_proxies_and_a_probe_live_beside_each_other(run):
 def test_a_probe_needs_prompts_to_leave_out(tiny_model_folder, tmp_path):
     one = write_jsonl(tmp_path / "one.jsonl", [{"prompt": "hi", "chosen": f"a {i}", "rejected": "b"} for i in range(4)])
     outcome = curate("score", one, "--model", tiny_model_folder, "--out", tmp_path / "run", "--dtype", "float32")
-    assert outcome.refused("--probe: 2 folds need as many distinct prompts, the data has 1", "--proxy-folds")
+    assert outcome.refused("--proxy probe: 2 folds need as many distinct prompts, the data has 1", "--proxy none")
     assert not (tmp_path / "run").exists()
-    assert curate("probe", tmp_path / "run").refused("no such folder", "rmo-curate score")
+    assert curate("proxy", tmp_path / "run").refused("no such folder", "rmo-curate score")
 
 
 def test_a_dry_run_says_what_the_probe_costs_and_writes_nothing(data, run, tiny_model_folder, tmp_path):
@@ -335,5 +358,5 @@ def test_a_dry_run_says_what_the_probe_costs_and_writes_nothing(data, run, tiny_
     assert "a probe on the reference's hidden states, cross-fitted; they come from the same pass" in outcome.out
     assert not (tmp_path / "new").exists()
     before = marks(run)
-    assert "would fit 10 linear probes, as oof-probe" in curate("probe", run, "--dry-run").out
+    assert "would fit 10 linear probes, as oof-probe" in curate("proxy", run, "--dry-run").out
     assert marks(run) == before

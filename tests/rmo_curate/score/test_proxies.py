@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rmo_curate.score.proxies import ProxySettings, assign_folds, family_of, steps_of, total_steps
+from rmo_curate.score.proxies import assign_folds, family_of, steps_of, total_steps
+from rmo_curate.score.settings import ProxySettings
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import build
 from rmo_train.store.id_hash import draw_bits
@@ -76,19 +77,19 @@ def test_more_folds_than_prompts_are_refused():
     ],
 )
 def test_steps_are_those_of_the_largest_training_part(fold_of, settings, steps):
-    assert total_steps(np.array(fold_of), ProxySettings(**settings)) == steps
+    assert total_steps(np.array(fold_of), ProxySettings(kind="lora", **settings)) == steps
 
 
 def test_the_last_step_is_always_kept():
-    assert steps_of(ProxySettings(), 12) == (12,)
-    assert steps_of(ProxySettings(steps=(8, 4)), 12) == (4, 8, 12)
-    assert steps_of(ProxySettings(steps=(12,)), 12) == (12,)
+    assert steps_of(ProxySettings(kind="lora"), 12) == (12,)
+    assert steps_of(ProxySettings(kind="lora", steps=(8, 4)), 12) == (4, 8, 12)
+    assert steps_of(ProxySettings(kind="lora", steps=(12,)), 12) == (12,)
 
 
 @pytest.mark.parametrize("beyond", [13, 0])
 def test_a_step_that_no_proxy_reaches_is_refused(beyond):
     with pytest.raises(UserError, match=rf"--steps {beyond}: a proxy trains 12 steps on this data; choose 1 to 12"):
-        steps_of(ProxySettings(steps=(4, beyond)), 12)
+        steps_of(ProxySettings(kind="lora", steps=(4, beyond)), 12)
 
 
 # ---------------------------------------------------------------------------------------------------- settings
@@ -96,24 +97,24 @@ def test_a_step_that_no_proxy_reaches_is_refused(beyond):
 
 @pytest.mark.parametrize("given_steps", ["4,8", ["4", "8"], ["4,8"], " 4 , 8 ", (4, 8)])
 def test_steps_may_be_listed_or_repeated(given_steps):
-    assert ProxySettings(steps=given_steps).steps == (4, 8)
+    assert ProxySettings(kind="lora", steps=given_steps).steps == (4, 8)
 
 
 def test_settings_that_contradict_each_other_are_refused_naming_the_flags():
     with pytest.raises(UserError, match="--full trains all weights and --lora an adapter: give one of them"):
-        build(ProxySettings, "proxy", {"full": True}, {"lora": 8})
+        build(ProxySettings, "proxy", {"proxy": {"full": True}}, {"lora": 8})
     with pytest.raises(UserError, match=r"--steps \(recipe: proxy.steps\)"):
         build(ProxySettings, "proxy", {}, {"steps": ["four"]})
     with pytest.raises(ValidationError, match="folds"):
-        ProxySettings(folds=0)
+        ProxySettings(kind="lora", folds=0)
 
 
 def test_a_proxy_is_plain_dpo():
-    training = ProxySettings(batch_size=10).training(7)
+    training = ProxySettings(kind="lora", batch_size=10).training(7)
     assert (training.loss, training.amplify, training.diversify, training.max_steps) == ("dpo", 0, False, 7)
     assert training.pairs_per_step() == 10 and training.per_device_train_batch_size == 2
     assert (training.lora, training.learning_rate) == (16, 2e-4)
-    full = ProxySettings(full=True).training(7)
+    full = ProxySettings(kind="lora", full=True).training(7)
     assert (full.lora, full.learning_rate, full.pairs_per_step()) == (None, 5e-6, 16)
 
 
@@ -126,7 +127,8 @@ def test_names_of_families(tmp_path):
         if trained:
             (tmp_path / "proxies" / name / "fold-0").mkdir()
 
-    first, second, paper = {"folds": 2, "seed": 1}, {"folds": 2, "seed": 2}, {"folds": 1, "seed": 1}
+    folds_and_seed = ((2, 1), (2, 2), (1, 1))
+    first, second, paper = ({"kind": "lora", "folds": folds, "seed": seed} for folds, seed in folds_and_seed)
     assert family_of(tmp_path, first) == ("oof", 0)
     begin("oof", first, 0, trained=False)
     assert family_of(tmp_path, first) == ("oof", 0)

@@ -9,7 +9,7 @@ import pytest
 
 from rmo_curate.score import proxies
 from rmo_train.store import tables
-from tests.rmo_curate.scored import Killed, contents, marks, score
+from tests.rmo_curate.scored import PROXY, Killed, contents, marks, score
 
 
 def adapter(run: Path, fold: int) -> Path:
@@ -29,7 +29,7 @@ def spoil(path: Path, how: str) -> None:
 def test_a_damaged_proxy_is_said_and_trained_again(demo_data, tiny_model_folder, full_run, run, capsys, how):
     others = marks(run / "proxies/oof/fold-0") | marks(run / "scores")
     spoil(adapter(run, 1), how)
-    score(demo_data, tiny_model_folder, run, proxy_folds=2)
+    score(demo_data, tiny_model_folder, run, proxy=PROXY)
     said = "missing" if how == "gone" else "damaged"
     err = capsys.readouterr().err
     assert f"{adapter(run, 1).parent}: adapter_model.safetensors is {said}; this proxy is trained again" in err
@@ -50,9 +50,9 @@ def test_a_proxy_damaged_before_the_next_was_trained(
     with monkeypatch.context() as patch:
         patch.setattr(proxies, "train_proxy", killed)
         with pytest.raises(Killed):
-            score(demo_data, tiny_model_folder, run, proxy_folds=2)
+            score(demo_data, tiny_model_folder, run, proxy=PROXY)
     spoil(adapter(run, 0), "zeros")
-    score(demo_data, tiny_model_folder, run, proxy_folds=2)
+    score(demo_data, tiny_model_folder, run, proxy=PROXY)
     assert "adapter_model.safetensors is damaged" in capsys.readouterr().err
     assert contents(run) == contents(full_run)
 
@@ -67,7 +67,7 @@ def test_other_weights_after_training_again_are_scored_again(demo_data, tiny_mod
     tables.write_json(model / "trained.json", trained | {"sha256": trained["sha256"] | other})
     (score_stage,) = (run / "scores").glob("oof-*")
     before = marks(score_stage)
-    score(demo_data, tiny_model_folder, run, proxy_folds=2)
+    score(demo_data, tiny_model_folder, run, proxy=PROXY)
     assert "training again gave other weights; the family is scored again" in capsys.readouterr().err
     assert not before.items() & marks(score_stage).items()
     assert contents(run) == contents(full_run)

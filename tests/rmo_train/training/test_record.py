@@ -114,4 +114,4 @@ def test_a_run_that_does_not_move_is_told_so(make_shards, tiny_model_folder, tmp
 
 @pytest.mark.parametrize("given", ["tensorboard", ["tensorboard"], ("tensorboard",)])
 def test_trackers_are_named_as_in_hugging_face(given):
-    assert build(TrainSettings, "train", {"report_to": given}, {}).report_to == ("tensorboard",)
+    assert build(TrainSettings, "train", {"train": {"report_to": given}}, {}).report_to == ("tensorboard",)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.recipe import load_recipe
-from pipelines.run import measure, run_recipe
-from pipelines.summary import accuracy_rows, count_rows, print_table, summary
+from rmo.recipe import load_recipe
+from rmo.run import measure, run_recipe
+from rmo.summary import accuracy_rows, count_rows, print_table, summary
 from rmo_train.console.errors import UserError
 from rmo_train.evaluation.metrics import Interval
 from rmo_train.evaluation.result import Evaluation
@@ -22,13 +22,13 @@ DEMO = Path(__file__).parents[2] / "data" / "demo"
 @pytest.mark.parametrize("path", sorted(PIPELINES.glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_recipe_is_valid(path: Path):
     recipe = load_recipe(path, data="train.jsonl", eval_data="heldout.jsonl")
-    assert recipe.model == "smollm2-135m"
+    assert recipe.score.model == "smollm2-135m"
     assert recipe.eval is not None
 
 
 def test_the_paper_recipe_is_the_published_method():
     recipe = load_recipe(PIPELINES / "paper.yaml", data="train.jsonl")
-    assert (recipe.score.proxy_folds, recipe.proxy.folds) == (1, 1)
+    assert (recipe.proxy.kind, recipe.proxy.folds) == ("lora", 1)
     assert (recipe.filter.rule, recipe.filter.margin, recipe.filter.high_q, recipe.filter.hard) == (
         "rmo",
         "logp",
@@ -50,7 +50,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> 
     sections = {
         "data": {"train": str(DEMO / "train.jsonl"), "heldout": str(DEMO / "heldout.jsonl")},
         "score": {"model": str(tiny_model_folder), "out": str(folder / "run"), "limit": 60, "dtype": "float32"},
-        "proxy": {"batch_size": 8},
+        "proxy": {"kind": "lora", "batch_size": 8},
         "filter": {"out": str(folder / "shards")},
         "train": {"out": str(folder / "model"), "learning_rate": 1e-3, "lora": 4},
         "eval": {"run": str(folder / "heldout"), "out": str(folder / "eval"), "limit": 30},
@@ -70,7 +70,7 @@ def test_the_chain_leaves_every_stage_and_the_counts_add_up(chain: Path):
         == 60
         == shards["kept"] + sum(shards[r] for r in ("noisy", "ambiguous", "too_long", "duplicate"))
     )
-    assert (recipe.report / "report.html").is_file()
+    assert (recipe.audit.out / "report.html").is_file()
     assert [name for name, _, _ in recipe.evaluations()] == ["base", "plain DPO", "RMO DPO"]
     assert all(read_json(file)["n"] == 30 for _, _, file in recipe.evaluations())
     assert read_json(recipe.evaluations()[0][2])["reward_accuracy"]["value"] == 0.5
@@ -124,4 +124,4 @@ def test_an_evaluation_of_other_weights_is_measured_again(chain: Path, tiny_mode
     recipe = load_recipe(chain)
     file = recipe.evaluations()[0][2]
     assert "already measured" in measure(recipe.eval.run, str(tiny_model_folder), file)[0]
-    assert "already measured" not in measure(recipe.eval.run, str(recipe.trained), file)[0]
+    assert "already measured" not in measure(recipe.eval.run, str(recipe.train.out), file)[0]

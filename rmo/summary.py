@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from pipelines.recipe import Recipe
+from rmo.recipe import Recipe
 from rmo_train.store.tables import read_manifest
 
 Row = tuple[str, str]
@@ -47,7 +47,7 @@ def summary(
         count_rows(recipe.run, recipe.shards),
         list(extra),
         accuracy_rows([*recipe.evaluations(), *evaluations]),
-        [("report", str(recipe.report / "report.html"))],
+        [("report", str(recipe.audit.out / "report.html"))],
     ]
     return [rows for rows in sections if rows]
 

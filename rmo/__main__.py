@@ -1,0 +1,15 @@
+"""`rmo`, also `python -m rmo`: the first lines that run, so that a Ctrl-C is answered from the start."""
+
+from __future__ import annotations
+
+from rmo_train.console.loading import Loading
+
+
+def main() -> None:
+    with Loading():
+        from rmo.cli import main as command
+    command()
+
+
+if __name__ == "__main__":
+    main()

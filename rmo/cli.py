@@ -1,0 +1,46 @@
+"""The command line `rmo`: a whole recipe, from data to a measured model and a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rmo_train.console.settings import RECIPE, run_app
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def rmo() -> None:
+    """Curate preference data and train on them, end to end. The stages alone: `rmo-curate` and `rmo-train`."""
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="Recipe file", show_default=True)] = RECIPE,
+    data: Annotated[str | None, typer.Option(help="Training pairs: file or folder")] = None,
+    eval_data: Annotated[str | None, typer.Option(help="Held-out pairs of other prompts")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use the first N training records")] = None,
+    summary: Annotated[bool, typer.Option(help="Print the closing table")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what each stage would do and stop")] = False,
+) -> None:
+    """Run a recipe end to end; run it again to resume."""
+    from rmo.recipe import load_recipe
+    from rmo.run import run_recipe
+    from rmo.summary import print_table
+    from rmo.summary import summary as closing
+
+    loaded = load_recipe(recipe, data, eval_data, limit)
+    run_recipe(loaded, dry_run=dry_run)
+    if summary and not dry_run:
+        print_table(closing(loaded))
+
+
+def main() -> None:
+    run_app(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""A recipe end to end: score -> filter -> train -> score the held-out pairs -> evaluate -> audit.
+
+Stages run in order and each of them skips what is finished, so running the same recipe again resumes it. With
+`eval.baseline` a plain run on all pairs (no filter, no diversification, no amplification) is trained and evaluated
+beside it, so the gain is shown on one's own data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rmo.recipe import EvalSettings, Recipe
+from rmo_curate.audit.settings import AuditSettings
+from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.score.settings import ProxySettings, ScoreSettings
+from rmo_train.console.progress import say
+from rmo_train.training.config import TrainSettings
+
+Lines = list[str]
+
+
+def run_recipe(recipe: Recipe, *, dry_run: bool = False) -> None:
+    """Every stage in order; a finished one is skipped by its own manifest. dry_run: say what each would do."""
+    from rmo_curate.audit.report import write_audit
+
+    for name, needs, stage in stages(recipe):
+        waiting = [folder for folder in needs if dry_run and not (folder / "manifest.json").exists()]
+        lines = [f"known after {waiting[0]} is there"] if waiting else stage(dry_run)
+        say("\n".join(f"[{name}] {line}" for line in lines))
+    if dry_run:
+        return
+    for name, model, file in recipe.evaluations():
+        assert recipe.eval is not None
+        say("\n".join(f"[eval {name}] {line}" for line in measure(recipe.eval.run, model, file)))
+    settings, filtering = recipe.audit.part(AuditSettings), recipe.filter.part(FilterSettings)
+    audited = write_audit(recipe.run, recipe.audit.out, settings, filtering)
+    say("\n".join(f"[audit] {line}" for line in audited.lines))
+    audited.check()
+
+
+def stages(recipe: Recipe) -> list[tuple[str, tuple[Path, ...], Callable[[bool], Lines]]]:
+    """(name, the folders that it reads, what it does; whether dry) of everything up to the trained models."""
+    from rmo_curate.filter.filtering import run_filter
+    from rmo_train.training.run import run_training
+
+    model = recipe.train.model
+
+    def filtered(out: Path, settings: FilterSettings) -> Callable[[bool], Lines]:
+        return lambda dry: run_filter(recipe.run, out, settings, dry_run=dry)
+
+    def trained(shards: Path, out: Path, settings: TrainSettings) -> Callable[[bool], Lines]:
+        return lambda dry: run_training(shards, model, out, settings, dry_run=dry)
+
+    found = [
+        ("score", (), lambda dry: scored(recipe, dry_run=dry)),
+        ("filter", (recipe.run,), filtered(recipe.shards, recipe.filter.part(FilterSettings))),
+        ("train", (recipe.shards,), trained(recipe.shards, recipe.train.out, recipe.train.part(TrainSettings))),
+    ]
+    if recipe.eval is None:
+        return found
+    evaluation = recipe.eval
+    found.append(("heldout", (), lambda dry: scored_held_out(recipe, evaluation, dry_run=dry)))
+    if evaluation.baseline:
+        shards, out = recipe.plain_shards, recipe.plain_trained
+        found.append(("plain", (recipe.run,), filtered(shards, FilterSettings(rule="none"))))
+        found.append(("plain", (shards,), trained(shards, out, recipe.plain_train)))
+    return found
+
+
+def scored(recipe: Recipe, *, dry_run: bool) -> Lines:
+    from rmo_curate.score.job import run_score
+
+    command = recipe.score
+    return run_score(
+        command.data,
+        command.model,
+        command.out,
+        command.part(ScoreSettings),
+        recipe.proxy,
+        checkpoints=command.checkpoint,
+        columns=command.map,
+        dry_run=dry_run,
+    )
+
+
+def scored_held_out(recipe: Recipe, evaluation: EvalSettings, *, dry_run: bool) -> Lines:
+    """The held-out pairs under the reference alone."""
+    from rmo_curate.score.job import run_score
+
+    command = recipe.score
+    settings = command.part(ScoreSettings).model_copy(update={"limit": evaluation.limit})
+    return run_score(
+        [str(recipe.data.heldout)],
+        command.model,
+        evaluation.run,
+        settings,
+        ProxySettings(kind="none"),
+        columns=command.map,
+        dry_run=dry_run,
+    )
+
+
+def measure(held_out: Path, model: str, file: Path) -> Lines:
+    """Evaluate `model` on the held-out run, unless `file` has that evaluation already."""
+    from rmo_train.model.policy import identity
+    from rmo_train.store.tables import read_json, read_manifest, write_json
+    from rmo_train.training.run import run_eval
+
+    manifest: dict[str, Any] = read_manifest(held_out) or {}
+    key = {"weights_sha256": identity(model).weights_sha256, "inputs": manifest.get("inputs")}
+    if file.is_file() and read_json(file).get("key") == key:
+        return [f"{file}: already measured"]
+    result = run_eval(held_out, model)
+    write_json(file, {"key": key, **result.as_json()})
+    return result.lines()

@@ -1,0 +1,104 @@
+"""What can be wrong with what `score` is asked: found before anything is computed, and said with the flag to change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rmo_curate.read.sources import Pair, Source
+from rmo_curate.runs.run import DEFAULT_MAX_LENGTH
+from rmo_curate.score.pairs_stage import TOO_LONG
+from rmo_curate.score.settings import ProxySettings, ScoreSettings
+from rmo_train.console.errors import UserError
+from rmo_train.console.progress import say
+from rmo_train.store.tables import prompt_group
+
+if TYPE_CHECKING:
+    from rmo_train.model.models import Identity
+
+
+def longest_allowed(settings: ScoreSettings, model: str, context: int) -> int:
+    """`max_length` as it is used: tokens of prompt + longer response, at most the model's `context`."""
+    if settings.max_length and settings.max_length > context:
+        raise UserError(
+            f"--max-length {settings.max_length}: the context of {model} is {context} tokens; give at most that"
+        )
+    return settings.max_length or min(DEFAULT_MAX_LENGTH, context)
+
+
+def check_base(run: Path, manifest: dict[str, Any]) -> None:
+    if "base" not in [c["name"] for c in manifest["checkpoints"]]:
+        raise UserError(f"{run}: the reference is not scored yet; run `rmo-curate score` to the end first")
+
+
+def check_checkpoint(other: Identity, reference: Identity) -> None:
+    for field in ("tokenizer_sha256", "template_sha256"):
+        if getattr(other, field) != getattr(reference, field):
+            what = field.removesuffix("_sha256").replace("template", "chat template")
+            raise UserError(
+                f"--checkpoint {other.name}: its {what} is not that of --model {reference.name}; log-probs of other "
+                "tokens cannot be compared. Save the checkpoint with the reference's tokenizer."
+            )
+    if other.weights_sha256 == reference.weights_sha256:
+        raise UserError(
+            f"--checkpoint {other.name}: the same weights as --model {reference.name}, so every margin would move by "
+            "0; give a trained checkpoint, or none to let proxies be trained"
+        )
+
+
+def check_rejects(counts: Mapping[str, int], settings: ScoreSettings) -> None:
+    """Say what is rejected; `counts` has "pairs" and the number of rejects by reason."""
+    total = sum(counts.values())
+    rejects = total - counts.get("pairs", 0)
+    if not rejects:
+        return
+    reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(counts.items()) if reason != "pairs")
+    if settings.max_rejects is not None and rejects > settings.max_rejects * total:
+        raise UserError(
+            f"{rejects} of {total} records rejected ({reasons}), more than --max-rejects {settings.max_rejects:g} "
+            "allows; correct the data, or allow more"
+        )
+    say(f"warning: {rejects} of {total} records are no pairs ({reasons}); they are kept in rejects/ with their reasons")
+
+
+def check_prompts(source: Source, proxy: ProxySettings) -> None:
+    """More folds than prompts: found before anything is computed."""
+    folds = proxy.trained_folds or (proxy.folds or 2 if proxy.kind == "probe" else 0)
+    if folds < 2:
+        return
+    prompts: set[str] = set()
+    for record in source.records():
+        if isinstance(record, Pair):
+            prompts.add(prompt_group(record.prompt, record.tools))
+        if len(prompts) == folds:
+            return
+    raise UserError(
+        f"--proxy {proxy.kind}: {folds} folds need as many distinct prompts, the data has {len(prompts)}; use fewer "
+        "--folds, --folds 1 (in-sample), or --proxy none (reference only)"
+    )
+
+
+def check_not_inside(run: Path, places: Sequence[str], overwrite: bool) -> None:
+    """--overwrite removes the stages of the run: nothing that this command reads may lie there."""
+    inside = [p for p in places if Path(p).exists() and Path(p).resolve().is_relative_to(run.resolve())]
+    if overwrite and inside:
+        raise UserError(f"--overwrite would remove {inside[0]}, which this command reads; copy it out of {run} first")
+
+
+def check_rendered(
+    run: Path, source: Source, counts: Mapping[str, int], max_length: int, settings: ScoreSettings
+) -> None:
+    """What only rendering shows: pairs that the chat template refuses, and pairs that are too long."""
+    if counts["pairs"] < source.counts["pairs"]:
+        reasons = {k.removeprefix("rejects/"): n for k, n in counts.items() if k.startswith("rejects/")}
+        check_rejects({"pairs": counts["pairs"], **reasons}, settings)
+    if not counts["pairs"]:
+        raise UserError(
+            f"{run}: the model's chat template renders none of the pairs; {run / 'rejects'} has the reason of each"
+        )
+    if counts[TOO_LONG] == counts["pairs"]:
+        raise UserError(
+            f"all {counts['pairs']} pairs are longer than {max_length} tokens (prompt + the longer response); give a "
+            "larger --max-length, with --overwrite for this folder"
+        )
