@@ -75,11 +75,11 @@ def resolve_dtype(name: str | torch.dtype, device: torch.device | str | None = N
     if name != "auto":
         raise UserError(f"--dtype {name}: expected auto, float32 or bfloat16")
     kind = torch.device(device).type if device is not None else default_device().type
-    native = torch.cuda.is_bf16_supported(False) if kind == "cuda" else kind == "cpu" and _cpu_has_bfloat16()
+    native = torch.cuda.is_bf16_supported(False) if kind == "cuda" else kind == "cpu" and cpu_has_bfloat16()
     return torch.bfloat16 if native else torch.float32
 
 
-def _cpu_has_bfloat16() -> bool:
+def cpu_has_bfloat16() -> bool:
     """Whether the CPU has bfloat16 products (AVX-512 BF16, AMX); emulated, they are slower than float32's."""
     try:
         flags = next((line for line in CPU_INFO.read_text().splitlines() if line.startswith("flags")), "")

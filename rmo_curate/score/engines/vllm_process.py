@@ -77,11 +77,10 @@ class EngineProcess:
     def sums(self, sequences: list[Sequence]) -> np.ndarray:
         """Summed log-prob of each sequence's response, float64 nats [n]."""
         tokens = sum(len(s.tokens) for s in sequences)
-        per_token = FIRST_SECONDS_PER_TOKEN if self.slowest is None else PATIENCE * self.slowest
         start = time.monotonic()
-        found = self._ask(sequences, REQUEST_LIMIT + per_token * tokens)
+        sums: np.ndarray = self._ask(sequences, patience(tokens, self.slowest))
         self.slowest = max(self.slowest or 0.0, (time.monotonic() - start) / tokens)
-        return found
+        return sums
 
     def _ask(self, message: Any, limit: float) -> Any:
         """Send a message and wait for the answer; EngineDied when there is none, or none within `limit` seconds."""
@@ -113,6 +112,12 @@ class EngineProcess:
         if code < 0:
             return EngineDied(f"killed by {signal.Signals(-code).name}", True)
         return EngineDied(f"ended with exit status {code}", False)
+
+
+def patience(tokens: int, slowest: float | None) -> float:
+    """Seconds after which a request of so many tokens hangs; `slowest`: seconds a token of the slowest one so far."""
+    per_token = FIRST_SECONDS_PER_TOKEN if slowest is None else PATIENCE * slowest
+    return REQUEST_LIMIT + per_token * tokens
 
 
 def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:

@@ -59,7 +59,7 @@ def test_other_data_are_refused_naming_the_field(tiny_model_folder, run, tmp_pat
 
 
 def test_auto_dtype_is_what_the_run_was_begun_with(demo_data, tiny_model_folder, run, monkeypatch, nothing_computed):
-    monkeypatch.setattr("rmo_train.model.policy._cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr("rmo_train.model.policy.cpu_has_bfloat16", lambda: True)
     score(demo_data, tiny_model_folder, run, proxy=PROXY, dtype="auto")
     assert tables.read_manifest(run)["reference"]["dtype"] == "float32"
 

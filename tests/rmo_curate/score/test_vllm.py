@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from rmo_curate.score.engines.vllm_process import EngineDied, EngineProcess
 from rmo_curate.score.engines.vllm_worker import EngineSettings, Sequence
 from rmo_train.console.errors import ProcessingError, UserError
 from tests.rmo_curate.score import stand_in_vllm as stand_in
+from tests.rmo_curate.score.stand_in_vllm import saying
 from tests.rmo_curate.score.test_scoring import pair_data
 
 GIB = 2**30
@@ -265,11 +267,10 @@ def test_ctrl_c_ends_the_engine_with_the_command(installed, tmp_path):
 def engine(installed, tiny_model_folder, tmp_path, monkeypatch) -> VllmEngine:
     """The engine over the stand-in, with transformers saying the same."""
 
-    def same(checkpoint, dtype, data, rows):
-        sums = [[-data.chosen[i].sum() / 1000, -data.rejected[i].sum() / 1000] for i in rows]
-        return np.array(sums)
+    def same(data, rows):
+        return np.array([[-data.chosen[i].sum() / 1000, -data.rejected[i].sum() / 1000] for i in rows])
 
-    monkeypatch.setattr(vllm, "_transformers_logps", same)
+    monkeypatch.setattr(vllm, "TransformersEngine", saying(same))
     return VllmEngine(str(tiny_model_folder), "float32", 9, 256, log=tmp_path / "v.log")
 
 
@@ -293,12 +294,12 @@ def test_one_process_scores_all_parts_of_a_checkpoint(engine, installed):
 
 def test_noise_counts_the_difference_to_transformers(engine, monkeypatch):
     shift = np.array([[0.0, 0.0], [0.0, 0.0], [0.0009, 0.0]])
-    monkeypatch.setattr(vllm, "_transformers_logps", lambda *given: np.array(LOGPS) + shift)
+    monkeypatch.setattr(vllm, "TransformersEngine", saying(lambda data, rows: np.array(LOGPS) + shift))
     assert engine.noise_sd(PAIRS) == pytest.approx(0.0009 * np.sqrt(2) / 3)
 
 
 def test_a_disagreement_stops_before_anything_is_scored(engine, monkeypatch):
-    monkeypatch.setattr(vllm, "_transformers_logps", lambda *given: np.array(LOGPS) - 1)
+    monkeypatch.setattr(vllm, "TransformersEngine", saying(lambda data, rows: np.array(LOGPS) - 1))
     with pytest.raises(UserError, match="differ from transformers' by"):
         engine.score(PAIRS, np.arange(3))
 
@@ -327,8 +328,8 @@ def test_a_process_that_keeps_dying_is_given_up_with_what_to_do(engine, installe
     assert not any(is_alive(s["pid"]) for s in started)
 
 
-def test_a_model_that_vllm_does_not_know_is_not_tried_again(engine, installed, monkeypatch):
-    monkeypatch.setattr(engine, "_whole_weights", lambda: "unknown")
+def test_a_model_that_vllm_does_not_know_is_not_tried_again(engine, installed, tiny_model_folder, tmp_path):
+    engine.checkpoint = str(shutil.copytree(tiny_model_folder, tmp_path / "unknown"))
     with pytest.raises(ProcessingError, match=r"did not start \(ValueError: no such architecture\)"):
         engine.score(PAIRS, np.arange(3))
     assert len(lines(installed / "started.jsonl")) == 1

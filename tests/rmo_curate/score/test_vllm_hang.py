@@ -14,6 +14,7 @@ from rmo_curate.score.engines.vllm_process import EngineDied, EngineProcess
 from rmo_curate.score.engines.vllm_worker import EngineSettings, Sequence
 from rmo_train.console.errors import ProcessingError
 from tests.rmo_curate.score import stand_in_vllm as stand_in
+from tests.rmo_curate.score.stand_in_vllm import saying
 from tests.rmo_curate.score.test_scoring import pair_data
 
 SETTINGS = EngineSettings("m", "float32", longest=9, tokens=128, kv_cache_bytes=1)
@@ -55,23 +56,22 @@ def test_a_start_that_hangs_is_ended(installed, tmp_path, monkeypatch):
 
 
 def test_patience_grows_with_the_tokens_asked_for_and_with_what_was_measured(installed, tmp_path, monkeypatch):
-    engine = EngineProcess(SETTINGS, tmp_path / "v.log")
-    limits: list[float] = []
-    ask = engine._ask
-    monkeypatch.setattr(engine, "_ask", lambda message, limit: limits.append(limit) or ask(message, limit))
     monkeypatch.setattr(vllm_process, "FIRST_SECONDS_PER_TOKEN", 0.5)
+    assert vllm_process.patience(5, None) == 1 + 0.5 * 5
+    assert vllm_process.patience(100, 0.25) == 1 + 20 * 0.25 * 100
+    engine = EngineProcess(SETTINGS, tmp_path / "v.log")
+    assert engine.slowest is None
     engine.sums([sequence(1, 7), sequence(1, 7, 7)])
     slowest = engine.slowest
     engine.sums([sequence(*range(1, 101))])
-    assert slowest and limits == [1 + 0.5 * 5, pytest.approx(1 + 20 * slowest * 100)]
-    assert engine.slowest is not None and engine.slowest >= slowest
+    assert slowest and engine.slowest is not None and engine.slowest >= slowest
 
 
 def test_a_process_that_keeps_hanging_is_given_up_and_keeps_its_step(
     installed, tiny_model_folder, tmp_path, monkeypatch, capsys
 ):
     theirs = np.array([[-0.007, -stand_in.SLEEP / 1000]])
-    monkeypatch.setattr(vllm, "_transformers_logps", lambda *given: theirs)
+    monkeypatch.setattr(vllm, "TransformersEngine", saying(lambda data, rows: theirs))
     engine = VllmEngine(str(tiny_model_folder), "float32", 9, 256, log=tmp_path / "v.log")
     with pytest.raises(ProcessingError, match=r"so it hangs\) for the 4th time in this part"):
         engine.score(pair_data([([1], [7], [stand_in.SLEEP])]), np.array([0]))
