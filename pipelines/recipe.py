@@ -64,7 +64,7 @@ class Recipe:
     @property
     def plain_train(self) -> TrainSettings:
         """The training settings of plain preference optimisation: the same, without the method's parts."""
-        off = {"diversify": False, "amplify": 0.0, "amplify_preset": None, "amplify_lambda": None, "soft_labels": False}
+        off = {"diversify": False, "amplify": 0.0, "amplify_preset": None, "soft_labels": False}
         return self.train.model_copy(update=off)
 
     def evaluations(self) -> list[tuple[str, str, Path]]:

@@ -27,11 +27,11 @@ class TrainSettings(Settings):
     )
 
     amplify: float | None = Field(
-        None, ge=0, description="Margin amplification's slope at the median margin (default: 0.25; 0 = off)"
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Margin amplification's slope at the median margin (default: 0.25; 0 = off)",
     )
-    amplify_lambda: float | None = Field(None, ge=0, description="Sets the amplification's weight directly")
-    amplify_median: float | None = Field(None, description="Sets the amplification's median margin directly")
-    amplify_scale: float | None = Field(None, gt=0, description="Sets the amplification's scale directly")
     amplify_preset: Literal["authors"] | None = Field(
         None, description="authors: raw log-prob margin, weight 1, median 1.82, scale 125"
     )
@@ -98,9 +98,8 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _one_way_to_amplify(self) -> Self:
-        direct = [f for f in ("amplify_lambda", "amplify_median", "amplify_scale") if getattr(self, f) is not None]
-        if self.amplify_preset and (direct or self.amplify is not None):
-            raise ValueError("--amplify-preset sets the amplification whole: leave out --amplify and --amplify-* flags")
+        if self.amplify_preset and self.amplify is not None:
+            raise ValueError("--amplify-preset sets the amplification whole: leave out --amplify")
         return self
 
     def pairs_per_step(self, processes: int = 1) -> int:

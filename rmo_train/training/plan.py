@@ -102,13 +102,10 @@ def _amplifier(
     if settings.amplify_preset == "authors":
         return AUTHORS
     slope = DEFAULT_AMPLIFY if settings.amplify is None else settings.amplify
-    direct = (settings.amplify_lambda, settings.amplify_median, settings.amplify_scale)
-    if None not in direct:
-        return Amplifier(weight=direct[0], median=direct[1], scale=direct[2], unit="loss") if direct[0] else None  # type: ignore[arg-type]
-    if slope == 0 and settings.amplify_lambda is None:
+    if slope == 0:
         return None
     if data.end_chosen is None or data.end_rejected is None or not data.has_references:
-        if settings.amplify or any(d is not None for d in direct):
+        if settings.amplify:
             raise UserError(f"--amplify needs margins to aim at, and {NO_END}; {MAKE_END}, or --amplify 0")
         notes.append(f"amplification is off: {NO_END}")
         return None
@@ -116,7 +113,6 @@ def _amplifier(
     return calibrate(
         settings.loss, parameters, data.end_chosen, data.end_rejected, data.ref_chosen, data.ref_rejected,
         data.chosen.lengths, data.rejected.lengths, slope,
-        weight=settings.amplify_lambda, median=settings.amplify_median, scale=settings.amplify_scale,
     )  # fmt: skip
 
 
