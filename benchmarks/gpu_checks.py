@@ -90,8 +90,8 @@ def parity(
 
 def training(model: str, dtype: str, lora: int | None, folder: Path) -> Figures:
     """A short run from the references scored in `dtype`: its start, and what a resumed one comes to."""
-    from rmo_train.training.checkpoint import read_metrics
     from rmo_train.training.config import TrainSettings
+    from rmo_train.training.record import read_metrics
     from rmo_train.training.run import run_training
 
     began = time.perf_counter()

@@ -85,6 +85,11 @@ class TrainSettings(Settings):
     def _one_or_several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
+    @field_validator("report_to")
+    @classmethod
+    def _each_once(cls, names: tuple[TrackerName, ...]) -> tuple[TrackerName, ...]:
+        return tuple(name for name in dict.fromkeys(names) if name != "none")
+
     @model_validator(mode="after")
     def _evaluated_where_saved(self) -> Self:
         if not self.load_best_model_at_end:

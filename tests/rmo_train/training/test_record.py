@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from rmo_train.console.settings import build
 from rmo_train.model.policy import load_for_training
 from rmo_train.objective.losses import PairLogps, loss_named
-from rmo_train.training.checkpoint import read_metrics
 from rmo_train.training.config import TrainSettings
-from rmo_train.training.hints import RULES
 from rmo_train.training.loop import Part, batch_metrics
-from rmo_train.training.record import Record
+from rmo_train.training.record import Record, read_metrics, series
 from rmo_train.training.run import run_training
 from rmo_train.training.throughput import Speed, training_flop
 
@@ -109,9 +107,14 @@ def test_a_run_that_does_not_move_is_told_so(make_shards, tiny_model_folder, tmp
     run_training(folder, str(tiny_model_folder), tmp_path / "out", settings)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hint")]
     assert len(said) == 1 and "the margins have not moved" in said[0] and "--learning-rate" in said[0]
-    assert len(RULES) > 1
 
 
-@pytest.mark.parametrize("given", ["tensorboard", ["tensorboard"], ("tensorboard",)])
-def test_trackers_are_named_as_in_hugging_face(given):
-    assert build(TrainSettings, "train", {"report_to": given}, {}).report_to == ("tensorboard",)
+def test_a_series_has_the_finite_numbers_of_its_key_at_their_steps():
+    lines = [
+        {"step": 1, "a": 2},
+        {"step": 2},
+        {"step": 3, "a": 4.5},
+        {"step": 4, "a": None},
+        {"step": 5, "a": math.nan},
+    ]
+    assert series(lines, "a") == [(1, 2.0), (3, 4.5)]

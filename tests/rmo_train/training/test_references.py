@@ -11,9 +11,9 @@ import pytest
 from rmo_train.console.errors import UserError
 from rmo_train.data.pairs import open_pairs
 from rmo_train.training import references
-from rmo_train.training.checkpoint import read_metrics
 from rmo_train.training.config import TrainSettings
 from rmo_train.training.plan import make_plan
+from rmo_train.training.record import read_metrics
 from rmo_train.training.run import run_training
 
 QUICK = {

@@ -14,9 +14,9 @@ from rmo_train.console.errors import UserError
 from rmo_train.data.pairs import open_pairs
 from rmo_train.model.policy import load_model
 from rmo_train.store.tables import read_json
-from rmo_train.training.checkpoint import read_metrics
 from rmo_train.training.config import TrainSettings
 from rmo_train.training.plan import make_plan
+from rmo_train.training.record import read_metrics
 from rmo_train.training.run import run_eval, run_training
 
 QUICK = {
