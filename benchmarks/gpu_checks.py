@@ -75,12 +75,12 @@ def parity(
         ok = rms <= PROBE_TOLERANCE[dtype == "float32"]
         return {"logp_gap_rms": rms, "logp_gap_most": float(np.abs(gaps).max()), "ok": ok}
 
-    plain, plain_states = computed(Layout("rows", 1, ""))
+    plain, plain_states = computed(Layout("rows", 1))
     yield "plain rows", beside(plain, plain if exact is None else exact), plain
 
     def figures(path: str) -> Figures:
         began = time.perf_counter()
-        logps, states = computed(Layout(path, GPU_TOKENS_PER_BATCH[path], ""))
+        logps, states = computed(Layout(path, GPU_TOKENS_PER_BATCH[path]))
         states_gap = float(np.linalg.norm(states - plain_states) / np.linalg.norm(plain_states))
         return beside(logps, plain) | {"states_gap": states_gap, "seconds": time.perf_counter() - began}
 

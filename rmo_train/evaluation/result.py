@@ -9,6 +9,7 @@ from typing import Any
 
 from rmo_train.console.errors import UserError
 from rmo_train.evaluation.metrics import Interval
+from rmo_train.report import evaluation_lines
 from rmo_train.store.tables import read_json
 
 # Reward margin in nats, number of the pair's prompt, tokens by which its chosen response is the longer one.
@@ -59,14 +60,7 @@ class Evaluation:
         return {f"eval/{name}": getattr(self, name).value for name in names}
 
     def lines(self) -> list[str]:
-        return [
-            f"{self.n} pairs; accuracy with 95% interval (bootstrap over prompts)",
-            f"  reward                  {self.reward_accuracy}   (the reference itself: 0.500)",
-            f"  reward, length-matched  {self.length_matched_reward_accuracy}",
-            f"  log-prob                {self.logp_accuracy}",
-            f"  mean log-prob           {self.mean_logp_accuracy}",
-            f"  the longer wins         {self.length_accuracy}",
-        ]
+        return evaluation_lines(self)
 
 
 def read_evaluation(path: Path) -> Evaluation:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rmo_train.console.progress import say
+from rmo_train.report import hint_line
 from rmo_train.store.tables import append_line, write_bytes
 from rmo_train.training.hints import Hints
 from rmo_train.training.trackers import Trackers
@@ -62,4 +63,4 @@ class Record:
             append_line(self.out / METRICS, json.dumps(line))
             self.trackers.log(line)
         for hint in self.hints.of(line) if self.hints is not None else ():
-            say(hint)
+            say(hint_line(hint))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from rmo_train.model.policy import load_for_training
 from rmo_train.objective.losses import PairLogps, loss_named
 from rmo_train.training.config import TrainSettings
+from rmo_train.training.hints import Hint
 from rmo_train.training.loop import Part, batch_metrics
 from rmo_train.training.record import Record, read_metrics, series
 from rmo_train.training.run import run_training
@@ -82,18 +84,18 @@ def test_speed_counts_the_steps_and_not_what_is_between(tiny_model_folder, monke
     assert found["matmul_share"] == pytest.approx((speed.decoder_flop * 200 + speed.head_flop * 80) / 4 / 1e6)
 
 
-class Said:
-    """Hints that repeat what they are given."""
+class EveryStep:
+    """Hints that see something after every step."""
 
     def of(self, metrics):
-        return [f"hint at {metrics['step']}"]
+        return [Hint("too easy", {"loss": metrics["loss"]}, metrics["step"])]
 
 
 def test_hints_are_said_as_they_come_but_not_again_after_a_resume(tmp_path: Path, capsys):
-    record = Record(tmp_path, 2, hints=Said())
+    record = Record(tmp_path, 2, hints=EveryStep())
     for step in (1, 2, 3):
         record.add(step, {"loss": 1.0})
-    assert capsys.readouterr().err.split("\n")[:3] == ["hint at 1", "hint at 2", "hint at 3"]
+    assert re.findall(r"^hint, step (\d): accuracy 1\.0", capsys.readouterr().err, re.M) == ["1", "2", "3"]
     record.rewind(2)
     assert capsys.readouterr().err == ""
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [2]
