@@ -11,10 +11,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlamaForCausalLM
 
 from rmo_train.console.errors import ProcessingError
 from rmo_train.data.rendering import Renderer
-from rmo_train.generation import decoding
 from rmo_train.generation import generate as generation
 from rmo_train.generation.decoding import Decoding, Draw, Request, decode, nucleus, until_end
 from rmo_train.generation.generate import (
@@ -126,23 +126,23 @@ def test_the_models_own_generation_settings_do_not_apply(tiny_model_folder, tmp_
 
 def test_a_batch_that_does_not_fit_is_halved(model, requests, monkeypatch, capsys):
     how = Decoding(4, 0.0, 1.0, (2,))
-    whole, sizes, real = decode(model, requests, how), [], decoding._decode_batch
+    whole, sizes, real = decode(model, requests, how), [], model.generate
 
-    def tight(model, batch, *more):
-        sizes.append(len(batch))
-        if len(batch) > 2:
+    def tight(input_ids, **settings):
+        sizes.append(len(input_ids))
+        if len(input_ids) > 2:
             raise torch.OutOfMemoryError("no room")
-        return real(model, batch, *more)
+        return real(input_ids=input_ids, **settings)
 
-    monkeypatch.setattr(decoding, "_decode_batch", tight)
+    monkeypatch.setattr(model, "generate", tight)
     assert decode(model, requests, how, 6) == whole
     assert sizes == [6, 3, 1, 1, 1, 1, 1, 1]
     assert "going on with 3 answers at a time" in capsys.readouterr().err
 
-    def none_fits(*arguments):
+    def none_fits(**settings):
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(decoding, "_decode_batch", none_fits)
+    monkeypatch.setattr(model, "generate", none_fits)
     with pytest.raises(ProcessingError, match="one answer does not fit"):
         decode(model, requests, how, 6)
 
@@ -184,10 +184,10 @@ def test_a_finished_file_stays_unless_told(tiny_model_folder, prompts, tmp_path)
 
 
 def test_ctrl_c_leaves_nothing(tiny_model_folder, prompts, tmp_path, monkeypatch):
-    def interrupted(*arguments):
+    def interrupted(model, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(decoding, "_decode_batch", interrupted)
+    monkeypatch.setattr(LlamaForCausalLM, "generate", interrupted)
     stopped = train("generate", prompts, "--model", tiny_model_folder, "--out", tmp_path / "o.json")
     assert stopped.code == 130 and "o.json is not written" in stopped.err
     assert [p.name for p in tmp_path.iterdir()] == ["prompts.jsonl"]
