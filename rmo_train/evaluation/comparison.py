@@ -58,8 +58,8 @@ def compare(a: Evaluation, b: Evaluation, names: tuple[str, str] = ("A", "B")) -
     def matched(margins: np.ndarray, rows: np.ndarray) -> float:
         return length_matched_accuracy(margins, longer[rows], np.zeros(len(rows)))
 
-    def difference(name: str, found: Interval) -> Difference:
-        return Difference(getattr(a, name).value, getattr(b, name).value, found, verdict(found))
+    def difference(name: str, interval: Interval) -> Difference:
+        return Difference(getattr(a, name).value, getattr(b, name).value, interval, verdict(interval))
 
     plain = paired_difference(lambda margins, rows: accuracy(margins), margins_a, margins_b, prompts)
     return Comparison(

@@ -58,15 +58,15 @@ def run_generation(
             f"--samples {settings.samples}: at --temperature 0 all answers to a prompt are the same; give "
             "--temperature 1"
         )
-    found = read_prompts(prompts, settings.limit)
-    form = settled_form(to, found)
-    check_fits(form, found, settings.samples)
+    questions = read_prompts(prompts, settings.limit)
+    form = settled_form(to, questions)
+    check_fits(form, questions, settings.samples)
     try:
-        answers = answer(model, found, settings)
+        answers = answer(model, questions, settings)
     except KeyboardInterrupt:
         raise Stopped(f"stopped; {out} is not written: answers are written together at the end") from None
     name = generator_name(model)
-    write_answers(out, form, found, answers, name)
+    write_answers(out, form, questions, answers, name)
     flat = [one for of_prompt in answers for one in of_prompt]
     cut = sum(not one.finished for one in flat)
     lines = [f"{len(flat)} answers of {name} in {out}"]
@@ -79,13 +79,13 @@ def settled_form(to: str, prompts: Sequence[Prompt]) -> str:
     """The form that answers are written in, said where it was not asked for."""
     if to != "auto":
         return to
-    found = recognised(prompts)
-    if found:
-        markers = " and ".join(f"`{name}`" for name in FORMS[found].markers)
-        say(f"answers in the form of {FORMS[found].title}: the prompts have {markers}")
+    form = recognised(prompts)
+    if form:
+        markers = " and ".join(f"`{name}`" for name in FORMS[form].markers)
+        say(f"answers in the form of {FORMS[form].title}: the prompts have {markers}")
     else:
         say(f"answers in the form of {FORMS['alpaca-eval'].title}: the prompts have no benchmark's fields")
-    return found or "alpaca-eval"
+    return form or "alpaca-eval"
 
 
 def generator_name(model: str) -> str:
@@ -109,10 +109,10 @@ class Dialogue:
 
     def messages(self) -> list[dict[str, Any]]:
         """The conversation up to the next message to be answered."""
-        found: list[dict[str, Any]] = [*self.prompt.messages]
+        conversation: list[dict[str, Any]] = [*self.prompt.messages]
         for text, following in zip(self.turns, self.prompt.later, strict=False):
-            found += [{"role": "assistant", "content": text}, {"role": "user", "content": following}]
-        return found
+            conversation += [{"role": "assistant", "content": text}, {"role": "user", "content": following}]
+        return conversation
 
 
 def answer(model: str, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[list[Answer]]:

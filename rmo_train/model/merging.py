@@ -28,7 +28,7 @@ def merge_adapter(adapter: Path, out: Path, dtype: str = "auto", *, overwrite: b
     if dtype not in ("auto", "float32", "bfloat16"):
         raise UserError(f"--dtype {dtype}: expected auto, float32 or bfloat16")
     _require_adapter(adapter)
-    _require_place(adapter, out, overwrite)
+    _require_replaceable(adapter, out, overwrite)
     base = base_that_is_there(adapter)
     check_base(adapter, base)
     config = load_config(base)
@@ -75,10 +75,10 @@ def _require_adapter(folder: Path) -> None:
     raise UserError(f"{folder}: no adapter's folder, it has no {ADAPTER_CONFIG}{hint}")
 
 
-def _require_place(adapter: Path, out: Path, overwrite: bool) -> None:
+def _require_replaceable(adapter: Path, out: Path, overwrite: bool) -> None:
     """`out` must be new or empty; with --overwrite it may be a model, but never the adapter or what holds it."""
-    place, source = out.resolve(), adapter.resolve()
-    if place == source or place in source.parents:
+    target, source = out.resolve(), adapter.resolve()
+    if target == source or target in source.parents:
         raise UserError(f"--out {out}: the adapter itself is in it; give another folder")
     if not out.exists():
         return

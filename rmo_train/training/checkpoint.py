@@ -121,8 +121,8 @@ def take_model(checkpoint: Path, out: Path) -> None:
 
 def checkpoints(out: Path) -> list[Path]:
     """The checkpoint folders of `out`, oldest first."""
-    found = [(int(m[1]), p) for p in out.glob("checkpoint-*") if (m := re.fullmatch(r"checkpoint-(\d+)", p.name))]
-    return [p for _, p in sorted(found)]
+    numbered = [(int(m[1]), p) for p in out.glob("checkpoint-*") if (m := re.fullmatch(r"checkpoint-(\d+)", p.name))]
+    return [p for _, p in sorted(numbered)]
 
 
 def newest_checkpoint(out: Path) -> Path | None:

@@ -71,11 +71,11 @@ class Trained:
 def check_identity(data: PairData, identity: Any, fields: tuple[str, ...] = IDENTITY_FIELDS) -> None:
     """Refuse a model that is not the one whose log-probs the data carries, naming the field."""
     for field in fields if data.reference else ():
-        expected, found = data.reference.get(field), getattr(identity, field)
-        if expected != found:
+        expected, own = data.reference.get(field), getattr(identity, field)
+        if expected != own:
             raise UserError(
                 f"{field.removesuffix('_sha256')}: {data.folder} was scored with {data.reference.get('name')!r} "
-                f"({expected!s:.12}), but {identity.name!r} has {found!s:.12}. Give the scored model as --model, score "
+                f"({expected!s:.12}), but {identity.name!r} has {own!s:.12}. Give the scored model as --model, score "
                 "again with this one, or pass --ignore-identity if you know that they fit."
             )
 
@@ -130,15 +130,15 @@ def _run_training(
     data = open_pairs(shards).labelled(settings.soft_labels)
     plan = make_plan(data, settings, world.size)
     check_adapter(model)
-    policy = identity(model)
+    model_identity = identity(model)
     if not ignore_identity:
-        check_identity(data, policy, IDENTITY_FIELDS if data.has_references else RENDERING_FIELDS)
-    held_out = _open_eval(eval_data, data, policy, settings, ignore_identity)
+        check_identity(data, model_identity, IDENTITY_FIELDS if data.has_references else RENDERING_FIELDS)
+    held_out = _open_eval(eval_data, data, model_identity, settings, ignore_identity)
     for pairs in (data, held_out) if held_out is not None else (data,):
         check_lengths(pairs, model)
     if dry_run:
         return [f"would train {model} on {shards} into {out}", *plan_lines(plan, settings)]
-    key = run_key(data, policy, settings, held_out, plan)
+    key = run_key(data, model_identity, settings, held_out, plan)
     if overwrite and world.is_main and out.exists():
         shutil.rmtree(out)
     world.wait()
@@ -278,10 +278,10 @@ def run_eval(
     """The Evaluation of `model` on a run or shard folder, with how far that overlaps what the model was trained on."""
     data = open_pairs(folder)
     check_adapter(model)
-    found = identity(model)
+    model_identity = identity(model)
     check_lengths(data, model)
     if not ignore_identity:
-        check_identity(data, found, RENDERING_FIELDS)
+        check_identity(data, model_identity, RENDERING_FIELDS)
     overlap = (0, 0)
     trained = resolve(model)
     manifest = read_manifest(trained) if (trained / "trained_on.parquet").is_file() else None
@@ -291,7 +291,8 @@ def run_eval(
         if any(overlap):
             say(overlap_warning(folder, *overlap))
     precision = data.reference.get("dtype", "auto") if dtype == "auto" else dtype
-    if found.weights_sha256 == data.reference.get("weights_sha256") and precision == data.reference.get("dtype"):
+    reference = (data.reference.get("weights_sha256"), data.reference.get("dtype"))
+    if (model_identity.weights_sha256, precision) == reference:
         say(f"{model} is the reference itself: its log-probs are read from the data, nothing is computed")
         return summarise(data, reference_logps(data), overlap)
     policy = load_model(model, precision)

@@ -93,8 +93,8 @@ def as_json(rates: Rates) -> dict[str, Any]:
 def from_json(value: Mapping[str, Any]) -> Rates:
     """What `as_json` gave."""
     kinds: dict[str, type[CheckedRates] | type[JudgedRates]] = {"checkers": CheckedRates, "judge": JudgedRates}
-    given: dict[str, Any] = {k: Interval(**v) if isinstance(v, dict) else v for k, v in value.items()}
-    return kinds[value["method"]](**{**given, "by_prompt": tuple(value["by_prompt"])})
+    fields: dict[str, Any] = {k: Interval(**v) if isinstance(v, dict) else v for k, v in value.items()}
+    return kinds[value["method"]](**{**fields, "by_prompt": tuple(value["by_prompt"])})
 
 
 # ---------------------------------------------------------------------------------------------------- from verdicts
@@ -139,7 +139,7 @@ def of_verdicts(a: str, b: str, url: str, model: str, judged: Sequence[Judged]) 
     wins = np.array([win for _, win in whole])
     difference = np.array([j.length_a - j.length_b for j, _ in whole], dtype=float)
     groups = np.array([str(j.key) for j, _ in whole])
-    sided = [(v, place) for j in judged for v, place in zip(j.verdicts, ("A", "B"), strict=True) if v in ("A", "B")]
+    sided = [(v, first) for j in judged for v, first in zip(j.verdicts, ("A", "B"), strict=True) if v in ("A", "B")]
     return JudgedRates(
         a=a,
         b=b,
@@ -153,7 +153,7 @@ def of_verdicts(a: str, b: str, url: str, model: str, judged: Sequence[Judged]) 
         wins=int((wins == 1).sum()),
         losses=int((wins == 0).sum()),
         split=int(((wins > 0) & (wins < 1)).sum()),
-        first_shown=float(np.mean([v == place for v, place in sided])) if sided else None,
+        first_shown=float(np.mean([v == first for v, first in sided])) if sided else None,
         length_a=float(np.mean([j.length_a for j in judged])),
         length_b=float(np.mean([j.length_b for j in judged])),
         unparsable=sum(v == "unparsable" for j in judged for v in j.verdicts),
@@ -163,8 +163,8 @@ def of_verdicts(a: str, b: str, url: str, model: str, judged: Sequence[Judged]) 
 
 
 def _controlled(wins: np.ndarray, difference: np.ndarray, groups: np.ndarray) -> Interval | None:
-    found = bootstrap(lambda rows: length_controlled(wins[rows], difference[rows]), groups)
-    return found if np.isfinite(found.value) else None
+    rate = bootstrap(lambda rows: length_controlled(wins[rows], difference[rows]), groups)
+    return rate if np.isfinite(rate.value) else None
 
 
 def _entry(judged: Judged) -> dict[str, Any]:
