@@ -7,7 +7,7 @@ room may use it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,14 @@ NO_END = "the data has no trajectory end (no checkpoint but the reference was sc
 
 
 # ---------------------------------------------------------------------------------------------------- before step 1
+
+
+def dry_run_lines(model: str, shards: Path, out: Path, plan: Plan, settings: TrainSettings) -> list[str]:
+    return [f"would train {model} on {shards} into {out}", *plan_lines(plan, settings)]
+
+
+def already_trained(out: Path) -> str:
+    return f"{out}: already trained with these settings; nothing to do (--overwrite trains again)"
 
 
 def plan_lines(plan: Plan, settings: TrainSettings) -> list[str]:
@@ -164,6 +172,25 @@ def trained_lines(trained: Trained) -> list[str]:
     return [*lines, *(evaluation_lines(trained.evaluation) if trained.evaluation else [])]
 
 
+def merged_line(adapter: Path, base: str, dtype: str, out: Path) -> str:
+    return f"{adapter} merged into {base}: a {dtype} model in {out}"
+
+
+# ---------------------------------------------------------------------------------------------------- answers
+
+
+def form_line(title: str, markers: Sequence[str] | None) -> str:
+    """Which form answers are written in, and by which fields of the prompts; None: they have no benchmark's."""
+    fields = "no benchmark's fields" if markers is None else " and ".join(f"`{name}`" for name in markers)
+    return f"answers in the form of {title}: the prompts have {fields}"
+
+
+def generated_lines(generator: str, out: Path, answers: int, cut: int, max_new_tokens: int) -> list[str]:
+    """How many answers were written, and how many of them did not end by themselves."""
+    lines = [f"{answers} answers of {generator} in {out}"]
+    return [*lines, f"{cut} of them were cut at --max-new-tokens {max_new_tokens}"] if cut else lines
+
+
 # ---------------------------------------------------------------------------------------------------- how good it is
 
 
@@ -176,6 +203,10 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
         f"  mean log-prob           {evaluation.mean_logp_accuracy}",
         f"  the longer wins         {evaluation.length_accuracy}",
     ]
+
+
+def own_reference(model: str) -> str:
+    return f"{model} is the reference itself: its log-probs are read from the data, nothing is computed"
 
 
 def overlap_warning(evaluated: Path, pairs: int, prompts: int) -> str:

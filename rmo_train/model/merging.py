@@ -13,6 +13,7 @@ from typing import Any
 from rmo_train.console.errors import UserError, cannot_write
 from rmo_train.model.adapters import base_that_is_there, check_base
 from rmo_train.model.models import ADAPTER_CONFIG, is_adapter
+from rmo_train.report import merged_line
 from rmo_train.store.tables import MANIFEST, sync_folder, write_bytes
 
 TRAINED_ON = "trained_on.parquet"
@@ -50,7 +51,7 @@ def merge_adapter(adapter: Path, out: Path, dtype: str = "auto", *, overwrite: b
         raise cannot_write(out, e) from e
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return [f"{adapter} merged into {base}: a {stored} model in {out}"]
+    return [merged_line(adapter, base, stored, out)]
 
 
 def _torch_dtype(name: str) -> Any:

@@ -20,7 +20,15 @@ from rmo_train.forward.distributed import World, joined, require_several, shard
 from rmo_train.forward.layout import choose_layout
 from rmo_train.model.adapters import check_adapter
 from rmo_train.model.policy import context_length, identity, load_config, load_model, resolve, save_model
-from rmo_train.report import overlap_warning, plan_lines, step_zero, trained_lines
+from rmo_train.report import (
+    already_trained,
+    dry_run_lines,
+    overlap_warning,
+    own_reference,
+    plan_lines,
+    step_zero,
+    trained_lines,
+)
 from rmo_train.store.tables import (
     MANIFEST,
     check_key,
@@ -137,7 +145,7 @@ def _run_training(
     for pairs in (data, held_out) if held_out is not None else (data,):
         check_lengths(pairs, model)
     if dry_run:
-        return [f"would train {model} on {shards} into {out}", *plan_lines(plan, settings)]
+        return dry_run_lines(model, shards, out, plan, settings)
     key = run_key(data, model_identity, settings, held_out, plan)
     if overwrite and world.is_main and out.exists():
         shutil.rmtree(out)
@@ -145,7 +153,7 @@ def _run_training(
     done = read_manifest(out)
     if done is not None:
         check_key(done["key"], key, out)
-        return [f"{out}: already trained with these settings; nothing to do (--overwrite trains again)"]
+        return [already_trained(out)]
     if out.exists() and any(p.name[0] != "." for p in out.iterdir()) and not (out / "run.json").is_file():
         raise UserError(f"--out {out}: the folder has files that are no training run; choose another folder")
     if (out / "run.json").is_file():
@@ -293,7 +301,7 @@ def run_eval(
     precision = data.reference.get("dtype", "auto") if dtype == "auto" else dtype
     reference = (data.reference.get("weights_sha256"), data.reference.get("dtype"))
     if (model_identity.weights_sha256, precision) == reference:
-        say(f"{model} is the reference itself: its log-probs are read from the data, nothing is computed")
+        say(own_reference(model))
         return summarise(data, reference_logps(data), overlap)
     policy = load_model(model, precision)
     layout = choose_layout(policy, data, tokens_per_batch=tokens_per_batch)
