@@ -162,7 +162,7 @@ def score(shape: str, mix: str, tokens: int, names: Sequence[str], bench: Bench)
     sequences = sequences_of(trees)
 
     def packed(path: str) -> tuple[Callable[[], Any], int]:
-        layout = Layout(path, GPU_TOKENS_PER_BATCH[path], "")
+        layout = Layout(path, GPU_TOKENS_PER_BATCH[path])
         use_attention(model, path)
         size = sum(p.size for p in layout.packs(trees, layout.budget))
         return lambda: response_logps(model, trees, 2 * len(trees), layout), size

@@ -75,12 +75,12 @@ def parity(
         ok = rms <= PROBE_TOLERANCE[dtype == "float32"]
         return {"logp_gap_rms": rms, "logp_gap_most": float(np.abs(gaps).max()), "ok": ok}
 
-    plain, plain_states = computed(Layout("rows", 1, ""))
+    plain, plain_states = computed(Layout("rows", 1))
     yield "plain rows", beside(plain, plain if exact is None else exact), plain
 
     def figures(path: str) -> Figures:
         began = time.perf_counter()
-        logps, states = computed(Layout(path, GPU_TOKENS_PER_BATCH[path], ""))
+        logps, states = computed(Layout(path, GPU_TOKENS_PER_BATCH[path]))
         states_gap = float(np.linalg.norm(states - plain_states) / np.linalg.norm(plain_states))
         return beside(logps, plain) | {"states_gap": states_gap, "seconds": time.perf_counter() - began}
 
@@ -90,8 +90,8 @@ def parity(
 
 def training(model: str, dtype: str, lora: int | None, folder: Path) -> Figures:
     """A short run from the references scored in `dtype`: its start, and what a resumed one comes to."""
-    from rmo_train.training.checkpoint import read_metrics
     from rmo_train.training.config import TrainSettings
+    from rmo_train.training.record import read_metrics
     from rmo_train.training.run import run_training
 
     began = time.perf_counter()

@@ -77,7 +77,7 @@ def packed_step(
     model: Any, data: PairData, settings: TrainSettings, path: str, optimizer: MasterAdamW
 ) -> tuple[Callable[[], None], int]:
     """One optimizer step of the trainer's own loop, and the tokens that it computes."""
-    layout = Layout(path, GPU_TOKENS_PER_BATCH[path], "")
+    layout = Layout(path, GPU_TOKENS_PER_BATCH[path])
     use_attention(model, path)
     job = Job(model, None, data, settings, make_plan(data, settings), layout, Path(), {})
     rows, loss = np.arange(len(data)), loss_named(settings.loss)

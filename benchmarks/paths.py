@@ -70,7 +70,7 @@ def run_once(model: Any, work: str, trees: list[Tree], layout: Layout) -> None:
 def measured(model: Any, work: str, shape: tuple[int, int, int, int]) -> dict[str, Any]:
     """Seconds by path, as they are and over those of plain rows, and the share of the tokens that sharing saves."""
     trees = random_trees(shape)
-    layouts = {path: Layout(path, CPU_TOKENS_PER_BATCH[path], "") for path in PATHS}
+    layouts = {path: Layout(path, CPU_TOKENS_PER_BATCH[path]) for path in PATHS}
     seconds: dict[str, list[float]] = {path: [] for path in PATHS}
     for _ in range(REPEATS):
         for path, layout in layouts.items():

@@ -3,6 +3,7 @@
 Its rooms, each of which imports only from those above it:
 
 - `console`: what both command lines share: errors with exit codes, progress, flags and recipes.
+- `report`: results to lines for people: the words of every room.
 - `store`: the contract on disk: schemas, manifests, atomic files, hashes of ids.
 - `data`: pairs as arrays of token ids; chat templates.
 - `model`: which model a name means; loading, adapters, saving.

@@ -264,6 +264,7 @@ def train_proxy(run: Path, data: PairData, reference: str, family: TrainedFamily
         say(f"{path}: {said}; this proxy is trained again")
     if not damaged and all(recorded.values()):
         return
+    from rmo_train.report import step_zero
     from rmo_train.training.job import build_job, check_step_zero, step_zero_noise
     from rmo_train.training.loop import train
     from rmo_train.training.plan import make_plan
@@ -276,7 +277,7 @@ def train_proxy(run: Path, data: PairData, reference: str, family: TrainedFamily
     except OSError as e:
         raise cannot_write(folder, e) from e
     job = build_job(data, make_plan(data, training), reference, folder, training, {}, models_at=wanted)
-    say(check_step_zero(job, step_zero_noise(job, reference)))
+    say(step_zero(check_step_zero(job, step_zero_noise(job, reference))))
     train(job)
     for path in wanted.values():
         files = file_hashes(path)

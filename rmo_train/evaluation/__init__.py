@@ -3,7 +3,7 @@
 - `metrics`: accuracy of margins, plain and length-matched; the interval of a difference between two models on the
   same pairs; McNemar: pure functions.
 - `logistic`: logistic regression of few features: what evidence and the length-controlled win rate are fitted by.
-- `result`: what an evaluation found, and its file.
+- `result`: the figures of an evaluation, and their file.
 - `evaluate`: held-out accuracy against the reference columns.
 - `comparison`: `rmo-train compare`: two models on the same pairs, by `metrics`.
 - `winrate`: `rmo-train winrate`: how often one model's answers beat another's.

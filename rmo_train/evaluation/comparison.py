@@ -18,6 +18,7 @@ from rmo_train.evaluation.metrics import (
     verdict,
 )
 from rmo_train.evaluation.result import Evaluation
+from rmo_train.report import comparison_lines
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,6 @@ class Difference:
     b: float
     difference: Interval
     verdict: str
-
-    def __str__(self) -> str:
-        return f"{self.a:.3f} -> {self.b:.3f}   {self.difference:+}   {self.verdict}"
 
 
 @dataclass(frozen=True)
@@ -48,18 +46,7 @@ class Comparison:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        m = self.mcnemar
-        lines = [
-            f"{self.pairs} pairs of {self.prompts} prompts; A -> B, and B - A with 95% interval (paired bootstrap)",
-            f"  reward accuracy         {self.reward_accuracy}",
-            f"  reward, length-matched  {self.length_matched_reward_accuracy}",
-            f"  right by B alone {m.b_alone}, by A alone {m.a_alone}: exact two-sided p = {m.p:.2g} (McNemar)",
-        ]
-        if m.ties:
-            lines.append(f"  {m.ties} pairs with a margin of 0 count for neither there, and half in the accuracies")
-        if not self.same_reference:
-            lines.append("note: the margins of A and B are taken against two different references")
-        return lines
+        return comparison_lines(self)
 
 
 def compare(a: Evaluation, b: Evaluation, names: tuple[str, str] = ("A", "B")) -> Comparison:
@@ -71,8 +58,8 @@ def compare(a: Evaluation, b: Evaluation, names: tuple[str, str] = ("A", "B")) -
     def matched(margins: np.ndarray, rows: np.ndarray) -> float:
         return length_matched_accuracy(margins, longer[rows], np.zeros(len(rows)))
 
-    def difference(name: str, found: Interval) -> Difference:
-        return Difference(getattr(a, name).value, getattr(b, name).value, found, verdict(found))
+    def difference(name: str, interval: Interval) -> Difference:
+        return Difference(getattr(a, name).value, getattr(b, name).value, interval, verdict(interval))
 
     plain = paired_difference(lambda margins, rows: accuracy(margins), margins_a, margins_b, prompts)
     return Comparison(

@@ -97,8 +97,8 @@ def pair_margins(data: PairData, rewards: np.ndarray) -> dict[str, PairMargin]:
     prompts = {group: k for k, group in enumerate(dict.fromkeys(data.groups))}
     longer = data.chosen.lengths - data.rejected.lengths
     return {
-        str(i): (rounded(margin), prompts[group], int(more))
-        for i, group, margin, more in zip(data.ids, data.groups, rewards, longer, strict=True)
+        str(i): (rounded(margin), prompts[group], int(longer_by))
+        for i, group, margin, longer_by in zip(data.ids, data.groups, rewards, longer, strict=True)
     }
 
 

@@ -91,9 +91,9 @@ def paired_difference(
     return bootstrap(lambda rows: statistic(b[rows], rows) - statistic(a[rows], rows), groups)
 
 
-def verdict(found: Interval, even: float = 0.0) -> str:
+def verdict(interval: Interval, even: float = 0.0) -> str:
     """ "higher" or "lower" where the interval leaves out `even`, else "not distinguishable"."""
-    return "higher" if found.low > even else "lower" if found.high < even else "not distinguishable"
+    return "higher" if interval.low > even else "lower" if interval.high < even else "not distinguishable"
 
 
 @dataclass(frozen=True)

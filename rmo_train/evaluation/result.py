@@ -1,4 +1,4 @@
-"""What an evaluation found: accuracies with intervals, and each pair's margin, as kept in a JSON file."""
+"""The figures of an evaluation: accuracies with intervals, and each pair's margin, as kept in a JSON file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from rmo_train.console.errors import UserError
 from rmo_train.evaluation.metrics import Interval
+from rmo_train.report import evaluation_lines
 from rmo_train.store.tables import read_json
 
 # Reward margin in nats, number of the pair's prompt, tokens by which its chosen response is the longer one.
@@ -44,29 +45,22 @@ class Evaluation:
 
     def as_json(self) -> dict[str, Any]:
         """The figures first, the pairs last."""
-        found = asdict(self)
-        return {**found, "pairs": found.pop("pairs")}
+        entries = asdict(self)
+        return {**entries, "pairs": entries.pop("pairs")}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Evaluation:
         """What `as_json` gave; other entries of `value` are left out."""
-        given = {name: value[name] for name in cls.__dataclass_fields__}
-        intervals = {k: Interval(**v) for k, v in given.items() if k.endswith("_accuracy")}
-        return cls(**{**given, **intervals, "pairs": {i: (m, p, t) for i, (m, p, t) in given["pairs"].items()}})
+        fields = {name: value[name] for name in cls.__dataclass_fields__}
+        intervals = {k: Interval(**v) for k, v in fields.items() if k.endswith("_accuracy")}
+        return cls(**{**fields, **intervals, "pairs": {i: (m, p, t) for i, (m, p, t) in fields["pairs"].items()}})
 
     def as_metrics(self) -> dict[str, float]:
         names = ("reward_accuracy", "logp_accuracy", "mean_logp_accuracy", "length_matched_reward_accuracy")
         return {f"eval/{name}": getattr(self, name).value for name in names}
 
     def lines(self) -> list[str]:
-        return [
-            f"{self.n} pairs; accuracy with 95% interval (bootstrap over prompts)",
-            f"  reward                  {self.reward_accuracy}   (the reference itself: 0.500)",
-            f"  reward, length-matched  {self.length_matched_reward_accuracy}",
-            f"  log-prob                {self.logp_accuracy}",
-            f"  mean log-prob           {self.mean_logp_accuracy}",
-            f"  the longer wins         {self.length_accuracy}",
-        ]
+        return evaluation_lines(self)
 
 
 def read_evaluation(path: Path) -> Evaluation:

@@ -48,16 +48,16 @@ def segment_attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    **given: Any,
+    **extras: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of one packed row; query [1, heads, T, d], key and value [1, kv heads, T, d] -> [1, T, heads, d].
 
     `attention_mask` holds the segments, int64 [1, 1, S, 4]; without one, whole rows are causal. What a model adds to
     its scores (Gemma 2's soft cap, GPT-OSS's sinks, relative positions) is refused, and found when a layout is chosen.
     """
-    for extra in ("softcap", "s_aux", "position_bias"):
-        if given.get(extra) is not None:
-            raise ValueError(f"segment attention has no {extra}")
+    for name in ("softcap", "s_aux", "position_bias"):
+        if extras.get(name) is not None:
+            raise ValueError(f"segment attention has no {name}")
     shared: dict[str, Any] = {"scale": scaling, "dropout_p": dropout}
     heads, kv_heads, size = query.shape[1], key.shape[1], query.shape[3]
     group = heads // kv_heads

@@ -19,6 +19,7 @@ from rmo_train.data.pairs import PairData
 from rmo_train.forward.attention import use_attention
 from rmo_train.forward.logps import pack_logps
 from rmo_train.forward.packing import Pack, Tree, make_packs, make_row_packs, split_tree
+from rmo_train.report import layout_line, obstacle_line
 
 # Tokens of a row. On a CPU long rows make the matrix products efficient; a dense mask makes them slow.
 CPU_TOKENS_PER_BATCH = {"segments": 1024, "dense": 256, "rows": 1024, "flex": 512}
@@ -36,13 +37,42 @@ PROBE_TOLERANCE = {True: 1e-3, False: 0.25}
 
 
 @dataclass(frozen=True)
+class Obstacle:
+    """What keeps a model from a path: one of three."""
+
+    window: int | None = None  # its sliding window is shorter than the data, whose longest pair has `longest` tokens
+    longest: int = 0
+    error: str | None = None  # it takes no packed rows
+    gap: float = 0.0  # it differs there by so many nats per token from plain rows
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a path was chosen by."""
+
+    lengths: Lengths
+    asked: bool  # by the user
+    followed: bool  # the references were computed by it, and the rule alone would have taken another
+    gap: float  # nats per token from plain rows, on random tokens
+    obstacle: Obstacle | None  # the first one met
+    reference: tuple[str | None, str | None]  # the path and the device that the references were computed by
+
+
+@dataclass(frozen=True)
 class Layout:
-    """The attention path (a key of `attention.IMPLEMENTATIONS`), the tokens of a row, why, and the kind of device."""
+    """The attention path (a key of `attention.IMPLEMENTATIONS`), the tokens of a row, the kind of device, and what the
+    path was chosen by (None: it was not chosen, it is taken).
+    """
 
     path: str
     budget: int
-    reason: str
     device: str = "cpu"
+    choice: Choice | None = None
+
+    @property
+    def reason(self) -> str:
+        """The path and why, for people and manifests."""
+        return layout_line(self)
 
     @property
     def shared(self) -> bool:
@@ -72,9 +102,6 @@ class Lengths:
 
     pair: float
     saved: float
-
-    def __str__(self) -> str:
-        return f"sharing prompts saves {self.saved:.0%} of the tokens, {self.pair:.0f} are left a pair"
 
     @classmethod
     def of(cls, data: PairData) -> Lengths:
@@ -116,29 +143,25 @@ def choose_layout(
     tried = dict.fromkeys([here or by_rule[0], *by_rule] if attention == "auto" else [attention])
     path, gap, obstacles = _first_that_works(model, list(tried), data.longest())
     if path is None:
-        raise UserError(f"--attention {attention}: {obstacles[0]}; use --attention auto or rows")
-    if attention != "auto":
-        why = "as asked"
-    elif path == here != by_rule[0]:
-        why = "as the references were computed"
-    elif path == "rows":
-        why = obstacles[0] if obstacles else f"{lengths}, too little to gain by it"
-    else:
-        why = str(lengths)
-    name = "plain rows" if path == "rows" else f"{path} attention"
-    differs = "" if path == "rows" else f" (differs from plain rows by {gap:.1g} nats per token)"
-    unlike = f"; the references were computed by {recorded} on {data.reference.get('device')}"
+        raise UserError(f"--attention {attention}: {obstacle_line(obstacles[0])}; use --attention auto or rows")
     use_attention(model, path)
-    reason = f"{name}: {why}{differs}{unlike if recorded not in (None, path) else ''}"
-    return Layout(path, tokens_per_batch or budgets[path], reason, device)
+    choice = Choice(
+        lengths,
+        asked=attention != "auto",
+        followed=path == here != by_rule[0],
+        gap=gap,
+        obstacle=next(iter(obstacles), None),
+        reference=(recorded, data.reference.get("device")),
+    )
+    return Layout(path, tokens_per_batch or budgets[path], device, choice)
 
 
-def _first_that_works(model: Any, paths: Sequence[str], longest: int) -> tuple[str | None, float, list[str]]:
+def _first_that_works(model: Any, paths: Sequence[str], longest: int) -> tuple[str | None, float, list[Obstacle]]:
     """The first path that gives the log-probs of plain rows, by how many nats per token it differs from them, and what
     speaks against those before it.
     """
     window = _window_obstacle(model, longest)
-    obstacles: list[str] = []
+    obstacles: list[Obstacle] = []
     was_training = model.training
     model.eval()
     try:
@@ -152,15 +175,15 @@ def _first_that_works(model: Any, paths: Sequence[str], longest: int) -> tuple[s
     return None, np.inf, obstacles
 
 
-def _window_obstacle(model: Any, longest: int) -> str | None:
+def _window_obstacle(model: Any, longest: int) -> Obstacle | None:
     """A sliding window shorter than the data: sharing is ruled out by the config."""
     window = getattr(model.config, "sliding_window", None)
     if window and window < longest and getattr(model.config, "use_sliding_window", True):
-        return f"the model's sliding window ({window}) is shorter than the data ({longest})"
+        return Obstacle(window=window, longest=longest)
     return None
 
 
-def _probe(model: Any, path: str) -> tuple[float, str | None]:
+def _probe(model: Any, path: str) -> tuple[float, Obstacle | None]:
     """Nats per token between this path and plain rows on two small random trees, and what speaks against it.
 
     Recurrent layers, absolute positions, masks that are ignored and attention that a path cannot do are found here.
@@ -179,9 +202,9 @@ def _probe(model: Any, path: str) -> tuple[float, str | None]:
             use_attention(model, path)
             shared = sum(pack_logps(model, p, 4) for p in make_packs(trees, 64))
         except (ValueError, TypeError, RuntimeError, IndexError, ImportError) as e:
-            return float("inf"), f"the model takes no packed rows ({type(e).__name__}: {str(e).splitlines()[0]})"
+            return float("inf"), Obstacle(error=f"{type(e).__name__}: {str(e).splitlines()[0]}")
     lengths = torch.tensor([len(r) for t in trees for r in t.responses], device=plain.device)  # type: ignore[union-attr]
     gap = float(((shared - plain) / lengths).square().mean().sqrt())
     if not gap <= PROBE_TOLERANCE[next(model.parameters()).dtype == torch.float32]:
-        return gap, f"packed rows differ by {gap:.2g} nats per token on this architecture"
+        return gap, Obstacle(gap=gap)
     return gap, None

@@ -18,7 +18,7 @@ from rmo_train.forward.attention import attention_mask, run_length
 from rmo_train.forward.head import token_logps
 from rmo_train.forward.packing import Pack, Tree, distinct_trees
 
-Found = TypeVar("Found")
+Computed = TypeVar("Computed")
 
 
 class Packs(Protocol):
@@ -36,8 +36,8 @@ def causal_parts(model: Any) -> tuple[Any, Any]:
     return inner.get_decoder(), inner.get_output_embeddings()
 
 
-def run_pack(model: Any, pack: Pack, **more: Any) -> Any:
-    """The decoder's output for a pack's rows, filled up to the length that they are run at; `more` goes to it.
+def run_pack(model: Any, pack: Pack, **options: Any) -> Any:
+    """The decoder's output for a pack's rows, filled up to the length that they are run at; `options` go to it.
 
     Its `last_hidden_state` [rows, length, width] is what the head reads.
     """
@@ -47,7 +47,7 @@ def run_pack(model: Any, pack: Pack, **more: Any) -> Any:
     mask = attention_mask(pack, implementation, head.weight.dtype, device)
     padding = ((0, 0), (0, run_length(pack, implementation) - pack.tokens.shape[1]))
     tokens, positions = (torch.from_numpy(np.pad(x, padding)).to(device) for x in (pack.tokens, pack.positions))
-    return decoder(input_ids=tokens, position_ids=positions, attention_mask=mask, use_cache=False, **more)
+    return decoder(input_ids=tokens, position_ids=positions, attention_mask=mask, use_cache=False, **options)
 
 
 def predicting(hidden: torch.Tensor, pack: Pack) -> torch.Tensor:
@@ -91,11 +91,11 @@ def response_logps(
 
 
 def over_packs(
-    compute: Callable[[Pack], Found],
+    compute: Callable[[Pack], Computed],
     trees: Sequence[Tree],
     layout: Packs,
     advance: Callable[[int], None] = lambda tokens: None,
-) -> Iterator[tuple[Pack, Found]]:
+) -> Iterator[tuple[Pack, Computed]]:
     """Every pack of `trees` with what `compute` makes of it, without gradient; `advance` gets the tokens computed.
 
     Rows have at most the layout's budget of tokens. On running out of memory that is halved and the pack's trees are
@@ -108,7 +108,7 @@ def over_packs(
         for k, pack in enumerate(packs):
             try:
                 with torch.inference_mode():
-                    found = compute(pack)
+                    computed = compute(pack)
             except torch.OutOfMemoryError as e:
                 if limit < 2 * max(p.size for p in layout.packs(group, 1)):
                     raise ProcessingError(
@@ -119,7 +119,7 @@ def over_packs(
                 done = {int(o) for p in packs[:k] for o in np.unique(p.owners)}
                 waiting.append((_without(group, done), limit // 2))
                 break
-            yield pack, found
+            yield pack, computed
             advance(pack.size)
 
 

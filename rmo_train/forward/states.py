@@ -61,9 +61,9 @@ def pair_logps_and_differences(
         hidden, states = pack_states(model, pack)
         return head_logps(model, hidden, pack, len(logps)), states
 
-    for pack, (found, states) in over_packs(compute, trees, layout, advance):
+    for pack, (pack_logps, states) in over_packs(compute, trees, layout, advance):
         owned = np.unique(pack.owners)
-        logps[owned] = found.cpu().numpy()[owned]
+        logps[owned] = pack_logps.cpu().numpy()[owned]
         means.update(_by_slot(pack, states))
     return logps[slots], _differences(means, slots)
 
@@ -114,8 +114,8 @@ def decoder_layers(model: Any) -> torch.nn.ModuleList | None:
     """The decoder's layers in order; None where they cannot be told from its other lists of modules."""
     count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     lists = [m for m in causal_parts(model)[0].modules() if isinstance(m, torch.nn.ModuleList)]
-    found = [m for m in lists if len(m) == count]
-    return found[0] if len(found) == 1 else None
+    complete = [m for m in lists if len(m) == count]
+    return complete[0] if len(complete) == 1 else None
 
 
 @contextmanager
@@ -124,14 +124,14 @@ def reducing_outputs(layers: list[torch.nn.Module], reduce: Reduce) -> Iterator[
 
     `output_hidden_states` would hold the output of every layer, over all tokens, until the pass ends.
     """
-    found: list[torch.Tensor] = []
+    reduced: list[torch.Tensor] = []
 
-    def keep(layer: torch.nn.Module, given: Any, output: Any) -> None:
-        found.append(reduce(output if isinstance(output, torch.Tensor) else output[0]))
+    def keep(layer: torch.nn.Module, inputs: Any, output: Any) -> None:
+        reduced.append(reduce(output if isinstance(output, torch.Tensor) else output[0]))
 
     hooks = [layer.register_forward_hook(keep) for layer in layers]
     try:
-        yield found
+        yield reduced
     finally:
         for hook in hooks:
             hook.remove()

@@ -80,8 +80,8 @@ class Form:
 
 def _to_alpaca_eval(prompt: Prompt, answers: Sequence[Answer], generator: str) -> list[dict[str, Any]]:
     record = {"instruction": prompt.text}
-    more = {"generator": generator} if prompt.dataset is None else {"generator": generator, "dataset": prompt.dataset}
-    return [record | {"output": answer.turns[0]} | more for answer in answers]
+    about = {"generator": generator} if prompt.dataset is None else {"generator": generator, "dataset": prompt.dataset}
+    return [record | {"output": answer.turns[0]} | about for answer in answers]
 
 
 def _to_arena_hard(prompt: Prompt, answers: Sequence[Answer], generator: str) -> list[dict[str, Any]]:
@@ -175,8 +175,8 @@ def recognised(prompts: Sequence[Prompt]) -> str | None:
             if form.fits(prompt):
                 where.setdefault(name, prompt.where)
     if len(where) > 1:
-        found = ", ".join(f"{name} ({place})" for name, place in where.items())
-        raise UserError(f"the prompts fit several forms: {found}; choose the form of the answers with --to")
+        several = ", ".join(f"{name} ({prompt})" for name, prompt in where.items())
+        raise UserError(f"the prompts fit several forms: {several}; choose the form of the answers with --to")
     return next(iter(where), None)
 
 

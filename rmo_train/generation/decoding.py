@@ -57,11 +57,11 @@ def nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
     """Logits [rows, vocabulary] without the tokens outside the smallest set of probability `top_p` (the top-p rule)."""
     if top_p >= 1:
         return logits
-    ordered, places = logits.sort(dim=-1, descending=True)
+    ordered, tokens = logits.sort(dim=-1, descending=True)
     shares = ordered.softmax(dim=-1)
     outside = shares.cumsum(dim=-1) - shares >= top_p  # what stands before it is already enough
     outside[..., 0] = False
-    return logits.masked_fill(outside.scatter(-1, places, outside), -torch.inf)
+    return logits.masked_fill(outside.scatter(-1, tokens, outside), -torch.inf)
 
 
 def decode(
@@ -83,18 +83,18 @@ def decode(
     while done < len(order):
         rows = order[done : done + size]
         try:
-            found: list[list[int]] | None = _decode_batch(model, [requests[i] for i in rows], decoding, device)
+            answered: list[list[int]] | None = _decode_batch(model, [requests[i] for i in rows], decoding, device)
         except torch.OutOfMemoryError as e:
             if size == 1:
                 raise ProcessingError(f"one answer does not fit into {device}'s memory: {e}") from e
             size = max(1, len(rows) // 2)
-            found = None
-        if found is None:  # outside of the block above, which keeps what the failed batch held
+            answered = None
+        if answered is None:  # outside of the block above, which keeps what the failed batch held
             say(f"out of memory on {device}: going on with {size} answers at a time")
             gc.collect()
             torch.cuda.empty_cache()
             continue
-        for i, answer in zip(rows, found, strict=True):
+        for i, answer in zip(rows, answered, strict=True):
             answers[i] = answer
         done += len(rows)
         advance(len(rows))

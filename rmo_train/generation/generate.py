@@ -19,6 +19,7 @@ from rmo_train.console.progress import progress, say
 from rmo_train.console.settings import Settings
 from rmo_train.generation.answer_forms import FORMS, Answer, check_fits, recognised, write_answers
 from rmo_train.generation.prompts import Prompt, read_prompts
+from rmo_train.report import form_line, generated_lines
 from rmo_train.store.id_hash import draw_bits
 
 if TYPE_CHECKING:
@@ -58,34 +59,27 @@ def run_generation(
             f"--samples {settings.samples}: at --temperature 0 all answers to a prompt are the same; give "
             "--temperature 1"
         )
-    found = read_prompts(prompts, settings.limit)
-    form = settled_form(to, found)
-    check_fits(form, found, settings.samples)
+    questions = read_prompts(prompts, settings.limit)
+    form = settled_form(to, questions)
+    check_fits(form, questions, settings.samples)
     try:
-        answers = answer(model, found, settings)
+        answers = answer(model, questions, settings)
     except KeyboardInterrupt:
         raise Stopped(f"stopped; {out} is not written: answers are written together at the end") from None
     name = generator_name(model)
-    write_answers(out, form, found, answers, name)
-    flat = [one for of_prompt in answers for one in of_prompt]
-    cut = sum(not one.finished for one in flat)
-    lines = [f"{len(flat)} answers of {name} in {out}"]
-    if cut:
-        lines.append(f"{cut} of them were cut at --max-new-tokens {settings.max_new_tokens}")
-    return lines
+    write_answers(out, form, questions, answers, name)
+    finished = [one.finished for of_prompt in answers for one in of_prompt]
+    return generated_lines(name, out, len(finished), finished.count(False), settings.max_new_tokens)
 
 
 def settled_form(to: str, prompts: Sequence[Prompt]) -> str:
     """The form that answers are written in, said where it was not asked for."""
     if to != "auto":
         return to
-    found = recognised(prompts)
-    if found:
-        markers = " and ".join(f"`{name}`" for name in FORMS[found].markers)
-        say(f"answers in the form of {FORMS[found].title}: the prompts have {markers}")
-    else:
-        say(f"answers in the form of {FORMS['alpaca-eval'].title}: the prompts have no benchmark's fields")
-    return found or "alpaca-eval"
+    recognised_form = recognised(prompts)
+    form = recognised_form or "alpaca-eval"
+    say(form_line(FORMS[form].title, FORMS[form].markers if recognised_form else None))
+    return form
 
 
 def generator_name(model: str) -> str:
@@ -109,10 +103,10 @@ class Dialogue:
 
     def messages(self) -> list[dict[str, Any]]:
         """The conversation up to the next message to be answered."""
-        found: list[dict[str, Any]] = [*self.prompt.messages]
+        conversation: list[dict[str, Any]] = [*self.prompt.messages]
         for text, following in zip(self.turns, self.prompt.later, strict=False):
-            found += [{"role": "assistant", "content": text}, {"role": "user", "content": following}]
-        return found
+            conversation += [{"role": "assistant", "content": text}, {"role": "user", "content": following}]
+        return conversation
 
 
 def answer(model: str, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[list[Answer]]:

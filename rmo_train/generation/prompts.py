@@ -99,8 +99,7 @@ def _of_parquet(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     file = pq.ParquetFile(source)
     columns = [name for name in file.schema_arrow.names if name in COLUMNS]
     if not columns:
-        found = ", ".join(file.schema_arrow.names)
-        raise UserError(f"{source}: its columns are {found}; expected {EXPECTED}")
+        raise UserError(f"{source}: its columns are {', '.join(file.schema_arrow.names)}; expected {EXPECTED}")
     row = 0
     for batch in file.iter_batches(batch_size=1024, columns=columns):
         for record in batch.to_pylist():
@@ -176,20 +175,20 @@ def _messages(where: str, record: Mapping[str, Any]) -> list[dict[str, Any]]:
     if isinstance(instruction, str):
         below = record.get("input")
         text = f"{instruction}\n{below}" if isinstance(below, str) and below.strip() else instruction
-        found: Any = [{"role": "user", "content": text}]
+        messages: Any = [{"role": "user", "content": text}]
     elif isinstance(prompt, str):
-        found = [{"role": "user", "content": prompt}]
+        messages = [{"role": "user", "content": prompt}]
     elif prompt is not None:
-        found = prompt
+        messages = prompt
     elif record.get("turns") is not None:
-        found = [{"role": "user", "content": _turns(where, record["turns"])[0]}]
+        messages = [{"role": "user", "content": _turns(where, record["turns"])[0]}]
     elif record.get("messages") is not None:
-        found = record["messages"]
+        messages = record["messages"]
     elif isinstance(record.get("chosen"), list) and isinstance(record.get("rejected"), list):
-        found = _shared_start(record["chosen"], record["rejected"])
+        messages = _shared_start(record["chosen"], record["rejected"])
     else:
         raise UserError(f"{where}: it has {', '.join(record) or 'no fields'}; expected {EXPECTED}")
-    return _checked(where, found)
+    return _checked(where, messages)
 
 
 def _turns(where: str, turns: Any) -> list[str]:

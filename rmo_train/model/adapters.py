@@ -40,9 +40,9 @@ def base_that_is_there(adapter: Path) -> str:
 def check_base(adapter: Path, base: str) -> None:
     """UserError where `base` is not the model that the adapter was trained on."""
     recorded = _recorded_base(adapter)
-    if recorded is not None and (found := weights_hash(base)) != recorded:
+    if recorded is not None and (weights := weights_hash(base)) != recorded:
         raise UserError(
-            f"{adapter}: trained on weights {recorded:.12}, but {base!r} has {found:.12}: another model, or changed "
+            f"{adapter}: trained on weights {recorded:.12}, but {base!r} has {weights:.12}: another model, or changed "
             f"since; put the model of then there, or name it in base_model_name_or_path of {adapter / ADAPTER_CONFIG}"
         )
     if not (adapter / ADAPTER_WEIGHTS).is_file():

@@ -13,6 +13,7 @@ from typing import Any
 from rmo_train.console.errors import UserError, cannot_write
 from rmo_train.model.adapters import base_that_is_there, check_base
 from rmo_train.model.models import ADAPTER_CONFIG, is_adapter
+from rmo_train.report import merged_line
 from rmo_train.store.tables import MANIFEST, sync_folder, write_bytes
 
 TRAINED_ON = "trained_on.parquet"
@@ -28,7 +29,7 @@ def merge_adapter(adapter: Path, out: Path, dtype: str = "auto", *, overwrite: b
     if dtype not in ("auto", "float32", "bfloat16"):
         raise UserError(f"--dtype {dtype}: expected auto, float32 or bfloat16")
     _require_adapter(adapter)
-    _require_place(adapter, out, overwrite)
+    _require_replaceable(adapter, out, overwrite)
     base = base_that_is_there(adapter)
     check_base(adapter, base)
     config = load_config(base)
@@ -50,7 +51,7 @@ def merge_adapter(adapter: Path, out: Path, dtype: str = "auto", *, overwrite: b
         raise cannot_write(out, e) from e
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return [f"{adapter} merged into {base}: a {stored} model in {out}"]
+    return [merged_line(adapter, base, stored, out)]
 
 
 def _torch_dtype(name: str) -> Any:
@@ -75,10 +76,10 @@ def _require_adapter(folder: Path) -> None:
     raise UserError(f"{folder}: no adapter's folder, it has no {ADAPTER_CONFIG}{hint}")
 
 
-def _require_place(adapter: Path, out: Path, overwrite: bool) -> None:
+def _require_replaceable(adapter: Path, out: Path, overwrite: bool) -> None:
     """`out` must be new or empty; with --overwrite it may be a model, but never the adapter or what holds it."""
-    place, source = out.resolve(), adapter.resolve()
-    if place == source or place in source.parents:
+    target, source = out.resolve(), adapter.resolve()
+    if target == source or target in source.parents:
         raise UserError(f"--out {out}: the adapter itself is in it; give another folder")
     if not out.exists():
         return

@@ -70,8 +70,8 @@ def _missing(path: Path) -> str:
     if not path.parent.is_dir():
         return f"{path}: no such model folder; {path.parent} does not exist either"
     there = sorted(p.name for p in path.parent.iterdir() if p.is_dir())
-    found = f"has {', '.join(there[:8])}" if there else "has no folders"
-    return f"{path}: no such model folder; {path.parent} {found}{nearest(path.name, there)}"
+    holds = f"has {', '.join(there[:8])}" if there else "has no folders"
+    return f"{path}: no such model folder; {path.parent} {holds}{nearest(path.name, there)}"
 
 
 def is_adapter(folder: Path) -> bool:

@@ -259,8 +259,8 @@ def save_model(
         out.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         with quiet():
-            more = {"save_embedding_layers": False} if hasattr(saving, "peft_config") else {}
-            saving.save_pretrained(temporary, state_dict=state_dict, **more)
+            options = {"save_embedding_layers": False} if hasattr(saving, "peft_config") else {}
+            saving.save_pretrained(temporary, state_dict=state_dict, **options)
             tokenizer.save_pretrained(temporary)
         (temporary / "README.md").unlink(missing_ok=True)  # peft's empty model card; the trainer writes a real one
         move_into(temporary, out)

@@ -6,9 +6,8 @@ is near the median, and leaves alone those far above it (done) and far below it 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,17 +30,7 @@ class Amplifier:
     weight: float  # lambda
     median: float  # M
     scale: float  # alpha
-    unit: str = "loss"
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.weight) and self.weight >= 0):
-            raise UserError(f"--amplify-lambda {self.weight}: expected a number of at least 0")
-        if not math.isfinite(self.median):
-            raise UserError(f"--amplify-median {self.median}: expected a finite number")
-        if not (math.isfinite(self.scale) and self.scale > 0):
-            raise UserError(f"--amplify-scale {self.scale}: expected a number above 0")
-        if self.unit not in ("loss", "logp"):
-            raise ValueError(f"unit {self.unit!r}: expected 'loss' or 'logp'")
+    unit: Literal["loss", "logp"] = "loss"
 
     def margin(self, loss: Loss, logps: PairLogps, parameters: LossParameters) -> Tensor:
         """The d that this term works on, [n]: the loss's own margin, or the policy's log-prob margin in nats without a
@@ -75,16 +64,11 @@ def calibrate(
     chosen_tokens: Column,
     rejected_tokens: Column,
     slope: float,
-    *,
-    weight: float | None = None,
-    median: float | None = None,
-    scale: float | None = None,
 ) -> Amplifier:
     """The amplifier for a loss, from the kept pairs' log-probs under the proxy; its unit is the loss's own margin d.
 
     median M and scale alpha = max(1.4826 MAD, 1e-3) are those of d over the pairs. `slope` R is the term's slope at
     d = M relative to DPO's at d = 0, which is 1/2: weight lambda = 2 alpha R, so lambda / (4 alpha) = R / 2.
-    `weight`, `median` and `scale` take the place of the computed ones; a given scale counts in lambda too.
 
     Log-probs: [n], nats, summed over response tokens, of the proxy and (ref_*) the base. Tokens: [n].
     """
@@ -102,11 +86,6 @@ def calibrate(
             f"margin amplification: {bad} of {len(d)} pairs have no finite {loss_name} margin in the log-prob columns; "
             "score the pairs again, or train with --amplify 0"
         )
-    centre = float(np.median(d))
-    spread = max(MAD_TO_SD * float(np.median(np.abs(d - centre))), SMALLEST_SCALE)
-    alpha = spread if scale is None else scale
-    return Amplifier(
-        weight=2 * alpha * slope if weight is None else weight,
-        median=centre if median is None else median,
-        scale=alpha,
-    )
+    median = float(np.median(d))
+    scale = max(MAD_TO_SD * float(np.median(np.abs(d - median))), SMALLEST_SCALE)
+    return Amplifier(weight=2 * scale * slope, median=median, scale=scale)

@@ -8,10 +8,10 @@
 - `optimizer`: AdamW with float32 master weights; learning rates.
 - `checkpoint`: training checkpoints, written whole or not at all: what a killed run resumes from (`run` picks it).
 - `throughput`: pairs/s, tokens/s, share of the matrix-product rate, peak memory.
-- `record`: what is left of each step.
 - `hints`: what goes wrong, and the flag to try.
 - `trackers`: TensorBoard and its like.
-- `curves`: the picture of the metrics.
+- `record`: the lines of metrics.jsonl, of which `log_history`, trackers and curves are views.
+- `curves`: the picture of the record.
 - `card`: the model card.
 - `run`: `run` and `eval`: checks, builds, trains, writes.
 """

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rmo_train.data.pairs import PairData
-from rmo_train.evaluation.result import Evaluation
+from rmo_train.report import evaluation_lines, plan_lines, speed_line
 from rmo_train.store.tables import versions
 from rmo_train.training.config import TrainSettings
 from rmo_train.training.plan import Plan
+
+if TYPE_CHECKING:
+    from rmo_train.training.run import Trained
 
 
 def model_card(
@@ -17,18 +20,14 @@ def model_card(
     data: PairData,
     settings: TrainSettings,
     plan: Plan,
-    metrics: dict[str, Any],
-    evaluation: Evaluation | None,
-    best: Path | None,
+    trained: Trained,
     curves: Path | None,
 ) -> str:
-    """Markdown with the Hub's front matter.
-
-    best: the checkpoint that the model is, where held-out accuracy chose one; curves: the picture of the metrics.
-    """
+    """Markdown with the Hub's front matter; curves: the picture of the metrics."""
+    metrics, best = trained.metrics, trained.best
     counts = data.manifest.get("counts", {})
     kept = f"{len(data)} of {counts['pairs']}" if "pairs" in counts else str(len(data))
-    measured = ["not evaluated on held-out pairs"] if evaluation is None else evaluation.lines()
+    measured = evaluation_lines(trained.evaluation) if trained.evaluation else ["not evaluated on held-out pairs"]
     library = "peft" if settings.lora else "transformers"
     lines = [
         "---",
@@ -39,7 +38,7 @@ def model_card(
         "",
         f"# {model}, aligned with {settings.loss.upper()}",
         "",
-        f"Trained on {kept} preference pairs in {plan.steps} steps with rmo.",
+        f"Trained on {kept} preference pairs in {trained.steps} steps with rmo.",
         "",
         "## Data",
         "",
@@ -48,7 +47,7 @@ def model_card(
         "",
         "## Training",
         "",
-        *[f"- {line}" for line in plan.lines(settings)],
+        *[f"- {line}" for line in plan_lines(plan, settings)],
         f"- last step: loss {metrics.get('loss', float('nan')):.4f}, "
         f"reward accuracy {metrics.get('rewards/accuracies', float('nan')):.3f}",
         *([f"- {speed_line(metrics)}"] if metrics else []),
@@ -61,15 +60,7 @@ def model_card(
         "",
         "## Versions",
         "",
-        *[f"- {name} {found}" for name, found in versions().items()],
+        *[f"- {name} {version}" for name, version in versions().items()],
         "",
     ]
     return "\n".join(lines)
-
-
-def speed_line(metrics: dict[str, Any]) -> str:
-    """How fast the run's steps were, in one line."""
-    return (
-        f"{metrics['pairs_per_second']:.3g} pairs/s, {metrics['tokens_per_second']:,.0f} tokens/s, "
-        f"{metrics['matmul_share']:.0%} of the matrix-product rate, at most {metrics['peak_memory_gib']:.2f} GiB"
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -25,8 +24,8 @@ from rmo_train.store.tables import (
     write_json,
 )
 from rmo_train.training.optimizer import MasterAdamW
+from rmo_train.training.record import read_metrics, series
 
-METRICS = "metrics.jsonl"
 STATE = "trainer_state.json"
 RECORD = "checkpoint.json"  # written last: the hashes of a checkpoint's files
 TRAINING = "training.pt"
@@ -102,7 +101,7 @@ def remove_old_checkpoints(out: Path, limit: int, *, keep_best: bool) -> None:
 
 def best_checkpoint(out: Path) -> Path | None:
     """The checkpoint with the highest held-out reward accuracy, the earliest of equal ones; None without any."""
-    accuracy = {f"checkpoint-{line['step']}": line[HEADLINE] for line in read_metrics(out) if HEADLINE in line}
+    accuracy = {f"checkpoint-{step}": value for step, value in series(read_metrics(out), HEADLINE)}
     measured = [p for p in checkpoints(out) if p.name in accuracy and (p / EVALUATION).is_file()]
     return max(measured, key=lambda p: accuracy[p.name], default=None)
 
@@ -122,8 +121,8 @@ def take_model(checkpoint: Path, out: Path) -> None:
 
 def checkpoints(out: Path) -> list[Path]:
     """The checkpoint folders of `out`, oldest first."""
-    found = [(int(m[1]), p) for p in out.glob("checkpoint-*") if (m := re.fullmatch(r"checkpoint-(\d+)", p.name))]
-    return [p for _, p in sorted(found)]
+    numbered = [(int(m[1]), p) for p in out.glob("checkpoint-*") if (m := re.fullmatch(r"checkpoint-(\d+)", p.name))]
+    return [p for _, p in sorted(numbered)]
 
 
 def newest_checkpoint(out: Path) -> Path | None:
@@ -151,15 +150,3 @@ def load_state(folder: Path, key: Mapping[str, Any]) -> TrainState:
     check_key(state["key"], key, folder)
     saved = torch.load(folder / TRAINING, weights_only=True, map_location="cpu")
     return TrainState(state["global_step"], state["num_input_tokens_seen"], saved["optimizer"], saved["rng"])
-
-
-def read_metrics(out: Path) -> list[dict[str, Any]]:
-    """The logged lines, without one that a kill cut short."""
-    path = out / METRICS
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            continue
-    return lines

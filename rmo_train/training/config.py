@@ -28,11 +28,11 @@ class TrainSettings(Settings):
     )
 
     amplify: float | None = Field(
-        None, ge=0, description="Margin amplification's slope at the median margin (default: 0.25; 0 = off)"
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Margin amplification's slope at the median margin (default: 0.25; 0 = off)",
     )
-    amplify_lambda: float | None = Field(None, ge=0, description="Sets the amplification's weight directly")
-    amplify_median: float | None = Field(None, description="Sets the amplification's median margin directly")
-    amplify_scale: float | None = Field(None, gt=0, description="Sets the amplification's scale directly")
     amplify_preset: Literal["authors"] | None = Field(
         None, description="authors: raw log-prob margin, weight 1, median 1.82, scale 125"
     )
@@ -86,6 +86,11 @@ class TrainSettings(Settings):
     def _one_or_several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
+    @field_validator("report_to")
+    @classmethod
+    def _each_once(cls, names: tuple[TrackerName, ...]) -> tuple[TrackerName, ...]:
+        return tuple(name for name in dict.fromkeys(names) if name != "none")
+
     @model_validator(mode="after")
     def _evaluated_where_saved(self) -> Self:
         if not self.load_best_model_at_end:
@@ -99,9 +104,8 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _one_way_to_amplify(self) -> Self:
-        direct = [f for f in ("amplify_lambda", "amplify_median", "amplify_scale") if getattr(self, f) is not None]
-        if self.amplify_preset and (direct or self.amplify is not None):
-            raise ValueError("--amplify-preset sets the amplification whole: leave out --amplify and --amplify-* flags")
+        if self.amplify_preset and self.amplify is not None:
+            raise ValueError("--amplify-preset sets the amplification whole: leave out --amplify")
         return self
 
     def pairs_per_step(self, processes: int = 1) -> int:

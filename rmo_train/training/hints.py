@@ -1,6 +1,6 @@
-"""Unhappy training explained where it happens: a run's metrics, step by step, to one-line hints that name a flag.
+"""Unhappy training told where it happens: a run's metrics, step by step, to hints, which `rmo_train.report` words.
 
-A `Hints` is given every step's metrics and says each hint at most once. It reads these keys (any other is ignored, any
+A `Hints` is given every step's metrics and gives each hint at most once. It reads these keys (any other is ignored, any
 may be missing):
 
     loss, rewards/chosen, rewards/rejected, rewards/margins, rewards/accuracies, grad_norm, learning_rate, epoch
@@ -13,7 +13,7 @@ log-prob, whose mean follows the lengths of a batch's answers, and the rules tha
 Nothing is generated in training, so that answers grow is not seen; that the policy ranks by length is.
 
     hints = Hints(steps)
-    for line in hints.of(metrics): say(line)
+    for hint in hints.of(metrics): say(hint_line(hint))
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,15 @@ KEYS = (
 )
 
 
+@dataclass(frozen=True)
+class Hint:
+    """What a rule saw: the name of its sentence in `rmo_train.report.HINTS`, and the figures in it."""
+
+    name: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+    step: int = 0  # after which it was seen
+
+
 class History:
     """The values of each key so far; a step without a key has NaN."""
 
@@ -103,8 +113,8 @@ class History:
 
 
 def _present(values: Any) -> np.ndarray:
-    found = np.asarray(values, dtype=np.float64)
-    return found[np.isfinite(found)]
+    column = np.asarray(values, dtype=np.float64)
+    return column[np.isfinite(column)]
 
 
 def mean(values: np.ndarray) -> float:
@@ -120,7 +130,7 @@ def error(values: np.ndarray) -> float:
 # ---------------------------------------------------------------------------------------------------- rules
 
 
-def both_fall(h: History) -> str | None:
+def both_fall(h: History) -> Hint | None:
     """Chosen answers lose more probability than the margin gains: the model moves towards neither answer."""
     if len(h) < DISPLACED_STEPS:
         return None
@@ -128,27 +138,20 @@ def both_fall(h: History) -> str | None:
     fell = chosen > max(FALLEN, CERTAIN * chosen_error) and rejected > max(FALLEN, CERTAIN * rejected_error)
     if not fell or chosen < DISPLACED * (rejected - chosen):
         return None
-    return (
-        f"chosen and rejected answers both get less likely (rewards {-chosen:+.2f} and {-rejected:+.2f} since the "
-        "start): the model moves away from both; try --sft-weight 0.1, a lower --learning-rate or a higher --beta"
-    )
+    return Hint("both fall", {"chosen": -chosen, "rejected": -rejected})
 
 
-def too_easy(h: History) -> str | None:
+def too_easy(h: History) -> Hint | None:
     """Every pair right and no loss left before any pair was seen twice."""
     epoch = h.now("epoch")
     early = epoch <= 1 if math.isfinite(epoch) else len(h) <= h.steps / 2
     right, loss = h.last("rewards/accuracies"), mean(h.last("loss"))
     if not early or len(right) < WINDOW or right.min() < 1 or not loss < EASY_LOSS * abs(mean(h.first("loss", 1))):
         return None
-    return (
-        f"accuracy 1.0 and loss {loss:.3f} on pairs seen for the first time: either something gives the labels away "
-        "(length, a phrase, repeated pairs: `rmo-curate audit` shows it), or the steps are too large; try a lower "
-        "--learning-rate"
-    )
+    return Hint("too easy", {"loss": loss})
 
 
-def against_the_labels(h: History) -> str | None:
+def against_the_labels(h: History) -> Hint | None:
     """The first margins are all negative: what one batch teaches makes the next one worse."""
     if not h.referenced or len(h) <= WINDOW:
         return None
@@ -156,25 +159,18 @@ def against_the_labels(h: History) -> str | None:
     right = mean(h.first("rewards/accuracies", skip=1))
     if len(margins) < WINDOW or margins.max() >= 0 or mean(margins) > -AGAINST or not right < AGAINST_ACCURACY:
         return None
-    return (
-        f"the first {WINDOW} margins are all negative (mean {mean(margins):+.2f}, accuracy {right:.2f}): are chosen "
-        "and rejected swapped in a part of the data? `rmo-curate inspect DATA` shows samples; if not, try a lower "
-        "--learning-rate"
-    )
+    return Hint("against the labels", {"count": WINDOW, "margin": mean(margins), "accuracy": right})
 
 
-def held_out_reversed(h: History) -> str | None:
+def held_out_reversed(h: History) -> Hint | None:
     """Better than a coin on the training pairs, worse than one on the held-out pairs."""
     held_out, trained = h.now("eval/reward_accuracy"), mean(h.last("rewards/accuracies"))
     if not (held_out < HELD_OUT_REVERSED and trained > TRAINED_WELL):
         return None
-    return (
-        f"accuracy {trained:.2f} in training and {held_out:.2f} on --eval-data: are chosen and rejected swapped in one "
-        "of the two? `rmo-curate inspect DATA` shows samples"
-    )
+    return Hint("held out reversed", {"trained": trained, "held_out": held_out})
 
 
-def ranks_by_length(h: History) -> str | None:
+def ranks_by_length(h: History) -> Hint | None:
     """Right where the chosen answer is longer, wrong where it is shorter: what makes answers grow."""
     longer, shorter = (
         h.last("rewards/accuracies_longer", LENGTH_STEPS),
@@ -186,21 +182,13 @@ def ranks_by_length(h: History) -> str | None:
         and mean(shorter) < 0.5
         and mean(longer) - mean(shorter) > LENGTH_GAP
     ):
-        seen = (
-            f"accuracy {mean(longer):.2f} where the chosen answer is the longer and {mean(shorter):.2f} where it is "
-            "the shorter"
-        )
-    elif plain - matched > LENGTH_GAP_HELD_OUT:
-        seen = f"held-out accuracy {plain:.2f}, of which {plain - matched:.2f} is gone when lengths are matched"
-    else:
-        return None
-    return (
-        f"{seen}: the policy ranks by length, and its answers will grow; try --loss simpo (rewards per token), and "
-        "look at lengths in the report of `rmo-curate audit`"
-    )
+        return Hint("ranks by length", {"longer": mean(longer), "shorter": mean(shorter)})
+    if plain - matched > LENGTH_GAP_HELD_OUT:
+        return Hint("ranks by length, held out", {"plain": plain, "gap": plain - matched})
+    return None
 
 
-def flat(h: History) -> str | None:
+def flat(h: History) -> Hint | None:
     """Half of the run is over and nothing has moved. Asked once: without a reference a batch's noise would hide it."""
     if not h.referenced or len(h) != max(FLAT_STEPS, math.ceil(h.steps / 2)):
         return None
@@ -208,30 +196,24 @@ def flat(h: History) -> str | None:
     if not (abs(margin) < FLAT_MARGIN and right < FLAT_ACCURACY):
         return None
     peak = max(h.first("learning_rate", len(h)), default=math.nan)
-    return (
-        f"after {len(h)} of {h.steps} steps the margins have not moved (mean {margin:+.3f}, accuracy {right:.2f}): try "
-        f"a higher --learning-rate (the highest so far was {peak:.2g}; ten times that is a usual next value)"
-    )
+    return Hint("flat", {"step": len(h), "steps": h.steps, "margin": margin, "accuracy": right, "peak": peak})
 
 
-def loss_rises(h: History) -> str | None:
+def loss_rises(h: History) -> Hint | None:
     """The loss is above its start. A gradient norm at its limit is no sign by itself: AdamW's step does not depend on
     the gradients' scale, and summed log-probs give norms far above 1 in runs that go well."""
     if len(h) < 2 * WINDOW + h.steps // 10:  # a warm-up's first swing is no trend
         return None
     start, now = h.first("loss"), h.last("loss", 2 * WINDOW)
     certain = CERTAIN * math.hypot(error(start), error(now))
-    if not mean(now) > max(RISEN * mean(start), mean(start) + certain):
-        return None
     norms = h.last("grad_norm", 2 * WINDOW)
-    scaled = f", gradients scaled down in {np.mean(norms > h.max_grad_norm):.0%} of the steps" if len(norms) else ""
-    return (
-        f"the loss has risen from {mean(start):.3f} to {mean(now):.3f}{scaled}: the steps are too large; try a lower "
-        "--learning-rate or a longer --warmup-ratio"
-    )
+    if not len(norms) or not mean(now) > max(RISEN * mean(start), mean(start) + certain):
+        return None
+    scaled = float(np.mean(norms > h.max_grad_norm))
+    return Hint("loss rises", {"start": mean(start), "now": mean(now), "scaled": scaled})
 
 
-RULES: tuple[Callable[[History], str | None], ...] = (
+RULES: tuple[Callable[[History], Hint | None], ...] = (
     both_fall,
     too_easy,
     against_the_labels,
@@ -247,12 +229,12 @@ class Hints:
 
     def __init__(self, steps: int, *, referenced: bool = True, max_grad_norm: float = 1.0):
         self.history = History(steps, referenced, max_grad_norm)
-        self.silent = list(RULES)  # those that have said nothing yet
+        self.silent = list(RULES)  # those that have seen nothing yet
 
-    def of(self, metrics: Mapping[str, Any]) -> list[str]:
+    def of(self, metrics: Mapping[str, Any]) -> list[Hint]:
         """What is to be said after a step with these metrics; each rule speaks once."""
         self.history.append(metrics)
-        said = {rule: line for rule in self.silent if (line := rule(self.history)) is not None}
-        self.silent = [rule for rule in self.silent if rule not in said]
+        seen = {rule: hint for rule in self.silent if (hint := rule(self.history)) is not None}
+        self.silent = [rule for rule in self.silent if rule not in seen]
         step = metrics.get("step", len(self.history))
-        return [f"hint, step {step}: {line}" for line in said.values()]
+        return [replace(hint, step=step) for hint in seen.values()]

@@ -47,8 +47,26 @@ class Job:
     record: Record | None = None  # default: metrics.jsonl in `out`, every step
 
 
+@dataclass(frozen=True)
+class StepZero:
+    """How far the untrained policy is from the reference columns, nats."""
+
+    mean_margin: float
+    tolerance: float
+
+
 def build_job(
-    data: PairData, plan: Plan, model_name: str, out: Path, settings: TrainSettings, key: dict[str, Any], **more: Any
+    data: PairData,
+    plan: Plan,
+    model_name: str,
+    out: Path,
+    settings: TrainSettings,
+    key: Mapping[str, Any],
+    *,
+    eval_data: PairData | None = None,
+    models_at: Mapping[int, Path] | None = None,
+    world: World = ALONE,
+    record: Record | None = None,
 ) -> Job:
     """Load the policy and choose its layout."""
     torch.manual_seed(settings.seed)
@@ -60,7 +78,6 @@ def build_job(
         gradient_checkpointing=settings.gradient_checkpointing,
         seed=settings.seed,
     )
-    world: World = more.get("world") or ALONE
     remembered = out / LAYOUT  # an interrupted run goes on with the attention it began with: to the last bit
     attention = read_json(remembered)["attention"] if remembered.is_file() else settings.attention
     layout = world.agreed(choose_layout(model, data, attention=attention, tokens_per_batch=settings.tokens_per_batch))
@@ -68,7 +85,7 @@ def build_job(
     if world.is_main:
         write_json(remembered, {"attention": layout.path})
     say(f"{layout.reason}; {layout.budget} tokens a row, {training_dtype(settings, data)}")
-    return Job(model, tokenizer, data, settings, plan, layout, out, key, **more)
+    return Job(model, tokenizer, data, settings, plan, layout, out, key, eval_data, models_at, world, record)
 
 
 def training_dtype(settings: TrainSettings, data: PairData) -> str:
@@ -95,14 +112,15 @@ def with_all_references(job: Job, model: str) -> Job:
     return replace(job, eval_data=complete(job.eval_data, "eval")) if job.eval_data is not None else job
 
 
-def check_step_zero(job: Job, noise_sd: float) -> str:
+def check_step_zero(job: Job, noise_sd: float) -> StepZero | None:
     """The untrained policy must reproduce the reference columns: |mean margin| within the noise of scoring.
 
-    Raises UserError with the likely reasons otherwise. `noise_sd` is the sd of D between two packings, in nats.
+    Raises UserError with the likely reasons otherwise; None without such columns. `noise_sd` is the sd of D between two
+    packings, in nats.
     """
     data = job.data
     if data.ref_chosen is None or data.ref_rejected is None:
-        return "no reference columns to compare the policy with"
+        return None
     rows = data.spread(STEP_ZERO_PAIRS)
     job.model.eval()
     logps = pair_logps(job.model, data, rows, job.layout)
@@ -116,7 +134,7 @@ def check_step_zero(job: Job, noise_sd: float) -> str:
             "another chat template or tokenizer, other precision (--bf16/--no-bf16), or another engine. "
             "Score again with this model."
         )
-    return f"step 0: policy reproduces the reference columns (mean margin {mean:+.1e} nats, tolerance {tolerance:.1e})"
+    return StepZero(mean, tolerance)
 
 
 def step_zero_noise(job: Job, model_name: str) -> float:
@@ -129,9 +147,9 @@ def step_zero_noise(job: Job, model_name: str) -> float:
     if scored_in is None or next(job.model.parameters()).dtype == getattr(torch, scored_in):
         return recorded
     rows = job.data.spread(STEP_ZERO_PAIRS)
-    found = []
+    scored = []
     for model in (job.model, load_model(model_name, scored_in)):
         model.eval()
         use_attention(model, job.layout.path)
-        found.append(pair_logps(model, job.data, rows, job.layout))
-    return float(np.hypot(recorded, margin_sd(*found)))
+        scored.append(pair_logps(model, job.data, rows, job.layout))
+    return float(np.hypot(recorded, margin_sd(*scored)))

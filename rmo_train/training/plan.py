@@ -12,7 +12,11 @@ from rmo_train.data.pairs import PairData
 from rmo_train.objective.amplify import AUTHORS, Amplifier, calibrate
 from rmo_train.objective.diversify import bound_fraction, diversified_batches, random_batches
 from rmo_train.objective.losses import LossParameters, loss_named
+from rmo_train.report import NO_END
 from rmo_train.training.config import DEFAULT_AMPLIFY, TrainSettings
+
+AMPLIFICATION, DIVERSIFICATION = "amplification", "diversification"
+MAKE_END = "score with a proxy (`rmo-curate proxy RUN`) and filter again"
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Plan:
     amplifier: Amplifier | None
     margins: np.ndarray | None
     confidence: float | None  # mean of the labels' confidence where they are soft
-    notes: tuple[str, ...]
+    without_end: tuple[str, ...]  # parts of the method that are off because the data has no trajectory end
 
     def batches(self, seed: int, epoch: int) -> list[np.ndarray]:
         """The optimizer batches of one epoch: every pair once; a function of (seed, epoch, G) and the margins."""
@@ -37,25 +41,9 @@ class Plan:
             return random_batches(self.pairs, self.pairs_per_step, seed=seed, epoch=epoch)
         return diversified_batches(self.margins, self.pairs_per_step, seed=seed, epoch=epoch)
 
-    def lines(self, settings: TrainSettings) -> list[str]:
-        amplified = "off"
-        if a := self.amplifier:
-            amplified = f"weight {a.weight:.4g}, median {a.median:.4g}, scale {a.scale:.4g}, margin: {a.unit}"
-        mixed = "off"
-        if self.margins is not None:
-            batches = self.batches(settings.seed, 0)
-            mixed = f"{settings.diversify_margin} margin, {bound_fraction(self.margins, batches):.4%} of the bound"
-        sft = f", SFT weight {self.parameters.sft_weight:g}" if self.parameters.sft_weight else ""
-        return [
-            f"{self.pairs:,} pairs, {self.tokens_per_epoch:,} tokens an epoch (prompts shared)",
-            f"{self.steps} steps of {self.pairs_per_step} pairs, {self.batches_per_epoch} an epoch, "
-            f"{self.warmup_steps} of warm-up, peak learning rate {settings.peak_learning_rate:g}",
-            f"loss {settings.loss}, beta {self.parameters.beta:g}{sft}",
-            f"amplification: {amplified}",
-            f"diversification: {mixed}",
-            "labels: certain" if self.confidence is None else f"labels: soft, mean confidence {self.confidence:.3f}",
-            *self.notes,
-        ]
+    def bound_fraction(self, seed: int) -> float | None:
+        """Share of the upper bound of mixing that the first epoch's batches reach; None where the order is random."""
+        return None if self.margins is None else bound_fraction(self.margins, self.batches(seed, 0))
 
 
 def make_plan(data: PairData, settings: TrainSettings, processes: int = 1) -> Plan:
@@ -75,7 +63,7 @@ def make_plan(data: PairData, settings: TrainSettings, processes: int = 1) -> Pl
         )
     per_epoch = math.ceil(len(data) / group)
     steps = settings.max_steps or math.ceil(per_epoch * settings.num_train_epochs)
-    notes: list[str] = []
+    without_end = _without_end(data, settings)
     tokens = data.prompt.lengths + data.chosen.lengths + data.rejected.lengths - 2
     return Plan(
         pairs=len(data),
@@ -85,49 +73,44 @@ def make_plan(data: PairData, settings: TrainSettings, processes: int = 1) -> Pl
         warmup_steps=math.ceil(settings.warmup_ratio * steps),
         tokens_per_epoch=int(tokens.sum()),
         parameters=parameters,
-        amplifier=_amplifier(data, settings, parameters, notes),
-        margins=_diversified_margins(data, settings, notes),
+        amplifier=None if AMPLIFICATION in without_end else _amplifier(data, settings, parameters),
+        margins=None if DIVERSIFICATION in without_end else _diversified_margins(data, settings),
         confidence=None if (data.label_confidence == 1).all() else float(data.label_confidence.mean()),
-        notes=tuple(notes),
+        without_end=without_end,
     )
 
 
-NO_END = "the data has no trajectory end (no checkpoint but the reference was scored)"
-MAKE_END = "score with a proxy (`rmo-curate proxy RUN`) and filter again"
+def _without_end(data: PairData, settings: TrainSettings) -> tuple[str, ...]:
+    """The parts that are off because `data` has no trajectory end; UserError where one of them was asked for."""
+    if data.end_chosen is not None and data.end_rejected is not None and data.has_references:
+        return ()
+    if settings.amplify:
+        raise UserError(f"--amplify needs margins to aim at, and {NO_END}; {MAKE_END}, or --amplify 0")
+    if settings.diversify:
+        raise UserError(f"--diversify needs margins, and {NO_END}; {MAKE_END}, or --no-diversify")
+    calibrated = settings.amplify is None and settings.amplify_preset is None
+    parts = {AMPLIFICATION: calibrated, DIVERSIFICATION: settings.diversify is None}
+    return tuple(part for part, by_default in parts.items() if by_default)
 
 
-def _amplifier(
-    data: PairData, settings: TrainSettings, parameters: LossParameters, notes: list[str]
-) -> Amplifier | None:
+def _amplifier(data: PairData, settings: TrainSettings, parameters: LossParameters) -> Amplifier | None:
     if settings.amplify_preset == "authors":
         return AUTHORS
     slope = DEFAULT_AMPLIFY if settings.amplify is None else settings.amplify
-    direct = (settings.amplify_lambda, settings.amplify_median, settings.amplify_scale)
-    if None not in direct:
-        return Amplifier(weight=direct[0], median=direct[1], scale=direct[2], unit="loss") if direct[0] else None  # type: ignore[arg-type]
-    if slope == 0 and settings.amplify_lambda is None:
+    if slope == 0:
         return None
-    if data.end_chosen is None or data.end_rejected is None or not data.has_references:
-        if settings.amplify or any(d is not None for d in direct):
-            raise UserError(f"--amplify needs margins to aim at, and {NO_END}; {MAKE_END}, or --amplify 0")
-        notes.append(f"amplification is off: {NO_END}")
-        return None
+    assert data.end_chosen is not None and data.end_rejected is not None
     assert data.ref_chosen is not None and data.ref_rejected is not None
     return calibrate(
         settings.loss, parameters, data.end_chosen, data.end_rejected, data.ref_chosen, data.ref_rejected,
         data.chosen.lengths, data.rejected.lengths, slope,
-        weight=settings.amplify_lambda, median=settings.amplify_median, scale=settings.amplify_scale,
     )  # fmt: skip
 
 
-def _diversified_margins(data: PairData, settings: TrainSettings, notes: list[str]) -> np.ndarray | None:
+def _diversified_margins(data: PairData, settings: TrainSettings) -> np.ndarray | None:
     if settings.diversify is False:
         return None
-    if data.end_chosen is None or data.end_rejected is None or not data.has_references:
-        if settings.diversify:
-            raise UserError(f"--diversify needs margins, and {NO_END}; {MAKE_END}, or --no-diversify")
-        notes.append(f"diversification is off: {NO_END}")
-        return None
+    assert data.end_chosen is not None and data.end_rejected is not None
     margins = data.end_chosen - data.end_rejected
     if settings.diversify_margin == "reward":
         assert data.ref_chosen is not None and data.ref_rejected is not None

@@ -1,17 +1,42 @@
-"""What a training run leaves of each step: a line of metrics.jsonl, trackers, and hints where it goes wrong."""
+"""The record of a training run: one line of metrics a logged step, in the run's metrics.jsonl.
+
+What shows how a run went is a view of these lines: `log_history` in trainer_state.json, the trackers, the picture of
+the curves, the choice of the best checkpoint. Hints alone are given every step, logged or not.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rmo_train.console.progress import say
+from rmo_train.report import hint_line
 from rmo_train.store.tables import append_line, write_bytes
-from rmo_train.training.checkpoint import METRICS, read_metrics
 from rmo_train.training.hints import Hints
 from rmo_train.training.trackers import Trackers
+
+METRICS = "metrics.jsonl"
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The logged lines of a run's folder, without one that a kill cut short."""
+    path = folder / METRICS
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines
+
+
+def series(lines: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
+    """(step, value) of the lines that have a finite number for `key`."""
+    known = [(line["step"], line[key]) for line in lines if isinstance(line.get(key), int | float)]
+    return [(step, float(value)) for step, value in known if math.isfinite(value)]
 
 
 class Record:
@@ -36,6 +61,6 @@ class Record:
         line = {"step": step, **metrics}
         if due or step % self.logging_steps == 0:
             append_line(self.out / METRICS, json.dumps(line))
-            self.trackers.log(metrics, step)
+            self.trackers.log(line)
         for hint in self.hints.of(line) if self.hints is not None else ():
-            say(hint)
+            say(hint_line(hint))

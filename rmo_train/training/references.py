@@ -20,6 +20,7 @@ from rmo_train.evaluation.evaluate import logps_in_parts
 from rmo_train.forward.distributed import ALONE, World
 from rmo_train.forward.layout import Layout
 from rmo_train.forward.logps import margin_sd, pair_logps
+from rmo_train.report import references_missing
 from rmo_train.store.tables import (
     MANIFEST,
     PartFile,
@@ -48,7 +49,7 @@ def with_references(
     key = {"data": data.fingerprint, **reference}
     manifest = read_manifest(folder)
     if manifest is None or manifest["key"] != key or not _intact(folder, manifest):
-        say(f"{data.folder} has no reference log-probs: computed once with the untrained model, kept in {folder}")
+        say(references_missing(data.folder, folder))
         logps, noise_sd = _compute(data, model, layout, world)
         if world.is_main:
             _write(data, logps, noise_sd, folder, key, {**reference, **layout.computed_by})

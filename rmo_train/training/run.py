@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,15 @@ from rmo_train.forward.distributed import World, joined, require_several, shard
 from rmo_train.forward.layout import choose_layout
 from rmo_train.model.adapters import check_adapter
 from rmo_train.model.policy import context_length, identity, load_config, load_model, resolve, save_model
+from rmo_train.report import (
+    already_trained,
+    dry_run_lines,
+    overlap_warning,
+    own_reference,
+    plan_lines,
+    step_zero,
+    trained_lines,
+)
 from rmo_train.store.tables import (
     MANIFEST,
     check_key,
@@ -30,7 +40,7 @@ from rmo_train.store.tables import (
     write_json,
     write_table,
 )
-from rmo_train.training.card import model_card, speed_line
+from rmo_train.training.card import model_card
 from rmo_train.training.checkpoint import (
     EVALUATION,
     STATE,
@@ -38,7 +48,6 @@ from rmo_train.training.checkpoint import (
     best_checkpoint,
     load_state,
     newest_checkpoint,
-    read_metrics,
     take_model,
 )
 from rmo_train.training.config import TrainSettings
@@ -47,7 +56,7 @@ from rmo_train.training.hints import Hints
 from rmo_train.training.job import Job, build_job, check_step_zero, step_zero_noise, with_all_references
 from rmo_train.training.loop import run_evaluation, save_policy, train
 from rmo_train.training.plan import Plan, make_plan
-from rmo_train.training.record import Record
+from rmo_train.training.record import Record, read_metrics
 from rmo_train.training.trackers import open_trackers, require_trackers
 
 RENDERING_FIELDS = ("tokenizer_sha256", "template_sha256")
@@ -55,14 +64,26 @@ IDENTITY_FIELDS = ("weights_sha256", *RENDERING_FIELDS)
 TRAINED_ON = pa.schema([("id", pa.string()), ("group", pa.string())])
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a training run came to."""
+
+    out: Path
+    pairs: int
+    steps: int
+    metrics: Mapping[str, Any]  # of the last step; empty where a resumed run had none left
+    evaluation: Evaluation | None
+    best: Path | None  # the checkpoint that the model is, where held-out accuracy chose one
+
+
 def check_identity(data: PairData, identity: Any, fields: tuple[str, ...] = IDENTITY_FIELDS) -> None:
     """Refuse a model that is not the one whose log-probs the data carries, naming the field."""
     for field in fields if data.reference else ():
-        expected, found = data.reference.get(field), getattr(identity, field)
-        if expected != found:
+        expected, own = data.reference.get(field), getattr(identity, field)
+        if expected != own:
             raise UserError(
                 f"{field.removesuffix('_sha256')}: {data.folder} was scored with {data.reference.get('name')!r} "
-                f"({expected!s:.12}), but {identity.name!r} has {found!s:.12}. Give the scored model as --model, score "
+                f"({expected!s:.12}), but {identity.name!r} has {own!s:.12}. Give the scored model as --model, score "
                 "again with this one, or pass --ignore-identity if you know that they fit."
             )
 
@@ -117,22 +138,22 @@ def _run_training(
     data = open_pairs(shards).labelled(settings.soft_labels)
     plan = make_plan(data, settings, world.size)
     check_adapter(model)
-    found = identity(model)
+    model_identity = identity(model)
     if not ignore_identity:
-        check_identity(data, found, IDENTITY_FIELDS if data.has_references else RENDERING_FIELDS)
-    held_out = _open_eval(eval_data, data, found, settings, ignore_identity)
+        check_identity(data, model_identity, IDENTITY_FIELDS if data.has_references else RENDERING_FIELDS)
+    held_out = _open_eval(eval_data, data, model_identity, settings, ignore_identity)
     for pairs in (data, held_out) if held_out is not None else (data,):
         check_lengths(pairs, model)
     if dry_run:
-        return [f"would train {model} on {shards} into {out}", *plan.lines(settings)]
-    key = run_key(data, found, settings, held_out, plan)
+        return dry_run_lines(model, shards, out, plan, settings)
+    key = run_key(data, model_identity, settings, held_out, plan)
     if overwrite and world.is_main and out.exists():
         shutil.rmtree(out)
     world.wait()
     done = read_manifest(out)
     if done is not None:
         check_key(done["key"], key, out)
-        return [f"{out}: already trained with these settings; nothing to do (--overwrite trains again)"]
+        return [already_trained(out)]
     if out.exists() and any(p.name[0] != "." for p in out.iterdir()) and not (out / "run.json").is_file():
         raise UserError(f"--out {out}: the folder has files that are no training run; choose another folder")
     if (out / "run.json").is_file():
@@ -200,13 +221,13 @@ def _train_and_write(
     ignore_identity: bool,
     world: World,
 ) -> list[str]:
-    for line in plan.lines(settings):
+    for line in plan_lines(plan, settings):
         say(line)
     job = build_job(data, plan, model, out, settings, key, eval_data=held_out, world=world)
     job = with_all_references(job, model)
     if state is None:
         say("the reference check is skipped (--ignore-identity)" if ignore_identity else
-            check_step_zero(job, step_zero_noise(job, model)))  # fmt: skip
+            step_zero(check_step_zero(job, step_zero_noise(job, model))))  # fmt: skip
         if world.is_main:
             _try_save(job)
     if settings.fsdp:
@@ -226,33 +247,26 @@ def _train_and_write(
         save_policy(job, out)
     elif world.is_main:
         take_model(best, out)
-    return _write_results(job, model, metrics, evaluation, best) if world.is_main else []
+    if not world.is_main:
+        return []
+    trained = Trained(out, len(data), plan.steps, metrics, evaluation, best)
+    _write_results(job, model, trained)
+    return trained_lines(trained)
 
 
-def _write_results(
-    job: Job, model: str, metrics: dict[str, Any], evaluation: Evaluation | None, best: Path | None
-) -> list[str]:
-    """Everything beside the weights, the manifest last; returns the lines to print."""
-    out, data, plan = job.out, job.data, job.plan
+def _write_results(job: Job, model: str, trained: Trained) -> None:
+    """Everything beside the weights, the manifest last."""
+    out, data, evaluation, best = job.out, job.data, trained.evaluation, trained.best
     if evaluation is not None:
         write_json(out / EVALUATION, evaluation.as_json())
     trained_on = pa.table({"id": list(data.ids), "group": list(data.groups)}, schema=TRAINED_ON)
     part = write_table(out / "trained_on.parquet", trained_on, TRAINED_ON, out)
-    curves = draw_curves(out)
-    card = model_card(model, data, job.settings, plan, metrics, evaluation, best, curves)
+    card = model_card(model, data, job.settings, job.plan, trained, draw_curves(out))
     write_bytes(out / "README.md", card.encode())
-    state = {"global_step": plan.steps, "best_model_checkpoint": best.name if best else None}
+    state = {"global_step": trained.steps, "best_model_checkpoint": best.name if best else None}
     write_json(out / STATE, {**state, "log_history": read_metrics(out)})
-    counts = {"pairs": len(data), "steps": plan.steps}
+    counts = {"pairs": trained.pairs, "steps": trained.steps}
     write_json(out / MANIFEST, make_manifest("train", job.key, counts, [part], model=model))
-    lines = [f"trained {plan.steps} steps on {len(data)} pairs; model in {out}"]
-    if metrics:
-        lines.append(speed_line(metrics))
-    if best is not None:
-        lines.append(
-            f"the model is {best.name}: it has the best reward accuracy on --eval-data, so the figures below flatter it"
-        )
-    return [*lines, *(evaluation.lines() if evaluation else [])]
 
 
 def _try_save(job: Job) -> None:
@@ -272,10 +286,10 @@ def run_eval(
     """The Evaluation of `model` on a run or shard folder, with how far that overlaps what the model was trained on."""
     data = open_pairs(folder)
     check_adapter(model)
-    found = identity(model)
+    model_identity = identity(model)
     check_lengths(data, model)
     if not ignore_identity:
-        check_identity(data, found, RENDERING_FIELDS)
+        check_identity(data, model_identity, RENDERING_FIELDS)
     overlap = (0, 0)
     trained = resolve(model)
     manifest = read_manifest(trained) if (trained / "trained_on.parquet").is_file() else None
@@ -283,10 +297,11 @@ def run_eval(
         seen = read_table(trained, manifest, TRAINED_ON)
         overlap = overlap_of(set(seen["id"].to_pylist()), set(seen["group"].to_pylist()), data)
         if any(overlap):
-            say(f"warning: {overlap[0]} pairs and {overlap[1]} prompts of {folder} were in this model's training data")
+            say(overlap_warning(folder, *overlap))
     precision = data.reference.get("dtype", "auto") if dtype == "auto" else dtype
-    if found.weights_sha256 == data.reference.get("weights_sha256") and precision == data.reference.get("dtype"):
-        say(f"{model} is the reference itself: its log-probs are read from the data, nothing is computed")
+    reference = (data.reference.get("weights_sha256"), data.reference.get("dtype"))
+    if (model_identity.weights_sha256, precision) == reference:
+        say(own_reference(model))
         return summarise(data, reference_logps(data), overlap)
     policy = load_model(model, precision)
     layout = choose_layout(policy, data, tokens_per_batch=tokens_per_batch)

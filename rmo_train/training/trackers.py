@@ -1,4 +1,4 @@
-"""`--report-to`: a run's metrics to TensorBoard, Weights & Biases or Trackio, beside metrics.jsonl.
+"""`--report-to`: the lines of a run's record to TensorBoard, Weights & Biases or Trackio.
 
 The trackers are accelerate's; what is here decides where they write, and that none of them can end a training.
 """
@@ -25,9 +25,10 @@ class Trackers:
     def __init__(self, opened: Mapping[str, Any]):
         self.opened = dict(opened)
 
-    def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Send the metrics that are finite numbers."""
-        numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float) and math.isfinite(v) and k != "step"}
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Send what of a line of the record is a finite number."""
+        numbers = {k: v for k, v in line.items() if isinstance(v, int | float) and math.isfinite(v)}
+        step = numbers.pop("step")
         for name, tracker in list(self.opened.items()):
             try:
                 tracker.log(numbers, step=step)
@@ -52,7 +53,7 @@ class Trackers:
 
 def require_trackers(names: Sequence[str]) -> None:
     """UserError naming the command that installs a tracker's package where it is missing."""
-    for name in _named(names):
+    for name in names:
         if find_spec(name) is None:
             raise UserError(
                 f"--report-to {name}: the package {name} is not installed; run `pip install {name}`, or leave the flag "
@@ -65,36 +66,30 @@ def open_trackers(names: Sequence[str], out: Path, settings: Mapping[str, Any], 
 
     `first_step`: finished steps of a resumed run; TensorBoard forgets what an interrupted run logged after them.
     """
-    require_trackers(names)
-    if not _named(names):
+    if not names:
         return Trackers({})
     from accelerate import PartialState
 
     PartialState()  # accelerate's logging asks for it
-    return Trackers({name: _open(name, out, settings, first_step) for name in _named(names)})
-
-
-def _named(names: Sequence[str]) -> list[str]:
-    return [name for name in dict.fromkeys(names) if name != "none"]
+    return Trackers({name: _open(name, out, settings, first_step) for name in names})
 
 
 def _open(name: str, out: Path, settings: Mapping[str, Any], first_step: int) -> Any:
     from accelerate import tracking
 
     try:
-        if name == "tensorboard":  # its own record of settings would be a second run in the board
+        if name == "tensorboard":
             tracker: Any = tracking.TensorBoardTracker(name, out, purge_step=first_step + 1)
-            tracker.start()
-            tracker.log({"settings": "```json\n" + json.dumps(dict(settings), indent=2, default=str) + "\n```"}, step=0)
-            return tracker
-        if name == "wandb":
+        elif name == "wandb":
             tracker = tracking.WandBTracker(PROJECT, name=out.name, dir=str(out))
         else:
             tracker = tracking.TrackioTracker(PROJECT, name=out.name)
         tracker.start()
-        tracker.store_init_configuration(
-            {k: v if isinstance(v, bool | int | float | str | None) else str(v) for k, v in settings.items()}
-        )
+        if name == "tensorboard":  # its own record of settings would be a second run in the board
+            tracker.log({"settings": "```json\n" + json.dumps(dict(settings), indent=2, default=str) + "\n```"}, step=0)
+        else:
+            plain = {k: v if isinstance(v, bool | int | float | str | None) else str(v) for k, v in settings.items()}
+            tracker.store_init_configuration(plain)
         return tracker
     except Exception as e:  # not logged in, no network, a folder that cannot be written: before anything is trained
         raise UserError(f"--report-to {name}: cannot be opened ({e}); nothing was trained") from e

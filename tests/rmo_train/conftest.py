@@ -53,7 +53,7 @@ def make_shards(tiny_model_folder: Path) -> Callable[..., Path]:
             for i, (p, c, r) in enumerate(zip(prompts, chosen, rejected, strict=True))
         ]
         model = load_model(str(tiny_model_folder), dtype)
-        logps = response_logps(model, trees, 2 * n, Layout("rows", 256, "")).reshape(n, 2)
+        logps = response_logps(model, trees, 2 * n, Layout("rows", 256)).reshape(n, 2)
         moved = logps + rng.normal(0, 3, (n, 2))
         steps = [logps, moved] if end else [logps]
         rows = {

@@ -73,7 +73,7 @@ class TransformersEngine:
         from rmo_train.forward.logps import margin_sd, pair_logps
 
         found = []
-        for layout in (Layout("rows", 1, "one sequence a row"), self.layout):
+        for layout in (Layout("rows", 1), self.layout):
             use_attention(self.model, layout.path)
             found.append(pair_logps(self.model, data, data.spread(NOISE_PAIRS), layout))
         return margin_sd(*found)

@@ -55,9 +55,9 @@ def read_answers(path: Path) -> AnswerFile:
 
 
 def _form_of(where: str, record: object) -> str:
-    found = [name for name, form in FORMS.items() if isinstance(record, dict) and form.is_answer(record)]
-    if len(found) == 1:
-        return found[0]
+    fitting = [name for name, form in FORMS.items() if isinstance(record, dict) and form.is_answer(record)]
+    if len(fitting) == 1:
+        return fitting[0]
     fields = ", ".join(record) if isinstance(record, dict) else type(record).__name__
     titles = ", ".join(form.title for form in FORMS.values())
     raise UserError(f"{where}: {fields or 'no fields'}; expected an answer in one of the forms {titles}")

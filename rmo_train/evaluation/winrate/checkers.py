@@ -42,9 +42,9 @@ class Checkers:
         """What `answer` meets of the constraints of `prompt`; an empty answer meets none."""
         from if_verifiable.common import evaluate_instructions
 
-        names, given = constraints(prompt)
+        names, kwargs = constraints(prompt)
         try:
-            results, _ = evaluate_instructions(answer, list(names), list(given), prompt.text, dict(self.known))
+            results, _ = evaluate_instructions(answer, list(names), list(kwargs), prompt.text, dict(self.known))
         except Exception as e:  # of the library, on an answer that it did not foresee
             raise ProcessingError(
                 f"{prompt.where}: a checker failed on {answer!r:.60} ({type(e).__name__}: {e})"
@@ -54,8 +54,8 @@ class Checkers:
         return Met(tuple(r.strict_pass for r in results), tuple(r.loose_pass for r in results))
 
     def _check(self, prompt: Prompt) -> None:
-        names, given = constraints(prompt)
-        for name, arguments in zip(names, given, strict=True):
+        names, kwargs = constraints(prompt)
+        for name, arguments in zip(names, kwargs, strict=True):
             if name not in self.known:
                 raise UserError(
                     f"{prompt.where}: no checker for the constraint {name!r}; expected IFEval's: "
@@ -85,17 +85,17 @@ class Checkers:
 
 def constraints(prompt: Prompt) -> tuple[tuple[str, ...], tuple[Mapping[str, Any], ...]]:
     """Names and arguments of the constraints of `prompt`, without arguments of no value, which Parquet fills in."""
-    names, given = prompt.record.get("instruction_id_list"), prompt.record.get("kwargs")
+    names, kwargs = prompt.record.get("instruction_id_list"), prompt.record.get("kwargs")
     if not (isinstance(names, list) and names):
         raise UserError(
             f"{prompt.where}: no constraints; expected an `instruction_id_list` and `kwargs`, as IFEval's prompts "
             "have, or a judge: --judge URL --judge-model NAME"
         )
-    if not (isinstance(given, list) and len(given) == len(names) and all(isinstance(g, dict) for g in given)):
+    if not (isinstance(kwargs, list) and len(kwargs) == len(names) and all(isinstance(g, dict) for g in kwargs)):
         raise UserError(
-            f"{prompt.where}: `kwargs` is {given!r:.60}; expected an object for each of {len(names)} constraints"
+            f"{prompt.where}: `kwargs` is {kwargs!r:.60}; expected an object for each of {len(names)} constraints"
         )
-    return tuple(names), tuple({k: v for k, v in g.items() if v is not None} for g in given)
+    return tuple(names), tuple({k: v for k, v in g.items() if v is not None} for g in kwargs)
 
 
 def _has_punkt() -> bool:

@@ -29,11 +29,11 @@ def run_winrate(
     if judged and out is None:
         raise UserError("--judge needs --out JSON: what the judge says is kept beside it, so that it is asked once")
     _check_out(out, (a, b, *([prompts] if prompts else [])))
-    found = read_prompts(prompts) if prompts else None
+    questions = read_prompts(prompts) if prompts else None
     files = read_answers(a), read_answers(b)
-    pairings = pair(*files, found)
-    if found and len(pairings) < len(found):
-        say(f"{len(found) - len(pairings)} of {len(found)} prompts in {prompts} have no answers: left out")
+    pairings = pair(*files, questions)
+    if questions and len(pairings) < len(questions):
+        say(f"{len(questions) - len(pairings)} of {len(questions)} prompts in {prompts} have no answers: left out")
     if judged:
         assert out is not None
         rates, failure = _judged(files, pairings, settings, out)

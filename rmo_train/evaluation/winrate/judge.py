@@ -125,12 +125,12 @@ def judge_pairs(
         for swapped in (False, True)
     ]
     reasons = _ask([case for case in cases if kept.get(case.key) is None], settings, kept)
-    found = {(case.row, case.swapped): _said(case, kept) for case in cases}
+    verdicts = {(case.row, case.swapped): _said(case, kept) for case in cases}
     judged = [
         Judged(
             pairing.key,
             sample,
-            (found.get((row, False), "same"), found.get((row, True), "same")),
+            (verdicts.get((row, False), "same"), verdicts.get((row, True), "same")),
             sum(map(len, a)),
             sum(map(len, b)),
         )
@@ -198,8 +198,8 @@ async def _ask_all(cases: Sequence[Case], settings: JudgeSettings, kept: Judgeme
 def check_settings(settings: JudgeSettings, pairings: Sequence[Pairing]) -> None:
     """Refuse what cannot be judged, before anybody is asked."""
     if not (settings.judge and settings.judge_model):
-        given, lacking = ("--judge", "--judge-model") if settings.judge else ("--judge-model", "--judge")
-        raise UserError(f"{given} needs {lacking}, too: the endpoint's URL and the name of a model there")
+        named, lacking = ("--judge", "--judge-model") if settings.judge else ("--judge-model", "--judge")
+        raise UserError(f"{named} needs {lacking}, too: the endpoint's URL and the name of a model there")
     for pairing in pairings:
         if pairing.question is None:
             raise UserError("these answers name their prompts by number only; give the questions with --prompts FILE")

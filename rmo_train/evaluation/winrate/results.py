@@ -1,4 +1,4 @@
-"""Win rates with their intervals, as JSON and as a table of one screen."""
+"""Win rates with their intervals, and as JSON."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rmo_train.evaluation.winrate.answers import Pairing
 from rmo_train.evaluation.winrate.checkers import Met
 from rmo_train.evaluation.winrate.judge import Judged
 from rmo_train.evaluation.winrate.length_control import length_controlled
+from rmo_train.report import checked_lines, judged_lines
 
 EVEN = 0.5
 
@@ -37,15 +38,13 @@ class CheckedRates:
     by_prompt: tuple[Mapping[str, Any], ...]
     method: str = "checkers"
 
+    @property
+    def verdict(self) -> str:
+        """What the win rate says of A."""
+        return verdict(self.win_rate, EVEN)
+
     def lines(self) -> list[str]:
-        return [
-            *_heading(self.a, self.b, self.prompts),
-            f"                              {'A':<23} B",
-            f"  satisfied, strict           {self.strict_a!s:<23} {self.strict_b}",
-            f"  satisfied, loose            {self.loose_a!s:<23} {self.loose_b}",
-            f"  win rate of A, strict       {self.win_rate}   ties one half: {compared(self.win_rate)}",
-            f"  win rate of A, loose        {self.loose_win_rate}",
-        ]
+        return checked_lines(self)
 
 
 @dataclass(frozen=True)
@@ -75,26 +74,13 @@ class JudgedRates:
     by_prompt: tuple[Mapping[str, Any], ...]
     method: str = "judge"
 
-    def lines(self) -> list[str]:
-        lines = [
-            *_heading(self.a, self.b, self.prompts),
-            f"judge {self.judge_model}: {self.judged} of {self.pairs} pairs of answers in both orders",
-        ]
-        if self.win_rate is None:
-            return [*lines, f"  no pair has two verdicts: {self._missing()}"]
-        controlled = self.length_controlled or "not defined: all pairs differ in length by the same"
-        lines += [
-            f"  win rate of A               {self.win_rate}   ties one half: {compared(self.win_rate)}",
-            f"  length-controlled           {controlled}",
-            f"  A wins, loses, neither      {self.wins}, {self.losses}, {self.split}",
-            f"  mean length                 {self.length_a:,.0f} and {self.length_b:,.0f} characters",
-        ]
-        if self.first_shown is not None:
-            lines.append(f"  for the one shown first     {self.first_shown:.3f} of verdicts for a side")
-        return [*lines, f"  left out: {self._missing()}"] if self.judged < self.pairs else lines
+    @property
+    def verdict(self) -> str | None:
+        """What the win rate says of A."""
+        return None if self.win_rate is None else verdict(self.win_rate, EVEN)
 
-    def _missing(self) -> str:
-        return f"{self.unparsable} verdicts without A, B or tie on the last line, {self.failed} that never came"
+    def lines(self) -> list[str]:
+        return judged_lines(self)
 
 
 Rates = CheckedRates | JudgedRates
@@ -107,18 +93,8 @@ def as_json(rates: Rates) -> dict[str, Any]:
 def from_json(value: Mapping[str, Any]) -> Rates:
     """What `as_json` gave."""
     kinds: dict[str, type[CheckedRates] | type[JudgedRates]] = {"checkers": CheckedRates, "judge": JudgedRates}
-    given: dict[str, Any] = {k: Interval(**v) if isinstance(v, dict) else v for k, v in value.items()}
-    return kinds[value["method"]](**{**given, "by_prompt": tuple(value["by_prompt"])})
-
-
-def compared(rate: Interval) -> str:
-    """What the interval says of A."""
-    said = verdict(rate, EVEN)
-    return f"A is {said}" if said in ("higher", "lower") else said
-
-
-def _heading(a: str, b: str, prompts: int) -> list[str]:
-    return [f"A: {a}", f"B: {b}", f"{prompts} prompts; 95% intervals, bootstrap over prompts"]
+    fields: dict[str, Any] = {k: Interval(**v) if isinstance(v, dict) else v for k, v in value.items()}
+    return kinds[value["method"]](**{**fields, "by_prompt": tuple(value["by_prompt"])})
 
 
 # ---------------------------------------------------------------------------------------------------- from verdicts
@@ -163,7 +139,7 @@ def of_verdicts(a: str, b: str, url: str, model: str, judged: Sequence[Judged]) 
     wins = np.array([win for _, win in whole])
     difference = np.array([j.length_a - j.length_b for j, _ in whole], dtype=float)
     groups = np.array([str(j.key) for j, _ in whole])
-    sided = [(v, place) for j in judged for v, place in zip(j.verdicts, ("A", "B"), strict=True) if v in ("A", "B")]
+    sided = [(v, first) for j in judged for v, first in zip(j.verdicts, ("A", "B"), strict=True) if v in ("A", "B")]
     return JudgedRates(
         a=a,
         b=b,
@@ -177,7 +153,7 @@ def of_verdicts(a: str, b: str, url: str, model: str, judged: Sequence[Judged]) 
         wins=int((wins == 1).sum()),
         losses=int((wins == 0).sum()),
         split=int(((wins > 0) & (wins < 1)).sum()),
-        first_shown=float(np.mean([v == place for v, place in sided])) if sided else None,
+        first_shown=float(np.mean([v == first for v, first in sided])) if sided else None,
         length_a=float(np.mean([j.length_a for j in judged])),
         length_b=float(np.mean([j.length_b for j in judged])),
         unparsable=sum(v == "unparsable" for j in judged for v in j.verdicts),
@@ -187,8 +163,8 @@ def of_verdicts(a: str, b: str, url: str, model: str, judged: Sequence[Judged]) 
 
 
 def _controlled(wins: np.ndarray, difference: np.ndarray, groups: np.ndarray) -> Interval | None:
-    found = bootstrap(lambda rows: length_controlled(wins[rows], difference[rows]), groups)
-    return found if np.isfinite(found.value) else None
+    rate = bootstrap(lambda rows: length_controlled(wins[rows], difference[rows]), groups)
+    return rate if np.isfinite(rate.value) else None
 
 
 def _entry(judged: Judged) -> dict[str, Any]:

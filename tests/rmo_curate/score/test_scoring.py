@@ -52,7 +52,7 @@ class FakeEngine:
     checkpoint: str
     asked: list[tuple[str, list[int]]]
     die_after: int = 1000
-    layout: Layout = field(default_factory=lambda: Layout("segments", 1024, "shared"))
+    layout: Layout = field(default_factory=lambda: Layout("segments", 1024))
 
     def work(self, data, rows):
         return Work(2 * len(rows), 2 * len(rows) - 1, 10 * len(rows), 6 * len(rows))
@@ -193,7 +193,7 @@ def test_work_counts_shared_prompts_and_responses_once(tiny_model_folder):
     assert engine.work(data, np.arange(3)) == Work(6, 5, asked, 9 + 3)
     assert engine.work(data, np.arange(3)).saved == pytest.approx(1 - 12 / 34)
     plain = TransformersEngine(str(tiny_model_folder), "float32", data)
-    plain.layout = Layout("rows", 1, "plain rows")
+    plain.layout = Layout("rows", 1)
     assert plain.work(data, np.arange(3)) == Work(6, 5, asked, (6 + 5 + 6) + (3 + 2))
     done: list[float] = []
     shared, alone = engine.score(data, np.arange(3), done.append), plain.score(data, np.arange(3))

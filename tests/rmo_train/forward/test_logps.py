@@ -100,7 +100,7 @@ def test_packed_rows_equal_the_padded_forward(family: str, path: str, shapes, bu
     with torch.inference_mode():
         expected = padded_logps(model, trees, slots).numpy()
     use_attention(model, path)
-    np.testing.assert_allclose(response_logps(model, trees, slots, Layout(path, budget, "")), expected, atol=1e-4)
+    np.testing.assert_allclose(response_logps(model, trees, slots, Layout(path, budget)), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(("family", "path"), PATHS)
@@ -119,7 +119,7 @@ def test_gradients_of_packed_rows_equal_those_of_the_padded_forward(family: str,
     (padded_logps(model, trees, slots) * upstream).sum().backward()
     expected = gradient()
     use_attention(model, path)
-    for pack in Layout(path, budget, "").packs(trees, budget):
+    for pack in Layout(path, budget).packs(trees, budget):
         (pack_logps(model, pack, slots) * upstream).sum().backward()
     assert (gradient() - expected).norm() <= 1e-4 * expected.norm()
 
@@ -132,7 +132,7 @@ def test_flex_attention_equals_the_padded_forward(family: str):
         expected = padded_logps(model, trees, slots).numpy()
     use_attention(model, "flex")
     with torch.compiler.set_stance("force_eager"):  # compiled for a CPU it takes minutes; the mask is the same
-        found = response_logps(model, trees, slots, Layout("flex", 64, ""))
+        found = response_logps(model, trees, slots, Layout("flex", 64))
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -140,7 +140,7 @@ def test_running_out_of_memory_halves_the_budget_and_loses_nothing(monkeypatch):
     model = model_of("llama")
     use_attention(model, "segments")
     trees, slots = some_trees()
-    layout = Layout("segments", 1000, "")
+    layout = Layout("segments", 1000)
     expected = response_logps(model, trees, slots, layout)
     sizes = []
 

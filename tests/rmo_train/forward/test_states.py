@@ -45,7 +45,7 @@ def test_states_of_packed_rows_equal_those_of_single_sequences(family, path, bud
         ]
     )
     use_attention(model, path)
-    found = pair_state_differences(model, data, ROWS, Layout(path, budget, ""))
+    found = pair_state_differences(model, data, ROWS, Layout(path, budget))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -53,7 +53,7 @@ def test_states_of_packed_rows_equal_those_of_single_sequences(family, path, bud
 @pytest.mark.parametrize(("family", "path"), PATHS)
 @pytest.mark.parametrize("budget", [8, 40, 1000])
 def test_one_pass_gives_the_numbers_of_two(family, path, budget):
-    model, data, layout = model_of(family), data_of(), Layout(path, budget, "")
+    model, data, layout = model_of(family), data_of(), Layout(path, budget)
     use_attention(model, path)
     logps, differences = pair_logps_and_differences(model, data, ROWS, layout)
     np.testing.assert_array_equal(logps, pair_logps(model, data, ROWS, layout))
@@ -61,7 +61,7 @@ def test_one_pass_gives_the_numbers_of_two(family, path, budget):
 
 
 def test_a_swapped_pair_has_exactly_the_opposite_difference():
-    model, data, layout = model_of("llama"), data_of(), Layout("rows", 1, "")
+    model, data, layout = model_of("llama"), data_of(), Layout("rows", 1)
     use_attention(model, "rows")
     swapped = replace(data, chosen=data.rejected, rejected=data.chosen)
     found, other = (pair_state_differences(model, d, ROWS, layout) for d in (data, swapped))
@@ -72,14 +72,14 @@ def test_a_swapped_pair_has_exactly_the_opposite_difference():
 def test_every_distinct_response_is_computed_once(read):
     model, data = model_of("llama"), data_of()
     use_attention(model, "segments")
-    layout, seen = Layout("segments", 1000, ""), []
+    layout, seen = Layout("segments", 1000), []
     read(model, data, ROWS, layout, seen.append)
     once = data.prompt.lengths + data.chosen.lengths + data.rejected.lengths - 2  # last tokens are not fed
     assert sum(seen) == once[[4, 0, 1, 2]].sum()
 
 
 def test_a_model_whose_layers_cannot_be_told_is_read_as_well(monkeypatch):
-    model, data, layout = model_of("llama"), data_of(), Layout("segments", 40, "")
+    model, data, layout = model_of("llama"), data_of(), Layout("segments", 40)
     use_attention(model, "segments")
     expected = pair_state_differences(model, data, ROWS, layout)
     monkeypatch.setattr("rmo_train.forward.states.decoder_layers", lambda model: None)
@@ -87,7 +87,7 @@ def test_a_model_whose_layers_cannot_be_told_is_read_as_well(monkeypatch):
 
 
 def test_nothing_watches_the_model_afterwards(monkeypatch):
-    model, data, layout = model_of("llama"), data_of(), Layout("segments", 40, "")
+    model, data, layout = model_of("llama"), data_of(), Layout("segments", 40)
     layers = decoder_layers(model)
     assert layers is not None
     use_attention(model, "segments")
@@ -101,7 +101,7 @@ def test_nothing_watches_the_model_afterwards(monkeypatch):
 
 
 def test_running_out_of_memory_loses_neither_log_probs_nor_states(monkeypatch):
-    model, data, layout = model_of("llama"), data_of(), Layout("segments", 1000, "")
+    model, data, layout = model_of("llama"), data_of(), Layout("segments", 1000)
     use_attention(model, "segments")
     expected = pair_logps_and_differences(model, data, ROWS, layout)
     sizes = []

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlamaForCausalLM
 
 from rmo_train.console.errors import ProcessingError
 from rmo_train.data.rendering import Renderer
@@ -138,7 +139,7 @@ def test_a_batch_that_does_not_fit_is_halved(model, requests, monkeypatch, capsy
     assert sizes == [6, 3, 1, 1, 1, 1, 1, 1]
     assert "going on with 3 answers at a time" in capsys.readouterr().err
 
-    def none_fits(*_, **__):
+    def none_fits(**settings):
         raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr(model, "generate", none_fits)
@@ -183,10 +184,10 @@ def test_a_finished_file_stays_unless_told(tiny_model_folder, prompts, tmp_path)
 
 
 def test_ctrl_c_leaves_nothing(tiny_model_folder, prompts, tmp_path, monkeypatch):
-    def interrupted(*_, **__):
+    def interrupted(model, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("transformers.GenerationMixin.generate", interrupted)
+    monkeypatch.setattr(LlamaForCausalLM, "generate", interrupted)
     stopped = train("generate", prompts, "--model", tiny_model_folder, "--out", tmp_path / "o.json")
     assert stopped.code == 130 and "o.json is not written" in stopped.err
     assert [p.name for p in tmp_path.iterdir()] == ["prompts.jsonl"]

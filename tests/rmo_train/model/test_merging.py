@@ -50,7 +50,7 @@ def test_log_probs_of_the_merged_model_are_the_adapters(tiny_model_folder, shard
     assert done.code == 0 and "a float32 model in" in done.out, done
     merged = load_model(str(tmp_path / "merged"), "float32", device="cpu")
     data = open_pairs(shards)
-    rows, layout = data.spread(24), Layout("rows", 256, "")
+    rows, layout = data.spread(24), Layout("rows", 256)
     theirs, ours = (torch.from_numpy(pair_logps(m, data, rows, layout)) for m in (unmerged, merged))
     torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-5)  # nats, summed over at most 11 tokens
     reference = torch.from_numpy(pair_logps(load_model(str(tiny_model_folder), "float32"), data, rows, layout))

@@ -58,12 +58,6 @@ def test_equal_margins_get_the_smallest_scale_and_no_weight_to_speak_of():
     assert (amplifier.median, amplifier.scale, amplifier.weight) == pytest.approx((1.0, 1e-3, 5e-4))
 
 
-def test_given_settings_take_the_place_of_computed_ones():
-    amplifier = calibrate("dpo", PARAMETERS, *columns([1.0, 2.0, 3.0]), 0.25, median=7.0, scale=2.0)
-    assert amplifier == Amplifier(weight=1.0, median=7.0, scale=2.0)  # 2 alpha R, with the alpha given
-    assert calibrate("dpo", PARAMETERS, *columns([1.0, 2.0, 3.0]), 0.25, weight=0.3).weight == 0.3
-
-
 def test_reach_is_the_share_of_pairs_within_two_scales():
     d = torch.tensor([1.0, 2.9, 3.0, -0.9, -1.1])
     assert Amplifier(weight=1.0, median=1.0, scale=1.0).reach(d).item() == pytest.approx(3 / 5)
@@ -85,11 +79,3 @@ def test_a_column_without_numbers_is_refused():
         calibrate("dpo", PARAMETERS, chosen, *rest, 0.25)
     with pytest.raises(UserError, match="no pairs"):
         calibrate("dpo", PARAMETERS, *columns([]), 0.25)
-
-
-@pytest.mark.parametrize(
-    ("field", "flag"), [("weight", "--amplify-lambda"), ("median", "--amplify-median"), ("scale", "--amplify-scale")]
-)
-def test_settings_that_are_no_numbers_are_refused_by_flag(field, flag):
-    with pytest.raises(UserError, match=flag):
-        Amplifier(**{"weight": 1.0, "median": 0.0, "scale": 1.0, field: float("nan")})

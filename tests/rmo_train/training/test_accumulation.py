@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from rmo_train.store.tables import read_json, versions, write_json
-from rmo_train.training.checkpoint import read_metrics
 from rmo_train.training.config import TrainSettings
+from rmo_train.training.record import read_metrics
 from rmo_train.training.run import run_training
 
 CURVE = Path(__file__).with_name("accumulation_curve.json")

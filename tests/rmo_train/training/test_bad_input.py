@@ -104,6 +104,7 @@ def test_an_unknown_loss(run):
     ("flags", "said"),
     [
         (("--amplify-preset", "authors", "--amplify", 0.5), "leave out --amplify"),
+        (("--amplify", "inf"), "--amplify"),
         (("--loss", "dpo", "--label-smoothing", 0.1), "does not read it"),
         (("--sft-weight", -1), "--sft-weight"),
         (("--report-to", "wandbb"), "--report-to"),

@@ -12,9 +12,9 @@ from rmo_train.data.pairs import open_pairs
 from rmo_train.model.policy import load_model
 from rmo_train.store.tables import read_json
 from rmo_train.training import checkpoint, loop
-from rmo_train.training.checkpoint import best_checkpoint, newest_checkpoint, read_metrics
+from rmo_train.training.checkpoint import best_checkpoint, newest_checkpoint
 from rmo_train.training.config import TrainSettings
-from rmo_train.training.record import Record
+from rmo_train.training.record import Record, read_metrics
 from rmo_train.training.run import run_training
 
 QUICK = {

@@ -10,7 +10,7 @@ import matplotlib.figure
 import matplotlib.image
 import pytest
 
-from rmo_train.training.curves import draw_curves, running_mean, values_of
+from rmo_train.training.curves import draw_curves, running_mean
 
 
 def write_metrics(folder: Path, lines: list[dict]) -> Path:
@@ -86,6 +86,5 @@ def test_nothing_logged_gives_no_picture(lines: list[dict], tmp_path: Path):
     assert not (tmp_path / "curves.png").exists()
 
 
-def test_values_by_hand():
-    assert values_of([{"step": 1, "a": 2}, {"step": 2}, {"step": 3, "a": 4.5}], "a") == ([1, 3], [2.0, 4.5])
+def test_a_running_mean_by_hand():
     assert running_mean([2.0, 4.0, 9.0, 0.0], 2) == [2.0, 3.0, 6.5, 4.5]

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from rmo_train.console.settings import build
 from rmo_train.model.policy import load_for_training
 from rmo_train.objective.losses import PairLogps, loss_named
-from rmo_train.training.checkpoint import read_metrics
 from rmo_train.training.config import TrainSettings
-from rmo_train.training.hints import RULES
+from rmo_train.training.hints import Hint
 from rmo_train.training.loop import Part, batch_metrics
-from rmo_train.training.record import Record
+from rmo_train.training.record import Record, read_metrics, series
 from rmo_train.training.run import run_training
 from rmo_train.training.throughput import Speed, training_flop
 
@@ -84,18 +84,18 @@ def test_speed_counts_the_steps_and_not_what_is_between(tiny_model_folder, monke
     assert found["matmul_share"] == pytest.approx((speed.decoder_flop * 200 + speed.head_flop * 80) / 4 / 1e6)
 
 
-class Said:
-    """Hints that repeat what they are given."""
+class EveryStep:
+    """Hints that see something after every step."""
 
     def of(self, metrics):
-        return [f"hint at {metrics['step']}"]
+        return [Hint("too easy", {"loss": metrics["loss"]}, metrics["step"])]
 
 
 def test_hints_are_said_as_they_come_but_not_again_after_a_resume(tmp_path: Path, capsys):
-    record = Record(tmp_path, 2, hints=Said())
+    record = Record(tmp_path, 2, hints=EveryStep())
     for step in (1, 2, 3):
         record.add(step, {"loss": 1.0})
-    assert capsys.readouterr().err.split("\n")[:3] == ["hint at 1", "hint at 2", "hint at 3"]
+    assert re.findall(r"^hint, step (\d): accuracy 1\.0", capsys.readouterr().err, re.M) == ["1", "2", "3"]
     record.rewind(2)
     assert capsys.readouterr().err == ""
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [2]
@@ -109,9 +109,14 @@ def test_a_run_that_does_not_move_is_told_so(make_shards, tiny_model_folder, tmp
     run_training(folder, str(tiny_model_folder), tmp_path / "out", settings)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hint")]
     assert len(said) == 1 and "the margins have not moved" in said[0] and "--learning-rate" in said[0]
-    assert len(RULES) > 1
 
 
-@pytest.mark.parametrize("given", ["tensorboard", ["tensorboard"], ("tensorboard",)])
-def test_trackers_are_named_as_in_hugging_face(given):
-    assert build(TrainSettings, "train", {"train": {"report_to": given}}, {}).report_to == ("tensorboard",)
+def test_a_series_has_the_finite_numbers_of_its_key_at_their_steps():
+    lines = [
+        {"step": 1, "a": 2},
+        {"step": 2},
+        {"step": 3, "a": 4.5},
+        {"step": 4, "a": None},
+        {"step": 5, "a": math.nan},
+    ]
+    assert series(lines, "a") == [(1, 2.0), (3, 4.5)]

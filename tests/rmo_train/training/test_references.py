@@ -11,9 +11,9 @@ import pytest
 from rmo_train.console.errors import UserError
 from rmo_train.data.pairs import open_pairs
 from rmo_train.training import references
-from rmo_train.training.checkpoint import read_metrics
 from rmo_train.training.config import TrainSettings
 from rmo_train.training.plan import make_plan
+from rmo_train.training.record import read_metrics
 from rmo_train.training.run import run_training
 
 QUICK = {
@@ -89,7 +89,8 @@ def test_parts_that_need_margins_are_off_and_refused_when_asked_for(make_shards,
     data = open_pairs(make_shards(tmp_path / "bare", ref_chosen_logps=NONE, ref_rejected_logps=NONE))
     settings = {k: v for k, v in QUICK.items() if k not in ("amplify", "diversify")}
     plan = make_plan(data, TrainSettings(**settings))
-    assert (plan.amplifier, plan.margins, len(plan.notes)) == (None, None, 2)
+    assert (plan.amplifier, plan.margins) == (None, None)
+    assert plan.without_end == ("amplification", "diversification")
     with pytest.raises(UserError, match="--amplify needs margins"):
         make_plan(data, TrainSettings(**settings, amplify=0.25))
 

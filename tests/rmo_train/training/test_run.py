@@ -13,10 +13,11 @@ import torch
 from rmo_train.console.errors import UserError
 from rmo_train.data.pairs import open_pairs
 from rmo_train.model.policy import load_model
+from rmo_train.report import plan_lines
 from rmo_train.store.tables import read_json
-from rmo_train.training.checkpoint import read_metrics
 from rmo_train.training.config import TrainSettings
 from rmo_train.training.plan import make_plan
+from rmo_train.training.record import read_metrics
 from rmo_train.training.run import run_eval, run_training
 
 QUICK = {
@@ -52,11 +53,17 @@ def test_dpo_starts_at_ln_2_and_learns(shards: Path, tiny_model_folder: Path, tm
 
 
 @pytest.mark.parametrize("loss", ["dpo", "simpo", "ipo", "orpo", "hinge", "cdpo", "rdpo"])
-def test_every_loss_trains(loss: str, shards: Path, tiny_model_folder: Path, tmp_path: Path):
+def test_every_loss_falls_on_the_pairs_that_it_is_trained_on(
+    loss: str, shards: Path, tiny_model_folder: Path, tmp_path: Path
+):
     smoothing = {"label_smoothing": 0.1} if loss in ("cdpo", "rdpo") else {}
-    settings = TrainSettings(**QUICK, loss=loss, max_steps=3, **smoothing)
+    settings = TrainSettings(
+        per_device_train_batch_size=24, gradient_accumulation_steps=1, learning_rate=1e-3, max_steps=4, warmup_ratio=0,
+        amplify=0, diversify=False, loss=loss, **smoothing,
+    )  # fmt: skip
     run_training(shards, str(tiny_model_folder), tmp_path / "out", settings)
-    assert all(np.isfinite(line["loss"]) for line in read_metrics(tmp_path / "out"))
+    losses = [line["loss"] for line in read_metrics(tmp_path / "out")]  # every step of all 24 pairs
+    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
 
 
 def test_packing_does_not_change_the_losses(shards: Path, tiny_model_folder: Path, tmp_path: Path):
@@ -121,7 +128,11 @@ def test_without_a_trajectory_end_both_parts_turn_off_and_say_so(make_shards, ti
     plan = make_plan(data, TrainSettings(**QUICK))
     assert plan.amplifier is None
     assert plan.margins is None
-    assert len(plan.notes) == 2
+    lines = plan_lines(plan, TrainSettings(**QUICK))
+    assert [line for line in lines if "no trajectory end" in line] == [
+        f"{part} is off: the data has no trajectory end (no checkpoint but the reference was scored)"
+        for part in ("amplification", "diversification")
+    ]
     for asked in ({"diversify": True}, {"amplify": 0.25}):
         with pytest.raises(UserError, match="trajectory end"):
             make_plan(data, TrainSettings(**QUICK, **asked))

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from rmo_train.console.errors import UserError
+from rmo_train.console.settings import build
+from rmo_train.training.config import TrainSettings
 from rmo_train.training.trackers import Trackers, open_trackers, require_trackers
 
 
@@ -25,8 +27,8 @@ def scalars(out: Path, key: str) -> list[tuple[int, float]]:
 
 def test_tensorboard_holds_every_number_at_its_step(tmp_path: Path):
     with open_trackers(["tensorboard"], tmp_path, {"beta": 0.1, "report_to": ("tensorboard",)}) as trackers:
-        trackers.log({"step": 1, "loss": 0.75, "rewards/margins": math.nan, "note": "text"}, 1)
-        trackers.log({"step": 2, "loss": 0.5, "num_tokens": 100}, 2)
+        trackers.log({"step": 1, "loss": 0.75, "rewards/margins": math.nan, "note": "text"})
+        trackers.log({"step": 2, "loss": 0.5, "num_tokens": 100})
     assert scalars(tmp_path, "loss") == [(1, 0.75), (2, 0.5)]
     assert scalars(tmp_path, "num_tokens") == [(2, 100.0)]
     assert sorted(events(tmp_path).Tags()["scalars"]) == ["loss", "num_tokens"]
@@ -37,26 +39,30 @@ def test_tensorboard_holds_every_number_at_its_step(tmp_path: Path):
 def test_a_resumed_run_replaces_the_steps_that_it_does_again(tmp_path: Path):
     with open_trackers(["tensorboard"], tmp_path, {}) as trackers:
         for step in (1, 2, 3):
-            trackers.log({"loss": 1.0}, step)
+            trackers.log({"step": step, "loss": 1.0})
     with open_trackers(["tensorboard"], tmp_path, {}, first_step=1) as trackers:
         for step in (2, 3):
-            trackers.log({"loss": 0.5}, step)
+            trackers.log({"step": step, "loss": 0.5})
     assert scalars(tmp_path, "loss") == [(1, 1.0), (2, 0.5), (3, 0.5)]
 
 
-@pytest.mark.parametrize("names", [[], ["none"], ("none", "none")])
-def test_none_writes_nothing(names, tmp_path: Path):
-    with open_trackers(names, tmp_path, {}) as trackers:
-        trackers.log({"loss": 1.0}, 1)
+def test_without_trackers_nothing_is_written(tmp_path: Path):
+    with open_trackers([], tmp_path, {}) as trackers:
+        trackers.log({"step": 1, "loss": 1.0})
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("asked", ["tensorboard", ["tensorboard"], ("none", "tensorboard", "tensorboard")])
+def test_trackers_are_named_as_in_hugging_face(asked):
+    assert build(TrainSettings, "train", {"train": {"report_to": asked}}, {}).report_to == ("tensorboard",)
+    assert build(TrainSettings, "train", {"train": {"report_to": "none"}}, {}).report_to == ()
+
+
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
-def test_a_missing_package_names_the_command_that_installs_it(name: str, monkeypatch, tmp_path: Path):
+def test_a_missing_package_names_the_command_that_installs_it(name: str, monkeypatch):
     monkeypatch.setattr("rmo_train.training.trackers.find_spec", lambda package: None)
-    for refused in (lambda: require_trackers(["none", name]), lambda: open_trackers([name], tmp_path, {})):
-        with pytest.raises(UserError, match=f"--report-to {name}: .* run `pip install {name}`"):
-            refused()
+    with pytest.raises(UserError, match=f"--report-to {name}: .* run `pip install {name}`"):
+        require_trackers([name])
 
 
 class Broken:
@@ -82,7 +88,7 @@ def test_a_tracker_that_fails_is_named_once_and_the_others_go_on(capsys):
     working = Working()
     trackers = Trackers({"wandb": Broken(), "tensorboard": working})
     for step in (1, 2):
-        trackers.log({"loss": 1.0}, step)
+        trackers.log({"step": step, "loss": 1.0})
     trackers.finish()
     assert working.steps == [1, 2, -1]
     assert capsys.readouterr().err.count("the service is away; step 1 and those after it are in metrics.jsonl") == 1
@@ -100,5 +106,5 @@ def test_wandb_offline_holds_the_run(tmp_path: Path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     with open_trackers(["wandb"], tmp_path / "run", {"beta": 0.1}) as trackers:
-        trackers.log({"loss": 0.5}, 1)
+        trackers.log({"step": 1, "loss": 0.5})
     assert list(tmp_path.glob("run/wandb/offline-run-*/*.wandb"))
