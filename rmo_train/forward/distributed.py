@@ -179,7 +179,7 @@ def full_weights(model: Any) -> dict[str, torch.Tensor] | None:
     _, head = causal_parts(model)
     adapter = hasattr(model, "peft_config")
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=adapter)
-    weights = get_model_state_dict(model, options=options)
+    weights: dict[str, Any] = get_model_state_dict(model, options=options)
     for name in weights:  # one by one: never twice all of them
         weights[name] = weights[name].to(head.weight.dtype)
     return weights
