@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,23 +70,25 @@ def slice_rows(
 ) -> tuple[SliceRow, ...]:
     """A row for each value of each column, the largest first. All are [n]; difference: chosen - rejected length; moved:
     the end's reward margin, NaN where there is none; noisy: what the filter calls so, None without scores."""
+    import polars as pl
+
+    pairs = pl.DataFrame({"difference": difference, "flagged": flagged, "moved": moved, "noisy": noisy})
     rows = []
     for column, values in columns.items():
-        array = np.array(values, dtype=object)
-        for value, count in sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])):
-            here = array == value
-            scored = here & np.isfinite(moved)
-            rows.append(
-                SliceRow(
-                    column,
-                    value,
-                    count,
-                    longer_wins(difference[here]),
-                    float(flagged[here].mean()),
-                    float((moved[scored] < 0).mean()) if scored.any() else np.nan,
-                    float(noisy[here].mean()) if noisy is not None else np.nan,
-                )
+        found = (
+            pairs.with_columns(value=pl.Series(values))
+            .group_by("value")
+            .agg(
+                pairs=pl.len(),
+                length_bias=(pl.col("difference").filter(pl.col("difference") != 0) > 0).mean(),
+                flagged=pl.col("flagged").mean(),
+                against=(pl.col("moved").filter(pl.col("moved").is_finite()) < 0).mean(),
+                noisy=pl.col("noisy").cast(float).mean(),
             )
+            .sort("pairs", "value", descending=[True, False])
+            .with_columns(pl.col(pl.Float64).fill_null(math.nan))
+        )
+        rows += [SliceRow(column, **row) for row in found.iter_rows(named=True)]
     return tuple(rows)
 
 

@@ -47,7 +47,7 @@ def columns_of(run: Run, names: EvidenceColumns) -> Columns:
     texts = [n for n, kind in run.own_columns().items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
 
     def read(name: str) -> np.ndarray:
-        return np.array(run.column(name).cast(pa.string()).fill_null("").to_pylist())
+        return np.array(run.column(name).fill_null("").to_list())
 
     return _found(texts, names, str(run.folder), read)
 

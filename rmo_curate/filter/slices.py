@@ -17,8 +17,10 @@ SHOWN = 5  # slices of a column, those that lose most
 
 def protected(run: Run, asked: Sequence[str]) -> np.ndarray:
     """Which pairs are of a slice of --protect COLUMN=VALUE: bool [pairs]."""
+    import polars as pl
+
     have = run.own_columns()
-    found: np.ndarray | None = None
+    found = pl.repeat(False, run.stage("pairs")["counts"]["pairs"], eager=True)
     for text in asked:
         name, equals, value = text.partition("=")
         if not equals:
@@ -26,35 +28,35 @@ def protected(run: Run, asked: Sequence[str]) -> np.ndarray:
         if name not in have:
             columns = f"its own columns are {', '.join(have)}" if have else "the data have no columns of their own"
             raise UserError(f"--protect {text}: no column {name!r} in the data; {columns}{nearest(name, have)}")
-        values = np.array([None if v is None else str(v) for v in run.column(name).to_pylist()], dtype=object)
-        here = values == value
-        if not here.any():
-            known = sorted({str(v) for v in values})
-            shown = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+        values = run.column(name)
+        known = {str(v): v for v in values.drop_nulls().unique().sort()}
+        if value not in known:
+            shown = ", ".join(list(known)[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
             raise UserError(
                 f"--protect {text}: no pair has it; the values of {name!r} are {shown}{nearest(value, known)}"
             )
-        found = here if found is None else found | here
-    assert found is not None
-    return found
+        found |= values.eq_missing(known[value])
+    return found.to_numpy()
 
 
 def removal_lines(run: Run, removed: np.ndarray) -> list[str]:
     """A line for each column of few values: the share that is removed of its slices, those that lose most first."""
+    import polars as pl
+
     lines: list[str] = []
     for name, kind in run.own_columns().items():
         if not pa.types.is_string(kind) or len(lines) == MOST_COLUMNS:
             continue
-        values = run.column(name)
-        names = values.dictionary.to_pylist()
-        if not 2 <= len(names) <= MOST_VALUES:
+        slices = (
+            pl.DataFrame({"value": run.column(name), "removed": removed})
+            .drop_nulls()
+            .group_by("value", maintain_order=True)
+            .agg(pl.col("removed").mean(), pl.len())
+            .sort("removed", descending=True, maintain_order=True)
+        )
+        if not 2 <= len(slices) <= MOST_VALUES:
             continue
-        known = np.asarray(values.is_valid())
-        code = values.indices.fill_null(0).to_numpy(False)[known]
-        size, gone = np.bincount(code, minlength=len(names)), np.bincount(code, removed[known], len(names))
-        share = gone / np.maximum(size, 1)
-        worst = np.argsort(-share, kind="stable")[:SHOWN]
-        parts = [f"{names[i]} {share[i]:.0%} of {size[i]:,}" for i in worst if size[i]]
-        more = f", {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        parts = [f"{value} {share:.0%} of {size:,}" for value, share, size in slices.head(SHOWN).iter_rows()]
+        more = f", {len(slices) - SHOWN} more" if len(slices) > SHOWN else ""
         lines.append(f"removed by {name}: {', '.join(parts)}{more}")
     return lines

@@ -1,24 +1,17 @@
-"""Pairs to rendered rows, in this process or in one process a core; the rows are the same either way.
-
-`python -m rmo_curate.read.render_pool FD…` is what the pool starts: a nursery that loads the tokenizer once and forks a
-worker for every socket, so that the workers share its memory. A worker lives as long as its socket: when the process
-at the other end is gone, killed or not, so is the worker.
-"""
+"""Pairs to rendered rows, in this process or in one process a core; the rows are the same either way."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import pickle
-import queue
-import subprocess
-import sys
+import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import pyarrow as pa
@@ -111,115 +104,61 @@ def rendered(make: RowMaker, batches: Iterable[Sequence[Pair]], workers: int) ->
     if workers == 1:
         yield from map(make, batches)
         return
-    with _workers(make, workers) as links:
-        asked: deque[Connection] = deque()
-        for number, batch in enumerate(batches):
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (make,))
+    asked: deque[Future[Rows]] = deque()
+    processes: list[BaseProcess] = []
+    try:
+        processes += _started(pool, workers)
+        for batch in batches:
             if len(asked) == IN_FLIGHT * workers:
-                yield _answer(asked.popleft())
-            link = links[number % workers]
-            try:
-                link.send(batch)
-            except OSError as e:
-                raise _worker_died() from e
-            asked.append(link)
+                yield asked.popleft().result()
+            asked.append(pool.submit(_rows, batch))
         while asked:
-            yield _answer(asked.popleft())
-
-
-def _answer(link: Connection) -> Rows:
-    """The next answer of a worker: its rows, or the exception that it met."""
-    try:
-        found = link.recv()
-    except (EOFError, OSError) as e:
-        raise _worker_died() from e
-    if isinstance(found, BaseException):
-        raise found
-    return found
-
-
-def _worker_died() -> ProcessingError:
-    return ProcessingError(
-        "a process that renders pairs was ended from outside (out of memory?); the finished parts are kept: run the "
-        "same command again to go on"
-    )
-
-
-@contextmanager
-def _workers(make: RowMaker, n: int) -> Iterator[list[Connection]]:
-    """A connection to each of n workers. They end when it is closed, whatever becomes of this process."""
-    pipes = [Pipe() for _ in range(n)]
-    ends = [theirs.fileno() for _, theirs in pipes]
-    nursery = subprocess.Popen(
-        [sys.executable, "-m", "rmo_curate.read.render_pool", *map(str, ends)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        pass_fds=ends,
-        process_group=0,  # a Ctrl-C on the terminal is for the process that gives the orders
-        env=os.environ | {"TOKENIZERS_PARALLELISM": "false"},  # one thread a worker
-    )
-    for _, theirs in pipes:
-        theirs.close()
-    links = [ours for ours, _ in pipes]
-    try:
-        assert nursery.stdin is not None
-        try:
-            pickle.dump(make, nursery.stdin)
-            nursery.stdin.close()
-        except OSError as e:
-            raise _worker_died() from e
-        yield links
+            yield asked.popleft().result()
+    except BrokenProcessPool as e:
+        raise ProcessingError(
+            "a process that renders pairs was ended from outside (out of memory?); the finished parts are kept: run "
+            "the same command again to go on"
+        ) from e
+    except BaseException:  # a Ctrl-C, above all: do not wait for what they are at, be it still importing
+        for process in processes:
+            process.kill()
+        raise
     finally:
-        for link in links:
-            link.close()
-        try:
-            nursery.wait(timeout=5)
-        except subprocess.TimeoutExpired:  # still importing, with nobody to work for
-            nursery.kill()
-            nursery.wait()
+        pool.shutdown(cancel_futures=True)
 
 
-# ---------------------------------------------------------------------------------------------------- in the nursery
+def _started(pool: ProcessPoolExecutor, workers: int) -> list[BaseProcess]:
+    """Start the processes, deaf to a Ctrl-C on the terminal: it is for the process that gives the orders."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # they inherit it
+    others = multiprocessing.active_children()
+    try:
+        for _ in range(workers):
+            pool.submit(os.getpid)
+        return [p for p in multiprocessing.active_children() if p not in others]
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _nurse(ends: Sequence[int]) -> None:
-    """Load what renders, fork a worker for every socket and wait for them."""
-    make: RowMaker = pickle.load(sys.stdin.buffer)
-    for end in ends:
-        if os.fork() == 0:
-            for other in ends:
-                if other != end:
-                    os.close(other)
-            _serve(make, Connection(end))
-    for end in ends:
-        os.close(end)
-    for _ in ends:
-        os.wait()
+# ---------------------------------------------------------------------------------------------------- in a worker
+
+_make: RowMaker
 
 
-def _serve(make: RowMaker, link: Connection) -> None:
-    """Answer batches until the other end is closed."""
-    batches: queue.Queue[Sequence[Pair]] = queue.Queue()
-
-    def receive() -> None:
-        """In a thread of its own: the asking process never waits to send, so neither waits for the other for ever."""
-        try:
-            while True:
-                batches.put(link.recv())
-        except (EOFError, OSError):
-            os._exit(0)
-
-    threading.Thread(target=receive, daemon=True).start()
-    while True:
-        batch = batches.get()
-        try:
-            answer: Rows | Exception = make(batch)
-        except Exception as e:  # raised again where the work was asked for
-            answer = e
-        try:
-            link.send(answer)
-        except OSError:
-            os._exit(0)
+def _begin(make: RowMaker) -> None:
+    """Keep what renders, and see to it that this process ends with the one that started it, killed or not."""
+    global _make
+    _make = make
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a worker
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-if __name__ == "__main__":
-    _nurse([int(end) for end in sys.argv[1:]])
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(0)
+
+
+def _rows(batch: Sequence[Pair]) -> Rows:
+    return _make(batch)

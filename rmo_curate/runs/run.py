@@ -19,6 +19,8 @@ from rmo_train.store import tables
 from rmo_train.store.id_hash import Strings, places
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from rmo_curate.evidence.posterior import Posterior
 
 MADE_BY = "rmo-curate score DATA --model REF --out RUN"
@@ -87,10 +89,9 @@ def adding_a_proxy(run: Path) -> str:
 
 def flagged(pairs: pa.Table, flag: str) -> np.ndarray:
     """Which pairs carry `flag`: bool [pairs]."""
-    flags = pairs["flags"].combine_chunks()
-    found = np.zeros(len(flags), dtype=bool)
-    found[pc.list_parent_indices(flags).to_numpy()[pc.equal(pc.list_flatten(flags), flag).to_numpy(False)]] = True
-    return found
+    import polars as pl
+
+    return pl.Series(pairs["flags"]).list.contains(flag).fill_null(False).to_numpy()
 
 
 @dataclass(frozen=True)
@@ -202,13 +203,12 @@ class Run:
         )
         return {f.name: f.type for f in schema if f.name not in tables.PAIR_SCHEMA.names}
 
-    def column(self, name: str) -> pa.Array:
-        """One of the source's columns, whole: [pairs], dictionary-encoded where it is text."""
-        parts = tables.iter_parts(self.folder / "pairs", self.stage("pairs"), [name])
-        found = pa.chunked_array([chunk for part in parts for chunk in part[name].chunks])
-        if pa.types.is_string(found.type):
-            found = found.dictionary_encode().unify_dictionaries()
-        return found.combine_chunks()
+    def column(self, name: str) -> pl.Series:
+        """One of the source's columns, whole: [pairs]."""
+        import polars as pl
+
+        parts = list(tables.intact_parts(self.folder / "pairs", self.stage("pairs")))
+        return pl.scan_parquet(parts, glob=False).select(name).collect().to_series()
 
     def external_margin(self, name: str) -> np.ndarray:
         """Somebody else's margin from the source's columns: [pairs], higher = the chosen response is better.
@@ -221,7 +221,7 @@ class Run:
         }
 
         def values(column: str) -> np.ndarray:
-            return self.column(column).cast(pa.float64()).to_numpy(False)
+            return self.column(column).cast(float).to_numpy()
 
         if both := two_columns(numbers, (name,)):
             return values(both[0]) - values(both[1])

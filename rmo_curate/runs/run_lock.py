@@ -7,29 +7,31 @@ holder left behind locks nothing.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from rmo_train.console.errors import UserError
 
 LOCK = ".filling"
+PATIENCE = 0.1  # seconds; a holder that is ending removes its file and then lets go of it
 
 
 @contextmanager
 def only_one(run: Path) -> Iterator[None]:
     """Hold the folder; a UserError that names who else does. Where files cannot be locked, go on without a lock."""
-    lock = _take(run)
+    lock = _taken(run)
     try:
         yield
     finally:
         if lock is not None:
             with contextlib.suppress(OSError):
                 (run / LOCK).unlink()  # while it is held: who takes it next sees that it is another file
-            os.close(lock)
+            lock.release()
 
 
 def check_not_held(run: Path) -> None:
@@ -39,32 +41,27 @@ def check_not_held(run: Path) -> None:
             pass
 
 
-def _take(run: Path) -> int | None:
-    """The locked file, with our name in it; None where the file system has no locks or cannot be written to."""
-    path = run / LOCK
-    while True:
-        try:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError:
-            return None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock), path.stat()):
-                break
-        except BlockingIOError:
-            holder = os.pread(lock, 200, 0).decode(errors="replace").strip()
-            os.close(lock)
-            raise UserError(
-                f"{run}: another rmo-curate ({holder or 'its name is not known yet'}) is filling this folder; wait "
-                "until it has ended, or give another --out"
-            ) from None
-        except FileNotFoundError:  # its last holder removed it between our two calls
-            pass
-        except OSError:
-            os.close(lock)
-            return None
-        os.close(lock)
+def _taken(run: Path) -> BaseFileLock | None:
+    """The lock, held, our name in its file; None where the file system has no locks or cannot be written to."""
+    lock = FileLock(run / LOCK, timeout=PATIENCE, poll_interval=PATIENCE / 5, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"{run}: another rmo-curate ({_holder(run)}) is filling this folder; wait until it has ended, or give "
+            "another --out"
+        ) from None
+    except OSError:
+        return None
     with contextlib.suppress(OSError):  # a full disk: the lock holds without a name
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"pid {os.getpid()}, on {socket.gethostname()}\n".encode(), 0)
+        (run / LOCK).write_text(f"pid {os.getpid()}, on {socket.gethostname()}\n")
     return lock
+
+
+def _holder(run: Path) -> str:
+    """What the lock's file says of who holds it."""
+    try:
+        name = (run / LOCK).read_text(errors="replace").strip()
+    except OSError:
+        name = ""
+    return name or "its name is not known yet"

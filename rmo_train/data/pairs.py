@@ -182,30 +182,33 @@ def _common(folder: Path, manifest: dict[str, Any], table: pa.Table) -> dict[str
 
 
 def _from_run(folder: Path, manifest: dict[str, Any]) -> PairData:
+    import polars as pl
+
     stage = folder / "pairs"
     table = _read(stage, read_manifest(stage) or {"parts": []}, PAIR_SCHEMA, ["id", "flags", *TOKEN_COLUMNS])
-    keep = np.array(["too_long" not in (f or []) for f in table["flags"].to_pylist()], dtype=bool)
+    keep = ~pl.Series(table["flags"]).list.contains("too_long").fill_null(False).to_numpy()
     return with_references(PairData(**_common(folder, manifest, table.filter(pa.array(keep)))))
 
 
 def with_references(data: PairData) -> PairData:
     """The pairs of a run folder with what is there by now: its manifest, and the reference's log-probs once scored."""
+    import polars as pl
+
     folder = data.folder
     data = replace(data, manifest=read_manifest(folder) or {})
     scores_folder = folder / "scores" / "base"
     scores_manifest = read_manifest(scores_folder)
     if scores_manifest is None:
         return data
-    scores = read_table(scores_folder, scores_manifest, SCORE_SCHEMA)
-    row_of = {i: k for k, i in enumerate(scores["id"].to_pylist())}
-    missing = [i for i in data.ids if i not in row_of]
-    if missing:
+    scores = pl.DataFrame(read_table(scores_folder, scores_manifest, SCORE_SCHEMA)).with_columns(scored=True)
+    joined = pl.DataFrame({"id": table["id"]}).join(scores, on="id", how="left", maintain_order="left")
+    missing = joined.filter(pl.col("scored").is_null())["id"]
+    if len(missing):
         raise UserError(f"{scores_folder}: no score for pair {missing[0]} ({len(missing)} missing); score again")
-    rows = np.array([row_of[i] for i in data.ids], dtype=np.int64)
     return replace(
         data,
-        ref_chosen=scores["chosen_logp"].to_numpy()[rows],
-        ref_rejected=scores["rejected_logp"].to_numpy()[rows],
+        ref_chosen=joined["chosen_logp"].to_numpy(writable=True),
+        ref_rejected=joined["rejected_logp"].to_numpy(writable=True),
     )
 
 
@@ -218,15 +221,18 @@ def _scored(table: pa.Table, name: str) -> np.ndarray | None:
 
 def _end_column(folder: Path, table: pa.Table, name: str, checkpoints: list[str], end: str) -> np.ndarray:
     """The log-probs under checkpoint `end` of a column with one value a checkpoint, float64 [n]."""
-    rows = table[name].to_pylist()
-    short = next((k for k, row in enumerate(rows) if len(row or ()) != len(checkpoints)), None)
-    if end not in checkpoints or short is not None:
-        found = f"{end!r} is not among them" if short is None else f"a pair has {len(rows[short] or ())} {name}"
+    import polars as pl
+
+    rows = pl.Series(table[name])
+    lengths = rows.list.len().fill_null(0)
+    other = lengths.filter(lengths != len(checkpoints))
+    if end not in checkpoints or len(other):
+        found = f"a pair has {other[0]} {name}" if len(other) else f"{end!r} is not among them"
         raise UserError(
             f"{folder / MANIFEST}: it lists the checkpoints {', '.join(checkpoints)}, and {found}; "
             "make the folder again with `rmo-curate filter`"
         )
-    return np.array([row[checkpoints.index(end)] for row in rows], dtype=np.float64)
+    return rows.list.get(checkpoints.index(end)).to_numpy(writable=True)
 
 
 def _from_shards(folder: Path, manifest: dict[str, Any]) -> PairData:

@@ -166,14 +166,20 @@ def like(value: torch.Tensor, sharded: Any) -> Any:
 
 
 def full_weights(model: Any) -> dict[str, torch.Tensor] | None:
-    """A sharded model's weights as one state dict (of an adapter what is trained); None for a model that is whole.
+    """A sharded model's weights as one state dict on the CPU (of an adapter what is trained, and a head tied to the
+    embeddings); None for a model that is whole.
 
-    They have the dtype that they are computed in. Every process takes part.
+    They have the dtype that they are computed in. Every process takes part; only the main one has them, to the others
+    they would be a copy of the model each.
     """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
     if not any(is_sharded(p) for p in model.parameters()):
         return None
     _, head = causal_parts(model)
     adapter = hasattr(model, "peft_config")
-    trained = {n for n, p in model.named_parameters() if p.requires_grad}
-    weights = {n: t for n, t in model.state_dict().items() if not adapter or n in trained}
-    return {n: full(t.detach()).to(head.weight.dtype) for n, t in weights.items()}
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=adapter)
+    weights: dict[str, Any] = get_model_state_dict(model, options=options)
+    for name in weights:  # one by one: never twice all of them
+        weights[name] = weights[name].to(head.weight.dtype)
+    return weights

@@ -374,8 +374,8 @@ class PartWriter:
         return self.manifest
 
 
-def iter_parts(folder: Path, manifest: Mapping[str, Any], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The tables of a complete stage in order, each checked against the manifest's hash first."""
+def intact_parts(folder: Path, manifest: Mapping[str, Any]) -> Iterator[Path]:
+    """The files of a complete stage in order, each checked against the manifest's hash first."""
     again = "make the folder again (--overwrite)"
     if manifest.get("stage") in ("pairs", "rejects", "scores", "states"):
         again = "run the same `rmo-curate score` command again, which makes this part anew"
@@ -385,6 +385,12 @@ def iter_parts(folder: Path, manifest: Mapping[str, Any], columns: Sequence[str]
             raise UserError(f"{path}: missing, though {folder / MANIFEST} lists it; {again}")
         if not is_intact(folder, PartFile(**entry)):
             raise UserError(f"{path}: its bytes are not those that {MANIFEST} records (damaged or edited); {again}")
+        yield path
+
+
+def iter_parts(folder: Path, manifest: Mapping[str, Any], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The tables of a complete stage in order, verified."""
+    for path in intact_parts(folder, manifest):
         yield pq.ParquetFile(path).read(columns=list(columns) if columns else None)
 
 

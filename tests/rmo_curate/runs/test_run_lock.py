@@ -107,6 +107,21 @@ def test_a_file_that_its_holder_removed_is_not_mistaken_for_the_lock(tmp_path, m
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_whose_holder_ends_at_that_moment_is_free(tmp_path, monkeypatch):
+    holder = only_one(tmp_path)
+    holder.__enter__()
+    real = fcntl.flock
+
+    def late(file: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", real)
+        holder.__exit__(None, None, None)
+        real(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with only_one(tmp_path):
+        assert f"pid {os.getpid()}, " in (tmp_path / LOCK).read_text()
+
+
 @pytest.mark.parametrize("error", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
 def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch, error):
     def unknown(*given: object) -> None:
