@@ -115,60 +115,43 @@ def run_training(
     Returns the lines to print. The same call again resumes an interrupted run, and does nothing after a finished one.
     """
     with joined() as world:
-        return _run_training(
-            shards, model, out, settings, world, eval_data, resume_from_checkpoint, ignore_identity, overwrite, dry_run
-        )
-
-
-def _run_training(
-    shards: Path,
-    model: str,
-    out: Path,
-    settings: TrainSettings,
-    world: World,
-    eval_data: Path | None,
-    resume_from_checkpoint: Path | None,
-    ignore_identity: bool,
-    overwrite: bool,
-    dry_run: bool,
-) -> list[str]:
-    require_trackers(settings.report_to)
-    if settings.fsdp:
-        require_several(world)
-    data = open_pairs(shards).labelled(settings.soft_labels)
-    plan = make_plan(data, settings, world.size)
-    check_adapter(model)
-    model_identity = identity(model)
-    if not ignore_identity:
-        check_identity(data, model_identity, IDENTITY_FIELDS if data.has_references else RENDERING_FIELDS)
-    held_out = _open_eval(eval_data, data, model_identity, settings, ignore_identity)
-    for pairs in (data, held_out) if held_out is not None else (data,):
-        check_lengths(pairs, model)
-    if dry_run:
-        return dry_run_lines(model, shards, out, plan, settings)
-    key = run_key(data, model_identity, settings, held_out, plan)
-    if overwrite and world.is_main and out.exists():
-        shutil.rmtree(out)
-    world.wait()
-    done = read_manifest(out)
-    if done is not None:
-        check_key(done["key"], key, out)
-        return [already_trained(out)]
-    if out.exists() and any(p.name[0] != "." for p in out.iterdir()) and not (out / "run.json").is_file():
-        raise UserError(f"--out {out}: the folder has files that are no training run; choose another folder")
-    if (out / "run.json").is_file():
-        check_key(json.loads((out / "run.json").read_text(encoding="utf-8")), key, out)
-    world.wait()  # all have looked at the folder before one changes it
-    if world.is_main:
-        out.mkdir(parents=True, exist_ok=True)
-        if not (out / "run.json").is_file():
-            write_json(out / "run.json", key)
-    world.wait()
-    checkpoint = resume_from_checkpoint or newest_checkpoint(out)
-    state = load_state(checkpoint, key) if checkpoint else None
-    if checkpoint:
-        say(f"resuming from {checkpoint}")
-    return _train_and_write(data, plan, model, out, settings, held_out, key, state, ignore_identity, world)
+        require_trackers(settings.report_to)
+        if settings.fsdp:
+            require_several(world)
+        data = open_pairs(shards).labelled(settings.soft_labels)
+        plan = make_plan(data, settings, world.size)
+        check_adapter(model)
+        model_identity = identity(model)
+        if not ignore_identity:
+            check_identity(data, model_identity, IDENTITY_FIELDS if data.has_references else RENDERING_FIELDS)
+        held_out = _open_eval(eval_data, data, model_identity, settings, ignore_identity)
+        for pairs in (data, held_out) if held_out is not None else (data,):
+            check_lengths(pairs, model)
+        if dry_run:
+            return dry_run_lines(model, shards, out, plan, settings)
+        key = run_key(data, model_identity, settings, held_out, plan)
+        if overwrite and world.is_main and out.exists():
+            shutil.rmtree(out)
+        world.wait()
+        done = read_manifest(out)
+        if done is not None:
+            check_key(done["key"], key, out)
+            return [already_trained(out)]
+        if out.exists() and any(p.name[0] != "." for p in out.iterdir()) and not (out / "run.json").is_file():
+            raise UserError(f"--out {out}: the folder has files that are no training run; choose another folder")
+        if (out / "run.json").is_file():
+            check_key(json.loads((out / "run.json").read_text(encoding="utf-8")), key, out)
+        world.wait()  # all have looked at the folder before one changes it
+        if world.is_main:
+            out.mkdir(parents=True, exist_ok=True)
+            if not (out / "run.json").is_file():
+                write_json(out / "run.json", key)
+        world.wait()
+        checkpoint = resume_from_checkpoint or newest_checkpoint(out)
+        state = load_state(checkpoint, key) if checkpoint else None
+        if checkpoint:
+            say(f"resuming from {checkpoint}")
+        return _train_and_write(data, plan, model, out, settings, held_out, key, state, ignore_identity, world)
 
 
 def run_key(
