@@ -201,7 +201,7 @@ def with_references(data: PairData) -> PairData:
     if scores_manifest is None:
         return data
     scores = pl.DataFrame(read_table(scores_folder, scores_manifest, SCORE_SCHEMA)).with_columns(scored=True)
-    joined = pl.DataFrame({"id": table["id"]}).join(scores, on="id", how="left", maintain_order="left")
+    joined = pl.DataFrame({"id": [str(i) for i in data.ids]}).join(scores, on="id", how="left", maintain_order="left")
     missing = joined.filter(pl.col("scored").is_null())["id"]
     if len(missing):
         raise UserError(f"{scores_folder}: no score for pair {missing[0]} ({len(missing)} missing); score again")
