@@ -15,7 +15,7 @@
     gates.py         --fail-on; baseline.py: --baseline
 
 A chart more is drawn in charts.py, entered with its text in `charts` of page.py and placed in report.html.j2. Why a
-label is doubted is said by `rmo_curate.evidence.reasons`, where a trajectory went by suspects.py.
+label is doubted is said by `rmo_curate.evidence.wording`, where a trajectory went by suspects.py.
 
 Made by `rmo-curate audit DATA --out DIR` and `rmo-curate audit RUN --out DIR`.
 """

@@ -36,9 +36,10 @@ from rmo_curate.audit.suspects import RejectGroup, Suspect
 from rmo_curate.audit.texts import Texts, first_texts, read_run, read_source
 from rmo_curate.audit.wording import BASE_MARGIN, END_MARGIN, Wording, data_wording, wording
 from rmo_curate.evidence.canaries import Found, SelfCheck
+from rmo_curate.evidence.contributions import contributions
 from rmo_curate.evidence.posterior import Posterior
-from rmo_curate.evidence.reasons import reasons
 from rmo_curate.evidence.rules import RULES
+from rmo_curate.evidence.wording import reasons
 from rmo_curate.filter.decisions import REASONS
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.read.sources import Source, open_source
@@ -356,7 +357,7 @@ def suspect(
         rank=rank,
         id=suspects.presentable(texts.ids[i]),
         right=float(believed.right[i]) if believed else None,
-        reasons=tuple(reasons(believed.posterior, i)) if believed else (),
+        reasons=reasons(contributions(believed.posterior, i)) if believed else (),
         suspicion=None if math.isnan(suspicion) else float(suspicion),
         points=int(checked.points[i]),
         decision=str(scored.decisions.reason[i] or findings.KEPT) if scored else "",

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from rmo_curate.audit.numerals import magnitude, percent
-from rmo_curate.evidence.reasons import Reason
+from rmo_curate.evidence.wording import Reason
 
 UNSHOWABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # control characters that no page may hold
 

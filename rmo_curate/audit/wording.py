@@ -10,10 +10,10 @@ from rmo_curate.audit.checks import Checked
 from rmo_curate.audit.estimates import Estimates
 from rmo_curate.audit.findings import Counts, LengthBias
 from rmo_curate.audit.numerals import percent
-from rmo_curate.evidence import expected
 from rmo_curate.evidence.canaries import MIN_FLAGGED
-from rmo_curate.evidence.reasons import RANDOM_FLIPS
+from rmo_curate.evidence.expected import outlook
 from rmo_curate.evidence.rules import RULES
+from rmo_curate.evidence.wording import RANDOM_FLIPS, outlook_lines
 from rmo_curate.filter.settings import FilterSettings, flags_of
 from rmo_curate.runs.run import Checkpoint
 
@@ -67,7 +67,7 @@ def wording(
         sentences=(
             *noise_sentences(estimated, "the filter calls noisy"),
             *sentences(counts, end, share_against, settings, estimated),
-            *expected.lines(counts.scorable, scored=True),
+            *outlook_lines(outlook(counts.scorable, scored=True)),
         ),
         warning=warning(folder, end),
         missing="" if end else missing(folder),
@@ -122,7 +122,7 @@ def noise_of_data(counts: Counts, estimated: Estimates) -> tuple[str, ...]:
     said = noise_sentences(estimated, "are more likely labelled wrongly than rightly")
     if not estimated.known:
         said = (f"How many labels are wrong cannot be estimated: {estimated.why_not}.",)
-    return (*said, SCORES_MISSING, *expected.lines(counts.pairs, scored=False))
+    return (*said, SCORES_MISSING, *outlook_lines(outlook(counts.pairs, scored=False)))
 
 
 def data_sentences(checked: Checked, length: LengthBias | None, flagged: int, share: float) -> tuple[str, ...]:

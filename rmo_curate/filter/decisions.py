@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from rmo_curate.evidence import canaries, expected
-from rmo_curate.evidence.advice import FOLLOWING_LENGTH, Lengths
+from rmo_curate.evidence import canaries
+from rmo_curate.evidence.expected import outlook
 from rmo_curate.evidence.gather import with_posterior
 from rmo_curate.evidence.label_noise import Resampled
+from rmo_curate.evidence.lengths import FOLLOWING_LENGTH, Lengths
 from rmo_curate.evidence.posterior import Posterior
-from rmo_curate.evidence.reasons import evidence_line, gap_lines
 from rmo_curate.evidence.rules import Rule, check_proxy, get_rule, is_constant, suspicion
 from rmo_curate.evidence.style import gaps
+from rmo_curate.evidence.wording import evidence_line, gap_lines, lengths_line, outlook_lines
 from rmo_curate.filter import thresholds, worth
 from rmo_curate.filter.reviews import ACTIONS, DROP, FLIP, KEEP, reviewed
 from rmo_curate.filter.settings import FilterSettings
@@ -258,7 +259,7 @@ def evidence_lines(decided: Decisions, kept: np.ndarray) -> list[str]:
         evidence_line(posterior.sources, posterior.missing),
         f"an estimated {posterior.noise.rate:.0%} of the labels are wrong",
         *worth.lines(known_right(decided.scores, posterior)),
-        *expected.lines(len(kept), scored=decided.trajectory.end is not None),
+        *outlook_lines(outlook(len(kept), scored=decided.trajectory.end is not None)),
         *(f"style: {line}" for line in gap_lines(gaps(posterior.style.difference, kept, decided.effect))),
     ]
 
@@ -269,7 +270,7 @@ def length_lines(scores: Scores, settings: FilterSettings) -> list[str]:
         return []
     lengths = Lengths.of(scores)
     misled = settings.rule in FOLLOWING_LENGTH and not lengths.alike
-    return [f"{'warning: ' if misled else ''}{lengths.line()}"]
+    return [f"{'warning: ' if misled else ''}{lengths_line(lengths)}"]
 
 
 def asked_lines(flipped: np.ndarray, wishes: Wishes, too_long: np.ndarray, settings: FilterSettings) -> list[str]:

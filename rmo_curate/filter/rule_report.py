@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from rmo_curate.evidence import canaries
-from rmo_curate.evidence.advice import Lengths
 from rmo_curate.evidence.canaries import Found, SelfCheck
 from rmo_curate.evidence.columns import EvidenceColumns
 from rmo_curate.evidence.gather import with_posterior
 from rmo_curate.evidence.label_noise import Resampled
-from rmo_curate.evidence.reasons import RANDOM_FLIPS, evidence_line
+from rmo_curate.evidence.lengths import Lengths
+from rmo_curate.evidence.posterior import Missing
 from rmo_curate.evidence.rules import RULES, Rule
+from rmo_curate.evidence.wording import RANDOM_FLIPS, evidence_line, lengths_line, missing_text
 from rmo_curate.filter.thresholds import most_suspect, noisy_budget
 from rmo_curate.runs import margins
 from rmo_curate.runs.run import Scores, adding_a_proxy, open_run
@@ -47,11 +48,11 @@ class Report:
     lengths: Lengths
     rules: list[RuleLine]
     sources: tuple[str, ...]  # the evidence of the posterior
-    missing: tuple[str, ...]  # and what is not there
+    missing: tuple[Missing, ...]  # and what is not there
     held_out: bool  # whether T saw none of the pairs; if not, swapped copies say nothing of rules that compare with T
 
     def as_json(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, **asdict(self)}
+        return {"schema": SCHEMA, **asdict(self), "missing": list(map(missing_text, self.missing))}
 
     def lines(self) -> list[str]:
         """At most 25 lines for a terminal."""
@@ -70,7 +71,7 @@ class Report:
         for line in self.rules:
             estimates = "-" if line.found is None else f"{_short(line.found.precision):20}  {_short(line.found.recall)}"
             said.append(f"  {line.rule:16} {line.flagged:9,} {line.overlap:16.0%}  {estimates}")
-        return [*said, RANDOM_FLIPS, self.lengths.line()]
+        return [*said, RANDOM_FLIPS, lengths_line(self.lengths)]
 
 
 def _short(interval: Interval) -> str:

@@ -11,7 +11,7 @@ from rmo_curate.audit.report import write_audit
 from rmo_curate.audit.settings import AuditSettings
 from rmo_curate.evidence.canaries import find, find_at
 from rmo_curate.evidence.label_noise import BUNDLES, Resampled
-from rmo_curate.evidence.reasons import RANDOM_FLIPS
+from rmo_curate.evidence.wording import RANDOM_FLIPS
 from rmo_curate.filter.settings import FilterSettings
 from tests.rmo_curate.audit.test_audit import embedded_data
 

@@ -13,7 +13,7 @@ from benchmarks.detection import calibration_error
 from rmo_curate.evidence.answers import Comparisons
 from rmo_curate.evidence.columns import Columns
 from rmo_curate.evidence.gather import of_proxy, reference, together
-from rmo_curate.evidence.posterior import CLIP, FOLDS, Posterior, Source, folds_of, typical, weigh
+from rmo_curate.evidence.posterior import CLIP, FOLDS, Lack, Missing, Posterior, Source, folds_of, typical, weigh
 from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.texts import Texts, read_texts
 from rmo_curate.runs import margins
@@ -201,7 +201,7 @@ def test_what_is_learned_from_labels_never_speaks_backwards():
 
 
 def test_without_any_source_every_label_has_the_same_chance():
-    found = weigh([], no_shared_answers(40), np.arange(40), no_style(40), ["all"])
-    assert found.sources == ("answers",) and found.missing == ("all",) and np.ptp(found.right) == 0
+    found = weigh([], no_shared_answers(40), np.arange(40), no_style(40), [Missing(Lack.MODEL)])
+    assert found.sources == ("answers",) and found.missing == (Missing(Lack.MODEL),) and np.ptp(found.right) == 0
     shared = Comparisons.of(np.zeros(40, dtype=int), np.arange(40) + 1)  # one answer wins all: the others say so
     assert (weigh([], shared, np.zeros(40, dtype=int), no_style(40)).adds > 0).all()

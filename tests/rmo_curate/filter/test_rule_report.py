@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rmo_curate.evidence.posterior import Lack, Missing
+from rmo_curate.evidence.wording import lengths_line
 from rmo_curate.filter.rule_report import COMPARED, report, run_rules
 from tests.command_line import curate
 from tests.rmo_curate.evidence.made import weighed
@@ -45,7 +47,7 @@ def test_of_a_proxy_that_is_not_held_out_only_what_reads_it_is_told_without_esti
     found = run_rules(folder)
     told = {line.rule for line in found.rules if line.found is not None}
     assert told == {"posterior", "length"} and not found.held_out
-    assert "insample-4" not in found.sources and "insample-4: not known to be held out" in found.missing[0]
+    assert "insample-4" not in found.sources and found.missing[0] == Missing(Lack.NOT_HELD_OUT, checkpoint="insample-4")
     assert any("insample-4 is not held out: nothing is estimated" in line for line in found.lines())
     assert curate("rules", make_run({"base": [1.0, 2.0]}, name="alone")).refused("rmo-curate probe", "rmo-curate proxy")
 
@@ -60,7 +62,7 @@ def test_estimates_of_simulated_scores_are_those_of_the_truth():
         assert line.flagged == 900 and line.found is not None
         assert line.found.precision.value == pytest.approx(1.0, abs=0.05)
         assert line.found.recall.value == pytest.approx(900 / wrong.sum(), abs=0.05)
-    assert "of like length" in found.lengths.line()
+    assert "of like length" in lengths_line(found.lengths)
 
 
 def test_data_whose_longer_answers_win_are_told_so():
@@ -70,4 +72,4 @@ def test_data_whose_longer_answers_win_are_told_so():
         chosen_tokens=np.full(len(scores.chosen_tokens), 20),
         posterior=weighed(scores, scores.groups),
     )
-    assert "the paper's rule follows length" in report(longer, "oof-9", 0.9).lengths.line()
+    assert "the paper's rule follows length" in lengths_line(report(longer, "oof-9", 0.9).lengths)
