@@ -118,7 +118,7 @@ def estimated(scores: Any, wrong: np.ndarray) -> dict[str, Any]:
     at the default cut."""
     from rmo_curate.evidence import canaries
     from rmo_curate.evidence.label_noise import Resampled
-    from rmo_curate.filter.rule_report import flagged_by
+    from rmo_curate.filter.rule_comparison import flagged_by
     from rmo_curate.filter.thresholds import noisy_budget
 
     posterior = scores.posterior

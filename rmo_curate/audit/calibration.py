@@ -50,8 +50,7 @@ def evidence(posterior: Posterior, known: np.ndarray, effect: np.ndarray) -> Evi
 
 def effects(decisions: Decisions) -> np.ndarray:
     """What each pair counts after the filter [pairs], nothing where it is dropped."""
-    kept = decisions.reason == None  # noqa: E711 (elementwise)
-    return np.where(kept, decisions.effect, 0.0)
+    return np.where(decisions.kept, decisions.effect, 0.0)
 
 
 def reliability(margin: np.ndarray, noise: LabelNoise) -> tuple[Decile, ...]:

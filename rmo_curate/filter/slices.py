@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -39,11 +40,29 @@ def protected(run: Run, asked: Sequence[str]) -> np.ndarray:
     return found
 
 
-def removal_lines(run: Run, removed: np.ndarray) -> list[str]:
-    """A line for each column of few values: the share that is removed of its slices, those that lose most first."""
-    lines: list[str] = []
+@dataclass(frozen=True)
+class SliceRemoval:
+    """What is removed of the pairs with one value."""
+
+    value: str
+    removed: float  # share of them
+    pairs: int
+
+
+@dataclass(frozen=True)
+class ColumnRemoval:
+    """What is removed of the slices of a column, those that lose most first."""
+
+    name: str
+    worst: tuple[SliceRemoval, ...]
+    others: int  # values beyond those
+
+
+def removal(run: Run, removed: np.ndarray) -> tuple[ColumnRemoval, ...]:
+    """Of each column of few values, what `removed` [pairs] takes of its slices."""
+    columns: list[ColumnRemoval] = []
     for name, kind in run.own_columns().items():
-        if not pa.types.is_string(kind) or len(lines) == MOST_COLUMNS:
+        if not pa.types.is_string(kind) or len(columns) == MOST_COLUMNS:
             continue
         values = run.column(name)
         names = values.dictionary.to_pylist()
@@ -54,7 +73,6 @@ def removal_lines(run: Run, removed: np.ndarray) -> list[str]:
         size, gone = np.bincount(code, minlength=len(names)), np.bincount(code, removed[known], len(names))
         share = gone / np.maximum(size, 1)
         worst = np.argsort(-share, kind="stable")[:SHOWN]
-        parts = [f"{names[i]} {share[i]:.0%} of {size[i]:,}" for i in worst if size[i]]
-        more = f", {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        lines.append(f"removed by {name}: {', '.join(parts)}{more}")
-    return lines
+        parts = (SliceRemoval(names[i], float(share[i]), int(size[i])) for i in worst if size[i])
+        columns.append(ColumnRemoval(name, tuple(parts), max(0, len(names) - SHOWN)))
+    return tuple(columns)

@@ -202,6 +202,7 @@ def test_a_pair_counts_as_it_will_be_trained_on():
         label_confidence=np.array([1.0, 1.0, 1.0, 1.0, 0.75]),
         softens=True,
     )
+    decided.kept = Decisions.kept.fget(decided)
     decided.effect = Decisions.effect.fget(decided)
     assert effects(decided).tolist() == [1.0, 0.0, -1.0, 0.25, 0.5]
     decided.softens = False
