@@ -35,6 +35,15 @@ class Gate:
         return bool(COMPARISONS[self.comparison](value, self.limit))
 
 
+@dataclass(frozen=True)
+class TrippedGate:
+    gate: Gate
+    value: float
+
+    def __str__(self) -> str:
+        return f"--fail-on {self.gate}: {self.gate.name} is {self.value:.6g}"
+
+
 def parse_gate(text: str) -> Gate:
     """`name>0.2` with >, >=, < or <=; ValueError otherwise."""
     found = GATE.fullmatch(text)
@@ -56,10 +65,10 @@ def scalars(audit: Mapping[str, Any], under: str = "") -> dict[str, float | None
     return found
 
 
-def tripped(gates: Sequence[str], audit: Mapping[str, Any]) -> list[str]:
-    """A line for each of `gates` that trips; a UserError for a name that audit.json has not, or not for these data."""
+def tripped(gates: Sequence[str], audit: Mapping[str, Any]) -> list[TrippedGate]:
+    """Those of `gates` that trip; a UserError for a name that audit.json has not, or not for these data."""
     known = scalars(audit)
-    lines = []
+    trips = []
     for gate in map(parse_gate, gates):
         parts = gate.name.split(".")
         parents = {".".join(parts[:k]) for k in range(1, len(parts))}
@@ -75,8 +84,8 @@ def tripped(gates: Sequence[str], audit: Mapping[str, Any]) -> list[str]:
                 + why_unknown(gate.name, audit)
             )
         if gate.trips(value):
-            lines.append(f"--fail-on {gate}: {gate.name} is {value:.6g}")
-    return lines
+            trips.append(TrippedGate(gate, value))
+    return trips
 
 
 def why_unknown(name: str, audit: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rmo_curate.audit.checks import KINDS
-from rmo_curate.audit.collect import Audit
+from rmo_curate.audit.contents import Audit
 from rmo_curate.audit.suspects import Suspect, presentable
 from rmo_curate.filter import reviews
 from rmo_curate.read.messages import Message

@@ -20,7 +20,7 @@ from rmo_curate.audit.charts import (
     length_chart,
     reliability_chart,
 )
-from rmo_curate.audit.collect import Audit, Report
+from rmo_curate.audit.contents import Audit, Report
 from rmo_curate.audit.explained import explained
 from rmo_curate.audit.listing import embedded, listing
 from rmo_curate.audit.numerals import magnitude, number, percent, signed

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from rmo_curate.audit.collect import SCHEMA, Report
+from rmo_curate.audit.contents import SCHEMA, Report
 
 
 class Nullable(GenerateJsonSchema):

@@ -1,4 +1,4 @@
-"""What to read first: the most suspect pairs, and examples of the rejects, with the reason in words.
+"""What to read first: the most suspect pairs, and examples of the rejects.
 
 Dataset text is made fit to show here (`presentable`, `clip`); escaping is the page's.
 """
@@ -6,13 +6,11 @@ Dataset text is made fit to show here (`presentable`, `clip`); escaping is the p
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from rmo_curate.audit.numerals import magnitude, percent
 from rmo_curate.evidence.wording import Reason
 
 UNSHOWABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # control characters that no page may hold
@@ -83,30 +81,6 @@ def ranking(suspicion: np.ndarray | None, points: np.ndarray, flagged: np.ndarra
     s = np.maximum(s, 0.0)
     order = np.lexsort((np.arange(len(s)), -points, ~flagged, -s))
     return order[(s > 0)[order] | flagged[order]]
-
-
-def reasons_to_look(rewards: Sequence[float], population: np.ndarray, moved_by: str) -> tuple[str, ...]:
-    """What a pair's trajectory says, in sentences: its reward margins, one per checkpoint, beside those of all pairs.
-
-    `population` is the end's reward margin of every scored pair [n]; `moved_by` says what moved how,
-    up to the number.
-    """
-    said = []
-    end = rewards[-1]
-    if len(rewards) > 1:
-        lower_than = float((population > end).mean())
-        direction = "the rejected answer" if end < 0 else "the chosen answer"
-        said.append(
-            f"{moved_by} {magnitude(abs(end))} nats towards {direction}; "
-            f"{percent(lower_than)} of the scored pairs have a higher reward margin."
-        )
-        if len(rewards) > 2:
-            steps = np.diff(rewards)
-            if (steps < 0).all():
-                said.append("It moved that way at every checkpoint.")
-            elif end < 0 < max(rewards):
-                said.append("It first moved towards the chosen answer, then away from it.")
-    return tuple(said)
 
 
 def reject_groups(rejects: pa.Table, examples: int, limit: int) -> tuple[RejectGroup, ...]:

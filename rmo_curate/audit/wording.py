@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rmo_curate.audit.checks import Checked
-from rmo_curate.audit.estimates import Estimates
+from rmo_curate.audit.estimates import LEAST_PAIRS, Estimates, TooFew
 from rmo_curate.audit.findings import Counts, LengthBias
 from rmo_curate.audit.numerals import percent
 from rmo_curate.evidence.canaries import MIN_FLAGGED
 from rmo_curate.evidence.expected import outlook
+from rmo_curate.evidence.gather import LEAST_PROMPTS
 from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.wording import RANDOM_FLIPS, outlook_lines
 from rmo_curate.filter.settings import FilterSettings, flags_of
@@ -28,6 +29,7 @@ LIKELIHOOD = (
     "The percentage is P(label right), the probability that a pair's label is right given all evidence: below 50%, the "
     "label is more likely wrong."
 )
+TOKENS_ESTIMATED = "an estimate, four bytes of UTF-8 a token"
 BASE_MARGIN, END_MARGIN = "base log-prob", "end reward"  # the margins set against length
 
 
@@ -120,9 +122,20 @@ SCORES_MISSING = (
 def noise_of_data(counts: Counts, estimated: Estimates) -> tuple[str, ...]:
     """What is estimated from texts alone, or why nothing is."""
     said = noise_sentences(estimated, "are more likely labelled wrongly than rightly")
-    if not estimated.known:
-        said = (f"How many labels are wrong cannot be estimated: {estimated.why_not}.",)
+    if estimated.too_few:
+        said = (f"How many labels are wrong cannot be estimated: {too_few_text(estimated.too_few)}.",)
     return (*said, SCORES_MISSING, *outlook_lines(outlook(counts.pairs, scored=False)))
+
+
+def too_few_text(few: TooFew) -> str:
+    """Why nothing can be estimated."""
+    if few.prompts < LEAST_PROMPTS:
+        return "all pairs have one prompt, and what is learned from a prompt is asked of others only"
+    return f"there are {few.pairs} pairs, and nothing can be estimated of fewer than {LEAST_PAIRS}"
+
+
+def tokens_counted_by(reference: str) -> str:
+    return f"the tokenizer of {reference}"
 
 
 def data_sentences(checked: Checked, length: LengthBias | None, flagged: int, share: float) -> tuple[str, ...]:
@@ -184,6 +197,13 @@ def wrong_labels(estimated: Estimates) -> str:
     if estimated.wide:
         return f"Somewhere between {percent(rate.low)} and {percent(rate.high)}"
     return f"About {percent(rate.value)}"
+
+
+def standing(checkpoint: Checkpoint) -> str:
+    """Whether its scores are held out, in a word or two."""
+    if checkpoint.kind == "base":
+        return "the reference's"
+    return {True: "held out", False: "in-sample", None: "unknown"}[checkpoint.held_out]
 
 
 def moved_by(end: Checkpoint | None) -> str:
