@@ -19,7 +19,7 @@ from rmo_curate.audit.slices import SliceRow
 from rmo_curate.audit.suspects import RejectGroup, Suspect
 from rmo_curate.audit.texts import Texts
 from rmo_curate.audit.wording import Wording
-from rmo_curate.evidence.canaries import Found, SelfCheck
+from rmo_curate.evidence.swapped_copies import Detection, SelfCheck
 
 SCHEMA = "rmo-audit-1"
 LOG_ODDS, POINTS = "log-odds", "points"  # units of suspicion, besides nats
@@ -41,7 +41,9 @@ class Report:
     noise_rate_high: float
     not_estimated: str  # why there is no noise rate; empty where there is one
     self_check: SelfCheck | None
-    at_cut: Found | None  # what swapped copies say of pairs that the filter calls noisy; of data, that are likely wrong
+    at_cut: (
+        Detection | None
+    )  # what swapped copies say of pairs that the filter calls noisy; of data, that are likely wrong
     evidence: Evidence | None  # what P(label right) is made of; null where nothing can be estimated
     length_bias: float  # of the pairs whose answers differ in length, the share in which the chosen one is longer
     likely_wrong: int | None  # pairs whose label is more likely wrong than right; null where that is not known

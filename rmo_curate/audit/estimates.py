@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rmo_curate.audit.texts import Texts
-from rmo_curate.evidence import canaries
-from rmo_curate.evidence.canaries import Found, SelfCheck
+from rmo_curate.evidence import swapped_copies
 from rmo_curate.evidence.columns import EvidenceColumns, columns_among
 from rmo_curate.evidence.gather import LEAST_PROMPTS, with_posterior, without_model
 from rmo_curate.evidence.label_noise import Resampled
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.rules import RULES
+from rmo_curate.evidence.swapped_copies import Detection, SelfCheck
 from rmo_curate.filter.decisions import Decisions
 from rmo_curate.runs.margins import where_scored
 from rmo_curate.runs.run import Run
@@ -38,7 +38,9 @@ class Estimates:
 
     noise_rate: Interval = UNKNOWN
     self_check: SelfCheck | None = None
-    at_cut: Found | None = None  # what the filter's settings find; without a model, labels more likely wrong than right
+    at_cut: Detection | None = (
+        None  # what the filter's settings find; without a model, labels more likely wrong than right
+    )
     too_few: TooFew | None = None
     suspicion: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [pairs]
     of_swapped: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [pairs], of their swapped copies
@@ -53,11 +55,11 @@ class Estimates:
     def wide(self) -> bool:
         return self.known and self.noise_rate.high - self.noise_rate.low > WIDE
 
-    def at(self, thresholds: np.ndarray) -> list[Found | None]:
+    def at(self, thresholds: np.ndarray) -> list[Detection | None]:
         """What would be found at each of the falling `thresholds` (suspicion, [m])."""
         if self.resampled is None or not len(self.of_swapped):
             return [None] * len(thresholds)
-        return list(canaries.find_at(thresholds, self.suspicion, self.of_swapped, self.resampled))
+        return list(swapped_copies.detections_at(thresholds, self.suspicion, self.of_swapped, self.resampled))
 
 
 def estimates(run: Run, decisions: Decisions) -> Estimates:
@@ -71,9 +73,9 @@ def estimates(run: Run, decisions: Decisions) -> Estimates:
     if few := too_few(posterior.groups[np.isfinite(margin)]):
         return Estimates(too_few=few, posterior=posterior)
     resampled = Resampled(margin, posterior.groups)
-    rate, check = resampled.rate, canaries.self_check(margin, resampled.rate.value)
+    rate, check = resampled.rate, swapped_copies.self_check(margin, resampled.rate.value)
     rule = RULES[decisions.settings.rule]
-    if not rule.told_by_canaries or (rule.needs_proxy and not canaries.held_out(scores)):
+    if not rule.told_by_swapped_copies or (rule.needs_proxy and not swapped_copies.held_out(scores)):
         return Estimates(rate, check, resampled=resampled, posterior=posterior)
     of_swapped = rule.suspicion_of_swapped(scores)
     least = decisions.thresholds["suspicion"]
@@ -81,7 +83,7 @@ def estimates(run: Run, decisions: Decisions) -> Estimates:
     at_cut = None
     if least is not None:
         with np.errstate(invalid="ignore"):
-            at_cut = canaries.find(s >= least, of_swapped >= least, resampled)
+            at_cut = swapped_copies.detection(s >= least, of_swapped >= least, resampled)
     return Estimates(rate, check, at_cut, None, s, of_swapped, resampled, posterior)
 
 
@@ -99,8 +101,8 @@ def estimates_of_data(texts: Texts, names: EvidenceColumns, name: str) -> Estima
     posterior = without_model(read, columns)
     resampled = Resampled(posterior.margin, posterior.groups)
     s, of_swapped = -posterior.log_odds, -posterior.swapped().log_odds
-    at_cut = canaries.find(s > 0, of_swapped > 0, resampled) if (s > 0).any() else None
-    check = canaries.self_check(posterior.margin, resampled.rate.value)
+    at_cut = swapped_copies.detection(s > 0, of_swapped > 0, resampled) if (s > 0).any() else None
+    check = swapped_copies.self_check(posterior.margin, resampled.rate.value)
     return Estimates(resampled.rate, check, at_cut, None, s, of_swapped, resampled, posterior)
 
 

@@ -10,10 +10,10 @@ from rmo_curate.audit.checks import Checked
 from rmo_curate.audit.estimates import LEAST_PAIRS, Estimates, TooFew
 from rmo_curate.audit.findings import Counts, LengthBias
 from rmo_curate.audit.numerals import percent
-from rmo_curate.evidence.canaries import MIN_FLAGGED
 from rmo_curate.evidence.expected import outlook
 from rmo_curate.evidence.gather import LEAST_PROMPTS
 from rmo_curate.evidence.rules import RULES
+from rmo_curate.evidence.swapped_copies import MIN_FLAGGED
 from rmo_curate.evidence.wording import RANDOM_FLIPS, outlook_lines
 from rmo_curate.filter.settings import FilterSettings, flags_of
 from rmo_curate.runs.run import Checkpoint

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmo_curate.evidence import canaries
+from rmo_curate.evidence import swapped_copies
 from rmo_curate.evidence.label_noise import Resampled
 from rmo_curate.evidence.rules import Rule
 from rmo_curate.filter import thresholds
@@ -35,4 +35,4 @@ def noisy_budget(rule: Rule, scores: Scores, suspicion: np.ndarray, n: int, sett
     if settings.precision is None:
         return Budget(int(rate.value * n), rate)
     of_swapped = rule.suspicion_of_swapped(scores)
-    return Budget(canaries.budget_of_precision(suspicion, of_swapped, rate.value, settings.precision), rate)
+    return Budget(swapped_copies.budget_of_precision(suspicion, of_swapped, rate.value, settings.precision), rate)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmo_curate.evidence import canaries
-from rmo_curate.evidence.canaries import Found, SelfCheck
+from rmo_curate.evidence import swapped_copies
 from rmo_curate.evidence.label_noise import Resampled
 from rmo_curate.evidence.lengths import Lengths
 from rmo_curate.evidence.posterior import Missing
 from rmo_curate.evidence.rules import RULES, Rule
+from rmo_curate.evidence.swapped_copies import Detection, SelfCheck
 from rmo_curate.filter.thresholds import most_suspect, noisy_budget
 from rmo_curate.runs import margins
 from rmo_curate.runs.run import Scores
@@ -29,7 +29,7 @@ class RuleAtCut:
     rule: str
     flagged: int
     overlap: float  # with what COMPARED_WITH flags: shared / all that either flags
-    estimated: Found | None  # None where scores are not held out, or the rule reads no scores
+    estimated: Detection | None  # None where scores are not held out, or the rule reads no scores
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def compare_rules(scores: Scores, end: str, high_q: float) -> Comparison:
     assert posterior is not None
     margin = margins.where_scored(posterior.margin, scores)
     resampled = Resampled(margin, posterior.groups)
-    unseen = canaries.held_out(scores)
+    unseen = swapped_copies.held_out(scores)
     n = int(np.isfinite(scores.chosen_logp[:, -1]).sum())
     flagged = {name: flagged_by(rule, scores, noisy_budget(n, high_q)) for name, rule in COMPARED.items()}
     of_reference, _ = flagged[COMPARED_WITH]
@@ -62,15 +62,15 @@ def compare_rules(scores: Scores, end: str, high_q: float) -> Comparison:
     for name, (as_labelled, swapped) in flagged.items():
         either = (as_labelled | of_reference).sum()
         overlap = float((as_labelled & of_reference).sum() / either) if either else 1.0
-        told = RULES[name].told_by_canaries and (unseen or not RULES[name].needs_proxy)
-        estimated = canaries.find(as_labelled, swapped, resampled) if told else None
+        told = RULES[name].told_by_swapped_copies and (unseen or not RULES[name].needs_proxy)
+        estimated = swapped_copies.detection(as_labelled, swapped, resampled) if told else None
         rules.append(RuleAtCut(name, int(as_labelled.sum()), overlap, estimated))
     return Comparison(
         pairs=n,
         end=end,
         high_q=high_q,
         noise_rate=resampled.rate,
-        check=canaries.self_check(margin, resampled.rate.value),
+        check=swapped_copies.self_check(margin, resampled.rate.value),
         lengths=Lengths.of(scores),
         rules=tuple(rules),
         sources=posterior.sources,

@@ -19,7 +19,7 @@ from rmo_curate.evidence.texts import Texts, read_texts
 from rmo_curate.runs import margins
 from rmo_curate.runs.run import Checkpoint, Scores
 from tests.rmo_curate.evidence.made import OOF, no_shared_answers, no_style, table, weighed
-from tests.rmo_curate.evidence.test_canaries import simulated
+from tests.rmo_curate.evidence.test_swapped_copies import simulated
 
 SOURCES = ("reference", "states", "oof-9", "style", "generators", "answers")
 PROBE = Checkpoint("oof-probe", "proxy", "oof-probe", None, 10, True, None)
@@ -100,7 +100,7 @@ def swapped_at(texts: Texts, swap: np.ndarray) -> Texts:
 
 
 def test_learning_again_with_a_pair_exchanged_gives_its_swapped_copy_but_for_a_little(found):
-    """What canaries rest on. Not exactly: the fits that say how much a source is worth beside others read held-out
+    """What swapped copies rest on. Not exactly: the fits that say how much a source is worth read held-out
     evidence of other folds, which was learned from this pair, too, and ridges are chosen by all labels."""
     posterior, scores, _ = found
     _, texts, (chosen, rejected), _ = judged()

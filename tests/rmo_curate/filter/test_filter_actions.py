@@ -23,7 +23,7 @@ from rmo_train.console.errors import UserError
 from rmo_train.store import tables
 from tests.command_line import curate
 from tests.rmo_curate.evidence.made import OOF, posterior_of, weighed
-from tests.rmo_curate.evidence.test_canaries import simulated
+from tests.rmo_curate.evidence.test_swapped_copies import simulated
 
 # As in test_filtering: with low_q 0.25, high_q 0.8 and a hard cut p2, p3 are noisy and p4, p5 ambiguous.
 D_0 = [1.0, 2.0, -1.0, 3.0, -2.0, 0.0, 1.0, -4.0, 2.0, 1.0, 0.0]

@@ -14,7 +14,7 @@ from rmo_curate.filter.rule_comparison import COMPARED, compare_rules
 from rmo_curate.filter.rule_report import run_rules
 from tests.command_line import curate
 from tests.rmo_curate.evidence.made import weighed
-from tests.rmo_curate.evidence.test_canaries import simulated
+from tests.rmo_curate.evidence.test_swapped_copies import simulated
 from tests.rmo_curate.scored import score_demo
 
 
