@@ -133,9 +133,9 @@ def check(texts: Texts, max_length: int, held_out: Texts | None = None, held_out
         where["over_long"] = over_long(texts, max_length) * np.uint8(WHOLE)
         bar.advance()
 
-        found = preferences(texts)
-        reversed_by = reversals(found)
-        circle_sizes = circles(found, list(reversed_by))
+        edges = preferences(texts)
+        reversed_by = reversals(edges)
+        circle_sizes = circles(edges, list(reversed_by))
         bar.advance()
         prompt_words, prompt_signatures = profile(texts.prompt, PROMPT_MARK)
         chosen_words, signatures = profile(texts.chosen)
@@ -152,38 +152,38 @@ def check(texts: Texts, max_length: int, held_out: Texts | None = None, held_out
         if held_out is not None:
             overlap, overlaps = overlap_with(texts, prompt_signatures, held_out, held_out_name)
         bar.advance()
-    for name, places in (
+    for name, pairs in (
         ("reversed", reversed_by),
         ("cycle", circle_sizes),
         ("near_duplicate", first_near),
         ("overlap", overlaps),
     ):
-        where[name][list(places)] = WHOLE
+        where[name][list(pairs)] = WHOLE
     words = np.stack([prompt_words, chosen_words, rejected_words], axis=1)
     clusters = cluster_count(near)
-    return Checked(where, words, scripts, found, reversed_by, circle_sizes, first_near, clusters, overlap, overlaps)
+    return Checked(where, words, scripts, edges, reversed_by, circle_sizes, first_near, clusters, overlap, overlaps)
 
 
 def prefixes(texts: Texts) -> np.ndarray:
     """CHOSEN where the rejected answer begins with the chosen one, REJECTED the other way round."""
-    found = np.zeros(len(texts), np.uint8)
+    sides = np.zeros(len(texts), np.uint8)
     for i, (chosen, rejected) in enumerate(zip(texts.chosen, texts.rejected, strict=True)):
         a, b = chosen.strip(), rejected.strip()
         if b.startswith(a):
-            found[i] = BOTH if a == b else CHOSEN
+            sides[i] = BOTH if a == b else CHOSEN
         elif a.startswith(b):
-            found[i] = REJECTED
-    return found
+            sides[i] = REJECTED
+    return sides
 
 
 def other_scripts(texts: Texts, prompts: list[str]) -> np.ndarray:
     """The side whose writing system is neither the prompt's nor the other answer's."""
-    found = np.zeros(len(texts), np.uint8)
+    sides = np.zeros(len(texts), np.uint8)
     for i, (asked, chosen, rejected) in enumerate(zip(prompts, texts.chosen, texts.rejected, strict=True)):
         a, b = answers.script(chosen), answers.script(rejected)
         if asked and a and b and a != b:
-            found[i] = CHOSEN * (a != asked) | REJECTED * (b != asked)
-    return found
+            sides[i] = CHOSEN * (a != asked) | REJECTED * (b != asked)
+    return sides
 
 
 def token_counts(texts: Texts) -> np.ndarray:
@@ -206,11 +206,11 @@ def over_long(texts: Texts, max_length: int) -> np.ndarray:
 
 def first_of_each(near: list[NearPair]) -> dict[int, NearPair]:
     """Each pair that is near another, with the earliest of those."""
-    found: dict[int, NearPair] = {}
+    first: dict[int, NearPair] = {}
     for pair in sorted(near, key=lambda p: (p.first, p.second)):
-        found.setdefault(pair.second, pair)
-        found.setdefault(pair.first, pair)
-    return found
+        first.setdefault(pair.second, pair)
+        first.setdefault(pair.first, pair)
+    return first
 
 
 def cluster_count(near: list[NearPair]) -> int:

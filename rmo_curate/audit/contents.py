@@ -103,8 +103,8 @@ class Report:
 
 @dataclass(frozen=True)
 class Audit:
-    """A report, and the texts of its suspects: `places` are their positions in `texts`."""
+    """A report, and the texts of its suspects: `positions` are theirs in `texts`."""
 
     report: Report
     texts: Texts
-    places: np.ndarray
+    positions: np.ndarray

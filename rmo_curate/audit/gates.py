@@ -46,23 +46,23 @@ class TrippedGate:
 
 def parse_gate(text: str) -> Gate:
     """`name>0.2` with >, >=, < or <=; ValueError otherwise."""
-    found = GATE.fullmatch(text)
-    if not found:
+    match = GATE.fullmatch(text)
+    if not match:
         raise ValueError(f"{text!r} is not a name, one of > >= < <= and a number, as in 'length_bias>0.8'")
-    return Gate(found[1], found[2], float(found[3]))
+    return Gate(match[1], match[2], float(match[3]))
 
 
 def scalars(audit: Mapping[str, Any], under: str = "") -> dict[str, float | None]:
     """Every number of an audit.json by its path (`counts.pairs`); None: a number that is not known there."""
-    found: dict[str, float | None] = {}
+    numbers: dict[str, float | None] = {}
     for key, value in audit.items():
         if not under and key in NO_GATES:
             continue
         if isinstance(value, Mapping):
-            found |= scalars(value, f"{under}{key}.")
+            numbers |= scalars(value, f"{under}{key}.")
         elif value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-            found[under + key] = value
-    return found
+            numbers[under + key] = value
+    return numbers
 
 
 def tripped(gates: Sequence[str], audit: Mapping[str, Any]) -> list[TrippedGate]:

@@ -97,8 +97,8 @@ def prose(sentence: str) -> Markup:
     """A sentence of ours, escaped, with `commands` and --flags set as code (a flag never breaks after its dashes)."""
     from markupsafe import Markup, escape
 
-    found = re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(sentence)))
-    return Markup(re.sub(r"(?<=[ (])(--[a-z-]+(?: [\d.]+\d)?)(?![^<]*</code>)", r"<code>\1</code>", found))
+    marked = re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(sentence)))
+    return Markup(re.sub(r"(?<=[ (])(--[a-z-]+(?: [\d.]+\d)?)(?![^<]*</code>)", r"<code>\1</code>", marked))
 
 
 def charts(report: Report) -> dict[str, str]:

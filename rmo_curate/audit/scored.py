@@ -73,8 +73,8 @@ def read_scores(run: Run, filter_settings: FilterSettings | None, names: Evidenc
     if filter_settings is None:  # without a proxy the reward margin is 0, so no pair is ambiguous by it
         filter_settings = FilterSettings.model_validate({} if run.trajectory().end else {"low_q": 0.0})
     if names is not None:
-        given = {n: value for n in EvidenceColumns.model_fields if (value := getattr(names, n)) is not None}
-        filter_settings = filter_settings.model_copy(update=given)
+        named = {n: value for n in EvidenceColumns.model_fields if (value := getattr(names, n)) is not None}
+        filter_settings = filter_settings.model_copy(update=named)
     decisions = decide(run, filter_settings)
     path, scores = decisions.trajectory, decisions.scores
     groups = findings.group_of(decisions.reason)
@@ -89,12 +89,12 @@ def checkpoint_findings(path: Trajectory, scores: Scores, groups: np.ndarray) ->
     rewards = [margins.reward(scores, m) for m in range(len(path.checkpoints))]
     limits = findings.common_limits(np.concatenate(rewards[1:])) if len(rewards) > 1 else None
     drawn = {0, *(findings.evenly(len(rewards) - 1, PANELS - 1) + 1)}
-    found = []
+    by_checkpoint = []
     for m, c in enumerate(path.checkpoints):
         logp = margins.logp(scores, m)
         values = rewards[m] if m else logp
         axis = findings.common_limits(logp) if m == 0 or limits is None else limits
-        found.append(
+        by_checkpoint.append(
             CheckpointFindings(
                 name=c.name,
                 kind=c.kind,
@@ -114,7 +114,7 @@ def checkpoint_findings(path: Trajectory, scores: Scores, groups: np.ndarray) ->
                 histogram=findings.histogram(values, groups, axis) if m in drawn else None,
             )
         )
-    return tuple(found)
+    return tuple(by_checkpoint)
 
 
 @dataclass(frozen=True)

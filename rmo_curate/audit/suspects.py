@@ -86,14 +86,14 @@ def ranking(suspicion: np.ndarray | None, points: np.ndarray, flagged: np.ndarra
 def reject_groups(rejects: pa.Table, examples: int, limit: int) -> tuple[RejectGroup, ...]:
     """Rejects by reason, most frequent first, each with its first `examples`, their raw text cut at `limit`."""
     reasons = np.array(rejects["reason"].to_pylist(), dtype=object)
-    found = []
+    groups = []
     for reason in sorted(set(reasons), key=lambda r: (-(reasons == r).sum(), r)):
-        places = np.flatnonzero(reasons == reason)
-        rows = rejects.take(pa.array(places[:examples])).to_pylist()
-        found.append(
+        positions = np.flatnonzero(reasons == reason)
+        rows = rejects.take(pa.array(positions[:examples])).to_pylist()
+        groups.append(
             RejectGroup(
                 reason=reason,
-                count=len(places),
+                count=len(positions),
                 examples=tuple(
                     RejectExample(
                         source=presentable(row["source"] or ""),
@@ -105,4 +105,4 @@ def reject_groups(rejects: pa.Table, examples: int, limit: int) -> tuple[RejectG
                 ),
             )
         )
-    return tuple(found)
+    return tuple(groups)

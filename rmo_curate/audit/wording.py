@@ -87,7 +87,7 @@ def data_wording(
     """The sentences of an audit without a model."""
     flagged = int(checked.any.sum())
     share = flagged / counts.pairs if counts.pairs else 0.0
-    given = " ".join(shlex.quote(name) for name in data)
+    data_arguments = " ".join(shlex.quote(name) for name in data)
     return Wording(
         lead=f"{counts.records:,} records, {counts.pairs:,} usable pairs. "
         + (
@@ -107,7 +107,7 @@ def data_wording(
         "from the labels of some prompts is only asked about others.",
         next_steps=(
             Step("Read the pairs below, decide, and download the decisions. Then find more wrong labels with a model:"),
-            Step("", f"rmo-curate score {given} --model MODEL --out RUN"),
+            Step("", f"rmo-curate score {data_arguments} --model MODEL --out RUN"),
             Step("", "rmo-curate audit RUN --out DIR"),
         ),
     )
@@ -179,11 +179,11 @@ def noise_sentences(estimated: Estimates, cut: str) -> tuple[str, ...]:
             "That is a wide interval: the evidence is too weak to tell wrong labels from hard pairs. More data or more "
             "evidence narrows it."
         )
-    found = estimated.at_cut
-    if found and found.flagged >= MIN_FLAGGED:
-        precision, recall = found.precision, found.recall
+    detection = estimated.at_cut
+    if detection and detection.flagged >= MIN_FLAGGED:
+        precision, recall = detection.precision, detection.recall
         said.append(
-            f"Of the {found.flagged:,} pairs that {cut}, swapped copies say, {percent(precision.value)} "
+            f"Of the {detection.flagged:,} pairs that {cut}, swapped copies say, {percent(precision.value)} "
             f"({percent(precision.low)} to {percent(precision.high)}) are labelled wrongly; of labels flipped at "
             f"random, {percent(recall.value)} ({percent(recall.low)} to {percent(recall.high)}) would be among them."
         )
@@ -334,8 +334,8 @@ def next_steps(folder: Path, end: Checkpoint | None, settings: FilterSettings) -
 
 def filter_command(folder: Path, settings: FilterSettings) -> str:
     """The command that makes shards with the settings this page used."""
-    given = {k: v for k, v in settings.model_dump().items() if v != type(settings).model_fields[k].default}
-    flags = flags_of({"low_q": settings.low_q, "high_q": settings.high_q, **given})
+    changed = {k: v for k, v in settings.model_dump().items() if v != type(settings).model_fields[k].default}
+    flags = flags_of({"low_q": settings.low_q, "high_q": settings.high_q, **changed})
     return " ".join(["rmo-curate filter", quoted(folder), "--out SHARDS", *flags])
 
 

@@ -19,7 +19,7 @@ SHOWN = 5  # slices of a column, those that lose most
 def protected(run: Run, asked: Sequence[str]) -> np.ndarray:
     """Which pairs are of a slice of --protect COLUMN=VALUE: bool [pairs]."""
     have = run.own_columns()
-    found: np.ndarray | None = None
+    named: np.ndarray | None = None
     for text in asked:
         name, equals, value = text.partition("=")
         if not equals:
@@ -35,9 +35,9 @@ def protected(run: Run, asked: Sequence[str]) -> np.ndarray:
             raise UserError(
                 f"--protect {text}: no pair has it; the values of {name!r} are {shown}{nearest(value, known)}"
             )
-        found = here if found is None else found | here
-    assert found is not None
-    return found
+        named = here if named is None else named | here
+    assert named is not None
+    return named
 
 
 @dataclass(frozen=True)
