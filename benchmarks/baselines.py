@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.mixture import fit_mixture
 from rmo_curate.evidence.rules.rule import Rule, Statistic, as_it_is
-from rmo_curate.filter.rule_report import COMPARED
+from rmo_curate.filter.rule_comparison import COMPARED
 from rmo_curate.runs import margins
 from rmo_curate.runs.run import Scores
 from rmo_curate.score.logistic import fit, sigmoid

@@ -177,8 +177,9 @@ def without_model(data: DataSet, rows: np.ndarray, wrong: np.ndarray) -> Posteri
     """The posterior of the same labels without any model."""
     from rmo_curate.evidence.columns import Columns
     from rmo_curate.evidence.gather import together
+    from rmo_curate.evidence.posterior import Lack, Missing
 
-    return together([], texts_under_labels(data, rows, wrong), Columns(), ["no model"])
+    return together([], texts_under_labels(data, rows, wrong), Columns(), [Missing(Lack.MODEL)])
 
 
 def folds_of(data: DataSet, rows: np.ndarray, seed: int) -> np.ndarray:

@@ -116,9 +116,9 @@ def cleanlab_of(scores: Any) -> tuple[np.ndarray, np.ndarray]:
 def estimated(scores: Any, wrong: np.ndarray) -> dict[str, Any]:
     """What is said without the truth, beside it: the noise rate, how probabilities are calibrated, and swapped copies
     at the default cut."""
-    from rmo_curate.evidence import canaries
+    from rmo_curate.evidence import swapped_copies
     from rmo_curate.evidence.label_noise import Resampled
-    from rmo_curate.filter.rule_report import flagged_by
+    from rmo_curate.filter.rule_comparison import flagged_by
     from rmo_curate.filter.thresholds import noisy_budget
 
     posterior = scores.posterior
@@ -128,7 +128,7 @@ def estimated(scores: Any, wrong: np.ndarray) -> dict[str, Any]:
         given, swapped = flagged_by(rules[name], scores, noisy_budget(len(wrong), HIGH_Q))
         found[name] = {
             "flagged": int(given.sum()),
-            "canaries": asdict(canaries.find(given, swapped, resampled)),
+            "canaries": asdict(swapped_copies.detection(given, swapped, resampled)),
             "true_precision": float(wrong[given].mean()) if given.any() else None,
             "true_recall": float(given[wrong].mean()) if wrong.any() else None,
         }

@@ -37,7 +37,7 @@ from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.style import Style
 from rmo_curate.filter.decisions import decide, decide_scored, repeats
 from rmo_curate.filter.filtering import run_filter
-from rmo_curate.filter.rule_report import COMPARED, HIGH_Q, report
+from rmo_curate.filter.rule_comparison import COMPARED, HIGH_Q, compare_rules
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.runs.margins import reward
 from rmo_curate.runs.run import Checkpoint, Scores, Trajectory, open_run
@@ -213,7 +213,7 @@ def every_rule(n: int) -> dict[str, Any]:
         each[name], _ = timed(lambda rule=rule: rule.suspicion(scores))  # type: ignore[misc]
     total = {unit: sum(took[unit] for took in each.values()) for unit in ("seconds", "cpu_seconds")}
     peak = peak_gib()
-    reported, _ = timed(lambda: report(scores, scores.names[-1], HIGH_Q), "report")
+    reported, _ = timed(lambda: compare_rules(scores, scores.names[-1], HIGH_Q), "report")
     return (
         total | reported | {"peak_gib": peak, "report_peak_gib": peak_gib(), "peak_gib_before": before, "rules": each}
     )

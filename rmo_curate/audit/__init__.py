@@ -6,16 +6,17 @@
                      with shingles.py)
     overview.py      counts over the whole data; slices.py: by part
     scored.py        margins by checkpoint and trajectories (findings.py: the statistics)
-    estimates.py     noise rate, P(label right) and canaries; curve.py: what each threshold costs and catches
+    estimates.py     noise rate, P(label right) and swapped copies; curve.py: what each threshold costs and catches
     calibration.py   whether that probability can be believed, and what removal does to style
-    suspects.py      the pairs and rejects to read; wording.py, numerals.py: sentences, and numbers as text
-    collect.py       all of the above -> a Report
-    report.py        a Report -> DIR/report.html and DIR/audit.json (schema.py: its JSON Schema)
+    suspects.py      the pairs and rejects to read
+    wording.py       sentences: the headline, what to do next (why.py: why a pair is listed; numerals.py: numbers)
+    contents.py      the Report: every number and sentence; collect.py: all of the above -> a Report
+    report.py        a Report -> DIR/report.html and DIR/audit.json (schema.py: its JSON Schema); summary.py: the lines
     page.py          the page: charts.py, listing.py (what page.js reads), explained.py, report.html.j2, style.css
     gates.py         --fail-on; baseline.py: --baseline
 
 A chart more is drawn in charts.py, entered with its text in `charts` of page.py and placed in report.html.j2. Why a
-label is doubted is said by `rmo_curate.evidence.reasons`, where a trajectory went by suspects.py.
+label is doubted is said by `rmo_curate.evidence.wording`, where a trajectory went by why.py.
 
 Made by `rmo-curate audit DATA --out DIR` and `rmo-curate audit RUN --out DIR`.
 """

@@ -56,8 +56,8 @@ BEGINNING = 250  # characters in which a refusal comes
 
 
 def refusal(text: str) -> str:
-    found = REFUSAL.search(text[:BEGINNING].replace("’", "'"))
-    return f"refuses ({quoted(found.group())})" if found else ""
+    match = REFUSAL.search(text[:BEGINNING].replace("’", "'"))
+    return f"refuses ({quoted(match.group())})" if match else ""
 
 
 BOILERPLATE = re.compile(
@@ -77,8 +77,8 @@ def boilerplate(text: str) -> str:
     lower = text.lower()
     if not any(hint in lower for hint in BOILERPLATE_HINTS):
         return ""
-    found = BOILERPLATE.search(text.replace("’", "'"))
-    return f"has a stock phrase ({quoted(found.group())})" if found else ""
+    match = BOILERPLATE.search(text.replace("’", "'"))
+    return f"has a stock phrase ({quoted(match.group())})" if match else ""
 
 
 # ---------------------------------------------------------------------------------------------------- loops
@@ -89,13 +89,13 @@ LOOP_LINES, LOOP_LINE = 4, 20  # a line of so many letters and digits, so often
 
 
 def repetitive(text: str) -> str:
-    found = text.split()
-    if len(found) < LOOP_WORDS:
+    words = text.split()
+    if len(words) < LOOP_WORDS:
         return ""
     # With words nearly all distinct, so are all sequences.
-    if len(set(found)) < 0.75 * len(found) and distinct_share(found) < LOOP_DISTINCT:
-        found = [word for word in found if any(map(str.isalnum, word))]  # the bars of a table do not count
-        if len(found) >= LOOP_WORDS and (distinct := distinct_share(found)) < LOOP_DISTINCT:
+    if len(set(words)) < 0.75 * len(words) and distinct_share(words) < LOOP_DISTINCT:
+        words = [word for word in words if any(map(str.isalnum, word))]  # the bars of a table do not count
+        if len(words) >= LOOP_WORDS and (distinct := distinct_share(words)) < LOOP_DISTINCT:
             return f"repeats itself: {100 * (1 - distinct):.0f}% of its three-word sequences come again"
     lines = [line.strip() for line in text.split("\n") if len(line) >= LOOP_LINE]
     if len(lines) - len(set(lines)) >= LOOP_LINES - 1:
@@ -125,13 +125,13 @@ CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def encoding(text: str) -> str:
-    found = (CONTROL if text.isascii() else DAMAGE).search(text)
-    if not found:
+    match = (CONTROL if text.isascii() else DAMAGE).search(text)
+    if not match:
         return ""
-    named = {"\ufffd": "a replacement character"}.get(found.group(), "")
-    if not named and len(found.group()) == 1:
-        named = f"the control character U+{ord(found.group()):04X}"
-    return f"has {named or 'wrongly decoded characters, ' + quoted(found.group())}"
+    named = {"\ufffd": "a replacement character"}.get(match.group(), "")
+    if not named and len(match.group()) == 1:
+        named = f"the control character U+{ord(match.group()):04X}"
+    return f"has {named or 'wrongly decoded characters, ' + quoted(match.group())}"
 
 
 MARKER_HINTS = (
@@ -143,8 +143,8 @@ MARKER_HINTS = (
 def template_marker(text: str) -> str:
     if not any(hint in text for hint in MARKER_HINTS):
         return ""
-    found = MARKER.search(text)
-    return f"has a mark of a chat template in its text, {quoted(found.group())}" if found else ""
+    match = MARKER.search(text)
+    return f"has a mark of a chat template in its text, {quoted(match.group())}" if match else ""
 
 
 # ---------------------------------------------------------------------------------------------------- scripts
@@ -171,8 +171,8 @@ def script(text: str) -> str:
     if text.isascii():
         return "Latin" if any(c.isalpha() for c in text) else ""
     counts = [0] * len(SCRIPT_NAMES)
-    for found in SCRIPT.finditer(text):
-        counts[(found.lastindex or 1) - 1] += 1
+    for letter in SCRIPT.finditer(text):
+        counts[(letter.lastindex or 1) - 1] += 1
     return SCRIPT_NAMES[counts.index(max(counts))] if any(counts) else ""
 
 

@@ -33,27 +33,27 @@ class Change:
 def read_baseline(path: str, schema: str) -> Mapping[str, Any]:
     """An earlier audit.json; a UserError when it is not one of this schema."""
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        audit = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as e:
         raise UserError(f"--baseline {path}: {e.strerror or e}; expected the audit.json of an earlier audit") from e
     except ValueError as e:
         raise UserError(f"--baseline {path}: not JSON ({e}); expected the audit.json of an earlier audit") from e
-    if not isinstance(found, dict) or found.get("schema") != schema:
-        what = found.get("schema") if isinstance(found, dict) else type(found).__name__
+    if not isinstance(audit, dict) or audit.get("schema") != schema:
+        what = audit.get("schema") if isinstance(audit, dict) else type(audit).__name__
         raise UserError(
             f"--baseline {path}: its schema is {what!r}, expected {schema!r}; audit that data again with this version"
         )
-    return found
+    return audit
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
     """Every number that differs between two audit.json, the largest relative change first."""
     old, new = scalars(before), scalars(after)
-    found = []
+    changed = []
     for name in sorted(old.keys() | new.keys()):
         a, b = old.get(name), new.get(name)
         if a is None and b is None:
             continue
         if a is None or b is None or abs(a - b) > LEAST * max(abs(a), abs(b)):
-            found.append(Change(name, a, b))
-    return tuple(sorted(found, key=lambda c: (-c.weight, c.name)))
+            changed.append(Change(name, a, b))
+    return tuple(sorted(changed, key=lambda c: (-c.weight, c.name)))

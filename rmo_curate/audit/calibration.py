@@ -9,6 +9,7 @@ import numpy as np
 from rmo_curate.evidence.label_noise import LabelNoise
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.style import Gap, gaps
+from rmo_curate.evidence.wording import missing_text
 from rmo_curate.filter.decisions import Decisions
 from rmo_curate.score.logistic import sigmoid
 
@@ -40,7 +41,7 @@ def evidence(posterior: Posterior, known: np.ndarray, effect: np.ndarray) -> Evi
     """known: pairs that are counted, bool [n]. effect: what each counts after removal [n], see `style.gaps`."""
     return Evidence(
         sources=posterior.sources,
-        missing=posterior.missing,
+        missing=tuple(map(missing_text, posterior.missing)),
         prior=posterior.noise.prior,
         reliability=reliability(posterior.margin[known], posterior.noise),
         gaps=tuple(gaps(posterior.style.difference[known], effect[known] != 0, effect[known])),
@@ -49,8 +50,7 @@ def evidence(posterior: Posterior, known: np.ndarray, effect: np.ndarray) -> Evi
 
 def effects(decisions: Decisions) -> np.ndarray:
     """What each pair counts after the filter [pairs], nothing where it is dropped."""
-    kept = decisions.reason == None  # noqa: E711 (elementwise)
-    return np.where(kept, decisions.effect, 0.0)
+    return np.where(decisions.kept, decisions.effect, 0.0)
 
 
 def reliability(margin: np.ndarray, noise: LabelNoise) -> tuple[Decile, ...]:

@@ -129,9 +129,11 @@ def curve_chart(curve: Curve, title: str, text: str) -> str:
             ("precision", "kept", [step.precision for step in estimated if step.precision]),
             ("recall", "noisy", [step.recall for step in estimated if step.recall]),
         )
-        for name, ink, found in lines:
-            y = [interval.value for interval in found]
-            axes.fill_between(at, [i.low for i in found], [i.high for i in found], color=COLOURS[ink], alpha=0.15, lw=0)
+        for name, ink, intervals in lines:
+            y = [interval.value for interval in intervals]
+            axes.fill_between(
+                at, [i.low for i in intervals], [i.high for i in intervals], color=COLOURS[ink], alpha=0.15, lw=0
+            )
             axes.plot(at, y, color=COLOURS[ink], linewidth=2.2)
             axes.annotate(name, (at[-1], y[-1]), (-4, 4), textcoords="offset points", ha="right", color=COLOURS["soft"])
         axes.set_ylim(0, 1)

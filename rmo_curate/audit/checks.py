@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import cached_property
 
 import numpy as np
@@ -65,7 +66,14 @@ ANSWER_CHECKS: dict[str, Callable[[str], str]] = {
     "refusal": answers.refusal,
     "boilerplate": answers.boilerplate,
 }
-SIDE_NAMES = {CHOSEN: "chosen", REJECTED: "rejected"}
+
+
+class Shared(Enum):
+    """What of a pair is in the held-out data, too."""
+
+    PAIR = auto()  # prompt and both answers
+    PROMPT = auto()
+    NEAR_PROMPT = auto()  # nearly the same words
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ class Checked:
     near: dict[int, NearPair]  # a pair -> the first one that it nearly repeats
     near_clusters: int
     overlap: Overlap | None
-    overlaps: dict[int, str]  # a pair -> what is in the held-out data
+    overlaps: dict[int, Shared]  # a pair -> what of it is in the held-out data
 
     @cached_property
     def points(self) -> np.ndarray:
@@ -125,9 +133,9 @@ def check(texts: Texts, max_length: int, held_out: Texts | None = None, held_out
         where["over_long"] = over_long(texts, max_length) * np.uint8(WHOLE)
         bar.advance()
 
-        found = preferences(texts)
-        reversed_by = reversals(found)
-        circle_sizes = circles(found, list(reversed_by))
+        edges = preferences(texts)
+        reversed_by = reversals(edges)
+        circle_sizes = circles(edges, list(reversed_by))
         bar.advance()
         prompt_words, prompt_signatures = profile(texts.prompt, PROMPT_MARK)
         chosen_words, signatures = profile(texts.chosen)
@@ -140,42 +148,42 @@ def check(texts: Texts, max_length: int, held_out: Texts | None = None, held_out
             if pair.swapped:
                 reversed_by.setdefault(pair.first, pair.second)
                 reversed_by.setdefault(pair.second, pair.first)
-        overlap, overlaps = None, dict[int, str]()
+        overlap, overlaps = None, dict[int, Shared]()
         if held_out is not None:
             overlap, overlaps = overlap_with(texts, prompt_signatures, held_out, held_out_name)
         bar.advance()
-    for name, places in (
+    for name, pairs in (
         ("reversed", reversed_by),
         ("cycle", circle_sizes),
         ("near_duplicate", first_near),
         ("overlap", overlaps),
     ):
-        where[name][list(places)] = WHOLE
+        where[name][list(pairs)] = WHOLE
     words = np.stack([prompt_words, chosen_words, rejected_words], axis=1)
     clusters = cluster_count(near)
-    return Checked(where, words, scripts, found, reversed_by, circle_sizes, first_near, clusters, overlap, overlaps)
+    return Checked(where, words, scripts, edges, reversed_by, circle_sizes, first_near, clusters, overlap, overlaps)
 
 
 def prefixes(texts: Texts) -> np.ndarray:
     """CHOSEN where the rejected answer begins with the chosen one, REJECTED the other way round."""
-    found = np.zeros(len(texts), np.uint8)
+    sides = np.zeros(len(texts), np.uint8)
     for i, (chosen, rejected) in enumerate(zip(texts.chosen, texts.rejected, strict=True)):
         a, b = chosen.strip(), rejected.strip()
         if b.startswith(a):
-            found[i] = BOTH if a == b else CHOSEN
+            sides[i] = BOTH if a == b else CHOSEN
         elif a.startswith(b):
-            found[i] = REJECTED
-    return found
+            sides[i] = REJECTED
+    return sides
 
 
 def other_scripts(texts: Texts, prompts: list[str]) -> np.ndarray:
     """The side whose writing system is neither the prompt's nor the other answer's."""
-    found = np.zeros(len(texts), np.uint8)
+    sides = np.zeros(len(texts), np.uint8)
     for i, (asked, chosen, rejected) in enumerate(zip(prompts, texts.chosen, texts.rejected, strict=True)):
         a, b = answers.script(chosen), answers.script(rejected)
         if asked and a and b and a != b:
-            found[i] = CHOSEN * (a != asked) | REJECTED * (b != asked)
-    return found
+            sides[i] = CHOSEN * (a != asked) | REJECTED * (b != asked)
+    return sides
 
 
 def token_counts(texts: Texts) -> np.ndarray:
@@ -198,11 +206,11 @@ def over_long(texts: Texts, max_length: int) -> np.ndarray:
 
 def first_of_each(near: list[NearPair]) -> dict[int, NearPair]:
     """Each pair that is near another, with the earliest of those."""
-    found: dict[int, NearPair] = {}
+    first: dict[int, NearPair] = {}
     for pair in sorted(near, key=lambda p: (p.first, p.second)):
-        found.setdefault(pair.second, pair)
-        found.setdefault(pair.first, pair)
-    return found
+        first.setdefault(pair.second, pair)
+        first.setdefault(pair.first, pair)
+    return first
 
 
 def cluster_count(near: list[NearPair]) -> int:
@@ -211,77 +219,20 @@ def cluster_count(near: list[NearPair]) -> int:
     return networkx.number_connected_components(networkx.Graph([(p.first, p.second) for p in near]))
 
 
-def overlap_with(texts: Texts, signatures: np.ndarray, held_out: Texts, name: str) -> tuple[Overlap, dict[int, str]]:
+def overlap_with(texts: Texts, signatures: np.ndarray, held_out: Texts, name: str) -> tuple[Overlap, dict[int, Shared]]:
     """Pairs whose prompt, or a nearly equal one, is in the held-out data. `signatures`: of the prompts."""
     prompts = {text_key(text) for text in held_out.prompt}
     contents = {frozenset(map(text_key, answers)) for answers in zip(held_out.chosen, held_out.rejected, strict=True)}
     near = nearest_prompts(signatures, profile(held_out.prompt, PROMPT_MARK)[1], texts.prompt, held_out.prompt)
-    found: dict[int, str] = {}
+    shared: dict[int, Shared] = {}
     counts: Counter[str] = Counter()
     for i, (prompt, chosen, rejected) in enumerate(zip(texts.prompt, texts.chosen, texts.rejected, strict=True)):
         if text_key(prompt) in prompts:
             same = frozenset((text_key(chosen), text_key(rejected))) in contents
             counts["prompts"] += 1
             counts["pairs"] += same
-            found[i] = f"Its prompt{' and both answers are' if same else ' is'} in {name}, too."
+            shared[i] = Shared.PAIR if same else Shared.PROMPT
         elif near[i] >= 0:
             counts["near"] += 1
-            found[i] = f"A prompt of nearly the same words is in {name}."
-    return Overlap(name, len(held_out), counts["pairs"], counts["prompts"], counts["near"], len(found)), found
-
-
-def explain(checked: Checked, texts: Texts, i: int) -> list[str]:
-    """Why pair `i` has its findings, in sentences, in the order of KINDS."""
-    said = []
-    for name in KINDS:
-        bits = int(checked.where[name][i])
-        if not bits:
-            continue
-        if name in ANSWER_CHECKS:
-            for side, column in ((CHOSEN, texts.chosen), (REJECTED, texts.rejected)):
-                if bits & side:
-                    said.append(f"The {SIDE_NAMES[side]} answer {ANSWER_CHECKS[name](column[i])}.")
-        else:
-            said.append(PAIR_SENTENCES[name](checked, texts, i))
-    return said
-
-
-def _reversed(checked: Checked, texts: Texts, i: int) -> str:
-    return f"The pair {texts.ids[checked.reversed_by[i]]} prefers the same two answers the other way round."
-
-
-def _near(checked: Checked, texts: Texts, i: int) -> str:
-    pair = checked.near[i]
-    other = pair.second if pair.first == i else pair.first
-    return f"It nearly repeats the pair {texts.ids[other]}: {pair.similarity:.0%} of the answers' word sequences agree."
-
-
-def _prefix(checked: Checked, texts: Texts, i: int) -> str:
-    bits = int(checked.where["prefix"][i])
-    if bits == BOTH:
-        return "Both answers are the same but for white space at the ends."
-    shorter, longer = ("chosen", "rejected") if bits == CHOSEN else ("rejected", "chosen")
-    return f"The {longer} answer begins with the whole {shorter} one."
-
-
-def _other_script(checked: Checked, texts: Texts, i: int) -> str:
-    found = [f"the chosen answer in {answers.script(texts.chosen[i])}"]
-    found.append(f"the rejected one in {answers.script(texts.rejected[i])}")
-    return f"The prompt is written in {checked.scripts[i]}, {' and '.join(found)}."
-
-
-def _over_long(checked: Checked, texts: Texts, i: int) -> str:
-    if texts.tokens is not None:
-        return "It is longer than the run's --max-length, so it was not scored."
-    return "It is longer than --max-length, as estimated from its bytes: a trainer would cut or drop it."
-
-
-PAIR_SENTENCES: dict[str, Callable[[Checked, Texts, int], str]] = {
-    "reversed": _reversed,
-    "cycle": lambda checked, _, i: f"It closes a circle of preferences among {checked.circle_sizes[i]} answers.",
-    "near_duplicate": _near,
-    "prefix": _prefix,
-    "other_script": _other_script,
-    "over_long": _over_long,
-    "overlap": lambda checked, _, i: checked.overlaps[i],
-}
+            shared[i] = Shared.NEAR_PROMPT
+    return Overlap(name, len(held_out), counts["pairs"], counts["prompts"], counts["near"], len(shared)), shared

@@ -1,4 +1,4 @@
-"""From data, or from a scored run, to a `Report`: every number and sentence of the audit."""
+"""From data, or from a scored run, to an `Audit`: what is counted, estimated and said is put together."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from typing import Any
 import numpy as np
 
 from rmo_curate.audit import findings, suspects
-from rmo_curate.audit.baseline import Change
 from rmo_curate.audit.calibration import Evidence, effects, evidence
-from rmo_curate.audit.checks import KINDS, Checked, Overlap, check, explain, token_counts
+from rmo_curate.audit.checks import KINDS, Checked, check, token_counts
+from rmo_curate.audit.contents import LOG_ODDS, POINTS, SCHEMA, Audit, Report
 from rmo_curate.audit.curve import Curve, curve
 from rmo_curate.audit.estimates import Estimates, estimates, estimates_of_data
-from rmo_curate.audit.findings import Band, Counts, LengthBias
-from rmo_curate.audit.overview import (
-    WHERE,
-    FindingCount,
-    Opening,
-    Sizes,
-    TextStats,
-    finding_counts,
-    openings,
-    sizes,
-    text_stats,
-)
-from rmo_curate.audit.scored import CheckpointFindings, Scored, identity, read_scores, why_suspect
+from rmo_curate.audit.findings import Counts, LengthBias
+from rmo_curate.audit.overview import WHERE, finding_counts, openings, sizes, text_stats
+from rmo_curate.audit.scored import Scored, identity, read_scores
 from rmo_curate.audit.settings import AuditSettings
-from rmo_curate.audit.slices import SliceRow, longer_wins, slice_rows, slices
+from rmo_curate.audit.slices import longer_wins, slice_rows, slices
 from rmo_curate.audit.suspects import RejectGroup, Suspect
 from rmo_curate.audit.texts import Texts, first_texts, read_run, read_source
-from rmo_curate.audit.wording import BASE_MARGIN, END_MARGIN, Wording, data_wording, wording
-from rmo_curate.evidence.canaries import Found, SelfCheck
+from rmo_curate.audit.why import why_listed
+from rmo_curate.audit.wording import (
+    BASE_MARGIN,
+    END_MARGIN,
+    TOKENS_ESTIMATED,
+    Wording,
+    data_wording,
+    tokens_counted_by,
+    too_few_text,
+    wording,
+)
+from rmo_curate.evidence.contributions import contributions
 from rmo_curate.evidence.posterior import Posterior
-from rmo_curate.evidence.reasons import reasons
 from rmo_curate.evidence.rules import RULES
+from rmo_curate.evidence.wording import reasons
 from rmo_curate.filter.decisions import REASONS
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.read.sources import Source, open_source
@@ -46,92 +46,35 @@ from rmo_curate.runs.run import DEFAULT_MAX_LENGTH, Run
 from rmo_train.console.errors import UserError
 from rmo_train.store.tables import versions
 
-SCHEMA = "rmo-audit-1"
-LOG_ODDS, POINTS = "log-odds", "points"  # units of suspicion, besides nats
 REJECT_TEXT = 600  # characters of a reject's text at most
 
 
 @dataclass(frozen=True)
-class Report:
-    """Every number and sentence of the page; as JSON it is audit.json, whose schema is docs/audit.schema.json.
+class Material:
+    """What a report is made of, be it of a run or of data."""
 
-    A share is between 0 and 1; a number that is not known is null.
-    """
-
-    schema: str
-    kind: str  # "run": scored; "data": not
     name: str
-    headline: Wording
-    noise_rate: float  # estimated share of wrong labels
-    noise_rate_low: float
-    noise_rate_high: float
-    not_estimated: str  # why there is no noise rate; empty where there is one
-    self_check: SelfCheck | None
-    at_cut: Found | None  # what swapped copies say of pairs that the filter calls noisy; of data, that are likely wrong
-    evidence: Evidence | None  # what P(label right) is made of; null where nothing can be estimated
-    length_bias: float  # of the pairs whose answers differ in length, the share in which the chosen one is longer
-    likely_wrong: int | None  # pairs whose label is more likely wrong than right; null where that is not known
-    share_against: float  # of the scored pairs, the share that training moved against the label
-    flagged: int  # pairs with a finding
-    flagged_share: float
-    contradictions: int  # pairs that are preferred both ways or in a circle
-    contradiction_share: float
+    texts: Texts
+    checked: Checked
     counts: Counts
     rejects: tuple[RejectGroup, ...]
-    findings: dict[str, FindingCount]
-    texts: TextStats
-    sizes: dict[str, Sizes]  # prompt, chosen, rejected
-    tokens_counted_by: str  # the reference's tokenizer, or "an estimate, …"
+    estimated: Estimates
+    scored: Scored | None  # None: data that no model has scored
+    difference: np.ndarray  # chosen - rejected length [pairs], in the unit of `length`
     length: LengthBias | None
-    slices: tuple[SliceRow, ...]
-    openings: tuple[Opening, ...]
-    overlap: Overlap | None
     curve: Curve
-    end: str | None
-    path: tuple[str, ...]
-    suspicion_unit: str
-    checkpoints: tuple[CheckpointFindings, ...]
-    bands: tuple[Band, ...]
-    length_accuracy: float
-    suspects_found: int
-    suspects: tuple[Suspect, ...]
-    changes: tuple[Change, ...]  # since --baseline
+    headline: Wording
+    tokens_counted_by: str
     identity: dict[str, Any]
-    filter: dict[str, Any]
-    thresholds: dict[str, float | None]
     versions: dict[str, str]
     inputs: tuple[dict[str, Any], ...]
 
     @property
-    def ranked(self) -> bool:
-        """Whether pairs have a suspicion, and come by it."""
-        return self.suspicion_unit != POINTS
-
-    @property
-    def by_probability(self) -> bool:
-        """Whether suspicion is that of the posterior."""
-        return self.suspicion_unit == LOG_ODDS
-
-    @property
-    def groups(self) -> list[str]:
-        """The groups that occur among scored pairs, for the legend."""
-        drawn = [c.histogram.counts for c in self.checkpoints if c.histogram]
-        return [g for g in findings.GROUPS if any(sum(counts[g]) for counts in drawn)]
-
-    @property
-    def bar_parts(self) -> list[tuple[str, int]]:
-        """(group, pairs) of kept and dropped pairs, in the order of the table."""
-        known = [(r if r in findings.GROUPS else "other", n) for r, n in self.counts.dropped.items()]
-        return [(findings.KEPT, self.counts.kept), *known]
-
-
-@dataclass(frozen=True)
-class Audit:
-    """A report, and the texts of its suspects: `places` are their positions in `texts`."""
-
-    report: Report
-    texts: Texts
-    places: np.ndarray
+    def suspicion(self) -> np.ndarray | None:
+        """[pairs]; None where pairs have none."""
+        if self.scored:
+            return self.scored.decisions.suspicion
+        return self.estimated.suspicion if self.estimated.known else None
 
 
 def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettings | None) -> Audit:
@@ -145,48 +88,32 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
     rejects = suspects.reject_groups(run.rejects(), settings.examples, limit=min(settings.characters, REJECT_TEXT))
     counts = count(run, scored, rejects)
     texts = read_run(run)
-    held_out, held_out_name = held_out_texts(settings)
-    checked = check(texts, run.manifest["max_length"], held_out, held_out_name)
-    path, scores, end = scored.decisions.trajectory, scored.decisions.scores, scored.decisions.trajectory.end
+    checked = check(texts, run.manifest["max_length"], *held_out_texts(settings))
+    scores, end = scored.decisions.scores, scored.end
     length = findings.length_bias(
         scores.chosen_tokens,
         scores.rejected_tokens,
         {BASE_MARGIN: scored.logp[:, 0], **({END_MARGIN: scored.rewards[:, -1]} if end else {})},
     )
-    usable = np.isfinite(scored.rewards[:, -1])
-    difference = scores.chosen_tokens - scores.rejected_tokens
-    share_against = float((scored.rewards[usable, -1] < 0).mean()) if end and usable.any() else math.nan
     estimated = estimates(run, scored.decisions)
-    unit = unit_of(scored.settings.rule)
-    found = curve(scored.decisions.suspicion, unit, estimated.at)
-    return assemble(
-        settings,
-        texts,
-        checked,
-        difference,
-        scored,
-        kind="run",
+    material = Material(
         name=run.folder.resolve().name,
-        headline=wording(run.folder, counts, end, share_against, length, scored.settings, estimated),
-        estimated=estimated,
-        share_against=share_against,
+        texts=texts,
+        checked=checked,
         counts=counts,
         rejects=rejects,
-        tokens_counted_by=f"the tokenizer of {run.manifest['reference']['name']}",
+        estimated=estimated,
+        scored=scored,
+        difference=scores.chosen_tokens - scores.rejected_tokens,
         length=length,
-        curve=found,
-        end=end.name if end else None,
-        path=path.names,
-        suspicion_unit=unit,
-        checkpoints=scored.checkpoints,
-        bands=scored.bands,
-        length_accuracy=findings.win_rate(difference[usable].astype(float)),
-        identity=identity(run.manifest, path),
-        filter=scored.settings.model_dump(),
-        thresholds=scored.decisions.thresholds,
+        curve=curve(scored.decisions.suspicion, unit_of(scored.settings.rule), estimated.at),
+        headline=wording(run.folder, counts, end, scored.share_against, length, scored.settings, estimated),
+        tokens_counted_by=tokens_counted_by(run.manifest["reference"]["name"]),
+        identity=identity(run.manifest, scored.decisions.trajectory),
         versions=run.manifest.get("versions") or run.stage("pairs").get("versions", {}),
         inputs=tuple(run.manifest["inputs"]),
     )
+    return audit_of(material, settings)
 
 
 def collect_data(source: Source, data: tuple[str, ...], settings: AuditSettings) -> Audit:
@@ -194,8 +121,7 @@ def collect_data(source: Source, data: tuple[str, ...], settings: AuditSettings)
     texts, rejected = read_source(source)
     rejects = suspects.reject_groups(rejected, settings.examples, limit=min(settings.characters, REJECT_TEXT))
     max_length = settings.max_length or DEFAULT_MAX_LENGTH
-    held_out, held_out_name = held_out_texts(settings)
-    checked = check(texts, max_length, held_out, held_out_name)
+    checked = check(texts, max_length, *held_out_texts(settings))
     counts = Counts(
         records=len(texts) + len(rejected),
         pairs=len(texts),
@@ -206,41 +132,31 @@ def collect_data(source: Source, data: tuple[str, ...], settings: AuditSettings)
         scorable=len(texts),
     )
     length = findings.length_bias(checked.words[:, 1], checked.words[:, 2], {}, unit="words")
-    estimated = estimates_of_data(texts, settings, ", ".join(map(short, data)))
+    name = ", ".join(map(short, data))
+    estimated = estimates_of_data(texts, settings, name)
     if estimated.known:
-        found = curve(estimated.suspicion, LOG_ODDS, estimated.at)
+        cost = curve(estimated.suspicion, LOG_ODDS, estimated.at)
     else:
-        found = curve(checked.points.astype(float), POINTS)
+        cost = curve(checked.points.astype(float), POINTS)
     columns = ", ".join(f"{role}={name}" for role, name in source.columns.items())
-    identity = {"form": source.form.name, "max_length": max_length} | ({"columns": columns} if columns else {})
-    return assemble(
-        settings,
-        texts,
-        checked,
-        checked.words[:, 1] - checked.words[:, 2],
-        None,
-        kind="data",
-        name=", ".join(map(short, data)),
-        headline=data_wording(data, counts, checked, length, estimated),
-        estimated=estimated,
-        share_against=math.nan,
+    material = Material(
+        name=name,
+        texts=texts,
+        checked=checked,
         counts=counts,
         rejects=rejects,
-        tokens_counted_by="an estimate, four bytes of UTF-8 a token",
+        estimated=estimated,
+        scored=None,
+        difference=checked.words[:, 1] - checked.words[:, 2],
         length=length,
-        curve=found,
-        end=None,
-        path=(),
-        suspicion_unit=found.unit,
-        checkpoints=(),
-        bands=(),
-        length_accuracy=math.nan,
-        identity=identity,
-        filter={},
-        thresholds={},
+        curve=cost,
+        headline=data_wording(data, counts, checked, length, estimated),
+        tokens_counted_by=TOKENS_ESTIMATED,
+        identity={"form": source.form.name, "max_length": max_length} | ({"columns": columns} if columns else {}),
         versions=versions(),
         inputs=tuple(source.inputs),
     )
+    return audit_of(material, settings)
 
 
 def unit_of(rule: str) -> str:
@@ -260,60 +176,71 @@ def held_out_texts(settings: AuditSettings) -> tuple[Texts | None, str]:
     return first_texts(open_source(settings.against).records()), ", ".join(map(short, settings.against))
 
 
-def assemble(
-    settings: AuditSettings,
-    texts: Texts,
-    checked: Checked,
-    difference: np.ndarray,
-    scored: Scored | None,
-    *,
-    estimated: Estimates,
-    counts: Counts,
-    **more: Any,
-) -> Audit:
-    """The report: what every audit has, with `more` of its kind. difference: chosen - rejected length [pairs]."""
-    n, flagged = len(texts), checked.any
-    suspicion = scored.decisions.suspicion if scored else estimated.suspicion if estimated.known else None
-    places = suspects.ranking(suspicion, checked.points, flagged)
-    columns = slices(texts, checked.words, checked.scripts)
-    listed = places[: settings.worst]
+def audit_of(material: Material, settings: AuditSettings) -> Audit:
+    """The report, and the texts of the pairs that it lists."""
+    ranked = suspects.ranking(material.suspicion, material.checked.points, material.checked.any)
+    listed = ranked[: settings.worst]
+    return Audit(report(material, len(ranked), listed), material.texts, listed)
+
+
+def report(material: Material, suspects_found: int, listed: np.ndarray) -> Report:
+    """listed: positions of the suspects on the page, the worst first."""
+    texts, checked, counts, scored = material.texts, material.checked, material.counts, material.scored
+    estimated, flagged = material.estimated, checked.any
     contradicting = (checked.where["reversed"] > 0) | (checked.where["cycle"] > 0)
-    end = scored.decisions.trajectory.end if scored else None
-    moved = scored.rewards[:, -1] if scored and end else np.full(n, math.nan)
+    columns = slices(texts, checked.words, checked.scripts)
+    end = scored.end if scored else None
+    moved = scored.rewards[:, -1] if scored and end else np.full(len(texts), math.nan)
     noisy = scored.decisions.reason == "noisy" if scored and end else None
     believed = Believed.of(estimated.posterior, scored)
     lengths = token_counts(texts) if texts.tokens is not None else checked.words
-    report = Report(
+    return Report(
         schema=SCHEMA,
+        kind="run" if scored else "data",
+        name=material.name,
+        headline=material.headline,
         noise_rate=estimated.noise_rate.value,
         noise_rate_low=estimated.noise_rate.low,
         noise_rate_high=estimated.noise_rate.high,
-        not_estimated=estimated.why_not,
+        not_estimated=too_few_text(estimated.too_few) if estimated.too_few else "",
         self_check=estimated.self_check,
         at_cut=estimated.at_cut,
         evidence=believed.evidence if believed else None,
+        length_bias=longer_wins(material.difference),
         likely_wrong=believed.likely_wrong if believed else None,
-        length_bias=longer_wins(difference),
+        share_against=scored.share_against if scored else math.nan,
         flagged=int(flagged.sum()),
-        flagged_share=float(flagged.mean()) if n else math.nan,
+        flagged_share=float(flagged.mean()) if len(texts) else math.nan,
         contradictions=int(contradicting.sum()),
-        contradiction_share=float(contradicting.mean()) if n else math.nan,
+        contradiction_share=float(contradicting.mean()) if len(texts) else math.nan,
         counts=counts,
+        rejects=material.rejects,
         findings=finding_counts(checked, counts),
         texts=text_stats(checked),
         sizes=sizes(texts, checked),
-        slices=slice_rows(columns, difference, flagged, moved, noisy),
+        tokens_counted_by=material.tokens_counted_by,
+        length=material.length,
+        slices=slice_rows(columns, material.difference, flagged, moved, noisy),
         openings=openings(texts),
         overlap=checked.overlap,
-        suspects_found=len(places),
+        curve=material.curve,
+        end=end.name if end else None,
+        path=scored.decisions.trajectory.names if scored else (),
+        suspicion_unit=material.curve.unit,
+        checkpoints=scored.checkpoints if scored else (),
+        bands=scored.bands if scored else (),
+        length_accuracy=findings.win_rate(material.difference[scored.usable].astype(float)) if scored else math.nan,
+        suspects_found=suspects_found,
         suspects=tuple(
-            suspect(rank, int(i), texts, checked, scored, believed, columns, lengths)
-            for rank, i in enumerate(listed, start=1)
+            suspect(rank, int(i), material, believed, columns, lengths) for rank, i in enumerate(listed, start=1)
         ),
         changes=(),
-        **more,
+        identity=material.identity,
+        filter=scored.settings.model_dump() if scored else {},
+        thresholds=scored.decisions.thresholds if scored else {},
+        versions=material.versions,
+        inputs=material.inputs,
     )
-    return Audit(report, texts, listed)
 
 
 @dataclass(frozen=True)
@@ -341,28 +268,26 @@ class Believed:
 def suspect(
     rank: int,
     i: int,
-    texts: Texts,
-    checked: Checked,
-    scored: Scored | None,
+    material: Material,
     believed: Believed | None,
     columns: Mapping[str, list[str]],
     lengths: np.ndarray,
 ) -> Suspect:
-    """Pair `i` as the page lists it."""
+    """Pair `i` as the page lists it. columns: of `slices`; lengths: of prompt, chosen and rejected [pairs, 3]."""
+    texts, checked, scored = material.texts, material.checked, material.scored
     suspicion = float(scored.decisions.suspicion[i]) if scored else believed.suspicion[i] if believed else math.nan
-    scorable = scored is not None and bool(np.isfinite(scored.rewards[i, -1]))
-    why = [*(why_suspect(scored, i) if scored and scorable else ()), *explain(checked, texts, i)]
+    scorable = scored is not None and bool(scored.usable[i])
     return Suspect(
         rank=rank,
         id=suspects.presentable(texts.ids[i]),
         right=float(believed.right[i]) if believed else None,
-        reasons=tuple(reasons(believed.posterior, i)) if believed else (),
+        reasons=reasons(contributions(believed.posterior, i)) if believed else (),
         suspicion=None if math.isnan(suspicion) else float(suspicion),
         points=int(checked.points[i]),
         decision=str(scored.decisions.reason[i] or findings.KEPT) if scored else "",
         findings={name: WHERE[int(checked.where[name][i])] for name in KINDS if checked.where[name][i]},
         slices={name: suspects.presentable(values[i]) for name, values in columns.items()},
-        why=tuple(suspects.presentable(sentence) for sentence in why),
+        why=tuple(suspects.presentable(sentence) for sentence in why_listed(scored, checked, texts, i)),
         chosen_length=int(lengths[i, 1]),
         rejected_length=int(lengths[i, 2]),
         margins=findings.floats(scored.logp[i]) if scored and scorable else (),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmo_curate.evidence.canaries import MIN_FLAGGED, Found
+from rmo_curate.evidence.swapped_copies import MIN_FLAGGED, Detection
 from rmo_train.evaluation.metrics import Interval
 
 STEPS = 100
@@ -20,7 +20,7 @@ class Step:
     threshold: float | None  # None: nothing is dropped
     dropped: int
     share: float  # of all pairs that have a value
-    precision: Interval | None  # estimated by canaries: the share of wrong labels among the dropped pairs
+    precision: Interval | None  # estimated from swapped copies: the share of wrong labels among the dropped pairs
     recall: Interval | None  # and the share of all wrong labels that are dropped
 
 
@@ -33,16 +33,18 @@ class Curve:
     steps: tuple[Step, ...]
 
 
-def curve(values: np.ndarray, unit: str, detect: Callable[[np.ndarray], list[Found | None]] | None = None) -> Curve:
+def curve(values: np.ndarray, unit: str, detect: Callable[[np.ndarray], list[Detection | None]] | None = None) -> Curve:
     """Thresholds over the positive `values` [n] (NaN: a pair without one), at even shares of the data."""
     finite = np.sort(values[np.isfinite(values)])[::-1]
     positive = finite[finite > 0]
-    places = np.unique(np.linspace(1, len(positive), min(STEPS, len(positive))).round().astype(int)) - 1
-    thresholds = np.unique(positive[places])[::-1] if len(positive) else np.zeros(0)
+    ranks = np.unique(np.linspace(1, len(positive), min(STEPS, len(positive))).round().astype(int)) - 1
+    thresholds = np.unique(positive[ranks])[::-1] if len(positive) else np.zeros(0)
     estimated = detect(thresholds) if detect else [None] * len(thresholds)
     steps = [Step(None, 0, 0.0, None, None)]
-    for threshold, found in zip(thresholds.tolist(), estimated, strict=True):
+    for threshold, detection in zip(thresholds.tolist(), estimated, strict=True):
         dropped = int(np.searchsorted(-finite, -threshold, side="right"))
-        precision, recall = (found.precision, found.recall) if found and dropped >= MIN_FLAGGED else (None, None)
+        precision, recall = (
+            (detection.precision, detection.recall) if detection and dropped >= MIN_FLAGGED else (None, None)
+        )
         steps.append(Step(threshold, dropped, dropped / len(finite), precision, recall))
     return Curve(unit, len(finite), tuple(steps))

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rmo_curate.audit.texts import Texts
-from rmo_curate.evidence import canaries
-from rmo_curate.evidence.canaries import Found, SelfCheck
+from rmo_curate.evidence import swapped_copies
 from rmo_curate.evidence.columns import EvidenceColumns, columns_among
 from rmo_curate.evidence.gather import LEAST_PROMPTS, with_posterior, without_model
 from rmo_curate.evidence.label_noise import Resampled
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.rules import RULES
+from rmo_curate.evidence.swapped_copies import Detection, SelfCheck
 from rmo_curate.filter.decisions import Decisions
 from rmo_curate.runs.margins import where_scored
 from rmo_curate.runs.run import Run
@@ -25,13 +25,23 @@ LEAST_PAIRS = 20  # of which anything is estimated
 
 
 @dataclass(frozen=True)
+class TooFew:
+    """Pairs of which nothing can be estimated: fewer than `LEAST_PAIRS`, or of fewer prompts than `LEAST_PROMPTS`."""
+
+    pairs: int
+    prompts: int
+
+
+@dataclass(frozen=True)
 class Estimates:
-    """Estimated of one data set. `why_not` says why there is no noise rate; then it is NaN and nothing is found."""
+    """Estimated of one data set. `too_few`: why there is no noise rate; then it is NaN and nothing is found."""
 
     noise_rate: Interval = UNKNOWN
     self_check: SelfCheck | None = None
-    at_cut: Found | None = None  # what the filter's settings find; without a model, labels more likely wrong than right
-    why_not: str = ""
+    at_cut: Detection | None = (
+        None  # what the filter's settings find; without a model, labels more likely wrong than right
+    )
+    too_few: TooFew | None = None
     suspicion: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [pairs]
     of_swapped: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [pairs], of their swapped copies
     resampled: Resampled | None = None
@@ -45,11 +55,11 @@ class Estimates:
     def wide(self) -> bool:
         return self.known and self.noise_rate.high - self.noise_rate.low > WIDE
 
-    def at(self, thresholds: np.ndarray) -> list[Found | None]:
+    def at(self, thresholds: np.ndarray) -> list[Detection | None]:
         """What would be found at each of the falling `thresholds` (suspicion, [m])."""
         if self.resampled is None or not len(self.of_swapped):
             return [None] * len(thresholds)
-        return list(canaries.find_at(thresholds, self.suspicion, self.of_swapped, self.resampled))
+        return list(swapped_copies.detections_at(thresholds, self.suspicion, self.of_swapped, self.resampled))
 
 
 def estimates(run: Run, decisions: Decisions) -> Estimates:
@@ -60,12 +70,12 @@ def estimates(run: Run, decisions: Decisions) -> Estimates:
     posterior = scores.posterior
     assert posterior is not None
     margin = where_scored(posterior.margin, scores)
-    if why_not := too_few(posterior.groups[np.isfinite(margin)]):
-        return Estimates(why_not=why_not, posterior=posterior)
+    if few := too_few(posterior.groups[np.isfinite(margin)]):
+        return Estimates(too_few=few, posterior=posterior)
     resampled = Resampled(margin, posterior.groups)
-    rate, check = resampled.rate, canaries.self_check(margin, resampled.rate.value)
+    rate, check = resampled.rate, swapped_copies.self_check(margin, resampled.rate.value)
     rule = RULES[decisions.settings.rule]
-    if not rule.told_by_canaries or (rule.needs_proxy and not canaries.held_out(scores)):
+    if not rule.told_by_swapped_copies or (rule.needs_proxy and not swapped_copies.held_out(scores)):
         return Estimates(rate, check, resampled=resampled, posterior=posterior)
     of_swapped = rule.suspicion_of_swapped(scores)
     least = decisions.thresholds["suspicion"]
@@ -73,8 +83,8 @@ def estimates(run: Run, decisions: Decisions) -> Estimates:
     at_cut = None
     if least is not None:
         with np.errstate(invalid="ignore"):
-            at_cut = canaries.find(s >= least, of_swapped >= least, resampled)
-    return Estimates(rate, check, at_cut, "", s, of_swapped, resampled, posterior)
+            at_cut = swapped_copies.detection(s >= least, of_swapped >= least, resampled)
+    return Estimates(rate, check, at_cut, None, s, of_swapped, resampled, posterior)
 
 
 def estimates_of_data(texts: Texts, names: EvidenceColumns, name: str) -> Estimates:
@@ -86,21 +96,17 @@ def estimates_of_data(texts: Texts, names: EvidenceColumns, name: str) -> Estima
 
     columns = columns_among(texts.columns, names, name)
     read = texts_of(texts.prompt_messages, texts.chosen_messages, texts.rejected_messages)
-    if why_not := too_few(read.prompt):
-        return Estimates(why_not=why_not)
+    if few := too_few(read.prompt):
+        return Estimates(too_few=few)
     posterior = without_model(read, columns)
     resampled = Resampled(posterior.margin, posterior.groups)
     s, of_swapped = -posterior.log_odds, -posterior.swapped().log_odds
-    at_cut = canaries.find(s > 0, of_swapped > 0, resampled) if (s > 0).any() else None
-    check = canaries.self_check(posterior.margin, resampled.rate.value)
-    return Estimates(resampled.rate, check, at_cut, "", s, of_swapped, resampled, posterior)
+    at_cut = swapped_copies.detection(s > 0, of_swapped > 0, resampled) if (s > 0).any() else None
+    check = swapped_copies.self_check(posterior.margin, resampled.rate.value)
+    return Estimates(resampled.rate, check, at_cut, None, s, of_swapped, resampled, posterior)
 
 
-def too_few(prompts: np.ndarray) -> str:
-    """Why nothing can be estimated of pairs with these prompts [pairs]; empty where it can."""
-    different = len(np.unique(prompts))
-    if different < LEAST_PROMPTS:
-        return "all pairs have one prompt, and what is learned from a prompt is asked of others only"
-    if len(prompts) < LEAST_PAIRS:
-        return f"there are {len(prompts)} pairs, and nothing can be estimated of fewer than {LEAST_PAIRS}"
-    return ""
+def too_few(prompts: np.ndarray) -> TooFew | None:
+    """Whether nothing can be estimated of pairs with these prompts [pairs]."""
+    counted = TooFew(len(prompts), len(np.unique(prompts)))
+    return counted if counted.prompts < LEAST_PROMPTS or counted.pairs < LEAST_PAIRS else None

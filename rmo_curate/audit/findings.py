@@ -179,7 +179,7 @@ def bands(rewards: np.ndarray, groups: np.ndarray, lines: int = 25) -> tuple[Ban
 
     The single lines are pairs at even ranks of the end margin, so they show the whole spread.
     """
-    found = []
+    drawn = []
     for group in GROUPS:
         rows = rewards[(groups == group) & np.isfinite(rewards).all(axis=1)]
         if not len(rows):
@@ -187,10 +187,10 @@ def bands(rewards: np.ndarray, groups: np.ndarray, lines: int = 25) -> tuple[Ban
         lower, median, upper = np.quantile(rows, (0.25, 0.5, 0.75), axis=0)
         order = np.argsort(rows[:, -1], kind="stable")
         sample = rows[order[evenly(len(rows), lines)]]
-        found.append(
+        drawn.append(
             Band(group, len(rows), floats(lower), floats(median), floats(upper), tuple(floats(r) for r in sample))
         )
-    return tuple(found)
+    return tuple(drawn)
 
 
 def length_bias(

@@ -35,31 +35,40 @@ class Gate:
         return bool(COMPARISONS[self.comparison](value, self.limit))
 
 
+@dataclass(frozen=True)
+class TrippedGate:
+    gate: Gate
+    value: float
+
+    def __str__(self) -> str:
+        return f"--fail-on {self.gate}: {self.gate.name} is {self.value:.6g}"
+
+
 def parse_gate(text: str) -> Gate:
     """`name>0.2` with >, >=, < or <=; ValueError otherwise."""
-    found = GATE.fullmatch(text)
-    if not found:
+    match = GATE.fullmatch(text)
+    if not match:
         raise ValueError(f"{text!r} is not a name, one of > >= < <= and a number, as in 'length_bias>0.8'")
-    return Gate(found[1], found[2], float(found[3]))
+    return Gate(match[1], match[2], float(match[3]))
 
 
 def scalars(audit: Mapping[str, Any], under: str = "") -> dict[str, float | None]:
     """Every number of an audit.json by its path (`counts.pairs`); None: a number that is not known there."""
-    found: dict[str, float | None] = {}
+    numbers: dict[str, float | None] = {}
     for key, value in audit.items():
         if not under and key in NO_GATES:
             continue
         if isinstance(value, Mapping):
-            found |= scalars(value, f"{under}{key}.")
+            numbers |= scalars(value, f"{under}{key}.")
         elif value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-            found[under + key] = value
-    return found
+            numbers[under + key] = value
+    return numbers
 
 
-def tripped(gates: Sequence[str], audit: Mapping[str, Any]) -> list[str]:
-    """A line for each of `gates` that trips; a UserError for a name that audit.json has not, or not for these data."""
+def tripped(gates: Sequence[str], audit: Mapping[str, Any]) -> list[TrippedGate]:
+    """Those of `gates` that trip; a UserError for a name that audit.json has not, or not for these data."""
     known = scalars(audit)
-    lines = []
+    trips = []
     for gate in map(parse_gate, gates):
         parts = gate.name.split(".")
         parents = {".".join(parts[:k]) for k in range(1, len(parts))}
@@ -75,8 +84,8 @@ def tripped(gates: Sequence[str], audit: Mapping[str, Any]) -> list[str]:
                 + why_unknown(gate.name, audit)
             )
         if gate.trips(value):
-            lines.append(f"--fail-on {gate}: {gate.name} is {value:.6g}")
-    return lines
+            trips.append(TrippedGate(gate, value))
+    return trips
 
 
 def why_unknown(name: str, audit: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rmo_curate.audit.checks import KINDS
-from rmo_curate.audit.collect import Audit
+from rmo_curate.audit.contents import Audit
 from rmo_curate.audit.suspects import Suspect, presentable
 from rmo_curate.filter import reviews
 from rmo_curate.read.messages import Message
@@ -54,13 +54,13 @@ def listing(audit: Audit, characters: int) -> dict[str, Any]:
     strings, used = Strings(characters), 0
     rows: list[dict[str, Any]] = []
     columns: dict[str, list[str]] = {}
-    for found, i in zip(report.suspects, audit.places.tolist(), strict=True):
+    for suspect, i in zip(report.suspects, audit.positions.tolist(), strict=True):
         sides = [
             strings.messages(m)
             for m in (texts.prompt_messages[i], texts.chosen_messages[i], texts.rejected_messages[i])
         ]
-        parts = {name: place(columns.setdefault(name, []), value) for name, value in found.slices.items()}
-        row = pair_row(found, texts.ids[i], sides, parts)
+        parts = {name: number_of(columns.setdefault(name, []), value) for name, value in suspect.slices.items()}
+        row = pair_row(suspect, texts.ids[i], sides, parts)
         used += len(embedded(row))
         if rows and used + strings.bytes > BUDGET:
             break
@@ -86,26 +86,28 @@ def listing(audit: Audit, characters: int) -> dict[str, Any]:
     }
 
 
-def place(values: list[str], value: str) -> int:
+def number_of(values: list[str], value: str) -> int:
     if value not in values:
         values.append(value)
     return values.index(value)
 
 
-def pair_row(found: Suspect, own_id: str, sides: list[Any], parts: dict[str, int]) -> dict[str, Any]:
+def pair_row(suspect: Suspect, own_id: str, sides: list[Any], parts: dict[str, int]) -> dict[str, Any]:
     row = {
         "id": own_id,  # as it stands in the data: decisions are joined by it
-        "s": rounded(found.suspicion),
-        "q": None if found.right is None else max(1e-6, round(found.right, 6)),  # above 0, so that it reads as <0.1%
-        "e": [[presentable(reason.text), rounded(reason.log_odds)] for reason in found.reasons],
-        "n": found.points,
-        "d": found.decision,
-        "f": found.findings,
+        "s": rounded(suspect.suspicion),
+        "q": None
+        if suspect.right is None
+        else max(1e-6, round(suspect.right, 6)),  # above 0, so that it reads as <0.1%
+        "e": [[presentable(reason.text), rounded(reason.log_odds)] for reason in suspect.reasons],
+        "n": suspect.points,
+        "d": suspect.decision,
+        "f": suspect.findings,
         "v": parts,
-        "why": list(found.why),
-        "len": [found.chosen_length, found.rejected_length],
-        "m": [rounded(value) for value in found.margins],
-        "r": [rounded(value) for value in found.rewards],
+        "why": list(suspect.why),
+        "len": [suspect.chosen_length, suspect.rejected_length],
+        "m": [rounded(value) for value in suspect.margins],
+        "r": [rounded(value) for value in suspect.rewards],
         "p": sides[0],
         "c": sides[1],
         "j": sides[2],
@@ -113,8 +115,8 @@ def pair_row(found: Suspect, own_id: str, sides: list[Any], parts: dict[str, int
     return {key: value for key, value in row.items() if value not in (None, "", [], {})}
 
 
-def interval(found: Interval | None) -> list[float | None] | None:
-    return None if found is None else [rounded(v) for v in (found.value, found.low, found.high)]
+def interval(estimate: Interval | None) -> list[float | None] | None:
+    return None if estimate is None else [rounded(v) for v in (estimate.value, estimate.low, estimate.high)]
 
 
 def rounded(value: float | None) -> float | None:

@@ -48,7 +48,7 @@ def candidates(signatures: np.ndarray) -> np.ndarray:
     """
     n = len(signatures)
     filled = np.flatnonzero((signatures != NOTHING).any(axis=1))
-    found = [np.zeros(0, np.int64)]
+    met = [np.zeros(0, np.int64)]
     keys = band_keys(signatures[filled])
     for band in range(BANDS):
         order = np.argsort(keys[:, band], kind="stable")
@@ -58,19 +58,19 @@ def candidates(signatures: np.ndarray) -> np.ndarray:
         members = filled[order]  # in the order of the data within a bucket: the sort is stable
         neighbours = members[here] * n + members[here + 1]
         firsts = members[bucket_start[here]] * n + members[here + 1]
-        found += [neighbours, firsts]
-    codes = np.unique(np.concatenate(found))
+        met += [neighbours, firsts]
+    codes = np.unique(np.concatenate(met))
     return np.stack([codes // n, codes % n], axis=1) if n else np.zeros((0, 2), np.int64)
 
 
 def near_pairs(texts: Texts, signatures: np.ndarray) -> list[NearPair]:
     """Pairs of `texts` that say nearly the same. `signatures`: MinHash of prompt and both answers together."""
-    found = candidates(signatures)
-    places = np.unique(found)
-    at = {int(p): i for i, p in enumerate(places)}
-    sets = {side: shingle_sets([getattr(texts, side)[p] for p in places]) for side in ("prompt", "chosen", "rejected")}
+    met = candidates(signatures)
+    rows = np.unique(met)
+    at = {int(p): i for i, p in enumerate(rows)}
+    sets = {side: shingle_sets([getattr(texts, side)[p] for p in rows]) for side in ("prompt", "chosen", "rejected")}
     near = []
-    for first, second in found.tolist():
+    for first, second in met.tolist():
         i, j = at[first], at[second]
         if jaccard(sets["prompt"][i], sets["prompt"][j]) < SIMILARITY:
             continue
@@ -86,9 +86,9 @@ def nearest_prompts(
     own: np.ndarray, other: np.ndarray, own_texts: Sequence[str], other_texts: Sequence[str]
 ) -> np.ndarray:
     """For each prompt the position of one in `other` that is nearly the same, else -1: int64 [own]."""
-    found = np.full(len(own), -1, np.int64)
+    nearest = np.full(len(own), -1, np.int64)
     if not len(own) or not len(other):
-        return found
+        return nearest
     keys, other_keys = band_keys(own), band_keys(other)
     usable = (other != NOTHING).any(axis=1)
     pairs = [np.zeros((0, 2), np.int64)]
@@ -104,6 +104,6 @@ def nearest_prompts(
     sets = dict(zip(rows.tolist(), shingle_sets([own_texts[i] for i in rows]), strict=True))
     other_sets = dict(zip(others.tolist(), shingle_sets([other_texts[i] for i in others]), strict=True))
     for i, j in met.tolist():
-        if found[i] < 0 and jaccard(sets[i], other_sets[j]) >= SIMILARITY:
-            found[i] = j
-    return found
+        if nearest[i] < 0 and jaccard(sets[i], other_sets[j]) >= SIMILARITY:
+            nearest[i] = j
+    return nearest

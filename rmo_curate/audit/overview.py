@@ -71,15 +71,15 @@ class Opening:
 
 def finding_counts(checked: Checked, counts: Counts) -> dict[str, FindingCount]:
     """Every finding, those of none included; those of records first, then in the order of KINDS."""
-    found = {}
+    by_name = {}
     for name, title in REJECTED_RECORDS.items():
         n = counts.rejects_by_reason.get(name, 0)
-        found[name] = FindingCount(title, "records", n, n / max(1, counts.records), None, None, None)
+        by_name[name] = FindingCount(title, "records", n, n / max(1, counts.records), None, None, None)
     for name, where in checked.where.items():
         n = int((where > 0).sum())
         sides = [int((where == side).sum()) if KINDS[name].sided else None for side in (CHOSEN, REJECTED, BOTH)]
-        found[name] = FindingCount(KINDS[name].title, "pairs", n, n / max(1, counts.pairs), *sides)
-    return found
+        by_name[name] = FindingCount(KINDS[name].title, "pairs", n, n / max(1, counts.pairs), *sides)
+    return by_name
 
 
 def text_stats(checked: Checked) -> TextStats:

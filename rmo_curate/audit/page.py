@@ -20,11 +20,11 @@ from rmo_curate.audit.charts import (
     length_chart,
     reliability_chart,
 )
-from rmo_curate.audit.collect import Audit, Report
+from rmo_curate.audit.contents import Audit, Report
 from rmo_curate.audit.explained import explained
 from rmo_curate.audit.listing import embedded, listing
 from rmo_curate.audit.numerals import magnitude, number, percent, signed
-from rmo_curate.evidence.reasons import RANDOM_FLIPS, in_words
+from rmo_curate.evidence.wording import RANDOM_FLIPS, source_in_words
 from rmo_train.console.settings import flag_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def render(audit: Audit, characters: int) -> str:
         listed=len(data["pairs"]),
         explained=explained(),
         random_flips=RANDOM_FLIPS,
-        sources=listed_in_words([in_words(s) for s in report.evidence.sources]) if report.evidence else "",
+        sources=listed_in_words([source_in_words(s) for s in report.evidence.sources]) if report.evidence else "",
         charts={name: Markup(svg) for name, svg in charts(report).items()},
     )
 
@@ -97,8 +97,8 @@ def prose(sentence: str) -> Markup:
     """A sentence of ours, escaped, with `commands` and --flags set as code (a flag never breaks after its dashes)."""
     from markupsafe import Markup, escape
 
-    found = re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(sentence)))
-    return Markup(re.sub(r"(?<=[ (])(--[a-z-]+(?: [\d.]+\d)?)(?![^<]*</code>)", r"<code>\1</code>", found))
+    marked = re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(sentence)))
+    return Markup(re.sub(r"(?<=[ (])(--[a-z-]+(?: [\d.]+\d)?)(?![^<]*</code>)", r"<code>\1</code>", marked))
 
 
 def charts(report: Report) -> dict[str, str]:

@@ -38,33 +38,35 @@ def preferences(texts: Texts) -> Preferences:
         p = prompts.setdefault(text_key(prompt), len(prompts))
         winner, loser = (answers.setdefault((p, text_key(text)), len(answers)) for text in (chosen, rejected))
         columns.append((p, winner, loser))
-    found = np.array(columns, np.int64).reshape(-1, 3)
-    return Preferences(found[:, 0], found[:, 1], found[:, 2])
+    edges = np.array(columns, np.int64).reshape(-1, 3)
+    return Preferences(edges[:, 0], edges[:, 1], edges[:, 2])
 
 
-def reversals(found: Preferences) -> dict[int, int]:
+def reversals(preferred: Preferences) -> dict[int, int]:
     """Position of a pair -> the first pair that prefers the same two answers the other way round."""
     edges: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for i, edge in enumerate(zip(found.winner.tolist(), found.loser.tolist(), strict=True)):
+    for i, edge in enumerate(zip(preferred.winner.tolist(), preferred.loser.tolist(), strict=True)):
         edges[edge].append(i)
-    return {i: edges[b, a][0] for (a, b), places in edges.items() if a != b and (b, a) in edges for i in places}
+    return {i: edges[b, a][0] for (a, b), pairs in edges.items() if a != b and (b, a) in edges for i in pairs}
 
 
-def circles(found: Preferences, left_out: Sequence[int]) -> dict[int, int]:
+def circles(preferred: Preferences, left_out: Sequence[int]) -> dict[int, int]:
     """Position of a pair -> the number of answers in its circle of three or more. `left_out`: pairs that are reversed
     outright, which make circles of two."""
     import networkx
 
-    out = np.zeros(len(found.winner), bool)
+    out = np.zeros(len(preferred.winner), bool)
     out[list(left_out)] = True
-    kept = np.flatnonzero(~out & (found.winner != found.loser))
+    kept = np.flatnonzero(~out & (preferred.winner != preferred.loser))
     while len(kept):  # whoever never wins, or never loses, is in no circle: that leaves little for the search below
-        inside = np.isin(found.winner[kept], found.loser[kept]) & np.isin(found.loser[kept], found.winner[kept])
+        inside = np.isin(preferred.winner[kept], preferred.loser[kept]) & np.isin(
+            preferred.loser[kept], preferred.winner[kept]
+        )
         if inside.all():
             break
         kept = kept[inside]
     graph = networkx.DiGraph()
-    graph.add_edges_from(zip(found.winner[kept].tolist(), found.loser[kept].tolist(), strict=True))
+    graph.add_edges_from(zip(preferred.winner[kept].tolist(), preferred.loser[kept].tolist(), strict=True))
     member = {
         answer: (number, len(part))
         for number, part in enumerate(networkx.strongly_connected_components(graph))
@@ -73,7 +75,7 @@ def circles(found: Preferences, left_out: Sequence[int]) -> dict[int, int]:
     }
     circled = {}
     for i in kept.tolist():
-        ours, theirs = (member.get(int(side[i])) for side in (found.winner, found.loser))
+        ours, theirs = (member.get(int(side[i])) for side in (preferred.winner, preferred.loser))
         if ours is not None and ours == theirs:
             circled[i] = ours[1]
     return circled

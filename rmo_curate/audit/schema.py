@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from rmo_curate.audit.collect import SCHEMA, Report
+from rmo_curate.audit.contents import SCHEMA, Report
 
 
 class Nullable(GenerateJsonSchema):
@@ -24,9 +24,9 @@ class Nullable(GenerateJsonSchema):
 
 
 def published() -> dict[str, Any]:
-    found = TypeAdapter(Report).json_schema(schema_generator=Nullable, mode="serialization")
-    found["properties"]["schema"] = {"const": SCHEMA}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **found}
+    schema = TypeAdapter(Report).json_schema(schema_generator=Nullable, mode="serialization")
+    schema["properties"]["schema"] = {"const": SCHEMA}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **schema}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""What only a scored run can tell: margins and accuracy by checkpoint, trajectories, why a pair is suspect."""
+"""What only a scored run can tell: margins and accuracy by checkpoint, trajectories, where a pair went."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rmo_curate.audit import findings, suspects
-from rmo_curate.audit.wording import moved_by
+from rmo_curate.audit import findings
+from rmo_curate.audit.wording import standing
 from rmo_curate.evidence.columns import EvidenceColumns
 from rmo_curate.filter.decisions import Decisions, decide
 from rmo_curate.filter.settings import FilterSettings
@@ -47,10 +48,24 @@ class Scored:
     checkpoints: tuple[CheckpointFindings, ...]
     bands: tuple[findings.Band, ...]
 
+    @property
+    def end(self) -> Checkpoint | None:
+        return self.decisions.trajectory.end
+
+    @cached_property
+    def usable(self) -> np.ndarray:
+        """Pairs that have scores: bool [pairs]."""
+        return np.isfinite(self.rewards[:, -1])
+
+    @property
+    def share_against(self) -> float:
+        """Of the scored pairs, the share that training moved against the label; NaN where there was none."""
+        return float((self.population < 0).mean()) if self.end and len(self.population) else math.nan
+
     @cached_property
     def population(self) -> np.ndarray:
         """The end's reward margins of all scored pairs."""
-        return self.rewards[np.isfinite(self.rewards[:, -1]), -1]
+        return self.rewards[self.usable, -1]
 
 
 def read_scores(run: Run, filter_settings: FilterSettings | None, names: EvidenceColumns | None = None) -> Scored:
@@ -58,8 +73,8 @@ def read_scores(run: Run, filter_settings: FilterSettings | None, names: Evidenc
     if filter_settings is None:  # without a proxy the reward margin is 0, so no pair is ambiguous by it
         filter_settings = FilterSettings.model_validate({} if run.trajectory().end else {"low_q": 0.0})
     if names is not None:
-        given = {n: value for n in EvidenceColumns.model_fields if (value := getattr(names, n)) is not None}
-        filter_settings = filter_settings.model_copy(update=given)
+        named = {n: value for n in EvidenceColumns.model_fields if (value := getattr(names, n)) is not None}
+        filter_settings = filter_settings.model_copy(update=named)
     decisions = decide(run, filter_settings)
     path, scores = decisions.trajectory, decisions.scores
     groups = findings.group_of(decisions.reason)
@@ -74,12 +89,12 @@ def checkpoint_findings(path: Trajectory, scores: Scores, groups: np.ndarray) ->
     rewards = [margins.reward(scores, m) for m in range(len(path.checkpoints))]
     limits = findings.common_limits(np.concatenate(rewards[1:])) if len(rewards) > 1 else None
     drawn = {0, *(findings.evenly(len(rewards) - 1, PANELS - 1) + 1)}
-    found = []
+    by_checkpoint = []
     for m, c in enumerate(path.checkpoints):
         logp = margins.logp(scores, m)
         values = rewards[m] if m else logp
         axis = findings.common_limits(logp) if m == 0 or limits is None else limits
-        found.append(
+        by_checkpoint.append(
             CheckpointFindings(
                 name=c.name,
                 kind=c.kind,
@@ -99,19 +114,31 @@ def checkpoint_findings(path: Trajectory, scores: Scores, groups: np.ndarray) ->
                 histogram=findings.histogram(values, groups, axis) if m in drawn else None,
             )
         )
-    return tuple(found)
+    return tuple(by_checkpoint)
 
 
-def standing(checkpoint: Checkpoint) -> str:
-    if checkpoint.kind == "base":
-        return "the reference's"
-    return {True: "held out", False: "in-sample", None: "unknown"}[checkpoint.held_out]
+@dataclass(frozen=True)
+class Movement:
+    """Where a pair's reward margin went, one a checkpoint, beside those of all scored pairs."""
+
+    nats: float  # at the end; above 0: towards the chosen answer
+    share_higher: float  # of the scored pairs, those with a higher margin
+    steadily_down: bool  # it fell at every checkpoint of several
+    turned: bool  # it first rose, and ended below 0
 
 
-def why_suspect(scored: Scored, i: int) -> tuple[str, ...]:
-    """What the margins of pair `i` say, in sentences."""
-    mover = moved_by(scored.decisions.trajectory.end)
-    return suspects.reasons_to_look(findings.floats(scored.rewards[i]), scored.population, mover)
+def movement(scored: Scored, i: int) -> Movement | None:
+    """Of pair `i`; None where it has no scores, or only the base's."""
+    rewards = scored.rewards[i]
+    if len(rewards) < 2 or not scored.usable[i]:
+        return None
+    end, several = float(rewards[-1]), len(rewards) > 2
+    return Movement(
+        nats=end,
+        share_higher=float((scored.population > end).mean()),
+        steadily_down=several and bool((np.diff(rewards) < 0).all()),
+        turned=several and end < 0 < float(rewards.max()),
+    )
 
 
 def identity(manifest: Mapping[str, Any], path: Trajectory) -> dict[str, Any]:

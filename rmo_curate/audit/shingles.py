@@ -48,10 +48,10 @@ def chunks(texts: Sequence[str]) -> Iterator[list[bytes]]:
 
 def powers(base: int, n: int) -> np.ndarray:
     """base ** 0 … base ** (n - 1), modulo 2**64."""
-    found = np.full(n, np.uint64(base))
-    found[:1] = 1
+    factors = np.full(n, np.uint64(base))
+    factors[:1] = 1
     with np.errstate(over="ignore"):
-        return np.multiply.accumulate(found)
+        return np.multiply.accumulate(factors)
 
 
 def words(encoded: list[bytes]) -> Ragged:
@@ -78,13 +78,13 @@ def words(encoded: list[bytes]) -> Ragged:
     return Ragged(hashes, np.searchsorted(first, text_starts))
 
 
-def shingles(found: Ragged) -> Ragged:
+def shingles(word_hashes: Ragged) -> Ragged:
     """Hashes of every WIDTH words in a row; a shorter text is one shingle, one without words none."""
-    values, lengths = found.values, found.lengths
+    values, lengths = word_hashes.values, word_hashes.lengths
     counts = np.where(lengths >= WIDTH, lengths - WIDTH + 1, np.minimum(lengths, 1))
     # Position of each shingle's first word: the row's start plus the place within the row.
-    at = np.arange(counts.sum()) + np.repeat(found.offsets[:-1] - (np.cumsum(counts) - counts), counts)
-    ends = np.repeat(found.offsets[1:], counts)
+    at = np.arange(counts.sum()) + np.repeat(word_hashes.offsets[:-1] - (np.cumsum(counts) - counts), counts)
+    ends = np.repeat(word_hashes.offsets[1:], counts)
     total = np.zeros(len(at), np.uint64)
     with np.errstate(over="ignore"):
         for offset in range(WIDTH):
@@ -93,14 +93,14 @@ def shingles(found: Ragged) -> Ragged:
     return Ragged.from_lengths(mix(total), counts)
 
 
-def signatures(found: Ragged, mark: np.uint64 = np.uint64(0)) -> np.ndarray:
+def signatures(shingle_hashes: Ragged, mark: np.uint64 = np.uint64(0)) -> np.ndarray:
     """MinHash of each row's shingles, uint32 [rows, PERMUTATIONS]; NOTHING where a row has none. `mark` tells kinds
     of text apart: the same words give unrelated hashes under another mark."""
-    rows = np.full((len(found), PERMUTATIONS), NOTHING, np.uint32)
-    filled = np.flatnonzero(found.lengths > 0)
+    rows = np.full((len(shingle_hashes), PERMUTATIONS), NOTHING, np.uint32)
+    filled = np.flatnonzero(shingle_hashes.lengths > 0)
     if not len(filled):
         return rows
-    values, starts = mix(found.values ^ mark), found.offsets[filled]
+    values, starts = mix(shingle_hashes.values ^ mark), shingle_hashes.offsets[filled]
     with np.errstate(over="ignore"):
         for k, multiplier in enumerate(MULTIPLIERS):
             hashes = ((values * multiplier) >> np.uint64(32)).astype(np.uint32)
@@ -112,9 +112,9 @@ def profile(texts: Sequence[str], mark: np.uint64 = np.uint64(0)) -> tuple[np.nd
     """(words of each text: int64 [texts], signatures: uint32 [texts, PERMUTATIONS])."""
     counts, rows = [np.zeros(0, np.int64)], [np.zeros((0, PERMUTATIONS), np.uint32)]
     for encoded in chunks(texts):
-        found = words(encoded)
-        counts.append(found.lengths)
-        rows.append(signatures(shingles(found), mark))
+        word_hashes = words(encoded)
+        counts.append(word_hashes.lengths)
+        rows.append(signatures(shingles(word_hashes), mark))
     return np.concatenate(counts), np.concatenate(rows)
 
 
@@ -122,8 +122,8 @@ def shingle_sets(texts: Sequence[str]) -> list[np.ndarray]:
     """The distinct shingles of each text, sorted."""
     sets = []
     for encoded in chunks(texts):
-        found = shingles(words(encoded))
-        sets += [np.unique(found[i]) for i in range(len(encoded))]
+        hashes = shingles(words(encoded))
+        sets += [np.unique(hashes[i]) for i in range(len(encoded))]
     return sets
 
 

@@ -1,4 +1,4 @@
-"""What to read first: the most suspect pairs, and examples of the rejects, with the reason in words.
+"""What to read first: the most suspect pairs, and examples of the rejects.
 
 Dataset text is made fit to show here (`presentable`, `clip`); escaping is the page's.
 """
@@ -6,14 +6,12 @@ Dataset text is made fit to show here (`presentable`, `clip`); escaping is the p
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from rmo_curate.audit.numerals import magnitude, percent
-from rmo_curate.evidence.reasons import Reason
+from rmo_curate.evidence.wording import Reason
 
 UNSHOWABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # control characters that no page may hold
 
@@ -85,41 +83,17 @@ def ranking(suspicion: np.ndarray | None, points: np.ndarray, flagged: np.ndarra
     return order[(s > 0)[order] | flagged[order]]
 
 
-def reasons_to_look(rewards: Sequence[float], population: np.ndarray, moved_by: str) -> tuple[str, ...]:
-    """What a pair's trajectory says, in sentences: its reward margins, one per checkpoint, beside those of all pairs.
-
-    `population` is the end's reward margin of every scored pair [n]; `moved_by` says what moved how,
-    up to the number.
-    """
-    said = []
-    end = rewards[-1]
-    if len(rewards) > 1:
-        lower_than = float((population > end).mean())
-        direction = "the rejected answer" if end < 0 else "the chosen answer"
-        said.append(
-            f"{moved_by} {magnitude(abs(end))} nats towards {direction}; "
-            f"{percent(lower_than)} of the scored pairs have a higher reward margin."
-        )
-        if len(rewards) > 2:
-            steps = np.diff(rewards)
-            if (steps < 0).all():
-                said.append("It moved that way at every checkpoint.")
-            elif end < 0 < max(rewards):
-                said.append("It first moved towards the chosen answer, then away from it.")
-    return tuple(said)
-
-
 def reject_groups(rejects: pa.Table, examples: int, limit: int) -> tuple[RejectGroup, ...]:
     """Rejects by reason, most frequent first, each with its first `examples`, their raw text cut at `limit`."""
     reasons = np.array(rejects["reason"].to_pylist(), dtype=object)
-    found = []
+    groups = []
     for reason in sorted(set(reasons), key=lambda r: (-(reasons == r).sum(), r)):
-        places = np.flatnonzero(reasons == reason)
-        rows = rejects.take(pa.array(places[:examples])).to_pylist()
-        found.append(
+        positions = np.flatnonzero(reasons == reason)
+        rows = rejects.take(pa.array(positions[:examples])).to_pylist()
+        groups.append(
             RejectGroup(
                 reason=reason,
-                count=len(places),
+                count=len(positions),
                 examples=tuple(
                     RejectExample(
                         source=presentable(row["source"] or ""),
@@ -131,4 +105,4 @@ def reject_groups(rejects: pa.Table, examples: int, limit: int) -> tuple[RejectG
                 ),
             )
         )
-    return tuple(found)
+    return tuple(groups)

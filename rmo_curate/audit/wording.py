@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rmo_curate.audit.checks import Checked
-from rmo_curate.audit.estimates import Estimates
+from rmo_curate.audit.estimates import LEAST_PAIRS, Estimates, TooFew
 from rmo_curate.audit.findings import Counts, LengthBias
 from rmo_curate.audit.numerals import percent
-from rmo_curate.evidence import expected
-from rmo_curate.evidence.canaries import MIN_FLAGGED
-from rmo_curate.evidence.reasons import RANDOM_FLIPS
+from rmo_curate.evidence.expected import outlook
+from rmo_curate.evidence.gather import LEAST_PROMPTS
 from rmo_curate.evidence.rules import RULES
+from rmo_curate.evidence.swapped_copies import MIN_FLAGGED
+from rmo_curate.evidence.wording import RANDOM_FLIPS, outlook_lines
 from rmo_curate.filter.settings import FilterSettings, flags_of
 from rmo_curate.runs.run import Checkpoint
 
@@ -28,6 +29,7 @@ LIKELIHOOD = (
     "The percentage is P(label right), the probability that a pair's label is right given all evidence: below 50%, the "
     "label is more likely wrong."
 )
+TOKENS_ESTIMATED = "an estimate, four bytes of UTF-8 a token"
 BASE_MARGIN, END_MARGIN = "base log-prob", "end reward"  # the margins set against length
 
 
@@ -67,7 +69,7 @@ def wording(
         sentences=(
             *noise_sentences(estimated, "the filter calls noisy"),
             *sentences(counts, end, share_against, settings, estimated),
-            *expected.lines(counts.scorable, scored=True),
+            *outlook_lines(outlook(counts.scorable, scored=True)),
         ),
         warning=warning(folder, end),
         missing="" if end else missing(folder),
@@ -85,7 +87,7 @@ def data_wording(
     """The sentences of an audit without a model."""
     flagged = int(checked.any.sum())
     share = flagged / counts.pairs if counts.pairs else 0.0
-    given = " ".join(shlex.quote(name) for name in data)
+    data_arguments = " ".join(shlex.quote(name) for name in data)
     return Wording(
         lead=f"{counts.records:,} records, {counts.pairs:,} usable pairs. "
         + (
@@ -105,7 +107,7 @@ def data_wording(
         "from the labels of some prompts is only asked about others.",
         next_steps=(
             Step("Read the pairs below, decide, and download the decisions. Then find more wrong labels with a model:"),
-            Step("", f"rmo-curate score {given} --model MODEL --out RUN"),
+            Step("", f"rmo-curate score {data_arguments} --model MODEL --out RUN"),
             Step("", "rmo-curate audit RUN --out DIR"),
         ),
     )
@@ -120,9 +122,20 @@ SCORES_MISSING = (
 def noise_of_data(counts: Counts, estimated: Estimates) -> tuple[str, ...]:
     """What is estimated from texts alone, or why nothing is."""
     said = noise_sentences(estimated, "are more likely labelled wrongly than rightly")
-    if not estimated.known:
-        said = (f"How many labels are wrong cannot be estimated: {estimated.why_not}.",)
-    return (*said, SCORES_MISSING, *expected.lines(counts.pairs, scored=False))
+    if estimated.too_few:
+        said = (f"How many labels are wrong cannot be estimated: {too_few_text(estimated.too_few)}.",)
+    return (*said, SCORES_MISSING, *outlook_lines(outlook(counts.pairs, scored=False)))
+
+
+def too_few_text(few: TooFew) -> str:
+    """Why nothing can be estimated."""
+    if few.prompts < LEAST_PROMPTS:
+        return "all pairs have one prompt, and what is learned from a prompt is asked of others only"
+    return f"there are {few.pairs} pairs, and nothing can be estimated of fewer than {LEAST_PAIRS}"
+
+
+def tokens_counted_by(reference: str) -> str:
+    return f"the tokenizer of {reference}"
 
 
 def data_sentences(checked: Checked, length: LengthBias | None, flagged: int, share: float) -> tuple[str, ...]:
@@ -166,11 +179,11 @@ def noise_sentences(estimated: Estimates, cut: str) -> tuple[str, ...]:
             "That is a wide interval: the evidence is too weak to tell wrong labels from hard pairs. More data or more "
             "evidence narrows it."
         )
-    found = estimated.at_cut
-    if found and found.flagged >= MIN_FLAGGED:
-        precision, recall = found.precision, found.recall
+    detection = estimated.at_cut
+    if detection and detection.flagged >= MIN_FLAGGED:
+        precision, recall = detection.precision, detection.recall
         said.append(
-            f"Of the {found.flagged:,} pairs that {cut}, swapped copies say, {percent(precision.value)} "
+            f"Of the {detection.flagged:,} pairs that {cut}, swapped copies say, {percent(precision.value)} "
             f"({percent(precision.low)} to {percent(precision.high)}) are labelled wrongly; of labels flipped at "
             f"random, {percent(recall.value)} ({percent(recall.low)} to {percent(recall.high)}) would be among them."
         )
@@ -184,6 +197,13 @@ def wrong_labels(estimated: Estimates) -> str:
     if estimated.wide:
         return f"Somewhere between {percent(rate.low)} and {percent(rate.high)}"
     return f"About {percent(rate.value)}"
+
+
+def standing(checkpoint: Checkpoint) -> str:
+    """Whether its scores are held out, in a word or two."""
+    if checkpoint.kind == "base":
+        return "the reference's"
+    return {True: "held out", False: "in-sample", None: "unknown"}[checkpoint.held_out]
 
 
 def moved_by(end: Checkpoint | None) -> str:
@@ -314,8 +334,8 @@ def next_steps(folder: Path, end: Checkpoint | None, settings: FilterSettings) -
 
 def filter_command(folder: Path, settings: FilterSettings) -> str:
     """The command that makes shards with the settings this page used."""
-    given = {k: v for k, v in settings.model_dump().items() if v != type(settings).model_fields[k].default}
-    flags = flags_of({"low_q": settings.low_q, "high_q": settings.high_q, **given})
+    changed = {k: v for k, v in settings.model_dump().items() if v != type(settings).model_fields[k].default}
+    flags = flags_of({"low_q": settings.low_q, "high_q": settings.high_q, **changed})
     return " ".join(["rmo-curate filter", quoted(folder), "--out SHARDS", *flags])
 
 

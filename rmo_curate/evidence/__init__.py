@@ -11,12 +11,13 @@ In the order in which data pass through:
   a sum of evidence.
 - `posterior`: all of it weighed, and turned into P(the label is right).
 - `gather`: the posterior of a run folder, or of data without any model.
-- `reasons`: why a label is believed or doubted, in words with numbers.
+- `contributions`: what each source says of one label: why it is believed or doubted.
 - `expected`: what to expect at a number of pairs: a measured learning curve.
 - `rules`: rules of suspicion, of the evidence and of single margins.
-- `canaries`: what a rule finds on the data, known from swapped copies of them.
-- `advice`: whether lengths mislead what is summed over tokens.
+- `swapped_copies`: what a rule finds on the data, known from swapped copies of them.
+- `lengths`: whether lengths mislead what is summed over tokens.
+- `wording`: all of that in sentences.
 
 Every source of evidence changes its sign when a pair's answers are exchanged, exactly: so a swapped copy of a pair is
-judged without a forward pass (`rmo_curate.evidence.canaries`).
+judged without a forward pass (`rmo_curate.evidence.swapped_copies`).
 """

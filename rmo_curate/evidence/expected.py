@@ -37,20 +37,36 @@ def curves() -> tuple[Curve, ...]:
     )
 
 
-def lines(pairs: int, scored: bool) -> list[str]:
-    """Sentences about `pairs` pairs, scored by a model or not."""
-    if not pairs:
-        return []
-    measured = " and ".join(f"{curve.at(pairs, model=scored):.2f} on {curve.data}" for curve in curves())
-    said = [
-        f"At {pairs:,} pairs a label flipped at random was more suspect than a right one of like lengths in this share "
-        f"of cases (0.5 is chance): {measured}."
-    ]
-    if not scored:
-        more = " and ".join(f"{curve.at(pairs, model=True):.2f}" for curve in curves())
-        said.append(f"Scored with a 135M model the shares were {more}.")
-    largest = max(curve.pairs[-1] for curve in curves())
-    if pairs < largest:
-        at_most = " and ".join(f"{curve.with_model[-1]:.2f} at {curve.pairs[-1]:,} pairs" for curve in curves())
-        said.append(f"More pairs help: scored, {at_most}.")
-    return said
+@dataclass(frozen=True)
+class Measured:
+    """Length-matched AUROC on one data set."""
+
+    data: str  # in words
+    here: float  # at the outlook's pairs, scored by a model or not as they are
+    with_model: float  # at as many pairs, scored
+    most_pairs: int  # of the curve
+    at_most: float  # scored, at that many
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What was measured at as many pairs."""
+
+    pairs: int
+    scored: bool  # by a model
+    measured: tuple[Measured, ...]
+
+
+def outlook(pairs: int, *, scored: bool) -> Outlook:
+    """What to expect of the evidence at `pairs` pairs, scored by a model or not."""
+    measured = (
+        Measured(
+            curve.data,
+            curve.at(pairs, model=scored),
+            curve.at(pairs, model=True),
+            curve.pairs[-1],
+            curve.with_model[-1],
+        )
+        for curve in curves()
+    )
+    return Outlook(pairs, scored, tuple(measured))

@@ -10,7 +10,7 @@ import numpy as np
 from rmo_curate.evidence.answers import Comparisons
 from rmo_curate.evidence.columns import Columns, EvidenceColumns, columns_of
 from rmo_curate.evidence.generators import strengths
-from rmo_curate.evidence.posterior import Posterior, Source, folds_of, weigh
+from rmo_curate.evidence.posterior import Lack, Missing, Posterior, Source, folds_of, weigh
 from rmo_curate.evidence.style import Style
 from rmo_curate.runs import margins
 from rmo_curate.runs.run import Checkpoint, Run, Scores, Trajectory
@@ -38,36 +38,36 @@ def with_posterior(run: Run, scores: Scores, names: EvidenceColumns | None = Non
 
 def of_scores(run: Run, scores: Scores, texts: Texts, columns: Columns) -> Posterior:
     """The posterior of a run's pairs; of those without scores only what their texts say."""
-    sources, missing = [reference(scores)], []
+    sources, missing = [reference(scores)], list[Missing]()
     for checkpoint in run.checkpoints[1:]:
         if checkpoint.held_out is True and _is_last_step(run, checkpoint):
             sources.append(of_proxy(run.scores(Trajectory((run.checkpoints[0], checkpoint), checkpoint)), checkpoint))
         elif checkpoint.held_out is not True:
-            missing.append(f"{checkpoint.name}: not known to be held out, so it may have memorised these labels")
+            missing.append(Missing(Lack.NOT_HELD_OUT, checkpoint=checkpoint.name))
     if not any(checkpoint.held_out for checkpoint in run.checkpoints):
-        missing.append("no held-out proxy")
+        missing.append(Missing(Lack.PROXY))
     return together(sources, texts, columns, missing)
 
 
 def without_model(texts: Texts, columns: Columns | None = None) -> Posterior:
     """The posterior of pairs that no model has scored, by their texts."""
-    return together([], texts, columns or Columns(), ["no model has scored these pairs"])
+    return together([], texts, columns or Columns(), [Missing(Lack.MODEL)])
 
 
-def together(sources: list[Source], texts: Texts, columns: Columns, missing: list[str]) -> Posterior:
+def together(sources: list[Source], texts: Texts, columns: Columns, missing: list[Missing]) -> Posterior:
     """What models say, with what texts and columns say, weighed."""
     prompts = len(np.unique(texts.prompt))
     comparisons = Comparisons.of(texts.chosen, texts.rejected)
     if prompts < LEAST_PROMPTS:
-        missing = [*missing, f"style: {prompts} prompt, and a held-out fit needs {LEAST_PROMPTS}"]
+        missing = [*missing, Missing(Lack.PROMPTS, prompts=prompts)]
         return weigh(sources, comparisons, texts.prompt, Style.unknown(texts.style), missing)
     folds = folds_of(texts.prompt)
     style = Style.of(texts.style, folds, columns.category)
     sources = [*sources, Source(STYLE_SOURCE, style.margin[:, None], learned=True)]
     if columns.category is None:
-        missing = [*missing, "categories: no column says what kind of prompt a pair is of"]
+        missing = [*missing, Missing(Lack.CATEGORIES)]
     if columns.generators is None:
-        missing = [*missing, "generators: no pair of columns says which model wrote an answer"]
+        missing = [*missing, Missing(Lack.GENERATORS)]
     else:
         sources.append(Source(GENERATORS, strengths(*columns.generators, folds).margin[:, None], learned=True))
     return weigh(sources, comparisons, texts.prompt, style, missing)

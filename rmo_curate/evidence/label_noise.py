@@ -72,7 +72,7 @@ class Binned:
         prior = (RATES * (0.5 - RATES))[:, None] * np.exp(-(off**2) / 2)
         with np.errstate(divide="ignore"):
             log_right, log_wrong = np.log(right), np.log(np.maximum(1 - right, 1e-12))
-        found = []
+        fits = []
         for weight in weights:
             above, all_ = (np.bincount(self.of, w, len(self.size)) for w in (weight * self.positive, weight))
             likelihood = (log_right @ above + log_wrong @ (all_ - above)).reshape(len(RATES), len(SLOPES))
@@ -81,8 +81,8 @@ class Binned:
             of_rate = posterior.sum(1)
             best = int(of_rate.argmax())
             slope = np.exp(posterior[best] @ np.log(SLOPES) / of_rate[best])
-            found.append((LabelNoise(float(RATES[best]), float(slope)), of_rate))
-        return found
+            fits.append((LabelNoise(float(RATES[best]), float(slope)), of_rate))
+        return fits
 
 
 def fit_noise(margin: np.ndarray) -> LabelNoise:

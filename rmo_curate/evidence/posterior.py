@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from functools import cached_property
 
 import numpy as np
@@ -37,6 +38,26 @@ class Source:
     learned: bool = False  # columns are held-out log-odds: their size says how sure they are, and none speaks backwards
 
 
+class Lack(Enum):
+    """Why evidence is not there."""
+
+    NOT_HELD_OUT = auto()  # a checkpoint may have memorised the labels that it would judge
+    PROXY = auto()  # there is none that is held out
+    MODEL = auto()  # none has scored the pairs
+    PROMPTS = auto()  # too few for a held-out fit
+    CATEGORIES = auto()  # no column names them
+    GENERATORS = auto()  # no columns name them
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Evidence that is not there."""
+
+    lack: Lack
+    checkpoint: str = ""  # NOT_HELD_OUT: its name
+    prompts: int = 0  # PROMPTS: their number
+
+
 @dataclass(frozen=True)
 class Posterior:
     """What is known of n labels. `adds[:, j]` is what source j adds to x for every pair as it is labelled."""
@@ -45,7 +66,7 @@ class Posterior:
     adds: np.ndarray  # float64 [n, sources]
     noise: LabelNoise
     groups: np.ndarray  # [n], equal where prompts are
-    missing: tuple[str, ...]  # evidence that is not there, each with the reason
+    missing: tuple[Missing, ...]
     variance: float  # of the answers' effects
     won: np.ndarray  # int [n, 2], of the other comparisons of the chosen and the rejected answer
     compared: np.ndarray  # int [n, 2]
@@ -87,7 +108,7 @@ def weigh(
     comparisons: Comparisons,
     prompt: np.ndarray,
     style: Style,
-    missing: Sequence[str] = (),
+    missing: Sequence[Missing] = (),
 ) -> Posterior:
     """The posterior of n pairs. prompt: hash [n]; style: kept for the reasons, its margin is one of the sources."""
     n = len(prompt)

@@ -41,9 +41,9 @@ class Style:
         fitted = logistic.cross_fit(x, folds, RIDGES)
         weights, taste, names = fitted.weights[:, None], np.zeros(len(x), dtype=np.int64), ()
         if category is not None:
-            found, numbers, counts = np.unique(category, return_inverse=True, return_counts=True)
-            own = (counts >= LEAST_PAIRS) & (found != "")
-            taste, names = np.where(own, np.cumsum(own), 0)[numbers], tuple(found[own].tolist())
+            kinds, numbers, counts = np.unique(category, return_inverse=True, return_counts=True)
+            own = (counts >= LEAST_PAIRS) & (kinds != "")
+            taste, names = np.where(own, np.cumsum(own), 0)[numbers], tuple(kinds[own].tolist())
             weights = _by_category(x, folds, taste, fitted)
         return cls(difference, weights / size, folds, taste, names)
 

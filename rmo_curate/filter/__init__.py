@@ -5,9 +5,12 @@
 - `worth`: what labels are worth as a number of clean pairs, under each action.
 - `slices`: pairs with the same value in a column: protected, and what they lose.
 - `reviews`: a reviewer's decisions, read from a file.
+- `budget`, `ambiguity`: how many noisy pairs there may be; which pairs are ambiguous.
 - `decisions`: which pairs go, and why: noisy, ambiguous, too long, duplicate, decided by a reviewer.
+- `summary`: what these decisions come to, in numbers.
+- `rule_comparison`: what each rule would drop, and what swapped copies say of it.
+- `wording`: summary and comparison in sentences.
 - `shards`: what was decided, as the table that the trainer reads.
 - `card`: the dataset card.
-- `filtering`: the command.
-- `rule_report`: `rules`: what each rule would drop, and what swapped copies say of it.
+- `filtering`, `rule_report`: the commands `filter` and `rules`.
 """

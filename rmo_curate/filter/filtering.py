@@ -1,6 +1,7 @@
 """The filter, from a run folder to shards: read -> decide -> write.
 
-`decisions` says which pairs go, `shards` writes what stays; this module is what `rmo-curate filter` calls.
+`decisions` says which pairs go, `summary` and `wording` what that comes to, `shards` writes what stays; this module is
+what `rmo-curate filter` calls.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from pathlib import Path
 from rmo_curate.filter.decisions import Decisions, decide
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.filter.shards import find_shards, write_shards
+from rmo_curate.filter.summary import summary
+from rmo_curate.filter.wording import already_done_line, decision_lines, written_line
 from rmo_curate.runs.run import open_run
 from rmo_train.console.errors import Stopped
 
@@ -24,13 +27,13 @@ def run_filter(
     if not dry_run and not overwrite:
         done = find_shards(run, run.trajectory(settings.end), settings, out)
         if done is not None:
-            return [f"{out}: already done, {done['counts']['kept']:,} of {done['counts']['pairs']:,} pairs kept"]
+            return [already_done_line(out, done["counts"])]
     try:
         decisions = decide(run, settings)
+        lines = decision_lines(decisions, summary(run, decisions))
         if dry_run:
-            return [*decisions.said, f"dry run: {out} is not written"]
+            return [*lines, f"dry run: {out} is not written"]
         manifest = write_shards(run, decisions, settings, out, overwrite=overwrite)
     except KeyboardInterrupt as e:
         raise Stopped(f"stopped; {run_folder} is as it was, {out} too. Run the same command again") from e
-    files = len(manifest["parts"])
-    return [*decisions.said, f"wrote {out}: {manifest['counts']['kept']:,} pairs in {files} file{'s' * (files > 1)}"]
+    return [*lines, written_line(out, manifest["counts"], len(manifest["parts"]))]

@@ -38,7 +38,7 @@ def read_decisions(path: Path) -> dict[str, str]:
         or not isinstance(content.get("decisions"), list)
     ):
         raise UserError(f"--decisions {path}: not a decisions file; expected {EXPECTED}")
-    found: dict[str, str] = {}
+    actions: dict[str, str] = {}
     for number, row in enumerate(content["decisions"], start=1):
         where = f"--decisions {path}, decision {number}"
         if not (isinstance(row, dict) and isinstance(row.get("id"), str)):
@@ -46,10 +46,10 @@ def read_decisions(path: Path) -> dict[str, str]:
         action = row.get("action")
         if action not in ACTIONS:
             raise UserError(f"{where}: action {action!r} of {row['id']!r}; expected {', '.join(ACTIONS)}")
-        if found.get(row["id"], action) != action:
-            raise UserError(f"{where}: {row['id']!r} is to {found[row['id']]} and to {action}; keep one of the two")
-        found[row["id"]] = action
-    return found
+        if actions.get(row["id"], action) != action:
+            raise UserError(f"{where}: {row['id']!r} is to {actions[row['id']]} and to {action}; keep one of the two")
+        actions[row["id"]] = action
+    return actions
 
 
 def reviewed(path: Path, ids: Strings) -> np.ndarray:
@@ -58,7 +58,7 @@ def reviewed(path: Path, ids: Strings) -> np.ndarray:
 
     decisions = read_decisions(path)
     at = places(pa.array(list(decisions), pa.string()), ids)
-    unknown = [i for i, place in zip(decisions, at, strict=True) if place < 0]
+    unknown = [i for i, row in zip(decisions, at, strict=True) if row < 0]
     if unknown:
         raise UserError(
             f"--decisions {path}: {len(unknown)} of its {len(decisions)} ids are not in the run, the first "

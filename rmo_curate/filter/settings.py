@@ -15,7 +15,7 @@ from rmo_train.console.errors import UserError
 from rmo_train.console.settings import flag_of, from_recipe
 
 # Each preset gives a value to everything that decides which pairs go. `authors-code` cuts at a constant range, not
-# at a quantile (see `decisions.authors_range`), so its low_q is 0: no quantile is used.
+# at a quantile (see `ambiguity.authors_range`), so its low_q is 0: no quantile is used.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"rule": "rmo", "margin": "logp", "low_q": 0.1, "high_q": 0.0, "hard": False},
     "authors-code": {"rule": "rmo", "margin": "logp", "low_q": 0.0, "high_q": 0.0, "hard": True},

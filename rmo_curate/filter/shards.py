@@ -17,6 +17,7 @@ from rmo_curate.filter.card import dataset_card
 from rmo_curate.filter.decisions import Decisions
 from rmo_curate.filter.reviews import file_sha256
 from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.filter.wording import counts_line
 from rmo_curate.runs.replacing import refuse_strangers, replacing, restore
 from rmo_curate.runs.run import Run, Trajectory
 from rmo_train.console.errors import UserError
@@ -35,7 +36,9 @@ def write_shards(
     if done is not None:
         return done
     if not decisions.counts["kept"]:
-        raise UserError(f"no pair is left to train on ({decisions.said[0]}); lower --low-q or raise --high-q")
+        raise UserError(
+            f"no pair is left to train on ({counts_line(decisions.counts)}); lower --low-q or raise --high-q"
+        )
     with replacing(out, "shards", MAKER) as partial:
         return fill(partial, run, decisions, settings)
 
@@ -94,7 +97,7 @@ class PartFiles:
 
 def fill(folder: Path, run: Run, decisions: Decisions, settings: FilterSettings) -> dict[str, Any]:
     """Write data/, dropped/, README.md and, last, manifest.json into `folder`; returns the manifest."""
-    kept = decisions.reason == None  # noqa: E711 (elementwise)
+    kept = decisions.kept
     total = max(1, -(-int(kept.sum()) // ROWS_PER_FILE))
     data: PartFiles | None = None
     dropped: PartFiles | None = None

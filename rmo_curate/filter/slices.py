@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ def protected(run: Run, asked: Sequence[str]) -> np.ndarray:
     import polars as pl
 
     have = run.own_columns()
-    found = pl.repeat(False, run.stage("pairs")["counts"]["pairs"], eager=True)
+    named = pl.repeat(False, run.stage("pairs")["counts"]["pairs"], eager=True)
     for text in asked:
         name, equals, value = text.partition("=")
         if not equals:
@@ -35,17 +36,35 @@ def protected(run: Run, asked: Sequence[str]) -> np.ndarray:
             raise UserError(
                 f"--protect {text}: no pair has it; the values of {name!r} are {shown}{nearest(value, known)}"
             )
-        found |= values.eq_missing(known[value])
-    return found.to_numpy()
+        named |= values.eq_missing(known[value])
+    return named.to_numpy()
 
 
-def removal_lines(run: Run, removed: np.ndarray) -> list[str]:
-    """A line for each column of few values: the share that is removed of its slices, those that lose most first."""
+@dataclass(frozen=True)
+class SliceRemoval:
+    """What is removed of the pairs with one value."""
+
+    value: str
+    removed: float  # share of them
+    pairs: int
+
+
+@dataclass(frozen=True)
+class ColumnRemoval:
+    """What is removed of the slices of a column, those that lose most first."""
+
+    name: str
+    worst: tuple[SliceRemoval, ...]
+    others: int  # values beyond those
+
+
+def removal(run: Run, removed: np.ndarray) -> tuple[ColumnRemoval, ...]:
+    """Of each column of few values, what `removed` [pairs] takes of its slices."""
     import polars as pl
 
-    lines: list[str] = []
+    columns: list[ColumnRemoval] = []
     for name, kind in run.own_columns().items():
-        if not pa.types.is_string(kind) or len(lines) == MOST_COLUMNS:
+        if not pa.types.is_string(kind) or len(columns) == MOST_COLUMNS:
             continue
         slices = (
             pl.DataFrame({"value": run.column(name), "removed": removed})
@@ -56,7 +75,6 @@ def removal_lines(run: Run, removed: np.ndarray) -> list[str]:
         )
         if not 2 <= len(slices) <= MOST_VALUES:
             continue
-        parts = [f"{value} {share:.0%} of {size:,}" for value, share, size in slices.head(SHOWN).iter_rows()]
-        more = f", {len(slices) - SHOWN} more" if len(slices) > SHOWN else ""
-        lines.append(f"removed by {name}: {', '.join(parts)}{more}")
-    return lines
+        worst = tuple(SliceRemoval(*row) for row in slices.head(SHOWN).iter_rows())
+        columns.append(ColumnRemoval(name, worst, max(0, len(slices) - SHOWN)))
+    return tuple(columns)

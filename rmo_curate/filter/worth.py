@@ -8,6 +8,8 @@ weights are the best there are (2p - 1: Cauchy and Schwarz), sum (2p - 1)^2.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 LEAST_GAIN = 1.02  # over the labels as given, below which an action is not worth its while
@@ -34,17 +36,18 @@ def by_action(right: np.ndarray) -> dict[str, float]:
 
 def best_action(right: np.ndarray) -> str | None:
     """The action under which n pairs are worth most; None where none is worth more than the labels as given."""
-    worth = by_action(right)
-    best = max(worth, key=worth.__getitem__)
-    return best if worth[best] >= LEAST_GAIN * clean_pairs(right) else None
+    pairs = by_action(right)
+    best = max(pairs, key=pairs.__getitem__)
+    return best if pairs[best] >= LEAST_GAIN * clean_pairs(right) else None
 
 
-def lines(right: np.ndarray) -> list[str]:
-    """What each action would bring, a line each."""
-    as_given = clean_pairs(right)
-    if not as_given:
-        return []
-    return [
-        f"--action {name}: worth {worth:,.0f} clean pairs, {worth / as_given:.2f} times the labels as given"
-        for name, worth in by_action(right).items()
-    ]
+@dataclass(frozen=True)
+class Worth:
+    """What labels are worth, in clean pairs."""
+
+    as_given: float
+    by_action: dict[str, float]  # in the order in which they are told
+
+
+def worth(right: np.ndarray) -> Worth:
+    return Worth(clean_pairs(right), by_action(right))

@@ -18,7 +18,7 @@ Statistic = Callable[[Scores], np.ndarray]  # Scores -> suspicion [pairs], NaN w
 class Rule:
     """`fit` looks at all pairs as given and returns the statistic; most rules have nothing to fit (`as_it_is`).
 
-    The suspicion of swapped copies is that of a statistic fitted on the pairs as given: see `canaries`.
+    The suspicion of swapped copies is that of a statistic fitted on the pairs as given: see `swapped_copies`.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Rule:
         return self.name == "posterior"
 
     @property
-    def told_by_canaries(self) -> bool:
+    def told_by_swapped_copies(self) -> bool:
         """Whether a swapped copy says anything of the rule: a random draw is by id, the same for both."""
         return self.ranks and self.name != "random"
 

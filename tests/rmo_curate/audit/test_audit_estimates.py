@@ -9,9 +9,9 @@ import pytest
 
 from rmo_curate.audit.report import write_audit
 from rmo_curate.audit.settings import AuditSettings
-from rmo_curate.evidence.canaries import find, find_at
 from rmo_curate.evidence.label_noise import BUNDLES, Resampled
-from rmo_curate.evidence.reasons import RANDOM_FLIPS
+from rmo_curate.evidence.swapped_copies import detection, detections_at
+from rmo_curate.evidence.wording import RANDOM_FLIPS
 from rmo_curate.filter.settings import FilterSettings
 from tests.rmo_curate.audit.test_audit import embedded_data
 
@@ -30,9 +30,9 @@ def test_many_thresholds_at_once_are_each_by_itself():
     margin[5] = np.nan
     resampled = Resampled(margin, prompts, draws=20)
     thresholds = np.quantile(-margin[np.isfinite(margin)], [0.99, 0.9, 0.5])
-    at_once = find_at(thresholds, -margin, margin, resampled)
+    at_once = detections_at(thresholds, -margin, margin, resampled)
     with np.errstate(invalid="ignore"):
-        single = [find(-margin >= t, margin >= t, resampled) for t in thresholds]
+        single = [detection(-margin >= t, margin >= t, resampled) for t in thresholds]
     assert at_once == single
 
 

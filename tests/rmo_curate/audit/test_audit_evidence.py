@@ -12,9 +12,10 @@ import pyarrow as pa
 import pytest
 
 from rmo_curate.audit.calibration import effects, reliability
+from rmo_curate.evidence.expected import outlook
 from rmo_curate.evidence.label_noise import LabelNoise
-from rmo_curate.evidence.reasons import UNLIKE_MORE, comparative
 from rmo_curate.evidence.texts import STYLE, read_texts, texts_of
+from rmo_curate.evidence.wording import UNLIKE_MORE, comparative, outlook_lines
 from rmo_curate.filter.decisions import Decisions
 from tests.command_line import curate
 from tests.rmo_curate.audit.test_audit import Page, embedded_data
@@ -120,11 +121,11 @@ def test_the_page_says_what_removal_does_to_length_and_style(audited):
     assert f"{1 / (1 - 2 * found['noise_rate']):.2f} times as wide" in table
 
 
-def test_what_is_expected_of_so_many_pairs_is_shown(working_folder, monkeypatch):
-    monkeypatch.setattr("rmo_curate.evidence.expected.lines", lambda pairs, scored: [f"{pairs} pairs, {scored}."])
+def test_what_is_expected_of_so_many_pairs_is_shown(working_folder):
     _, found = audit(write_jsonl(working_folder / "pairs.jsonl", by_taste(30)[0]))
-    assert "30 pairs, False." in found["headline"]["sentences"]
-    assert "30 pairs, False." in Path("report/report.html").read_text()
+    lines = outlook_lines(outlook(30, scored=False))
+    assert len(lines) == 3 and lines[0].startswith("At 30 pairs") and set(lines) <= set(found["headline"]["sentences"])
+    assert all(line in Path("report/report.html").read_text() for line in lines)
 
 
 @pytest.mark.parametrize(("n", "prompt", "said"), [(19, None, "there are 19 pairs"), (40, "Why?", "have one prompt")])
@@ -201,6 +202,7 @@ def test_a_pair_counts_as_it_will_be_trained_on():
         label_confidence=np.array([1.0, 1.0, 1.0, 1.0, 0.75]),
         softens=True,
     )
+    decided.kept = Decisions.kept.fget(decided)
     decided.effect = Decisions.effect.fget(decided)
     assert effects(decided).tolist() == [1.0, 0.0, -1.0, 0.25, 0.5]
     decided.softens = False

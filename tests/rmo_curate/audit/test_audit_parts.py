@@ -7,10 +7,14 @@ import pytest
 
 from rmo_curate.audit.baseline import changes
 from rmo_curate.audit.curve import curve
+from rmo_curate.audit.estimates import TooFew, too_few
 from rmo_curate.audit.gates import parse_gate, scalars
 from rmo_curate.audit.listing import embedded
 from rmo_curate.audit.preferences import Preferences, circles, reversals
+from rmo_curate.audit.scored import Movement
 from rmo_curate.audit.slices import SliceRow, longer_wins, parts, slice_rows, thirds
+from rmo_curate.audit.why import movement_sentences
+from rmo_curate.audit.wording import too_few_text
 
 
 def preferences(*edges: tuple[int, int, int]) -> Preferences:
@@ -83,6 +87,25 @@ def test_changes_come_largest_first():
     found = changes({"a": 10, "b": 1.0, "c": None, "d": 5}, {"a": 11, "b": 2.0, "c": 3, "d": 5})
     assert [(c.name, c.before, c.after) for c in found if c.name != "c"] == [("b", 1.0, 2.0), ("a", 10, 11)]
     assert {c.name for c in found} == {"a", "b", "c"}
+
+
+def test_where_a_margin_went_is_said_as_its_numbers_say():
+    fell = movement_sentences(Movement(-2.0, 0.9, steadily_down=True, turned=False), "Training moved it")
+    assert fell == [
+        "Training moved it 2.00 nats towards the rejected answer; 90% of the scored pairs have a higher reward margin.",
+        "It moved that way at every checkpoint.",
+    ]
+    turned = movement_sentences(Movement(-2.0, 0.9, steadily_down=False, turned=True), "Training moved it")
+    assert turned[1:] == ["It first moved towards the chosen answer, then away from it."]
+    rose = movement_sentences(Movement(0.5, 0.25, steadily_down=False, turned=False), "Training moved it")
+    assert len(rose) == 1 and "0.500 nats towards the chosen answer; 25% of" in rose[0]
+
+
+def test_what_is_too_few_is_told_by_what_there_is_too_little_of():
+    assert too_few(np.arange(20)) is None
+    assert too_few(np.arange(19)) == TooFew(pairs=19, prompts=19)
+    assert "there are 19 pairs" in too_few_text(TooFew(19, 19))
+    assert "all pairs have one prompt" in too_few_text(TooFew(40, 1))
 
 
 def test_embedded_json_holds_nothing_that_html_knows():

@@ -12,7 +12,7 @@ import pytest
 
 from rmo_curate.evidence.columns import Columns, EvidenceColumns
 from rmo_curate.evidence.gather import of_proxy, with_posterior, without_model
-from rmo_curate.evidence.posterior import Posterior
+from rmo_curate.evidence.posterior import Lack, Missing, Posterior
 from rmo_curate.evidence.texts import read_texts
 from rmo_curate.runs.margins import reward
 from rmo_curate.runs.run import open_run
@@ -44,11 +44,7 @@ def rows(n: int = N) -> list[Mapping[str, Any]]:
 def test_a_run_of_the_base_alone_says_what_it_lacks(make_run):
     found = posterior_of(make_run({"base": D_0}))
     assert found.sources == ("reference", "style", "answers")
-    assert found.missing == (
-        "no held-out proxy",
-        "categories: no column says what kind of prompt a pair is of",
-        "generators: no pair of columns says which model wrote an answer",
-    )
+    assert found.missing == (Missing(Lack.PROXY), Missing(Lack.CATEGORIES), Missing(Lack.GENERATORS))
     assert np.isfinite(found.right).all() and len(found.right) == N
 
 
@@ -56,8 +52,12 @@ def test_proxies_that_are_held_out_speak_and_others_are_named(make_run):
     margins = {"base": D_0, "mine-ab": D_T, "oof-8": D_0[::-1], "oof-16": D_T, "insample-16": D_T}
     found = posterior_of(make_run(margins))
     assert found.sources == ("reference", "oof-16", "style", "answers")  # of a family the last step
-    assert [line.split(":")[0] for line in found.missing] == ["mine-ab", "insample-16", "categories", "generators"]
-    assert "not known to be held out, so it may have memorised these labels" in found.missing[0]
+    assert found.missing == (
+        Missing(Lack.NOT_HELD_OUT, checkpoint="mine-ab"),
+        Missing(Lack.NOT_HELD_OUT, checkpoint="insample-16"),
+        Missing(Lack.CATEGORIES),
+        Missing(Lack.GENERATORS),
+    )
     without = posterior_of(make_run({"base": D_0, "oof-16": D_T}, name="without"))
     np.testing.assert_array_equal(found.adds, without.adds)
 
@@ -91,7 +91,7 @@ def test_generators_are_found_by_the_names_of_their_columns(make_run, names):
     extra = dict(zip(names, MODELS.values(), strict=True))
     found = posterior_of(make_run({"base": D_0}, extra=extra))
     assert found.sources == ("reference", "style", "generators", "answers")
-    assert [line.split(":")[0] for line in found.missing] == ["no held-out proxy", "categories"]
+    assert found.missing == (Missing(Lack.PROXY), Missing(Lack.CATEGORIES))
     adds = found.adds[:, 2]
     assert (adds[[i for i in range(N) if i % 3]] > 0).all()  # the large one is mostly chosen
 
@@ -114,10 +114,10 @@ def test_a_generator_column_is_named_where_it_has_another_name(make_run):
 def test_a_category_column_is_found_or_named(make_run):
     kinds = ["verse" if i % 2 else "list" for i in range(N)]
     found = posterior_of(make_run({"base": D_0}, extra={"task": kinds}, name="found"))
-    assert not any(line.startswith("categories") for line in found.missing)
+    assert Missing(Lack.CATEGORIES) not in found.missing
     folder = make_run({"base": D_0, "oof-16": D_T}, extra={"my kind": kinds}, name="named")
-    assert any(line.startswith("categories") for line in posterior_of(folder).missing)
-    assert not any(line.startswith("categories") for line in posterior_of(folder, category_column="my kind").missing)
+    assert Missing(Lack.CATEGORIES) in posterior_of(folder).missing
+    assert Missing(Lack.CATEGORIES) not in posterior_of(folder, category_column="my kind").missing
     outcome = curate("filter", folder, "--out", folder.parent / "o", "--category-column", "sort")
     assert outcome.refused("--category-column sort: ", "no column of text sort; its columns of text are my kind")
 
@@ -152,7 +152,7 @@ def texts(n: int = 120) -> Sequence[tuple[str, str, str]]:
 
 def test_texts_alone_find_labels_that_go_against_the_judges_taste():
     found = without_model(read_texts([table(texts())]))
-    assert found.sources == ("style", "answers") and found.missing[0].startswith("no model")
+    assert found.sources == ("style", "answers") and found.missing[0] == Missing(Lack.MODEL)
     wrong = np.arange(120) % 6 == 0
     assert found.right[wrong].max() < found.right[~wrong].min()
 
@@ -179,4 +179,4 @@ def test_each_category_has_a_taste_of_its_own():
 def test_a_single_prompt_has_no_style_and_that_is_said():
     found = without_model(read_texts([table([("q", f"answer {i}", "no") for i in range(5)])]))
     assert found.sources == ("answers",) and np.isfinite(found.right).all()
-    assert any(line.startswith("style: 1 prompt, and a held-out fit needs 2") for line in found.missing)
+    assert Missing(Lack.PROMPTS, prompts=1) in found.missing

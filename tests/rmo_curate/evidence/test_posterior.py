@@ -13,13 +13,13 @@ from benchmarks.detection import calibration_error
 from rmo_curate.evidence.answers import Comparisons
 from rmo_curate.evidence.columns import Columns
 from rmo_curate.evidence.gather import of_proxy, reference, together
-from rmo_curate.evidence.posterior import CLIP, FOLDS, Posterior, Source, folds_of, typical, weigh
+from rmo_curate.evidence.posterior import CLIP, FOLDS, Lack, Missing, Posterior, Source, folds_of, typical, weigh
 from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.texts import Texts, read_texts
 from rmo_curate.runs import margins
 from rmo_curate.runs.run import Checkpoint, Scores
 from tests.rmo_curate.evidence.made import OOF, no_shared_answers, no_style, table, weighed
-from tests.rmo_curate.evidence.test_canaries import simulated
+from tests.rmo_curate.evidence.test_swapped_copies import simulated
 
 SOURCES = ("reference", "states", "oof-9", "style", "generators", "answers")
 PROBE = Checkpoint("oof-probe", "proxy", "oof-probe", None, 10, True, None)
@@ -100,7 +100,7 @@ def swapped_at(texts: Texts, swap: np.ndarray) -> Texts:
 
 
 def test_learning_again_with_a_pair_exchanged_gives_its_swapped_copy_but_for_a_little(found):
-    """What canaries rest on. Not exactly: the fits that say how much a source is worth beside others read held-out
+    """What swapped copies rest on. Not exactly: the fits that say how much a source is worth read held-out
     evidence of other folds, which was learned from this pair, too, and ridges are chosen by all labels."""
     posterior, scores, _ = found
     _, texts, (chosen, rejected), _ = judged()
@@ -201,7 +201,7 @@ def test_what_is_learned_from_labels_never_speaks_backwards():
 
 
 def test_without_any_source_every_label_has_the_same_chance():
-    found = weigh([], no_shared_answers(40), np.arange(40), no_style(40), ["all"])
-    assert found.sources == ("answers",) and found.missing == ("all",) and np.ptp(found.right) == 0
+    found = weigh([], no_shared_answers(40), np.arange(40), no_style(40), [Missing(Lack.MODEL)])
+    assert found.sources == ("answers",) and found.missing == (Missing(Lack.MODEL),) and np.ptp(found.right) == 0
     shared = Comparisons.of(np.zeros(40, dtype=int), np.arange(40) + 1)  # one answer wins all: the others say so
     assert (weigh([], shared, np.zeros(40, dtype=int), no_style(40)).adds > 0).all()

@@ -12,15 +12,18 @@ import pytest
 
 from rmo_curate.evidence.gather import with_posterior
 from rmo_curate.evidence.label_noise import LabelNoise
-from rmo_curate.filter.decisions import Wishes, decide, decide_scored, resolved
+from rmo_curate.filter.decisions import Overrides, decide, decide_scored, resolved
 from rmo_curate.filter.reviews import SCHEMA
 from rmo_curate.filter.settings import FilterSettings, flags_of
+from rmo_curate.filter.slices import SliceRemoval
+from rmo_curate.filter.summary import summary
+from rmo_curate.filter.wording import decision_lines
 from rmo_curate.runs.run import Checkpoint, Trajectory, open_run
 from rmo_train.console.errors import UserError
 from rmo_train.store import tables
 from tests.command_line import curate
 from tests.rmo_curate.evidence.made import OOF, posterior_of, weighed
-from tests.rmo_curate.evidence.test_canaries import simulated
+from tests.rmo_curate.evidence.test_swapped_copies import simulated
 
 # As in test_filtering: with low_q 0.25, high_q 0.8 and a hard cut p2, p3 are noisy and p4, p5 ambiguous.
 D_0 = [1.0, 2.0, -1.0, 3.0, -2.0, 0.0, 1.0, -4.0, 2.0, 1.0, 0.0]
@@ -175,10 +178,15 @@ def test_the_flags_that_say_settings_are_taken_and_mean_the_same(folder, tmp_pat
 
 
 def test_a_protected_slice_loses_nothing_for_its_margins_and_removal_is_told_by_slice(folder):
-    decided = decide(open_run(folder), FilterSettings(**CUT, protect=("source=math",)))
+    run = open_run(folder)
+    decided = decide(run, FilterSettings(**CUT, protect=("source=math",)))
     assert reasons(decided) == {"p3": "noisy", "p5": "ambiguous", "p10": "too_long"}
-    assert "6 pairs are protected (source=math)" in decided.said
-    assert "removed by source: chat 40% of 5, math 17% of 6" in decided.said
+    found = summary(run, decided)
+    assert found.protected == 6 and found.flipped == 0 and not found.reviewed
+    assert found.removal[0].worst == (SliceRemoval("chat", 0.4, 5), SliceRemoval("math", 1 / 6, 6))
+    said = decision_lines(decided, found)
+    assert "6 pairs are protected (source=math)" in said
+    assert "removed by source: chat 40% of 5, math 17% of 6" in said
 
 
 def test_a_protected_pair_is_not_flipped_and_not_weighed(folder):
@@ -188,10 +196,10 @@ def test_a_protected_pair_is_not_flipped_and_not_weighed(folder):
     n = len(wrong)
     scores = replace(scores, posterior=weighed(scores, scores.groups))
     trajectory = Trajectory((Checkpoint("base", "base", None, None, None, None, 0.01), OOF), OOF)
-    wishes = Wishes(np.arange(n) % 2 == 0, np.zeros(n, dtype=np.int8))
+    overrides = Overrides(np.arange(n) % 2 == 0, np.zeros(n, dtype=np.int8))
     no = np.zeros(n, dtype=bool)
     settings = FilterSettings(low_q=0, action="weight", protect=("source=math",))
-    weight = decide_scored(scores.ids, no, no, scores, trajectory, settings, wishes).weight
+    weight = decide_scored(scores.ids, no, no, scores, trajectory, settings, overrides).weight
     assert set(weight[::2]) == {1.0}
     assert weight[1::2][wrong[1::2]].mean() < 0.2 < 0.9 < weight[1::2][~wrong[1::2]].mean()
 
@@ -273,10 +281,12 @@ def test_a_decisions_file_that_cannot_be_obeyed_is_refused(folder, tmp_path, con
 
 
 def test_a_given_noise_rate_is_the_share_that_may_go(folder):
-    decided = decide(open_run(folder), FilterSettings(rule="irm", low_q=0, noise_rate="0.1"))
+    run = open_run(folder)
+    decided = decide(run, FilterSettings(rule="irm", low_q=0, noise_rate="0.1"))
     assert reasons(decided) == {"p2": "noisy", "p10": "too_long"}
-    assert any("--noise-rate 0.1" in line for line in decided.said)
-    assert not any("--high-q" in line for line in decided.said)
+    said = decision_lines(decided, summary(run, decided))
+    assert any("--noise-rate 0.1" in line for line in said)
+    assert not any("--high-q" in line for line in said)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +317,8 @@ def test_an_estimate_reads_no_margins_that_are_not_held_out(make_run):
     found, expected = (decide(run, settings) for run in (in_sample, alone))
     np.testing.assert_array_equal(found.suspicion, expected.suspicion)
     assert found.thresholds == expected.thresholds
-    assert any("--noise-rate auto: " in line for line in found.said)
+    assert found.budget == expected.budget and found.budget.noise_rate is not None
+    assert any("--noise-rate auto: " in line for line in decision_lines(found, summary(in_sample, found)))
 
 
 @pytest.mark.parametrize("cut", [{"high_q": 0}, {"noise_rate": "0.4"}], ids=str)

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from rmo_curate.filter.decisions import REASONS, decide_scored
 from rmo_curate.filter.filtering import FilterSettings, decide
 from rmo_curate.filter.settings import PRESETS
+from rmo_curate.filter.summary import summary
 from rmo_curate.filter.thresholds import draws
-from rmo_curate.runs.run import Checkpoint, Scores, Trajectory, open_run
+from rmo_curate.filter.wording import decision_lines
+from rmo_curate.runs.run import Checkpoint, Run, Scores, Trajectory, open_run
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import build
 
@@ -26,6 +28,11 @@ def hand(make_run):
     """Ten scorable pairs of eleven."""
     rows = [{"tokens_sha": "the same"} if i in (0, 8) else {} for i in range(len(D_0))]
     return open_run(make_run({"base": D_0, "oof-16": D_T}, rows=rows, too_long=[10]))
+
+
+def told(run: Run, settings: FilterSettings) -> list[str]:
+    decisions = decide(run, settings)
+    return decision_lines(decisions, summary(run, decisions))
 
 
 def reasons(decisions) -> dict[str, str]:
@@ -250,16 +257,16 @@ def test_decisions_do_not_depend_on_the_order_and_add_up(pairs, low_q, high_q, h
 
 def test_what_is_said_adds_up_and_warns(hand):
     settings = FilterSettings(rule="irm", low_q=0.25, high_q=0.8, hard=True)
-    said = "\n".join(decide(hand, settings).said)
+    said = "\n".join(told(hand, settings))
     assert "11 pairs = 5 kept + 2 noisy, 2 ambiguous, 1 too long, 1 duplicate" in said
     assert "T = oof-16 (2 folds), held out" in said
     assert "--high-q 0.8 finds at most 100%" in said and "tau = 2.25 nats" in said
     assert "warning: 55% of the pairs are removed" in said
-    assert "finds at most 25%" in "\n".join(decide(hand, FilterSettings()).said)
+    assert "finds at most 25%" in "\n".join(told(hand, FilterSettings()))
 
 
 def test_an_in_sample_proxy_is_said_to_be_one(make_run):
     run = open_run(make_run({"base": [1.0, 2.0, 3.0], "insample-16": [2.0, 1.0, 9.0]}))
-    assert any("NOT held out" in line for line in decide(run, FilterSettings()).said)
+    assert any("NOT held out" in line for line in told(run, FilterSettings()))
     run = open_run(make_run({"base": [1.0, 2.0, 3.0], "mine-ab": [2.0, 1.0, 9.0]}, name="users"))
-    assert any("whether it was held out is unknown" in line for line in decide(run, FilterSettings()).said)
+    assert any("whether it was held out is unknown" in line for line in told(run, FilterSettings()))

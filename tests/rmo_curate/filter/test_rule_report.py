@@ -8,10 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rmo_curate.filter.rule_report import COMPARED, report, run_rules
+from rmo_curate.evidence.posterior import Lack, Missing
+from rmo_curate.evidence.wording import lengths_line
+from rmo_curate.filter.rule_comparison import COMPARED, compare_rules
+from rmo_curate.filter.rule_report import run_rules
 from tests.command_line import curate
 from tests.rmo_curate.evidence.made import weighed
-from tests.rmo_curate.evidence.test_canaries import simulated
+from tests.rmo_curate.evidence.test_swapped_copies import simulated
 from tests.rmo_curate.scored import score_demo
 
 
@@ -42,25 +45,26 @@ def test_the_json_has_what_the_lines_have(run):
 
 def test_of_a_proxy_that_is_not_held_out_only_what_reads_it_is_told_without_estimates(make_run):
     folder = make_run({"base": [1.0, -2.0, 3.0, -1.0], "insample-4": [5.0, -6.0, 2.0, 4.0]})
-    found = run_rules(folder)
-    told = {line.rule for line in found.rules if line.found is not None}
+    report = run_rules(folder)
+    found = report.comparison
+    told = {line.rule for line in found.rules if line.estimated is not None}
     assert told == {"posterior", "length"} and not found.held_out
-    assert "insample-4" not in found.sources and "insample-4: not known to be held out" in found.missing[0]
-    assert any("insample-4 is not held out: nothing is estimated" in line for line in found.lines())
+    assert "insample-4" not in found.sources and found.missing[0] == Missing(Lack.NOT_HELD_OUT, checkpoint="insample-4")
+    assert any("insample-4 is not held out: nothing is estimated" in line for line in report.lines())
     assert curate("rules", make_run({"base": [1.0, 2.0]}, name="alone")).refused("rmo-curate proxy", "--kind lora")
 
 
 def test_estimates_of_simulated_scores_are_those_of_the_truth():
     scores, wrong = simulated(0.2)
-    found = report(replace(scores, posterior=weighed(scores, scores.groups)), "oof-9", 0.9)
+    found = compare_rules(replace(scores, posterior=weighed(scores, scores.groups)), "oof-9", 0.9)
     by_rule = {line.rule: line for line in found.rules}
     assert found.noise_rate.low <= wrong.mean() <= found.noise_rate.high
     for name in ("posterior", "irm"):
         line = by_rule[name]
-        assert line.flagged == 900 and line.found is not None
-        assert line.found.precision.value == pytest.approx(1.0, abs=0.05)
-        assert line.found.recall.value == pytest.approx(900 / wrong.sum(), abs=0.05)
-    assert "of like length" in found.lengths.line()
+        assert line.flagged == 900 and line.estimated is not None
+        assert line.estimated.precision.value == pytest.approx(1.0, abs=0.05)
+        assert line.estimated.recall.value == pytest.approx(900 / wrong.sum(), abs=0.05)
+    assert "of like length" in lengths_line(found.lengths)
 
 
 def test_data_whose_longer_answers_win_are_told_so():
@@ -70,4 +74,4 @@ def test_data_whose_longer_answers_win_are_told_so():
         chosen_tokens=np.full(len(scores.chosen_tokens), 20),
         posterior=weighed(scores, scores.groups),
     )
-    assert "the paper's rule follows length" in report(longer, "oof-9", 0.9).lengths.line()
+    assert "the paper's rule follows length" in lengths_line(compare_rules(longer, "oof-9", 0.9).lengths)

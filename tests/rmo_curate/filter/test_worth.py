@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rmo_curate.filter.worth import best_action, by_action, clean_pairs, lines
+from rmo_curate.filter.wording import worth_lines
+from rmo_curate.filter.worth import best_action, by_action, clean_pairs, worth
 
 
 def test_worth_by_hand():
@@ -49,7 +50,6 @@ def test_what_is_known_of_labels_by_simulation():
 
 
 def test_labels_worth_nothing_are_not_compared():
-    assert lines(np.full(10, 0.5)) == []
-    assert (
-        lines(np.repeat([1.0, 0.0], [8, 2]))[0] == "--action drop: worth 8 clean pairs, 2.22 times the labels as given"
-    )
+    assert list(worth_lines(worth(np.full(10, 0.5)))) == []
+    told = list(worth_lines(worth(np.repeat([1.0, 0.0], [8, 2]))))
+    assert told[0] == "--action drop: worth 8 clean pairs, 2.22 times the labels as given"

@@ -1,4 +1,4 @@
-"""Canaries on simulated held-out scores whose truth is known."""
+"""Swapped copies of simulated held-out scores whose truth is known."""
 
 from dataclasses import replace
 
@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rmo_curate.evidence import canaries
-from rmo_curate.evidence.canaries import budget_of_precision, find, self_check, solved
+from rmo_curate.evidence import swapped_copies
 from rmo_curate.evidence.label_noise import Resampled
 from rmo_curate.evidence.rules import RULES
+from rmo_curate.evidence.swapped_copies import budget_of_precision, detection, self_check, solved
 from rmo_curate.runs.margins import reward
 from rmo_curate.runs.run import Scores
 
@@ -51,7 +51,7 @@ def test_rate_recall_and_precision_are_those_of_the_truth(rate: float):
     rule = RULES["irm"]
     s, of_swapped = rule.suspicion(scores), rule.suspicion_of_swapped(scores)
     threshold = float(np.quantile(s, 0.9))
-    found = find(s >= threshold, of_swapped >= threshold, resampled)
+    found = detection(s >= threshold, of_swapped >= threshold, resampled)
     flagged = s >= threshold
     assert found.recall.value == pytest.approx(flagged[wrong].mean(), abs=0.03)
     assert found.false_alarms.value == pytest.approx(flagged[~wrong].mean(), abs=0.03)
@@ -67,7 +67,7 @@ def test_the_budget_has_the_precision_that_was_wanted():
     assert wrong[np.argsort(-s)[:n]].mean() == pytest.approx(0.85, abs=0.05)
     assert 0 < budget_of_precision(s, of_swapped, float(wrong.mean()), 0.95) < n
     assert budget_of_precision(s, of_swapped, 0.0, 0.8) == 0
-    assert budget_of_precision(s[:5], of_swapped[:5], 0.2, 0.1) == 0 < canaries.MIN_FLAGGED
+    assert budget_of_precision(s[:5], of_swapped[:5], 0.2, 0.1) == 0 < swapped_copies.MIN_FLAGGED
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.25])
@@ -81,10 +81,10 @@ def test_the_self_check_agrees_for_normal_margins_and_is_that_of_the_truth(rate:
 
 def test_scores_are_held_out_where_no_scored_pair_was_trained_on():
     scores, _ = simulated(0.2)
-    assert canaries.held_out(scores)
+    assert swapped_copies.held_out(scores)
     for value in (False, None):
         held_out = scores.held_out.copy()
         held_out[7] = value
-        assert not canaries.held_out(replace(scores, held_out=held_out))
+        assert not swapped_copies.held_out(replace(scores, held_out=held_out))
     scores.chosen_logp[7] = np.nan  # without scores it does not count
-    assert canaries.held_out(replace(scores, held_out=held_out))
+    assert swapped_copies.held_out(replace(scores, held_out=held_out))

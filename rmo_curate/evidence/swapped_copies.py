@@ -1,4 +1,4 @@
-"""Canaries: what a rule finds on the user's own data, known from swapped copies of it.
+"""Swapped copies: what a rule finds on the user's own data, known from copies of it with the answers exchanged.
 
 Exchanging a pair's answers negates every margin exactly, so each pair gives one copy that is known to be swapped,
 without a forward pass. With eps the noise rate, h1 the share of swapped copies that a rule flags and h0 the share of
@@ -6,7 +6,7 @@ pairs as given: h1 = (1 - eps) R + eps F, h0 = eps R + (1 - eps) F, for its reca
 precision of what it flags is eps R / h0.
 
 This is true of flips at random, and of held-out scores only. Labels that are wrong for a reason (the longer answer, a
-hard question) are found less often than canaries are.
+hard question) are found less often than swapped copies are.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def held_out(scores: Scores) -> bool:
 
 
 @dataclass(frozen=True)
-class Found:
+class Detection:
     """What a rule finds among pairs at one threshold."""
 
     flagged: int
@@ -40,24 +40,26 @@ class Found:
     precision: Interval
 
 
-def solved(given: np.ndarray, swapped: np.ndarray, rate: np.ndarray | float) -> tuple[np.ndarray, ...]:
+def solved(as_labelled: np.ndarray, swapped: np.ndarray, rate: np.ndarray | float) -> tuple[np.ndarray, ...]:
     """(recall, false-alarm rate, precision) of h0, h1 and the noise rate, in [0, 1]; no precision at h0 = 0."""
-    recall = np.clip(((1 - rate) * swapped - rate * given) / (1 - 2 * rate), 0, 1)
-    alarms = np.clip(((1 - rate) * given - rate * swapped) / (1 - 2 * rate), 0, 1)
+    recall = np.clip(((1 - rate) * swapped - rate * as_labelled) / (1 - 2 * rate), 0, 1)
+    alarms = np.clip(((1 - rate) * as_labelled - rate * swapped) / (1 - 2 * rate), 0, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        precision = np.where(given > 0, np.clip(rate * recall / given, 0, 1), np.nan)
+        precision = np.where(as_labelled > 0, np.clip(rate * recall / as_labelled, 0, 1), np.nan)
     return recall, alarms, precision
 
 
-def find(flagged: np.ndarray, flagged_swapped: np.ndarray, resampled: Resampled) -> Found:
+def detection(flagged: np.ndarray, flagged_swapped: np.ndarray, resampled: Resampled) -> Detection:
     """What is found where `flagged` [pairs] would be dropped, and `flagged_swapped` of their swapped copies."""
     group, size = resampled.group, resampled.size
     hits, swapped = (np.bincount(group, f[resampled.known], size) for f in (flagged, flagged_swapped))
-    return _found(hits[:, None], swapped[:, None], resampled)[0]
+    return _detections(hits[:, None], swapped[:, None], resampled)[0]
 
 
-def find_at(thresholds: np.ndarray, suspicion: np.ndarray, of_swapped: np.ndarray, resampled: Resampled) -> list[Found]:
-    """`find` at each of `thresholds` [m], falling: pairs of a suspicion at or above it would be dropped."""
+def detections_at(
+    thresholds: np.ndarray, suspicion: np.ndarray, of_swapped: np.ndarray, resampled: Resampled
+) -> list[Detection]:
+    """`detection` at each of `thresholds` [m], falling: pairs of a suspicion at or above it would be dropped."""
     group, size, m = resampled.group, resampled.size, len(thresholds)
 
     def hits(values: np.ndarray) -> np.ndarray:
@@ -65,10 +67,10 @@ def find_at(thresholds: np.ndarray, suspicion: np.ndarray, of_swapped: np.ndarra
         first = np.where(np.isnan(values[resampled.known]), m, first)
         return np.bincount(group * (m + 1) + first, minlength=size * (m + 1)).reshape(size, m + 1)[:, :m].cumsum(axis=1)
 
-    return _found(hits(suspicion), hits(of_swapped), resampled)
+    return _detections(hits(suspicion), hits(of_swapped), resampled)
 
 
-def _found(hits: np.ndarray, swapped: np.ndarray, resampled: Resampled) -> list[Found]:
+def _detections(hits: np.ndarray, swapped: np.ndarray, resampled: Resampled) -> list[Detection]:
     """hits, swapped: flagged pairs and copies of each bundle of prompts at each threshold, [bundles, thresholds]."""
     pairs = np.bincount(resampled.group, minlength=resampled.size)
     all_ = len(resampled.group)
@@ -78,7 +80,7 @@ def _found(hits: np.ndarray, swapped: np.ndarray, resampled: Resampled) -> list[
     drawn = (times @ pairs)[:, None]
     draws = solved(times @ hits / drawn, times @ swapped / drawn, resampled.rates[:, None])
     of = [[_interval(v[m], d[:, m]) for v, d in zip(value, draws, strict=True)] for m in range(len(flagged))]
-    return [Found(int(n), float(n / all_), *intervals) for n, intervals in zip(flagged, of, strict=True)]
+    return [Detection(int(n), float(n / all_), *intervals) for n, intervals in zip(flagged, of, strict=True)]
 
 
 def _interval(value: float, draws: np.ndarray) -> Interval:
@@ -90,19 +92,19 @@ def _interval(value: float, draws: np.ndarray) -> Interval:
 def budget_of_precision(suspicion: np.ndarray, of_swapped: np.ndarray, rate: float, wanted: float) -> int:
     """The largest number of most suspect pairs that are wrong in the share `wanted` at least; 0 where there is none."""
     known = np.isfinite(suspicion)
-    given = np.sort(suspicion[known])[::-1]
-    eligible = int((given > 0).sum())
+    as_labelled = np.sort(suspicion[known])[::-1]
+    eligible = int((as_labelled > 0).sum())
     swapped = np.sort(of_swapped[known])
     n = np.arange(1, eligible + 1)
-    above = (len(swapped) - np.searchsorted(swapped, given[:eligible], side="left")) / len(swapped)
-    precision = solved(n / len(given), above, rate)[2]
+    above = (len(swapped) - np.searchsorted(swapped, as_labelled[:eligible], side="left")) / len(swapped)
+    precision = solved(n / len(as_labelled), above, rate)[2]
     enough = np.flatnonzero((precision >= wanted) & (n >= MIN_FLAGGED))
     return int(n[enough[-1]]) if len(enough) else 0
 
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """AUROC for swapped pairs: measured by canaries, and predicted from the held-out accuracy for normal margins.
+    """AUROC for swapped pairs: measured on swapped copies, and predicted from the held-out accuracy for normal margins.
 
     A measured one far above the prediction speaks of a leak; below it, of margins that are no single normal. Both are
     corrected for the noise rate.

@@ -1,4 +1,4 @@
-"""Which rule suits the data: whether lengths mislead what is summed over tokens."""
+"""Whether the lengths of answers mislead what is summed over their tokens."""
 
 from __future__ import annotations
 
@@ -31,18 +31,3 @@ class Lengths:
     @property
     def alike(self) -> bool:
         return max(self.longer_chosen, 1 - self.longer_chosen) < ALIKE
-
-    def line(self) -> str:
-        """Which rule suits these data, in a line."""
-        share = self.longer_chosen
-        if self.alike:
-            return (
-                f"answers are of like length ({share:.0%} of the chosen ones are the longer ones): rules on summed "
-                "log-probs, the paper's among them, are not misled by length here"
-            )
-        which = "longer" if share > 0.5 else "shorter"
-        return (
-            f"{max(share, 1 - share):.0%} of the chosen answers are the {which} ones: summed log-probs fall with "
-            f"length (the base's are right in {self.base_accuracy:.0%}), so the paper's rule follows length; prefer "
-            "irm"
-        )

@@ -1,0 +1,104 @@
+"""Why a pair is listed, in sentences: where its margin went, and what its texts have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rmo_curate.audit import answers
+from rmo_curate.audit.checks import ANSWER_CHECKS, BOTH, CHOSEN, KINDS, REJECTED, Checked, Shared
+from rmo_curate.audit.numerals import magnitude, percent
+from rmo_curate.audit.scored import Movement, Scored, movement
+from rmo_curate.audit.texts import Texts
+from rmo_curate.audit.wording import moved_by
+
+SIDE_NAMES = {CHOSEN: "chosen", REJECTED: "rejected"}
+
+
+def why_listed(scored: Scored | None, checked: Checked, texts: Texts, i: int) -> list[str]:
+    """Of pair `i`: what its margins say, then its findings."""
+    moved = movement(scored, i) if scored else None
+    by_margins = movement_sentences(moved, moved_by(scored.end)) if scored and moved else []
+    return [*by_margins, *finding_sentences(checked, texts, i)]
+
+
+def movement_sentences(moved: Movement, mover: str) -> list[str]:
+    """mover: what moved it, up to how far."""
+    direction = "the rejected answer" if moved.nats < 0 else "the chosen answer"
+    said = [
+        f"{mover} {magnitude(abs(moved.nats))} nats towards {direction}; "
+        f"{percent(moved.share_higher)} of the scored pairs have a higher reward margin."
+    ]
+    if moved.steadily_down:
+        said.append("It moved that way at every checkpoint.")
+    elif moved.turned:
+        said.append("It first moved towards the chosen answer, then away from it.")
+    return said
+
+
+def finding_sentences(checked: Checked, texts: Texts, i: int) -> list[str]:
+    """Why pair `i` has its findings, in the order of KINDS."""
+    said = []
+    for name in KINDS:
+        bits = int(checked.where[name][i])
+        if not bits:
+            continue
+        if name in ANSWER_CHECKS:
+            for side, column in ((CHOSEN, texts.chosen), (REJECTED, texts.rejected)):
+                if bits & side:
+                    said.append(f"The {SIDE_NAMES[side]} answer {ANSWER_CHECKS[name](column[i])}.")
+        else:
+            said.append(PAIR_SENTENCES[name](checked, texts, i))
+    return said
+
+
+def _reversed(checked: Checked, texts: Texts, i: int) -> str:
+    return f"The pair {texts.ids[checked.reversed_by[i]]} prefers the same two answers the other way round."
+
+
+def _near(checked: Checked, texts: Texts, i: int) -> str:
+    pair = checked.near[i]
+    other = pair.second if pair.first == i else pair.first
+    return f"It nearly repeats the pair {texts.ids[other]}: {pair.similarity:.0%} of the answers' word sequences agree."
+
+
+def _prefix(checked: Checked, texts: Texts, i: int) -> str:
+    bits = int(checked.where["prefix"][i])
+    if bits == BOTH:
+        return "Both answers are the same but for white space at the ends."
+    shorter, longer = ("chosen", "rejected") if bits == CHOSEN else ("rejected", "chosen")
+    return f"The {longer} answer begins with the whole {shorter} one."
+
+
+def _other_script(checked: Checked, texts: Texts, i: int) -> str:
+    chosen, rejected = answers.script(texts.chosen[i]), answers.script(texts.rejected[i])
+    return (
+        f"The prompt is written in {checked.scripts[i]}, the chosen answer in {chosen} and the rejected one in "
+        f"{rejected}."
+    )
+
+
+def _over_long(checked: Checked, texts: Texts, i: int) -> str:
+    if texts.tokens is not None:
+        return "It is longer than the run's --max-length, so it was not scored."
+    return "It is longer than --max-length, as estimated from its bytes: a trainer would cut or drop it."
+
+
+def _overlap(checked: Checked, texts: Texts, i: int) -> str:
+    assert checked.overlap is not None
+    name = checked.overlap.name
+    return {
+        Shared.PAIR: f"Its prompt and both answers are in {name}, too.",
+        Shared.PROMPT: f"Its prompt is in {name}, too.",
+        Shared.NEAR_PROMPT: f"A prompt of nearly the same words is in {name}.",
+    }[checked.overlaps[i]]
+
+
+PAIR_SENTENCES: dict[str, Callable[[Checked, Texts, int], str]] = {
+    "reversed": _reversed,
+    "cycle": lambda checked, _, i: f"It closes a circle of preferences among {checked.circle_sizes[i]} answers.",
+    "near_duplicate": _near,
+    "prefix": _prefix,
+    "other_script": _other_script,
+    "over_long": _over_long,
+    "overlap": _overlap,
+}

@@ -1,0 +1,69 @@
+"""What the decisions on a run come to, in numbers: all that is told of them beside counts and thresholds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rmo_curate.evidence.expected import Outlook, outlook
+from rmo_curate.evidence.lengths import Lengths
+from rmo_curate.evidence.posterior import Missing
+from rmo_curate.evidence.style import Gap, gaps
+from rmo_curate.filter.decisions import Decisions, known_right
+from rmo_curate.filter.reviews import ACTIONS, FLIP, KEEP
+from rmo_curate.filter.slices import ColumnRemoval, removal
+from rmo_curate.filter.worth import Worth, worth
+from rmo_curate.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the labels were judged by, how many are wrong by that, and what the decisions do to length and style."""
+
+    sources: tuple[str, ...]
+    missing: tuple[Missing, ...]
+    noise_rate: float
+    worth: Worth
+    outlook: Outlook
+    gaps: tuple[Gap, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    flipped: int  # of the kept pairs
+    protected: int
+    reviewed: dict[str, int]  # action -> pairs; empty without a reviewer's decisions
+    kept_unscored: int  # pairs that a reviewer keeps, and that are too long: dropped
+    lengths: Lengths | None  # None where no rule reads margins
+    judged: Judged | None  # None where no evidence was weighed
+    removal: tuple[ColumnRemoval, ...]
+
+
+def summary(run: Run, decisions: Decisions) -> Summary:
+    review = decisions.overrides.review
+    stuck = (decisions.reason == "too_long") & np.isin(review, (KEEP, FLIP))
+    reviewed = {name: int((review == code).sum()) for code, name in enumerate(ACTIONS, start=1)}
+    return Summary(
+        flipped=int(decisions.flipped.sum()),
+        protected=int(decisions.overrides.protected.sum()),
+        reviewed=reviewed if review.any() else {},
+        kept_unscored=int(stuck.sum()),
+        lengths=None if decisions.settings.rule == "none" else Lengths.of(decisions.scores),
+        judged=judged(decisions),
+        removal=removal(run, ~decisions.kept),
+    )
+
+
+def judged(decisions: Decisions) -> Judged | None:
+    posterior = decisions.scores.posterior
+    if posterior is None:
+        return None
+    return Judged(
+        posterior.sources,
+        posterior.missing,
+        posterior.noise.rate,
+        worth(known_right(decisions.scores, posterior)),
+        outlook(len(decisions.kept), scored=decisions.trajectory.end is not None),
+        tuple(gaps(posterior.style.difference, decisions.kept, decisions.effect)),
+    )

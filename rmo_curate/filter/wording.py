@@ -1,0 +1,215 @@
+"""The filter in sentences: what `filter` and `rules` print. Every number is given, none is computed here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rmo_curate.evidence.lengths import FOLLOWING_LENGTH, Lengths
+from rmo_curate.evidence.rules import RULES
+from rmo_curate.evidence.wording import RANDOM_FLIPS, evidence_line, gap_lines, lengths_line, outlook_lines
+from rmo_curate.filter.ambiguity import AUTHORS_RANGE
+from rmo_curate.filter.budget import Budget
+from rmo_curate.filter.decisions import REASONS, Decisions
+from rmo_curate.filter.rule_comparison import COMPARED_WITH, Comparison, RuleAtCut
+from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.filter.slices import ColumnRemoval
+from rmo_curate.filter.summary import Judged, Summary
+from rmo_curate.filter.worth import Worth
+from rmo_curate.runs.run import Checkpoint
+from rmo_train.evaluation.metrics import Interval
+
+FLIP_RATE = 0.2  # of the remark on recall
+HEAVY_REMOVAL = 0.3  # share of the pairs beyond which removal is reported to cost more than it brings
+
+
+# ---------------------------------------------------------------------------------------------------- filter
+
+
+def decision_lines(decisions: Decisions, summary: Summary) -> list[str]:
+    """What a user should know of these decisions, a line each."""
+    settings = decisions.settings
+    return [
+        counts_line(decisions.counts),
+        *end_lines(decisions.trajectory.end),
+        *noisy_lines(decisions),
+        *ambiguous_lines(decisions),
+        *heavy_removal_lines(decisions.counts),
+        *(length_lines(summary.lengths, settings) if summary.lengths else ()),
+        *override_lines(summary, settings),
+        *(judged_lines(summary.judged) if summary.judged else ()),
+        *map(removal_line, summary.removal),
+    ]
+
+
+def counts_line(counts: Mapping[str, int]) -> str:
+    dropped = ", ".join(f"{counts[name]:,} {name.replace('_', ' ')}" for name in REASONS if name != "decision")
+    return f"{counts['pairs']:,} pairs = {counts['kept']:,} kept + {dropped}"
+
+
+def end_lines(end: Checkpoint | None) -> Iterator[str]:
+    if end is None:
+        return
+    held_out = {
+        True: "held out",
+        False: "NOT held out: it was trained on these pairs, so flips that it memorised look clean",
+        None: "whether it was held out is unknown",
+    }[end.held_out]
+    folds = f" ({end.folds} folds)" if end.cross_fitted else ""
+    yield f"T = {end.name}{folds}, {held_out}"
+
+
+def noisy_lines(decisions: Decisions) -> Iterator[str]:
+    settings = decisions.settings
+    if settings.rule == "none":
+        yield "noisy: --rule none, so none is dropped"
+    elif settings.action in ("drop", "flip"):
+        says_odds = RULES[settings.rule].says_odds
+        only = "where the label is more likely wrong than right" if says_odds else "with suspicion > 0"
+        least = ""
+        if (cut := decisions.thresholds["suspicion"]) is not None:
+            likely = f"is {1 / (1 + math.exp(cut)):.0%} likely to be right" if says_odds else f"has {cut:.4g}"
+            least = f"; the least suspect of them {likely}"
+        yield (
+            f"noisy: --rule {settings.rule}, at most {decisions.budget.pairs:,} of {decisions.scorable:,} scorable "
+            f"pairs ({budget_text(decisions.budget, settings)}), and only {only}{least}"
+        )
+        if settings.noise_rate is None and settings.precision is None:
+            most = min(1.0, (1 - settings.high_q) / FLIP_RATE)
+            yield (
+                f"if {FLIP_RATE:.0%} of pairs are flipped, --high-q {settings.high_q:g} finds at most {most:.0%} "
+                "of them"
+            )
+
+
+def budget_text(budget: Budget, settings: FilterSettings) -> str:
+    """Where the number of noisy pairs is from."""
+    if budget.noise_rate is None:
+        if settings.noise_rate is None:
+            return f"--high-q {settings.high_q:g}"
+        return f"--noise-rate {float(settings.noise_rate):g}"
+    estimated = percent_interval(budget.noise_rate)
+    if settings.precision is None:
+        return f"--noise-rate auto: {estimated} of the labels are wrong"
+    if not budget.pairs:
+        return f"--precision {settings.precision:g} is not reached at any cut (noise rate {estimated})"
+    return f"--precision {settings.precision:g} by canaries, at a noise rate of {estimated}"
+
+
+def ambiguous_lines(decisions: Decisions) -> Iterator[str]:
+    settings, tau, gamma = decisions.settings, decisions.thresholds["tau"], decisions.thresholds["gamma"]
+    if settings.preset == "authors-code":
+        yield f"ambiguous: |D_0| and |D_T| both at most {AUTHORS_RANGE:g} nats, the authors' constant"
+    elif tau is not None:
+        unit = "nats per token" if settings.margin == "mean_logp" else "nats"
+        how = "hard cut" if gamma is None else f"soft cut of width gamma = {gamma:.4g}"
+        yield (
+            f"ambiguous: |{settings.margin} margin| of {decisions.trajectory.names[-1]} around tau = {tau:.4g} {unit} "
+            f"(--low-q {settings.low_q:g}), {how}"
+        )
+
+
+def heavy_removal_lines(counts: Mapping[str, int]) -> Iterator[str]:
+    removed = 1 - counts["kept"] / counts["pairs"]
+    if removed > HEAVY_REMOVAL:
+        yield (
+            f"warning: {removed:.0%} of the pairs are removed; beyond {HEAVY_REMOVAL:.0%} the loss of data is reported "
+            "to cost more than the noise did: compare with a random drop of the same size"
+        )
+
+
+def length_lines(lengths: Lengths, settings: FilterSettings) -> Iterator[str]:
+    """Whether the lengths of the answers mislead the rule."""
+    misled = settings.rule in FOLLOWING_LENGTH and not lengths.alike
+    yield f"{'warning: ' if misled else ''}{lengths_line(lengths)}"
+
+
+def override_lines(summary: Summary, settings: FilterSettings) -> Iterator[str]:
+    """What actions, protected slices and reviewers changed."""
+    if summary.flipped:
+        yield f"{summary.flipped:,} of the kept pairs are flipped: chosen and rejected are exchanged"
+    if settings.action in ("weight", "soft-label"):
+        column = {"weight": "weight", "soft-label": "label_confidence"}[settings.action]
+        yield (
+            f"noisy: --action {settings.action}, so none is dropped; `{column}` is the probability that a pair's label "
+            "is right"
+        )
+    if summary.protected:
+        yield f"{summary.protected:,} pairs are protected ({', '.join(settings.protect)})"
+    if summary.reviewed:
+        yield f"reviewed: {', '.join(f'{pairs:,} {action}' for action, pairs in summary.reviewed.items())}"
+    if summary.kept_unscored:
+        yield (
+            f"warning: {summary.kept_unscored:,} pairs that a reviewer keeps are too long and have no scores: dropped"
+        )
+
+
+def judged_lines(judged: Judged) -> Iterator[str]:
+    yield evidence_line(judged.sources, judged.missing)
+    yield f"an estimated {judged.noise_rate:.0%} of the labels are wrong"
+    yield from worth_lines(judged.worth)
+    yield from outlook_lines(judged.outlook)
+    yield from (f"style: {line}" for line in gap_lines(judged.gaps))
+
+
+def worth_lines(worth: Worth) -> Iterator[str]:
+    """What each action would bring."""
+    if worth.as_given:
+        for action, pairs in worth.by_action.items():
+            times = pairs / worth.as_given
+            yield f"--action {action}: worth {pairs:,.0f} clean pairs, {times:.2f} times the labels as given"
+
+
+def removal_line(column: ColumnRemoval) -> str:
+    worst = ", ".join(f"{part.value} {part.removed:.0%} of {part.pairs:,}" for part in column.worst)
+    others = f", {column.others} more" if column.others else ""
+    return f"removed by {column.name}: {worst}{others}"
+
+
+def already_done_line(out: Path, counts: Mapping[str, int]) -> str:
+    return f"{out}: already done, {counts['kept']:,} of {counts['pairs']:,} pairs kept"
+
+
+def written_line(out: Path, counts: Mapping[str, int], files: int) -> str:
+    return f"wrote {out}: {counts['kept']:,} pairs in {files} file{'s' * (files > 1)}"
+
+
+# ---------------------------------------------------------------------------------------------------- rules
+
+
+def comparison_lines(comparison: Comparison) -> list[str]:
+    """At most 25 lines for a terminal."""
+    check, end = comparison.check, comparison.end
+    said = [
+        f"{comparison.pairs:,} scorable pairs, T = {end}; estimated noise rate "
+        f"{percent_interval(comparison.noise_rate)}",
+        evidence_line(comparison.sources, comparison.missing),
+    ]
+    if not comparison.held_out:
+        said.append(f"{end} is not held out: nothing is estimated of rules that compare with it")
+    return [
+        *said,
+        f"self-check: AUROC of swapped copies {check.measured:.3f}, {check.predicted:.3f} expected of "
+        f"normal margins with accuracy {check.accuracy:.3f}",
+        f"at --high-q {comparison.high_q:g}    flagged  shared with {COMPARED_WITH}  precision             recall",
+        *map(rule_line, comparison.rules),
+        RANDOM_FLIPS,
+        lengths_line(comparison.lengths),
+    ]
+
+
+def rule_line(rule: RuleAtCut) -> str:
+    of = rule.estimated
+    estimates = "-" if of is None else f"{interval_text(of.precision):20}  {interval_text(of.recall)}"
+    return f"  {rule.rule:16} {rule.flagged:9,} {rule.overlap:16.0%}  {estimates}"
+
+
+def interval_text(interval: Interval) -> str:
+    if not math.isfinite(interval.value):
+        return "-"
+    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def percent_interval(interval: Interval) -> str:
+    return f"{interval.value:.1%} [{interval.low:.1%}, {interval.high:.1%}]"

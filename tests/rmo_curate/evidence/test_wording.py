@@ -1,0 +1,86 @@
+"""Evidence in sentences, of numbers made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rmo_curate.evidence.contributions import Contribution, OtherComparisons, StyleOfChosen, contributions
+from rmo_curate.evidence.expected import Measured, Outlook
+from rmo_curate.evidence.lengths import Lengths
+from rmo_curate.evidence.posterior import Lack, Missing
+from rmo_curate.evidence.wording import (
+    evidence_line,
+    lengths_line,
+    missing_text,
+    outlook_lines,
+    reason_text,
+    source_in_words,
+)
+from tests.rmo_curate.evidence.made import posterior_of
+
+
+@pytest.mark.parametrize(
+    ("one", "text"),
+    [
+        (Contribution("states", -1.25, None), "the model's hidden states favour the rejected answer by 1.2"),
+        (Contribution("reference", 0.5), "the reference's own log-probs favour the chosen answer by 0.5"),
+        (Contribution("oof-8", 2.0), "the margins of oof-8 favour the chosen answer by 2.0"),
+        (
+            Contribution("generators", -0.4),
+            "the model that wrote the rejected answer usually writes the better one, by 0.4",
+        ),
+        (
+            Contribution("answers", -0.4, comparisons=OtherComparisons((0, 3), (1, 4))),
+            "the chosen answer loses 1 of its 1 other comparison; the rejected answer wins 3 of its 4 other comp",
+        ),
+        (Contribution("answers", 0.4, comparisons=OtherComparisons((2, 0), (2, 0))), "the chosen answer wins 2 of its"),
+        (
+            Contribution("style", -1.0, style=StyleOfChosen(0.25, (("length", False), ("commas", True)), "verse")),
+            "an answer in the style of the chosen one (shorter, more commas) loses 75% of the time in “verse”",
+        ),
+        (
+            Contribution("style", 0.1, style=StyleOfChosen(0.5, (), None)),
+            "an answer in the style of the chosen one wins 50% of the time",
+        ),
+    ],
+    ids=lambda value: value.source if isinstance(value, Contribution) else "",
+)
+def test_each_source_says_what_its_numbers_say(one, text):
+    assert reason_text(one).startswith(text)
+
+
+def test_contributions_and_the_prior_are_the_log_odds():
+    posterior = posterior_of(np.array([-2.0, 0.0, 3.0]), 0.2, 1.5)
+    assert contributions(posterior, 0) == [Contribution("given", -3.0)]
+    assert contributions(posterior, 1) == []  # what says nothing is not told
+    assert posterior.noise.prior - 3.0 == pytest.approx(posterior.log_odds[0])
+
+
+def test_what_is_missing_is_told_with_its_reason():
+    for lack in Lack:
+        assert missing_text(Missing(lack, checkpoint="mine-ab", prompts=1))
+    line = evidence_line(("style",), (Missing(Lack.NOT_HELD_OUT, checkpoint="mine-ab"), Missing(Lack.PROXY)))
+    assert line == (
+        "evidence: style; left out: mine-ab: not known to be held out, so it may have memorised these labels; "
+        "no held-out proxy"
+    )
+    assert evidence_line(("style", "answers"), ()) == "evidence: style, answers"
+    assert missing_text(Missing(Lack.PROMPTS, prompts=1)) == "style: 1 prompt, and a held-out fit needs 2"
+    assert source_in_words("oof-3") == "the margins of oof-3"
+
+
+def test_lengths_say_which_rule_suits():
+    assert "answers are of like length (55% of the chosen ones" in lengths_line(Lengths(0.55, 0.5))
+    assert lengths_line(Lengths(0.2, 0.9)).startswith("80% of the chosen answers are the shorter ones")
+
+
+def test_more_pairs_are_said_to_help_only_where_more_were_measured():
+    measured = (Measured("verse", 0.61, 0.72, 1000, 0.8), Measured("prose", 0.51, 0.52, 500, 0.7))
+    assert outlook_lines(Outlook(0, True, measured)) == []
+    assert outlook_lines(Outlook(1000, True, measured))[0].endswith(": 0.61 on verse and 0.51 on prose.")
+    assert len(outlook_lines(Outlook(1000, True, measured))) == 1
+    assert outlook_lines(Outlook(999, False, measured))[1:] == [
+        "Scored with a 135M model the shares were 0.72 and 0.52.",
+        "More pairs help: scored, 0.80 at 1,000 pairs and 0.70 at 500 pairs.",
+    ]
