@@ -356,7 +356,7 @@
       : `${dropping(threshold)}, ${count(dropped)} pairs would go: ${percent(share)} of the data.`;
     const range = ([value, low, high]) => `${percent(value)} (${percent(low)} to ${percent(high)})`;
     if (precision && recall) {
-      said += ` By canaries ${range(precision)} of them are labelled wrongly; of labels flipped at random, ${range(recall)} would be among them.`;
+      said += ` By swapped copies ${range(precision)} of them are labelled wrongly; of labels flipped at random, ${range(recall)} would be among them.`;
     } else if (threshold !== null && (data.kind === "run" || data.estimated)) {
       said += data.estimated ? " They are too few to estimate how many are wrong." : " How many of them are wrong is not estimated for this run.";
     }

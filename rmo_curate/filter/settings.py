@@ -65,7 +65,8 @@ class FilterSettings(EvidenceColumns):
         default=None,
         gt=0,
         lt=1,
-        description="Drop as many pairs as noisy as are wrong in this share at least, by canaries; instead of --high-q",
+        description="Drop as many pairs as noisy as are wrong in this share at least, by swapped copies; instead of "
+        "--high-q",
     )
     action: Literal["drop", "weight", "soft-label", "flip", "auto"] = Field(
         default="drop",

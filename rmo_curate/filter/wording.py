@@ -94,7 +94,7 @@ def budget_text(budget: Budget, settings: FilterSettings) -> str:
         return f"--noise-rate auto: {estimated} of the labels are wrong"
     if not budget.pairs:
         return f"--precision {settings.precision:g} is not reached at any cut (noise rate {estimated})"
-    return f"--precision {settings.precision:g} by canaries, at a noise rate of {estimated}"
+    return f"--precision {settings.precision:g} by swapped copies, at a noise rate of {estimated}"
 
 
 def ambiguous_lines(decisions: Decisions) -> Iterator[str]:
