@@ -48,7 +48,7 @@ from benchmarks.align_tasks import (
 from benchmarks.environment import environment
 from benchmarks.schedule import Schedule
 from rmo_train.console.progress import say
-from rmo_train.store.tables import read_json, write_json
+from rmo_train.store.files import read_json, write_json
 
 HERE = Path(__file__).parent
 SUMMARY = "summary.json"  # in the results

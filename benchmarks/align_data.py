@@ -129,11 +129,10 @@ def score_labels(
     """
     from rmo_curate.score.job import run_score
     from rmo_curate.score.settings import ProxySettings, ScoreSettings
-    from rmo_train.store.tables import read_manifest
+    from rmo_train.store.manifests import RunManifest, require_manifest
 
     wrong = wrong_labels.flipped(rows, flips, rate, seed)
     path = wrong_labels.write_flipped(rows, wrong, folder / "pairs.jsonl")
     run_score([str(path)], model, folder / "run", ScoreSettings(**score), ProxySettings(kind=proxy))
-    manifest = read_manifest(folder / "run")
-    assert manifest is not None
-    return {"pairs": len(rows), "counts": manifest["counts"]}
+    manifest = require_manifest(folder / "run", RunManifest, "run_score")
+    return {"pairs": len(rows), "counts": manifest.counts}

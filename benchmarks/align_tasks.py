@@ -43,7 +43,7 @@ from benchmarks.environment import environment
 from benchmarks.flips import draw, exchanged
 from benchmarks.schedule import Task
 from rmo_train.console.progress import say
-from rmo_train.store.tables import read_json, write_json
+from rmo_train.store.files import read_json, write_json
 
 RESULTS = Path(__file__).parent / "results" / "align"
 TUNED = "tuned.json"

@@ -24,8 +24,9 @@ import pyarrow as pa
 from benchmarks import flips
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.texts import Texts
+from rmo_curate.runs.manifests import StatesManifest
 from rmo_curate.runs.run import Scores
-from rmo_train.store.tables import read_json, write_json
+from rmo_train.store.files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def scored(name: str, path: Path, gold: Path | None, model: str, work: Path) -> 
     from rmo_curate.runs.run import Trajectory, open_run
     from rmo_curate.score.states import STATES, read_states
     from rmo_train.data.pairs import open_pairs
-    from rmo_train.store.tables import read_manifest
+    from rmo_train.store.manifests import read_manifest
 
     folder = work / f"{name}-as-given"
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +106,7 @@ def scored(name: str, path: Path, gold: Path | None, model: str, work: Path) -> 
         flips.write_flipped(rows, np.zeros(len(rows), dtype=bool), file)
     minutes = timed(folder / "minutes.json", ("score", file, "--model", model, "--out", folder / "run"))
     run, data = open_run(folder / "run"), open_pairs(folder / "run")
-    manifest = read_manifest(folder / "run" / STATES)
+    manifest = read_manifest(folder / "run" / STATES, StatesManifest)
     assert manifest is not None
     by_id = {row["id"]: row for row in rows}
     judged = {}

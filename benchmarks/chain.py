@@ -20,7 +20,8 @@ from benchmarks.cells import read_scores
 from benchmarks.environment import environment
 from rmo.recipe import Recipe, load_recipe
 from rmo.run import run_recipe
-from rmo_train.store.tables import read_json, read_manifest, write_json
+from rmo_train.store.files import read_json, write_json
+from rmo_train.store.manifests import RunManifest, ShardsManifest, require_manifest
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -52,7 +53,8 @@ def figures(file: Path) -> dict[str, Any]:
 
 def collect(recipe: Recipe, truth: Path | None) -> dict[str, Any]:
     """Every number of the finished chain."""
-    shards, run = read_manifest(recipe.shards) or {}, read_manifest(recipe.run) or {}
+    shards = require_manifest(recipe.shards, ShardsManifest, "rmo run")
+    run = require_manifest(recipe.run, RunManifest, "rmo run")
     audited = read_json(recipe.audit.out / "audit.json")
     trained = {}
     for name, folder in (("rmo", recipe.train.out), ("plain", recipe.plain_trained)):
@@ -63,12 +65,12 @@ def collect(recipe: Recipe, truth: Path | None) -> dict[str, Any]:
             "last": lines[-1],
         }
     return {
-        "run": run["counts"],
-        "rejects": run["rejects"],
-        "noise_sd": run["noise_sd"],
-        "shards": shards["counts"],
-        "thresholds": shards["thresholds"],
-        "settings": shards["settings"],
+        "run": run.counts,
+        "rejects": run.rejects,
+        "noise_sd": run.noise_sd,
+        "shards": shards.counts,
+        "thresholds": shards.thresholds,
+        "settings": shards.settings,
         "trained": trained,
         "held_out": {name: figures(file) for name, _, file in recipe.evaluations()},
         "detection": detection(recipe, truth) if truth else None,

@@ -42,7 +42,7 @@ def load(path: str, limit: int | None, model: str) -> Loaded:
     ones = np.ones(len(good))
     tokens = PairData(
         Path(path),
-        {},
+        None,
         np.array([pairs[i].id for i in good], dtype=object),
         np.array([groups[i] for i in good], dtype=object),
         ragged("prompt_ids"),

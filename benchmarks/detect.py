@@ -36,7 +36,7 @@ from benchmarks.detection import (
 )
 from benchmarks.environment import environment
 from rmo_curate.runs.run import Scores
-from rmo_train.store.tables import write_json
+from rmo_train.store.files import write_json
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "detect"

@@ -33,7 +33,7 @@ from benchmarks.detect_values import (
     worst_gap,
 )
 from rmo_train.console.errors import UserError
-from rmo_train.store.tables import read_json
+from rmo_train.store.files import read_json
 
 BEGIN, END = "<!-- detect -->", "<!-- /detect -->"  # what stands between them on the page is made here
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rmo_train.store.tables import versions
+from rmo_train.store.manifests import versions
 
 
 def environment(**more: Any) -> dict[str, Any]:

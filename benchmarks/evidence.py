@@ -33,7 +33,8 @@ from rmo_curate.evidence.columns import Columns
 from rmo_curate.evidence.gather import REFERENCE, STATES, together
 from rmo_curate.evidence.posterior import Source
 from rmo_curate.evidence.texts import read_texts
-from rmo_train.store.tables import MESSAGES, write_json
+from rmo_train.store.files import write_json
+from rmo_train.store.tables import MESSAGES
 
 PART = 1024
 TEXTS = 20_000  # distinct answers; every pair takes two of them

@@ -42,11 +42,15 @@ from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.runs.margins import reward
 from rmo_curate.runs.run import Checkpoint, Scores, Trajectory, open_run
 from rmo_train.store import tables
+from rmo_train.store.files import write_json
+from rmo_train.store.manifests import InputFile, Manifest, PairsManifest, Reference, RunManifest, ScoresManifest
 
 PART = 1024  # rows of a part, the default of `score`
 FLIPS, TOO_LONG, REPEATS = 0.2, 0.01, 0.005
 PROMPT, CHOSEN, REJECTED = 65, 151, 104  # tokens, the means of judged_pairs
 BASE = Checkpoint("base", "base", None, None, None, None, 0.01)
+FORM = "synthetic"
+INPUTS = (InputFile(name="synthetic", bytes=0, sha256="0" * 64),)
 END = Checkpoint("oof-16", "proxy", "oof", 16, 2, True, 0.01)
 
 
@@ -108,12 +112,10 @@ def texts(n: int, tokens: np.ndarray, role: str, rng: np.random.Generator, small
     )
 
 
-def write_stage(folder: Path, stage: str, parts: Iterator[pa.Table], schema: pa.Schema) -> None:
-    files = [tables.write_table(folder / f"part-{i:05d}.parquet", t, schema, folder) for i, t in enumerate(parts)]
-    rows = sum(f.rows for f in files)
-    tables.write_json(
-        folder / tables.MANIFEST, tables.make_manifest(stage, {"made_for": "filter"}, {stage: rows}, files)
-    )
+def write_stage(folder: Path, of: type[Manifest], parts: Iterator[pa.Table], schema: pa.Schema, **of_kind: Any) -> None:
+    written = [tables.write_table(folder / f"part-{i:05d}.parquet", t, schema, folder) for i, t in enumerate(parts)]
+    counts = {"pairs": sum(f.rows for f in written)}
+    of(key={"made_for": "filter"}, counts=counts, parts=tuple(written), **of_kind).write(folder)
 
 
 def make_run(folder: Path, n: int, small: bool) -> None:
@@ -159,21 +161,24 @@ def make_run(folder: Path, n: int, small: bool) -> None:
             )
 
     scorable = np.flatnonzero(~too_long)
-    write_stage(folder / "pairs", "pairs", pair_parts(), tables.PAIR_SCHEMA)
-    write_stage(folder / "scores/base", "scores", score_parts(0, scorable), tables.SCORE_SCHEMA)
+    write_stage(folder / "pairs", PairsManifest, pair_parts(), tables.PAIR_SCHEMA, form=FORM, inputs=INPUTS)
+    write_stage(
+        folder / "scores/base", ScoresManifest, score_parts(0, scorable), tables.SCORE_SCHEMA, **vars(BASE), order=0
+    )
     by_fold = scorable[np.argsort(fold[scorable], kind="stable")]
-    write_stage(folder / "scores/oof-16", "scores", score_parts(1, by_fold), tables.SCORE_SCHEMA)
-    manifest = {
-        "schema_version": tables.SCHEMA_VERSION,
-        "stage": "run",
-        "inputs": [{"name": "synthetic", "bytes": 0, "sha256": "0" * 64}],
-        "form": "synthetic",
-        "counts": {"records": n, "pairs": n, "rejects": 0, "too_long": int(too_long.sum()), "scorable": len(scorable)},
-        "reference": {"name": "synthetic", "dtype": "float32", "engine": "none"},
-        "max_length": 1024,
-        "checkpoints": [vars(BASE), vars(END)],
-    }
-    tables.write_json(folder / tables.MANIFEST, manifest)
+    write_stage(
+        folder / "scores/oof-16", ScoresManifest, score_parts(1, by_fold), tables.SCORE_SCHEMA, **vars(END), order=0
+    )
+    RunManifest(
+        inputs=INPUTS,
+        form=FORM,
+        max_length=1024,
+        counts={"records": n, "pairs": n, "rejects": 0, "too_long": int(too_long.sum()), "scorable": len(scorable)},
+        rejects={},
+        reference=Reference(name="synthetic", dtype="float32", engine="none"),
+        checkpoints=(BASE, END),
+        noise_sd={},
+    ).write(folder)
 
 
 # ------------------------------------------------------------------------------------------------- measurements
@@ -298,7 +303,7 @@ def main() -> None:
     rows = []
     for row in measure(arguments):
         rows.append(row | {"load_average": os.getloadavg()[0]})
-        tables.write_json(arguments.out, head | {"rows": rows})
+        write_json(arguments.out, head | {"rows": rows})
 
 
 if __name__ == "__main__":

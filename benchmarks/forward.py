@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.data import load
 from benchmarks.environment import environment
 from benchmarks.score import operations_of, work_of
-from rmo_train.store.tables import write_json
+from rmo_train.store.files import write_json
 from rmo_train.training.throughput import matmul_rate, training_flop
 
 HERE = Path(__file__).parent

@@ -24,7 +24,8 @@ from rmo_train.forward.attention import use_attention
 from rmo_train.forward.layout import GPU_TOKENS_PER_BATCH, PROBE_TOLERANCE, Layout
 from rmo_train.forward.logps import response_logps
 from rmo_train.forward.states import pair_state_differences
-from rmo_train.store.tables import read_json, read_manifest
+from rmo_train.store.files import read_json
+from rmo_train.store.manifests import ShardsManifest, require_manifest
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "data" / "demo"
@@ -173,7 +174,7 @@ def product(model: str, folder: Path, limit: int | None) -> Iterator[tuple[str, 
     }  # fmt: skip
     for name, (module, *arguments) in commands.items():
         yield name, {"seconds": timed(module, arguments, folder / f"{name.replace(' ', '-')}.log")}
-    kept = (read_manifest(Path(shards)) or {})["counts"]
+    kept = require_manifest(Path(shards), ShardsManifest, "rmo-curate filter").counts
     measured = read_json(folder / "eval.json")
     del measured["pairs"]  # their margins
     yield "accuracies", measured | {"counts": kept}

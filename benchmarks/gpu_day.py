@@ -25,7 +25,7 @@ from benchmarks.gpu import Bench, Figures, score
 from benchmarks.gpu_checks import LORA_RANK, correctness, product
 from benchmarks.gpu_train import full_training_gib, train
 from rmo_train.model.policy import default_device
-from rmo_train.store.tables import read_json, write_json
+from rmo_train.store.files import read_json, write_json
 from rmo_train.training.throughput import matmul_rate
 from tests.tiny import write_tiny_model
 

@@ -52,7 +52,7 @@ def pairs_of(trees: list[Tree]) -> PairData:
     names = np.array([str(k) for k in range(n)], dtype=object)
     sides = (Ragged.from_rows([t.responses[side] for t in trees]) for side in (0, 1))
     columns = (np.ones(n), np.ones(n), np.zeros(n), np.zeros(n))
-    return PairData(Path("random"), {}, names, names, Ragged.from_rows([t.prompt for t in trees]), *sides, *columns)
+    return PairData(Path("random"), None, names, names, Ragged.from_rows([t.prompt for t in trees]), *sides, *columns)
 
 
 def full_training_gib(shape: str) -> float:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import yaml
 
 from benchmarks.environment import environment
-from rmo_train.store import tables
+from rmo_train.store import files, manifests, tables
 
 HERE = Path(__file__).parent
 PART = 20_000  # pairs a file
@@ -30,8 +30,7 @@ PAIRS_PER_STEP = 16  # the trainer's default
 
 def repeated(shards: Path, pairs: int, out: Path) -> None:
     """The kept pairs of `shards` again and again, with new ids, until there are `pairs`."""
-    manifest = tables.read_manifest(shards)
-    assert manifest is not None
+    manifest = manifests.require_manifest(shards, manifests.ShardsManifest, "rmo-curate filter")
     some = pa.concat_tables(tables.iter_parts(shards, manifest))
     parts = []
     for at in range(0, pairs, PART):
@@ -41,9 +40,8 @@ def repeated(shards: Path, pairs: int, out: Path) -> None:
         (out / "data").mkdir(parents=True, exist_ok=True)
         path = out / "data" / f"train-{at:08d}.parquet"
         parts.append(tables.write_table(path, table, table.schema, out))
-    kept = {**manifest, "parts": [vars(p) for p in parts]}
-    kept["counts"] = {**manifest["counts"], "kept": pairs, "pairs": pairs + manifest["counts"]["pairs"] - some.num_rows}
-    tables.write_json(out / tables.MANIFEST, kept)
+    counts = {**manifest.counts, "kept": pairs, "pairs": pairs + manifest.counts["pairs"] - some.num_rows}
+    manifest.model_copy(update={"parts": tuple(parts), "counts": counts}).write(out)
 
 
 def train(shards: Path, model: str, steps: int, out: Path) -> dict[str, Any]:
@@ -78,7 +76,7 @@ def main() -> None:
                 found = train(Path(folder) / "shards", plan["model"], plan["steps"], Path(folder) / "out")
             result["runs"].append({"pairs": pairs, **found})
             print(result["runs"][-1], flush=True)
-            tables.write_json(HERE / "results" / "growth.json", result)
+            files.write_json(HERE / "results" / "growth.json", result)
 
 
 if __name__ == "__main__":

@@ -25,15 +25,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from rmo_train.store.tables import (
-    JOURNAL,
-    MANIFEST,
-    SCORE_SCHEMA,
-    read_manifest,
-    read_table,
-    sha256_file,
-    write_json,
-)
+from rmo_train.store.files import sha256_file, write_json
+from rmo_train.store.manifests import MANIFEST, Parts, ScoresManifest, read_manifest
+from rmo_train.store.tables import JOURNAL, SCORE_SCHEMA, read_table
 from tests.tiny import write_tiny_model
 
 ROOT = Path(__file__).parents[1]
@@ -169,7 +163,8 @@ def logps(run: Path) -> dict[tuple[str, str], list[tuple[float, float]]]:
     """(stage, id) -> the log-probs recorded for it: one pair of them, where nothing is wrong."""
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for folder in sorted((run / "scores").glob("*")):
-        for row in read_table(folder, read_manifest(folder) or {"parts": []}, SCORE_SCHEMA).to_pylist():
+        manifest = read_manifest(folder, ScoresManifest) or Parts()
+        for row in read_table(folder, manifest, SCORE_SCHEMA).to_pylist():
             found.setdefault((folder.name, row["id"]), []).append((row["chosen_logp"], row["rejected_logp"]))
     return found
 

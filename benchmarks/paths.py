@@ -22,7 +22,7 @@ from rmo_train.forward.layout import CPU_TOKENS_PER_BATCH, Layout
 from rmo_train.forward.logps import pack_logps, response_logps
 from rmo_train.forward.packing import Tree
 from rmo_train.model.policy import load_model
-from rmo_train.store.tables import write_json
+from rmo_train.store.files import write_json
 
 RESULT = Path(__file__).parent / "results" / "paths.json"
 MODEL, DTYPE = "smollm2-135m", "bfloat16"

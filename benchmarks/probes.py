@@ -35,7 +35,7 @@ from rmo_train.console.progress import progress
 from rmo_train.data.pairs import PairData, open_pairs
 from rmo_train.data.ragged import Ragged
 from rmo_train.forward.packing import Pack, distinct_trees
-from rmo_train.store.tables import write_json
+from rmo_train.store.files import write_json
 
 HERE = Path(__file__).parent
 RATES = (0.2, 0.4)

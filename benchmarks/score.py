@@ -27,7 +27,7 @@ import yaml
 from benchmarks.data import Loaded, load
 from benchmarks.environment import environment
 from benchmarks.workers import Worker, answers_to_parent, peak_gib, questions
-from rmo_train.store.tables import write_json
+from rmo_train.store.files import write_json
 from rmo_train.training.throughput import matmul_rate
 
 HERE = Path(__file__).parent

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rmo_train.store.tables import write_json
+from rmo_train.store.files import write_json
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -116,7 +116,7 @@ def stage(data: Path, run: Path, model: str, workers: int | None) -> None:
     }
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu = {name: u.ru_utime + u.ru_stime for name, u in zip(("reading process", "workers"), used, strict=True)}
-    print(json.dumps({"counts": manifest["counts"], "seconds": seconds, "cpu_seconds": cpu}))
+    print(json.dumps({"counts": manifest.counts, "seconds": seconds, "cpu_seconds": cpu}))
 
 
 def measure(pairs: int, model: str, workers: int | None, folder: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ import yaml
 from benchmarks.data import Loaded, load
 from benchmarks.environment import environment
 from benchmarks.workers import Worker, answers_to_parent, peak_gib, questions
-from rmo_train.store.tables import read_json, write_json
+from rmo_train.store.files import read_json, write_json
 from rmo_train.training.throughput import matmul_rate
 
 HERE = Path(__file__).parent

@@ -8,8 +8,8 @@ beside it, so the gain is shown on one's own data.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rmo.recipe import EvalSettings, Recipe
 from rmo_curate.audit.settings import AuditSettings
@@ -105,11 +105,13 @@ def scored_held_out(recipe: Recipe, evaluation: EvalSettings, *, dry_run: bool) 
 def measure(held_out: Path, model: str, file: Path) -> Lines:
     """Evaluate `model` on the held-out run, unless `file` has that evaluation already."""
     from rmo_train.model.policy import identity
-    from rmo_train.store.tables import read_json, read_manifest, write_json
+    from rmo_train.store.files import read_json, write_json
+    from rmo_train.store.manifests import RunManifest, require_manifest
     from rmo_train.training.run import run_eval
 
-    manifest: dict[str, Any] = read_manifest(held_out) or {}
-    key = {"weights_sha256": identity(model).weights_sha256, "inputs": manifest.get("inputs")}
+    manifest = require_manifest(held_out, RunManifest, "rmo run")
+    inputs = [asdict(file) for file in manifest.inputs]
+    key = {"weights_sha256": identity(model).weights_sha256, "inputs": inputs}
     if file.is_file() and read_json(file).get("key") == key:
         return [f"{file}: already measured"]
     result = run_eval(held_out, model)

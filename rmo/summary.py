@@ -7,15 +7,15 @@ from itertools import pairwise
 from pathlib import Path
 
 from rmo.recipe import Recipe
-from rmo_train.store.tables import read_manifest
+from rmo_train.store.manifests import RunManifest, ShardsManifest, require_manifest
 
 Row = tuple[str, str]
 
 
 def count_rows(run: Path, shards: Path) -> list[Row]:
     """Records in, and where each of them went."""
-    records = (read_manifest(run) or {})["counts"]
-    pairs = (read_manifest(shards) or {})["counts"]
+    records = require_manifest(run, RunManifest, "rmo run").counts
+    pairs = require_manifest(shards, ShardsManifest, "rmo run").counts
     rows = [("records in", f"{records['records']}"), ("rejected", f"{records['rejects']}")]
     names = (("noisy", "dropped as noisy"), ("ambiguous", "dropped as ambiguous"))
     rows += [(label, f"{pairs[reason]}") for reason, label in names]

@@ -78,7 +78,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Held-out accuracy of a model, plain and length-matched, with intervals."""
-    from rmo_train.store.tables import write_json
+    from rmo_train.store.files import write_json
     from rmo_train.training.run import run_eval
 
     result = run_eval(
@@ -102,7 +102,7 @@ def compare(
     """Whether model B is better than model A: paired differences of accuracy, with intervals."""
     from rmo_train.evaluation.comparison import compare as compared
     from rmo_train.evaluation.result import read_evaluation
-    from rmo_train.store.tables import write_json
+    from rmo_train.store.files import write_json
 
     found = compared(read_evaluation(a), read_evaluation(b), (str(a), str(b)))
     if json:

@@ -21,7 +21,9 @@ from rmo.summary import Row, print_table, summary
 from rmo_curate.filter.filtering import run_filter
 from rmo_curate.filter.reviews import SCHEMA
 from rmo_curate.filter.settings import FilterSettings
-from rmo_train.store.tables import iter_parts, read_manifest, write_json
+from rmo_train.store.files import write_json
+from rmo_train.store.manifests import ShardsManifest, require_manifest
+from rmo_train.store.tables import iter_parts
 from rmo_train.training.run import run_training
 
 HERE = Path(__file__).parent
@@ -38,9 +40,9 @@ def share(part: int, whole: int) -> str:
 
 def truth_rows(shards: Path) -> list[Row]:
     """What was really swapped or tied, beside what was doubted and dropped."""
-    manifest = read_manifest(shards) or {}
+    manifest = require_manifest(shards, ShardsManifest, "rmo run")
     known, swapped, tied, confidence, reason = truth(), [], [], [], []
-    for parts, dropped in ((manifest, False), (manifest["dropped"], True)):
+    for parts, dropped in ((manifest, False), (manifest.dropped, True)):
         columns = ["id", "label_confidence", *(["drop_reason"] if dropped else [])]
         for row in (r for table in iter_parts(shards, parts, columns) for r in table.to_pylist()):
             swapped.append(known[row["id"]]["flipped"])

@@ -44,7 +44,7 @@ from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.read.sources import Source, open_source
 from rmo_curate.runs.run import DEFAULT_MAX_LENGTH, Run
 from rmo_train.console.errors import UserError
-from rmo_train.store.tables import versions
+from rmo_train.store.manifests import InputFile, versions
 
 REJECT_TEXT = 600  # characters of a reject's text at most
 
@@ -67,7 +67,7 @@ class Material:
     tokens_counted_by: str
     identity: dict[str, Any]
     versions: dict[str, str]
-    inputs: tuple[dict[str, Any], ...]
+    inputs: tuple[InputFile, ...]
 
     @property
     def suspicion(self) -> np.ndarray | None:
@@ -88,7 +88,7 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
     rejects = suspects.reject_groups(run.rejects(), settings.examples, limit=min(settings.characters, REJECT_TEXT))
     counts = count(run, scored, rejects)
     texts = read_run(run)
-    checked = check(texts, run.manifest["max_length"], *held_out_texts(settings))
+    checked = check(texts, run.manifest.max_length, *held_out_texts(settings))
     scores, end = scored.decisions.scores, scored.end
     length = findings.length_bias(
         scores.chosen_tokens,
@@ -108,10 +108,10 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
         length=length,
         curve=curve(scored.decisions.suspicion, unit_of(scored.settings.rule), estimated.at),
         headline=wording(run.folder, counts, end, scored.share_against, length, scored.settings, estimated),
-        tokens_counted_by=tokens_counted_by(run.manifest["reference"]["name"]),
+        tokens_counted_by=tokens_counted_by(run.manifest.reference.name or ""),
         identity=identity(run.manifest, scored.decisions.trajectory),
-        versions=run.manifest.get("versions") or run.stage("pairs").get("versions", {}),
-        inputs=tuple(run.manifest["inputs"]),
+        versions=run.manifest.versions,
+        inputs=run.manifest.inputs,
     )
     return audit_of(material, settings)
 
@@ -154,7 +154,7 @@ def collect_data(source: Source, data: tuple[str, ...], settings: AuditSettings)
         tokens_counted_by=TOKENS_ESTIMATED,
         identity={"form": source.form.name, "max_length": max_length} | ({"columns": columns} if columns else {}),
         versions=versions(),
-        inputs=tuple(source.inputs),
+        inputs=source.inputs,
     )
     return audit_of(material, settings)
 
@@ -300,11 +300,11 @@ def count(run: Run, scored: Scored, rejects: tuple[RejectGroup, ...]) -> Counts:
     decided = scored.decisions.counts
     dropped = Counter({reason: decided[reason] for reason in REASONS if decided.get(reason)})
     return Counts(
-        records=run.manifest["counts"]["records"],
+        records=run.manifest.counts["records"],
         pairs=len(scored.decisions.reason),
-        rejects=run.manifest["counts"]["rejects"],
+        rejects=run.manifest.counts["rejects"],
         rejects_by_reason={g.reason: g.count for g in rejects},
         kept=decided["kept"],
         dropped=dict(dropped.most_common()),
-        scorable=run.manifest["counts"]["scorable"],
+        scorable=run.manifest.counts["scorable"],
     )

@@ -20,6 +20,7 @@ from rmo_curate.audit.suspects import RejectGroup, Suspect
 from rmo_curate.audit.texts import Texts
 from rmo_curate.audit.wording import Wording
 from rmo_curate.evidence.swapped_copies import Detection, SelfCheck
+from rmo_train.store.manifests import InputFile
 
 SCHEMA = "rmo-audit-1"
 LOG_ODDS, POINTS = "log-odds", "points"  # units of suspicion, besides nats
@@ -76,7 +77,7 @@ class Report:
     filter: dict[str, Any]
     thresholds: dict[str, float | None]
     versions: dict[str, str]
-    inputs: tuple[dict[str, Any], ...]
+    inputs: tuple[InputFile, ...]
 
     @property
     def ranked(self) -> bool:

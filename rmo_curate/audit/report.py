@@ -23,7 +23,7 @@ from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.read.sources import open_source
 from rmo_curate.runs.run import open_run
 from rmo_train.console.errors import UserError
-from rmo_train.store import tables
+from rmo_train.store import files, manifests
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class AuditSummary:
 def is_run(path: str) -> bool:
     """Whether `path` is a folder that `rmo-curate score` fills or filled."""
     folder = Path(path)
-    return (folder / "pairs").is_dir() or (tables.read_manifest(folder) or {}).get("stage") == "run"
+    return (folder / "pairs").is_dir() or manifests.stage_of(folder) == "run"
 
 
 def write_audit(
@@ -86,8 +86,8 @@ def write(audit: Audit, out: Path, settings: AuditSettings, before: Mapping[str,
         audit = replace(audit, report=replace(audit.report, changes=baseline.changes(before, numbers)))
         numbers = as_json(audit.report)
     page, json_path = out / "report.html", out / "audit.json"
-    tables.write_bytes(page, render(audit, settings.characters).encode())  # the larger one: a disk fills here first
-    tables.write_bytes(json_path, json.dumps(numbers, indent=1, ensure_ascii=False).encode())
+    files.write_bytes(page, render(audit, settings.characters).encode())  # the larger one: a disk fills here first
+    files.write_bytes(json_path, json.dumps(numbers, indent=1, ensure_ascii=False).encode())
     return AuditSummary(page, json_path, summary_lines(audit.report, page, json_path), tuple(failed))
 
 

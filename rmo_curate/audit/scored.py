@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +16,7 @@ from rmo_curate.filter.decisions import Decisions, decide
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.runs import margins
 from rmo_curate.runs.run import Checkpoint, Run, Scores, Trajectory
+from rmo_train.store.manifests import RunManifest
 
 PANELS = 6  # checkpoints drawn as histograms; the tables hold all
 
@@ -141,14 +141,14 @@ def movement(scored: Scored, i: int) -> Movement | None:
     )
 
 
-def identity(manifest: Mapping[str, Any], path: Trajectory) -> dict[str, Any]:
+def identity(manifest: RunManifest, path: Trajectory) -> dict[str, Any]:
     """What was scored with what, flat: `reference` first, as the page's kicker shows it."""
-    reference = dict(manifest["reference"])
+    reference = manifest.reference.model_dump(exclude_none=True)
     return {
         "reference": reference.pop("name"),
         **reference,
-        "max_length": manifest["max_length"],
-        "form": manifest["form"],
+        "max_length": manifest.max_length,
+        "form": manifest.form,
         "trajectory": " → ".join(path.names),
-        "checkpoints_scored": ", ".join(c["name"] for c in manifest["checkpoints"]),
+        "checkpoints_scored": ", ".join(c.name for c in manifest.checkpoints),
     }

@@ -10,7 +10,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,9 +20,11 @@ import yaml
 
 from rmo_curate.export.formats import FORMATS, Format, Inexpressible, Shape, Trainer
 from rmo_curate.filter.card import CONFIGS, described
+from rmo_curate.runs.manifests import ExportManifest
 from rmo_curate.runs.replacing import replacing
 from rmo_train.console.errors import UserError
-from rmo_train.store import tables
+from rmo_train.store import files, manifests, tables
+from rmo_train.store.manifests import ShardsManifest
 
 MADE_BY = "rmo-curate filter RUN --out SHARDS"
 READ = ("id", "prompt", "chosen", "rejected", "tools", "chat_template_kwargs", "flags", "weight", "label_confidence")
@@ -42,7 +44,7 @@ class Counts:
 
 def run_export(shards: Path, to: Trainer, out: Path) -> list[str]:
     """Write the kept pairs of `shards` for the trainer `to` into `out`; returns the lines to print."""
-    manifest = tables.require_manifest(shards, "shards", MADE_BY)
+    manifest = manifests.require_manifest(shards, ShardsManifest, MADE_BY)
     out = out.resolve()
     with replacing(out, "export", "rmo-curate export") as partial:
         counts = fill(partial, shards, manifest, to, out)
@@ -57,14 +59,14 @@ def kept(counts: Counts) -> int:
     return counts.written + counts.omitted.total()
 
 
-def fill(folder: Path, shards: Path, manifest: dict[str, Any], to: Trainer, out: Path) -> Counts:
+def fill(folder: Path, shards: Path, manifest: ShardsManifest, to: Trainer, out: Path) -> Counts:
     """Write data, what lies beside it, manifest.json and, last, README.md into `folder`, which becomes `out`."""
     form, counts = FORMATS[to], Counts()
     shape = shape_of(shards, manifest)
     with (folder / OMITTED).open("w", encoding="utf-8") as omitted:
         parts = converted(shards, manifest, form, shape, counts, omitted)
         write = write_parquet if "{}" in form.data else write_lines
-        files = write(folder, form, shape, parts, len(manifest["parts"]))
+        written = write(folder, form, shape, parts, len(manifest.parts))
         sync(omitted)
     if not counts.written:
         (reason, n), *_ = counts.omitted.most_common()
@@ -72,15 +74,15 @@ def fill(folder: Path, shards: Path, manifest: dict[str, Any], to: Trainer, out:
     if not counts.omitted:
         (folder / OMITTED).unlink()
     for name, content in form.extra_files(out).items():
-        tables.write_bytes(folder / name, content.encode())
-    key = {"to": str(to), "shards": [part["sha256"] for part in manifest["parts"]]}
+        files.write_bytes(folder / name, content.encode())
+    key = {"to": str(to), "shards": [part.sha256 for part in manifest.parts]}
     numbers = {"kept": kept(counts), "written": counts.written, "omitted": counts.omitted.total()}
-    tables.write_json(folder / tables.MANIFEST, tables.make_manifest("export", key, numbers, files))
-    tables.write_bytes(folder / "README.md", readme(form, to, out, counts, files).encode())
+    ExportManifest(key=key, counts=numbers, parts=tuple(written)).write(folder)
+    files.write_bytes(folder / "README.md", readme(form, to, out, counts, written).encode())
     return counts
 
 
-def shape_of(shards: Path, manifest: dict[str, Any]) -> Shape:
+def shape_of(shards: Path, manifest: ShardsManifest) -> Shape:
     """One look at the small columns of every kept pair."""
     tools = False
     kinds: set[pa.DataType] = set()  # of chat_template_kwargs: an object's names and the types of its values
@@ -90,18 +92,18 @@ def shape_of(shards: Path, manifest: dict[str, Any]) -> Shape:
             pa.array([json.loads(text or "null")]).type for text in part["chat_template_kwargs"].unique().to_pylist()
         }
     kwargs = kinds.pop() if len(kinds) == 1 else pa.null()
-    columns = {f.name: f.type for f in pq.read_schema(shards / manifest["parts"][0]["file"])}
+    columns = {f.name: f.type for f in pq.read_schema(shards / manifest.parts[0].file)}
     margin = columns.get("margin", pa.null())
     is_number = pa.types.is_integer(margin) or pa.types.is_floating(margin)
     return Shape(tools, None if pa.types.is_null(kwargs) else kwargs, is_number)
 
 
 def converted(
-    shards: Path, manifest: dict[str, Any], form: Format, shape: Shape, counts: Counts, omitted: IO[str]
+    shards: Path, manifest: ShardsManifest, form: Format, shape: Shape, counts: Counts, omitted: IO[str]
 ) -> Parts:
     """The rows of each part; pairs that `form` cannot express are counted and listed."""
     columns = [*READ, *(["margin"] if shape.margin else [])]
-    soft = manifest.get("soft_labels", False)
+    soft = manifest.soft_labels
     for part in tables.iter_parts(shards, manifest, columns):
         rows = []
         for batch in part.to_batches(max_chunksize=BATCH):
@@ -117,17 +119,17 @@ def converted(
         yield rows
 
 
-def write_parquet(folder: Path, form: Format, shape: Shape, parts: Parts, total: int) -> list[tables.PartFile]:
+def write_parquet(folder: Path, form: Format, shape: Shape, parts: Parts, total: int) -> list[manifests.PartFile]:
     """One Parquet file a part, all of one schema."""
     schema = form.schema(shape)
-    files = []
+    written = []
     for i, rows in enumerate(parts):
         path = folder / form.data.format(f"{i:05d}-of-{total:05d}")
-        files.append(tables.write_table(path, pa.Table.from_pylist(rows, schema), schema, folder))
-    return files
+        written.append(tables.write_table(path, pa.Table.from_pylist(rows, schema), schema, folder))
+    return written
 
 
-def write_lines(folder: Path, form: Format, shape: Shape, parts: Parts, total: int) -> list[tables.PartFile]:
+def write_lines(folder: Path, form: Format, shape: Shape, parts: Parts, total: int) -> list[manifests.PartFile]:
     """All parts in one file of JSON lines."""
     path, digest, n = folder / form.data, hashlib.sha256(), 0
     with path.open("wb") as f:
@@ -138,7 +140,7 @@ def write_lines(folder: Path, form: Format, shape: Shape, parts: Parts, total: i
                 digest.update(line)
                 n += 1
         sync(f)
-    return [tables.PartFile(path.name, n, path.stat().st_size, digest.hexdigest())]
+    return [manifests.PartFile(path.name, n, path.stat().st_size, digest.hexdigest())]
 
 
 def sync(f: IO[Any]) -> None:
@@ -157,8 +159,8 @@ def losses(counts: Counts) -> list[str]:
     return lines
 
 
-def readme(form: Format, to: Trainer, out: Path, counts: Counts, files: list[tables.PartFile]) -> str:
-    configs = [described(CONFIGS[0], [asdict(f) for f in files])]
+def readme(form: Format, to: Trainer, out: Path, counts: Counts, written: list[manifests.PartFile]) -> str:
+    configs = [described(CONFIGS[0], written)]
     front = f"---\n{yaml.safe_dump({'configs': configs}, sort_keys=False)}---\n\n" if to is Trainer.TRL else ""
     lines = [
         f"# {counts.written:,} preference pairs for {to}",

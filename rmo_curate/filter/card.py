@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 
 from rmo_curate.filter.settings import flags_of
-from rmo_train.store.tables import canonical_json, sha256_text
+from rmo_train.store.files import canonical_json, sha256_text
+from rmo_train.store.manifests import InputFile, PartFile, ShardsManifest
 
 CONFIGS: list[dict[str, Any]] = [
     {"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]},
@@ -28,24 +29,24 @@ def code(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def described(config: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """`config` with what its files hold; `parts`: rows and sha256 of each.
+def described(config: Mapping[str, Any], parts: Sequence[PartFile]) -> dict[str, Any]:
+    """`config` with what its files hold, which are `parts`.
 
     `load_dataset` keeps what it has read, under a key that is made of the front matter and not of the files: without
     their hash in it, shards that were made again in the same folder would be answered with the old ones.
     """
-    contents = sha256_text(canonical_json([part["sha256"] for part in parts]))
-    return {**config, "description": f"{sum(part['rows'] for part in parts)} pairs, sha256 {contents}"}
+    contents = sha256_text(canonical_json([part.sha256 for part in parts]))
+    return {**config, "description": f"{sum(part.rows for part in parts)} pairs, sha256 {contents}"}
 
 
-def dataset_card(manifest: Mapping[str, Any], inputs: list[Mapping[str, Any]]) -> str:
+def dataset_card(manifest: ShardsManifest, inputs: Sequence[InputFile]) -> str:
     """README.md for a shard folder with this manifest, made from these input files."""
-    counts, settings = manifest["counts"], manifest["settings"]
+    counts, settings = manifest.counts, manifest.settings
     kept, dropped = CONFIGS
-    configs = [described(kept, manifest["parts"]), described(dropped, manifest["dropped"]["parts"])]
+    configs = [described(kept, manifest.parts), described(dropped, manifest.dropped.parts)]
     front = {"tags": ["dpo", "preference", "rmo"], "configs": configs}
-    held_out = {True: "held out", False: "not held out", None: "unknown whether held out"}[manifest["held_out"]]
-    end = f"`{manifest['end']}` ({held_out})" if manifest["end"] else "none"
+    held_out = {True: "held out", False: "not held out", None: "unknown whether held out"}[manifest.held_out]
+    end = f"`{manifest.end}` ({held_out})" if manifest.end else "none"
     options = " ".join(flags_of(settings))
     lines = [
         f"# {counts['kept']:,} preference pairs",
@@ -69,12 +70,12 @@ def dataset_card(manifest: Mapping[str, Any], inputs: list[Mapping[str, Any]]) -
         "",
         "## How it was made",
         "",
-        f"- from: {code(i['name'] for i in inputs)}",
-        f"- scored under: {code(manifest['checkpoints'])}; the reference is "
-        f"`{manifest['reference']['name']}`, in {manifest['reference']['dtype']}",
+        f"- from: {code(i.name for i in inputs)}",
+        f"- scored under: {code(manifest.checkpoints)}; the reference is "
+        f"`{manifest.reference.name}`, in {manifest.reference.dtype}",
         f"- end of the trajectory: {end}",
         f"- filtered with: `rmo-curate filter RUN --out SHARDS {options}`",
-        *(f"- {name} threshold: {value:.6g}" for name, value in manifest["thresholds"].items() if value is not None),
+        *(f"- {name} threshold: {value:.6g}" for name, value in manifest.thresholds.items() if value is not None),
         "",
         "## Columns",
         "",
@@ -83,7 +84,7 @@ def dataset_card(manifest: Mapping[str, Any], inputs: list[Mapping[str, Any]]) -
         "`ref_rejected_logps` are the reference's. `suspicion`: higher = more likely the wrong way round. `weight` "
         "multiplies a pair's loss. `label_confidence` is the probability that its label is right, 1 where none was "
         "computed; `rmo-train run` softens labels by it "
-        + ("unless" if manifest["soft_labels"] else "where")
+        + ("unless" if manifest.soft_labels else "where")
         + " told so (`--no-soft-labels`, `--soft-labels`). Dropped pairs also have `drop_reason`, "
         "`keep_probability` and `draw`.",
         "",

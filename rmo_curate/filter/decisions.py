@@ -90,7 +90,7 @@ def decide(run: Run, settings: FilterSettings) -> Decisions:
     if too_long.all():
         raise UserError(
             f"{run.folder}: none of its {len(too_long)} pairs is scorable ({too_long.sum()} are longer than "
-            f"{run.manifest['max_length']} tokens); score data with pairs that fit, or with a larger --max-length"
+            f"{run.manifest.max_length} tokens); score data with pairs that fit, or with a larger --max-length"
         )
     duplicate = repeats(pairs["tokens_sha"])
     pairs = pairs.select(SCORED_COLUMNS)  # the other column, 64 bytes a pair, is read no more

@@ -27,7 +27,7 @@ def run_filter(
     if not dry_run and not overwrite:
         done = find_shards(run, run.trajectory(settings.end), settings, out)
         if done is not None:
-            return [already_done_line(out, done["counts"])]
+            return [already_done_line(out, done.counts)]
     try:
         decisions = decide(run, settings)
         lines = decision_lines(decisions, summary(run, decisions))
@@ -36,4 +36,4 @@ def run_filter(
         manifest = write_shards(run, decisions, settings, out, overwrite=overwrite)
     except KeyboardInterrupt as e:
         raise Stopped(f"stopped; {run_folder} is as it was, {out} too. Run the same command again") from e
-    return [*lines, written_line(out, manifest["counts"], len(manifest["parts"]))]
+    return [*lines, written_line(out, manifest.counts, len(manifest.parts))]

@@ -6,7 +6,6 @@ No reader ever sees half of a shard folder: it is made beside its place (`rmo_cu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from rmo_curate.filter.wording import counts_line
 from rmo_curate.runs.replacing import refuse_strangers, replacing, restore
 from rmo_curate.runs.run import Run, Trajectory
 from rmo_train.console.errors import UserError
-from rmo_train.store import tables
+from rmo_train.store import files, manifests, tables
+from rmo_train.store.manifests import ShardsManifest
 
 MAKER = "rmo-curate filter"
 ROWS_PER_FILE = 50_000
@@ -30,7 +30,7 @@ FLIPPED = "flipped"  # the flag of a pair whose answers were exchanged
 
 def write_shards(
     run: Run, decisions: Decisions, settings: FilterSettings, out: Path, *, overwrite: bool = False
-) -> dict[str, Any]:
+) -> ShardsManifest:
     """Write the shard folder `out` and return its manifest; a folder that is already these shards stays as it is."""
     done = None if overwrite else find_shards(run, decisions.trajectory, settings, out)
     if done is not None:
@@ -43,7 +43,7 @@ def write_shards(
         return fill(partial, run, decisions, settings)
 
 
-def find_shards(run: Run, trajectory: Trajectory, settings: FilterSettings, out: Path) -> dict[str, Any] | None:
+def find_shards(run: Run, trajectory: Trajectory, settings: FilterSettings, out: Path) -> ShardsManifest | None:
     """The manifest of `out` when it already is what these settings make of this run, else None.
 
     A folder of other settings, or one that is no shard folder, is a UserError. A shard file that is gone or cut short
@@ -52,20 +52,21 @@ def find_shards(run: Run, trajectory: Trajectory, settings: FilterSettings, out:
     out = out.resolve()
     restore(out)
     refuse_strangers(out, "shards", MAKER)
-    manifest = tables.read_manifest(out)
+    manifest = manifests.read_manifest(out, ShardsManifest)
     if manifest is None:
         return None
-    tables.check_key(manifest["key"], shards_key(run, trajectory, settings), out)
-    files = [(out / p["file"], p["bytes"]) for p in manifest["parts"] + manifest["dropped"]["parts"]]
-    whole = all(path.is_file() and path.stat().st_size == size for path, size in files)
+    manifests.check_key(manifest.key, shards_key(run, trajectory, settings), out)
+    parts = [(out / p.file, p.bytes) for p in manifest.parts + manifest.dropped.parts]
+    whole = all(path.is_file() and path.stat().st_size == size for path, size in parts)
     return manifest if whole and (out / "README.md").is_file() else None
 
 
 def shards_key(run: Run, trajectory: Trajectory, settings: FilterSettings) -> dict[str, Any]:
     """What the shards' bytes depend on: the pairs, the scores of the trajectory, and every setting."""
-    stages = {name: run.stage(name) for name in ("pairs", *(f"scores/{c}" for c in trajectory.names))}
-    hashes = {name: [part["sha256"] for part in stage["parts"]] for name, stage in stages.items()}
-    fingerprint = tables.sha256_text(tables.canonical_json([hashes, run.manifest["reference"]]))
+    stages = {"pairs": run.pairs_manifest, **{f"scores/{c}": run.scores_manifest(c) for c in trajectory.names}}
+    hashes = {name: [part.sha256 for part in stage.parts] for name, stage in stages.items()}
+    reference = run.manifest.reference.model_dump(exclude_none=True)
+    fingerprint = files.sha256_text(files.canonical_json([hashes, reference]))
     end = trajectory.end.name if trajectory.end else None
     reviewed = None if settings.decisions is None else file_sha256(settings.decisions)
     return {"run": fingerprint, **settings.model_dump(mode="json"), "end": end, "decisions": reviewed}
@@ -76,7 +77,7 @@ class PartFiles:
 
     def __init__(self, root: Path, schema: pa.Schema, name: Callable[[int], str]):
         self.root, self.schema, self.name = root, schema, name
-        self.parts: list[tables.PartFile] = []
+        self.parts: list[manifests.PartFile] = []
         self.waiting = schema.empty_table()
 
     def add(self, rows: pa.Table) -> None:
@@ -85,7 +86,7 @@ class PartFiles:
             self._write(self.waiting[:ROWS_PER_FILE])
             self.waiting = self.waiting[ROWS_PER_FILE:]
 
-    def close(self) -> list[tables.PartFile]:
+    def close(self) -> list[manifests.PartFile]:
         if self.waiting.num_rows or not self.parts:
             self._write(self.waiting)
         return self.parts
@@ -95,7 +96,7 @@ class PartFiles:
         self.parts.append(tables.write_table(path, rows, self.schema, self.root))
 
 
-def fill(folder: Path, run: Run, decisions: Decisions, settings: FilterSettings) -> dict[str, Any]:
+def fill(folder: Path, run: Run, decisions: Decisions, settings: FilterSettings) -> ShardsManifest:
     """Write data/, dropped/, README.md and, last, manifest.json into `folder`; returns the manifest."""
     kept = decisions.kept
     total = max(1, -(-int(kept.sum()) // ROWS_PER_FILE))
@@ -116,27 +117,27 @@ def fill(folder: Path, run: Run, decisions: Decisions, settings: FilterSettings)
     parts, dropped_parts = data.close(), dropped.close()
     assert sum(p.rows for p in (*parts, *dropped_parts)) == decisions.counts["pairs"], "kept + dropped != pairs"
     trajectory = decisions.trajectory
-    manifest = tables.make_manifest(
-        "shards",
-        shards_key(run, trajectory, settings),
-        decisions.counts,
-        parts,  # the kept pairs alone: whoever reads the parts of a shard folder trains on them
-        dropped={"parts": [asdict(p) for p in dropped_parts]},
-        reference=run.manifest["reference"],
-        checkpoints=list(trajectory.names),
-        end=trajectory.end.name if trajectory.end else None,
-        held_out=trajectory.end.held_out if trajectory.end else None,
+    end = trajectory.end
+    manifest = ShardsManifest(
+        key=shards_key(run, trajectory, settings),
+        counts=decisions.counts,
+        parts=tuple(parts),  # the kept pairs alone: whoever reads the parts of a shard folder trains on them
+        dropped=manifests.Parts(parts=tuple(dropped_parts)),
+        reference=run.manifest.reference,
+        checkpoints=trajectory.names,
+        end=end.name if end else None,
+        held_out=end.held_out if end else None,
         thresholds=decisions.thresholds,
         settings=settings.model_dump(mode="json"),
         flipped=int(decisions.flipped.sum()),
         action=decisions.settings.action,
         soft_labels=decisions.softens,
         noise_sd={c.name: c.noise_sd for c in trajectory.checkpoints},
-        max_length=run.manifest["max_length"],
+        max_length=run.manifest.max_length,
     )
-    card = dataset_card(manifest, run.manifest["inputs"])
-    tables.write_bytes(folder / "README.md", card.encode())
-    tables.write_json(folder / tables.MANIFEST, manifest)
+    card = dataset_card(manifest, run.manifest.inputs)
+    files.write_bytes(folder / "README.md", card.encode())
+    manifest.write(folder)
     return manifest
 
 

@@ -21,7 +21,7 @@ def protected(run: Run, asked: Sequence[str]) -> np.ndarray:
     import polars as pl
 
     have = run.own_columns()
-    named = pl.repeat(False, run.stage("pairs")["counts"]["pairs"], eager=True)
+    named = pl.repeat(False, run.pairs_manifest.counts["pairs"], eager=True)
     for text in asked:
         name, equals, value = text.partition("=")
         if not equals:

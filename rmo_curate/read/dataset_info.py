@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rmo_train.console.errors import UserError
-from rmo_train.store.tables import read_json
+from rmo_train.store.files import read_json
 
 INFO = "dataset_info.json"  # `datasets` writes a file of this name, too, which describes something else
 # Their name of a column -> ours, by formatting.

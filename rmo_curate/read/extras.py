@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from rmo_curate.read.readers.record import encodable
-from rmo_train.store.tables import RESERVED_COLUMNS, canonical_json
+from rmo_train.store.files import canonical_json
+from rmo_train.store.tables import RESERVED_COLUMNS
 
 INT64 = range(-(2**63), 2**63)
 

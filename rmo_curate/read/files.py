@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -16,7 +15,8 @@ from rmo_curate.read.dataset_info import ranking_files
 from rmo_curate.read.hub import HUB, hub_files
 from rmo_curate.read.readers import KINDS, Reader, Record, reader_of
 from rmo_train.console.errors import UserError, nearest
-from rmo_train.store.tables import read_json, sha256_file
+from rmo_train.store.files import read_json, sha256_file
+from rmo_train.store.manifests import InputFile
 
 LFS_POINTER = b"version https://git-lfs"
 STATE = "state.json"  # beside the Arrow files of `save_to_disk`: which of them are the data
@@ -41,9 +41,9 @@ class DataFile:
                 f"{self.name}: cannot be read ({e}); it is damaged, cut short, or not what its suffix says"
             ) from e
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> InputFile:
         """Name, size in bytes and sha256 of the file as stored, for a manifest."""
-        return {"name": self.name, "bytes": self.path.stat().st_size, "sha256": sha256_file(self.path)}
+        return InputFile(name=self.name, bytes=self.path.stat().st_size, sha256=sha256_file(self.path))
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 
 from rmo_curate.read.messages import Message, RejectReason, Unfit, check_text, describe
 from rmo_train.console.errors import UserError
-from rmo_train.store.tables import canonical_json, sha256_text
+from rmo_train.store.files import canonical_json, sha256_text
 
 
 def own_id(value: Any) -> str:

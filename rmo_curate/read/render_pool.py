@@ -22,7 +22,7 @@ from rmo_curate.read.readers.record import encodable
 from rmo_curate.read.sources import Pair, Reject
 from rmo_train.console.errors import ProcessingError
 from rmo_train.data.rendering import Rendered, Renderer
-from rmo_train.store.tables import canonical_json, sha256_text
+from rmo_train.store.files import canonical_json, sha256_text
 
 TOO_LONG = "too_long"
 WORTH_WORKERS = 20_000  # records; below, workers (1.5 s to start) save less than they cost

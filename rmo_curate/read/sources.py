@@ -22,7 +22,8 @@ from rmo_curate.read.pair_ids import Ids, content_hash, own_id
 from rmo_curate.read.readers.record import Record, encodable
 from rmo_train.console.errors import UserError, nearest
 from rmo_train.data.rendering import Conversation
-from rmo_train.store.tables import canonical_json
+from rmo_train.store.files import canonical_json
+from rmo_train.store.manifests import InputFile
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Source:
     """Data that was looked through once: its form and columns are known, and it holds at least one pair."""
 
     files: tuple[DataFile, ...]
-    inputs: list[dict[str, Any]]  # name, bytes, sha256 of each file
+    inputs: tuple[InputFile, ...]
     form: Form
     said: str  # the form and what shows it, in one line
     limit: int | None = None
@@ -144,7 +145,7 @@ def open_source(paths: Sequence[str], *, limit: int | None = None, columns: Mapp
     columns = {**given.columns, **(columns or {})}
     form, said, sample = detect(given.files, limit, columns)
     notes = [*given.notes, *notes_on_columns(form, sample, columns)]
-    source = Source(tuple(given.files), [f.identity() for f in given.files], form, said, limit, columns)
+    source = Source(tuple(given.files), tuple(f.identity() for f in given.files), form, said, limit, columns)
 
     kinds: dict[str, set[str]] = {}
     counts: Counter[str] = Counter()

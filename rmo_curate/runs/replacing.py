@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rmo_train.console.errors import UserError, cannot_write
-from rmo_train.store.tables import MANIFEST, read_json, sync_folder
+from rmo_train.store.files import read_json, sync_folder
+from rmo_train.store.manifests import MANIFEST
 
 
 @contextmanager

@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rmo_curate.runs.manifests import RejectsManifest
 from rmo_train.console.errors import UserError, nearest
-from rmo_train.store import tables
+from rmo_train.store import manifests, tables
 from rmo_train.store.id_hash import Strings, places
+from rmo_train.store.manifests import Checkpoint, PairsManifest, RunManifest, ScoresManifest
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,28 +28,6 @@ if TYPE_CHECKING:
 MADE_BY = "rmo-curate score DATA --model REF --out RUN"
 DEFAULT_MAX_LENGTH = 1024  # tokens of prompt + longer response
 SCORED_COLUMNS = ("id", "flags", "chosen_tokens", "rejected_tokens")  # of a pair, which scores are joined to
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """One scored model of a run: the base, a user's checkpoint, or a step of a proxy family."""
-
-    name: str
-    kind: str  # base, user or proxy
-    family: str | None
-    step: int | None
-    folds: int | None
-    held_out: bool | None  # True: no pair was scored by a model that saw its prompt; None: unknown
-    noise_sd: float | None  # sd of D between two packings of the same pairs, nats
-
-    @property
-    def cross_fitted(self) -> bool:
-        return self.folds is not None and self.folds >= 2
-
-    @property
-    def is_probe(self) -> bool:
-        """Whether it is a linear reward on the base's hidden states: its margins are log-odds, no sums over tokens."""
-        return self.kind == "proxy" and self.step is None
 
 
 @dataclass(frozen=True)
@@ -99,22 +79,31 @@ class Run:
     """A finished run folder."""
 
     folder: Path
-    manifest: dict[str, Any]
-    checkpoints: tuple[Checkpoint, ...]
+    manifest: RunManifest
 
-    def stage(self, name: str) -> dict[str, Any]:
-        """The manifest of `pairs`, `rejects` or `scores/<checkpoint>`."""
-        return tables.require_manifest(self.folder / name, name.split("/")[0], MADE_BY)
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        return self.manifest.checkpoints
+
+    @property
+    def pairs_manifest(self) -> PairsManifest:
+        return manifests.require_manifest(self.folder / "pairs", PairsManifest, MADE_BY)
+
+    def scores_manifest(self, checkpoint: str) -> ScoresManifest:
+        return manifests.require_manifest(self.folder / "scores" / checkpoint, ScoresManifest, MADE_BY)
 
     def pairs(self, columns: Sequence[str] | None = None) -> pa.Table:
-        return tables.read_table(self.folder / "pairs", self.stage("pairs"), tables.PAIR_SCHEMA, columns)
+        return tables.read_table(self.folder / "pairs", self.pairs_manifest, tables.PAIR_SCHEMA, columns)
 
     def pair_parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The pairs part by part, in the order of `pairs()`, each verified."""
-        return tables.iter_parts(self.folder / "pairs", self.stage("pairs"), columns)
+        return tables.iter_parts(self.folder / "pairs", self.pairs_manifest, columns)
 
     def rejects(self) -> pa.Table:
-        return tables.read_table(self.folder / "rejects", self.stage("rejects"), tables.REJECT_SCHEMA)
+        folder = self.folder / "rejects"
+        return tables.read_table(
+            folder, manifests.require_manifest(folder, RejectsManifest, MADE_BY), tables.REJECT_SCHEMA
+        )
 
     def trajectory(self, end_name: str | None = None) -> Trajectory:
         """Base, the user's checkpoints as given, then the steps of one proxy family.
@@ -161,7 +150,7 @@ class Run:
         at = np.empty(0, dtype=np.int32)
         for column, checkpoint in enumerate(trajectory.checkpoints):
             folder = self.folder / "scores" / checkpoint.name
-            table = tables.read_table(folder, self.stage(f"scores/{checkpoint.name}"), tables.SCORE_SCHEMA)
+            table = tables.read_table(folder, self.scores_manifest(checkpoint.name), tables.SCORE_SCHEMA)
             if joined is None or not table["id"].equals(joined):
                 joined = table["id"]
                 at = places(pairs["id"], joined)
@@ -195,19 +184,15 @@ class Run:
 
     def own_columns(self) -> dict[str, pa.DataType]:
         """The source's other columns in the pairs."""
-        stage = self.stage("pairs")
-        schema = (
-            tables.pq.read_schema(self.folder / "pairs" / stage["parts"][0]["file"])
-            if stage["parts"]
-            else pa.schema([])
-        )
+        parts = self.pairs_manifest.parts
+        schema = tables.pq.read_schema(self.folder / "pairs" / parts[0].file) if parts else pa.schema([])
         return {f.name: f.type for f in schema if f.name not in tables.PAIR_SCHEMA.names}
 
     def column(self, name: str) -> pl.Series:
         """One of the source's columns, whole: [pairs]."""
         import polars as pl
 
-        parts = list(tables.intact_parts(self.folder / "pairs", self.stage("pairs")))
+        parts = list(tables.intact_parts(self.folder / "pairs", self.pairs_manifest))
         return pl.scan_parquet(parts, glob=False).select(name).collect().to_series()
 
     def external_margin(self, name: str) -> np.ndarray:
@@ -259,8 +244,7 @@ def two_columns(have: Collection[str], names: Sequence[str]) -> tuple[str, str] 
 
 def open_run(folder: Path) -> Run:
     """Open a finished run folder; a UserError naming `rmo-curate score` when it is not one."""
-    manifest = tables.require_manifest(folder, "run", MADE_BY)
-    checkpoints = tuple(Checkpoint(**entry) for entry in manifest["checkpoints"])
-    if not checkpoints or checkpoints[0].kind != "base":
+    run = Run(folder, manifests.require_manifest(folder, RunManifest, MADE_BY))
+    if not run.checkpoints or run.checkpoints[0].kind != "base":
         raise UserError(f"{folder}: no finished scores of the reference model; run `{MADE_BY}` to the end")
-    return Run(folder, manifest, checkpoints)
+    return run

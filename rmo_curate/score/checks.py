@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rmo_curate.read.sources import Pair, Source
 from rmo_curate.runs.run import DEFAULT_MAX_LENGTH
@@ -12,6 +12,7 @@ from rmo_curate.score.pairs_stage import TOO_LONG
 from rmo_curate.score.settings import ProxySettings, ScoreSettings
 from rmo_train.console.errors import UserError
 from rmo_train.console.progress import say
+from rmo_train.store.manifests import RunManifest
 from rmo_train.store.tables import prompt_group
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def longest_allowed(settings: ScoreSettings, model: str, context: int) -> int:
     return settings.max_length or min(DEFAULT_MAX_LENGTH, context)
 
 
-def check_base(run: Path, manifest: dict[str, Any]) -> None:
-    if "base" not in [c["name"] for c in manifest["checkpoints"]]:
+def check_base(run: Path, manifest: RunManifest) -> None:
+    if "base" not in [c.name for c in manifest.checkpoints]:
         raise UserError(f"{run}: the reference is not scored yet; run `rmo-curate score` to the end first")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import islice
-from typing import Any, Literal
+from typing import Literal
 
 from rmo_curate.read.pair_rendering import render_pairs
 from rmo_curate.read.sources import Pair, Source
@@ -14,6 +14,7 @@ from rmo_curate.score.proxies import TrainedFamily
 from rmo_curate.score.settings import ProxySettings
 from rmo_train.data.pairs import PairData
 from rmo_train.data.rendering import Rendered, Renderer
+from rmo_train.store.manifests import Reference
 
 SAMPLE = 256  # pairs that a dry run renders
 TRAINING_PASSES = 3  # forward passes that one training pass costs
@@ -45,7 +46,7 @@ def cost_line(pairs: PairData, checkpoints: int, family: TrainedFamily | None, s
         )
     if states == "own":
         line += " + 1 for the probe's states"
-        if pairs.reference["engine"] == "vllm":
+        if pairs.reference.engine == "vllm":
             line += ", through transformers: vLLM shows none"
     return line
 
@@ -53,7 +54,7 @@ def cost_line(pairs: PairData, checkpoints: int, family: TrainedFamily | None, s
 def dry_run_lines(
     source: Source,
     renderer: Renderer,
-    reference: dict[str, Any],
+    reference: Reference,
     max_length: int,
     proxy: ProxySettings,
     checkpoints: int,
@@ -67,14 +68,14 @@ def dry_run_lines(
     rows = [pair_row(p, r, max_length) for p, r in zip(sample, rendered, strict=True) if isinstance(r, Rendered)]
     fit = [r for r in rows if TOO_LONG not in r["flags"]]
     tokens = sum(len(r["prompt_ids"]) + r["chosen_tokens"] + r["rejected_tokens"] for r in fit) / max(1, len(sample))
-    engine = "the faster" if reference["engine"] == AUTO else reference["engine"]
+    engine = "the faster" if reference.engine == AUTO else reference.engine or ""
     folds, probed = proxy.trained_folds, proxy.kind == "probe"
     passes = 1 + checkpoints + bool(folds) + (probed and engine == "vllm")
     lines = [
         f"{sum(source.counts.values()):,} records, {pairs:,} pairs, about {tokens * pairs:,.0f} tokens a pass",
         f"max length {max_length} tokens: {len(rows) - len(fit)} of the first {len(sample)} pairs are longer",
-        f"reference {reference['name']} ({weights_bytes(reference['name']) / 2**30:.2f} GiB), "
-        f"{engine} engine, {reference['dtype']}",
+        f"reference {reference.name} ({weights_bytes(reference.name or '') / 2**30:.2f} GiB), "
+        f"{engine} engine, {reference.dtype}",
         f"{passes} forward pass{'es' * (passes > 1)} over the data",
     ]
     if folds:

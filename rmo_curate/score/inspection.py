@@ -179,7 +179,7 @@ def shortened(text: str) -> str:
 def inspection_lines(found: Inspection, renderer: Renderer | None) -> list[str]:
     """The report; at most about 60 lines."""
     source = found.source
-    files = [f"{i['name']} ({i['bytes']:,} bytes)" for i in source.inputs]
+    files = [f"{i.name} ({i.bytes:,} bytes)" for i in source.inputs]
     kept = [f"{e.name} ({e.type})" for e in source.extras]
     rejects = sum(source.counts.values()) - source.counts["pairs"]
     lines = [

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rmo_curate.read.sources import Source, open_source
 from rmo_curate.runs.run import MADE_BY
@@ -46,16 +46,17 @@ from rmo_curate.score.settings import ProxySettings, ScoreSettings
 from rmo_train.console.errors import UserError
 from rmo_train.console.progress import say
 from rmo_train.data.pairs import PairData, open_pairs, with_references
-from rmo_train.store.tables import (
-    MANIFEST,
-    canonical_json,
+from rmo_train.store.files import canonical_json, sha256_text
+from rmo_train.store.manifests import (
+    PairsManifest,
+    Reference,
+    RunManifest,
+    ScoresManifest,
     check_key,
-    read_json,
     read_manifest,
-    reopen_if_damaged,
     require_manifest,
-    sha256_text,
 )
+from rmo_train.store.tables import reopen_if_damaged
 
 if TYPE_CHECKING:
     from rmo_train.data.rendering import Renderer
@@ -105,7 +106,7 @@ def run_proxy(run: Path, settings: ProxySettings, *, dry_run: bool = False) -> l
     settings = settings.resolved()
     if settings.kind == "none":
         raise UserError("--kind none: there is nothing to make; expected probe or lora")
-    manifest = require_manifest(run, "run", MADE_BY)
+    manifest = require_manifest(run, RunManifest, MADE_BY)
     with nullcontext() if dry_run else filling(run):
         checks.check_base(run, manifest)
         pairs = open_pairs(run)
@@ -143,8 +144,8 @@ class ScoreJob:
     proxy: ProxySettings  # with its kind
     max_length: int  # tokens
     identity: Identity  # of the reference
-    reference: dict[str, Any]  # its identity, dtype and engine
-    recorded: dict[str, Any] | None  # the reference that the folder was begun with
+    reference: Reference  # its identity, dtype and engine
+    recorded: Reference | None  # the reference that the folder was begun with
     key: dict[str, Any]  # of the pairs
 
     @property
@@ -182,29 +183,30 @@ def resolve(
     checks.check_rejects(source.counts, settings)
     checks.check_prompts(source, proxy)
     recorded = None if afresh else recorded_reference(run)
-    reference = {**asdict(own), "dtype": _dtype(settings, recorded)}
-    reference["engine"] = settled_engine(settings.engine, recorded)
+    dtype, engine = _dtype(settings, recorded), settled_engine(settings.engine, recorded)
+    reference = Reference(**asdict(own), dtype=dtype, engine=engine)
     key = _pairs_key(source, settings, max_length, own)
     if recorded is not None:
-        begun = recorded["engine"] if recorded["engine"] != AUTO else reference["engine"]  # killed before it was chosen
-        check_reference({**recorded, "engine": begun}, reference, run)
-        check_key((read_manifest(run / "pairs") or {}).get("key", key), key, run)
+        begun = recorded.engine if recorded.engine != AUTO else engine  # killed before it was chosen
+        check_reference(recorded.model_copy(update={"engine": begun}), reference, run)
+        if (pairs := read_manifest(run / "pairs", PairsManifest)) is not None:
+            check_key(pairs.key, key, run)
     return ScoreJob(run, source, model, others, settings, proxy, max_length, own, reference, recorded, key)
 
 
-def _dtype(settings: ScoreSettings, recorded: dict[str, Any] | None) -> str:
+def _dtype(settings: ScoreSettings, recorded: Reference | None) -> str:
     """`auto` is resolved once per run folder: later calls take what its manifest records."""
     from rmo_train.model.policy import resolve_dtype
 
-    if settings.dtype == "auto" and recorded is not None:
-        return recorded["dtype"]
+    if settings.dtype == "auto" and recorded is not None and recorded.dtype is not None:
+        return recorded.dtype
     return str(resolve_dtype(settings.dtype)).removeprefix("torch.")
 
 
 def _pairs_key(source: Source, settings: ScoreSettings, max_length: int, reference: Identity) -> dict[str, Any]:
     """What the pairs' bytes depend on."""
     return {
-        "inputs": [i["sha256"] for i in source.inputs],  # by content: moving a file changes nothing
+        "inputs": [i.sha256 for i in source.inputs],  # by content: moving a file changes nothing
         "form": source.form.name,
         "columns": dict(source.columns),
         "limit": settings.limit,
@@ -222,17 +224,17 @@ def pairs_stage(job: ScoreJob) -> PairData:
     """Read, render and write the pairs, and open them. An engine that is not chosen yet is measured on them."""
     run, settings = job.run, job.settings
     size = settings.part_size
-    counts = write_pairs(job.source, job.renderer, run, job.key, part_size=size, max_length=job.max_length)["counts"]
+    counts = write_pairs(job.source, job.renderer, run, job.key, part_size=size, max_length=job.max_length).counts
     checks.check_rendered(run, job.source, counts, job.max_length, settings)
     write_run_manifest(run, job.reference)
-    reopen_if_damaged(run / "scores" / "base")  # which `open_pairs` would refuse to read
+    reopen_if_damaged(run / "scores" / "base", ScoresManifest)  # which `open_pairs` would refuse to read
     pairs = open_pairs(run)
-    if job.reference["engine"] != AUTO:
+    if job.reference.engine != AUTO:
         return pairs
     log = run / LOGS / "vllm-measured.log"
-    engine = measured_engine(job.model, job.reference["dtype"], pairs, settings.tokens_per_batch, log)
-    write_run_manifest(run, {**job.reference, "engine": engine})
-    return replace(pairs, manifest=require_manifest(run, "run", MADE_BY))
+    engine = measured_engine(job.model, str(job.reference.dtype), pairs, settings.tokens_per_batch, log)
+    write_run_manifest(run, job.reference.model_copy(update={"engine": engine}))
+    return replace(pairs, manifest=require_manifest(run, RunManifest, MADE_BY))
 
 
 def plan(job: ScoreJob, pairs: PairData) -> Family | None:
@@ -251,14 +253,14 @@ def planned(run: Path, pairs: PairData, settings: ProxySettings) -> Family:
     return make(run, pairs, settings, _pairs_sha(run))
 
 
-def states_from(run: Path, family: Family | None, reference: dict[str, Any]) -> StatesFrom | None:
+def states_from(run: Path, family: Family | None, reference: Reference) -> StatesFrom | None:
     """The pass that the hidden states of a probe come from: the reference's, or one of their own where that is done
     already or vLLM makes it; None where no states are to be read.
     """
     if family is None or isinstance(family, TrainedFamily) or not wants_states(run, family):
         return None
-    scored = read_manifest(run / "scores" / "base") is not None
-    return "own" if scored or reference["engine"] == "vllm" else "reference"
+    scored = read_manifest(run / "scores" / "base", ScoresManifest) is not None
+    return "own" if scored or reference.engine == "vllm" else "reference"
 
 
 def reference_stage(job: ScoreJob, pairs: PairData, family: Family | None) -> PairData:
@@ -283,7 +285,7 @@ def proxy_stage(run: Path, pairs: PairData, family: Family, settings: ScoreSetti
 
     A probe's hidden states are read where they are not there.
     """
-    model = pairs.reference["name"]
+    model = str(pairs.reference.name)
     if isinstance(family, TrainedFamily):
         train_family(run, pairs, model, family)
         for stage in family_stages(run, pairs, family):
@@ -292,7 +294,9 @@ def proxy_stage(run: Path, pairs: PairData, family: Family, settings: ScoreSetti
         return
 
     def load() -> StateEngine:
-        return TransformersEngine(model, pairs.reference["dtype"], pairs, settings.tokens_per_batch, settings.attention)
+        return TransformersEngine(
+            model, str(pairs.reference.dtype), pairs, settings.tokens_per_batch, settings.attention
+        )
 
     fit_probe(run, pairs, family, settings.part_size, load)
     write_run_manifest(run, pairs.reference)
@@ -312,9 +316,11 @@ def _score(run: Path, pairs: PairData, stage: ScoreStage, settings: ScoreSetting
     score_stage(run, pairs, replace(stage, key=key), engine, settings.part_size, states)
 
 
-def _plain_stage(run: Path, pairs: PairData, name: str, kind: str, identity: Identity) -> ScoreStage:
+def _plain_stage(
+    run: Path, pairs: PairData, name: str, kind: Literal["base", "user"], identity: Identity
+) -> ScoreStage:
     reference = pairs.reference
-    key = {"weights_sha256": identity.weights_sha256, "dtype": reference["dtype"], "engine": reference["engine"]}
+    key = {"weights_sha256": identity.weights_sha256, "dtype": reference.dtype, "engine": reference.engine}
     assignments = [Assignment(identity.name, in_group_order(pairs.groups))]
     return ScoreStage(name, key, kind, next_order(run, kind, name), assignments)
 
@@ -325,11 +331,10 @@ def _slug(name: str) -> str:
 
 
 def _pairs_sha(run: Path) -> str:
-    manifest = read_manifest(run / "pairs")
-    assert manifest is not None
-    return sha256_text(canonical_json([p["sha256"] for p in manifest["parts"]]))
+    manifest = require_manifest(run / "pairs", PairsManifest, MADE_BY)
+    return sha256_text(canonical_json([part.sha256 for part in manifest.parts]))
 
 
 def _part_size(run: Path) -> int:
-    size: int = read_json(run / "pairs" / MANIFEST)["key"]["part_size"]
+    size: int = require_manifest(run / "pairs", PairsManifest, MADE_BY).key["part_size"]
     return size

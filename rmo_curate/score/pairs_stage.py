@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 
 from rmo_curate.read.render_pool import TOO_LONG, RowMaker, Rows, pair_row, rendered, workers_for
 from rmo_curate.read.sources import Pair, Reject, Source
+from rmo_curate.runs.manifests import RejectsManifest
 from rmo_train.console.errors import UserError
 from rmo_train.console.progress import progress, say
 from rmo_train.data.rendering import RENDERING_FLAGS, Renderer
+from rmo_train.store.manifests import PairsManifest
 from rmo_train.store.tables import PAIR_SCHEMA, REJECT_SCHEMA, PartWriter, with_columns
 
 __all__ = ["TOO_LONG", "pair_row", "write_pairs"]
@@ -33,7 +35,7 @@ def write_pairs(
     part_size: int,
     max_length: int,
     workers: int | None = None,
-) -> dict[str, Any]:
+) -> PairsManifest:
     """Read, render and write every record; returns the pairs manifest.
 
     Pairs of finished parts are read, and neither rendered nor written again. Memory holds a few batches and a part,
@@ -41,8 +43,8 @@ def write_pairs(
     parts are the same bytes with any number. pairs + rejects == records, checked here.
     """
     schema = with_columns(PAIR_SCHEMA, source.extra_fields())
-    pairs = PartWriter(run / "pairs", "pairs", key, schema)
-    rejects = PartWriter(run / "rejects", "rejects", key, REJECT_SCHEMA)
+    pairs = PartWriter(run / "pairs", PairsManifest, key, schema)
+    rejects = PartWriter(run / "rejects", RejectsManifest, key, REJECT_SCHEMA)
     if pairs.complete and rejects.complete:
         assert pairs.manifest is not None
         return pairs.manifest

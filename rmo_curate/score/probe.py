@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from rmo_curate.runs.manifests import ProbeManifest, StatesManifest
 from rmo_curate.score import logistic
 from rmo_curate.score.engines.base import StateEngine
 from rmo_curate.score.proxies import Family, assign_folds, family_of, reference_key, write_split
@@ -22,7 +22,8 @@ from rmo_curate.score.settings import ProxySettings
 from rmo_curate.score.states import STATES, StateWriter, read_missing, read_states, widest
 from rmo_train.console.progress import say
 from rmo_train.data.pairs import PairData
-from rmo_train.store.tables import MANIFEST, SCORE_SCHEMA, PartWriter, make_manifest, read_manifest, write_json
+from rmo_train.store.manifests import ScoresManifest, read_manifest
+from rmo_train.store.tables import SCORE_SCHEMA, PartWriter
 
 FOLDS = 10  # a fit takes seconds, so nearly all of the data can teach each of them
 # Of the weights, on states of unit size over the root of their number: the more labels are wrong, the stronger. Chosen
@@ -55,7 +56,10 @@ def open_states(run: Path, family: Family, part_size: int) -> StateWriter:
 
 def wants_states(run: Path, family: Family) -> bool:
     """Whether the probe is not scored yet and the states that it is fitted on are not all there."""
-    return read_manifest(run / "scores" / family.name) is None and read_manifest(run / STATES) is None
+    return (
+        read_manifest(run / "scores" / family.name, ScoresManifest) is None
+        and read_manifest(run / STATES, StatesManifest) is None
+    )
 
 
 def fit_probe(run: Path, data: PairData, family: Family, part_size: int, load: Callable[[], StateEngine]) -> None:
@@ -64,7 +68,7 @@ def fit_probe(run: Path, data: PairData, family: Family, part_size: int, load: C
     load: makes the engine of the reference; called only where states are missing.
     """
     key = {"family": family.key, "part_size": part_size}
-    writer = PartWriter(run / "scores" / family.name, "scores", key, SCORE_SCHEMA)
+    writer = PartWriter(run / "scores" / family.name, ScoresManifest, key, SCORE_SCHEMA)
     if writer.complete:
         say(f"{family.name}: already scored")
     else:
@@ -72,17 +76,17 @@ def fit_probe(run: Path, data: PairData, family: Family, part_size: int, load: C
         states = read_missing(open_states(run, family, part_size), data, parts, load)
         write_scores(writer, run, data, family, states, parts)
     folder = run / "proxies" / family.name
-    if read_manifest(folder) is None:
+    if read_manifest(folder, ProbeManifest) is None:
         split = write_split(folder, data, family)
-        write_json(folder / MANIFEST, make_manifest("proxies", family.key, {"folds": family.folds}, [split]))
+        ProbeManifest(key=family.key, counts={"folds": family.folds}, parts=(split,)).write(folder)
 
 
 def write_scores(
-    writer: PartWriter,
+    writer: PartWriter[ScoresManifest],
     run: Path,
     data: PairData,
     family: Family,
-    states: dict[str, Any],
+    states: StatesManifest,
     parts: Mapping[str, np.ndarray],
 ) -> None:
     """Fit the probes on the states that the manifest `states` lists, and write what they make of each pair.
@@ -100,7 +104,7 @@ def write_scores(
         if file not in writer.finished:
             fold = family.folds_of[rows] if family.cross_fitted else -1
             writer.write(file, score_table(data, rows, logps[rows], fold, held_out=family.cross_fitted))
-    say(f"{family.name}: {family.folds} linear probes of {states['width']:,} numbers a pair, ridge {fitted.ridge:g}")
+    say(f"{family.name}: {family.folds} linear probes of {states.width:,} numbers a pair, ridge {fitted.ridge:g}")
     writer.finish(
         {"pairs": len(data)},
         name=family.name,

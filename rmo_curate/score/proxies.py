@@ -13,26 +13,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from rmo_curate.runs.manifests import ProbeManifest, TrainedManifest
 from rmo_curate.score.scoring import Assignment, ScoreStage, in_group_order
 from rmo_curate.score.settings import ProxySettings
 from rmo_train.console.errors import UserError, cannot_write
 from rmo_train.console.progress import say
 from rmo_train.data.pairs import PairData
+from rmo_train.store.files import canonical_json, damaged_file, file_hashes, read_json, sha256_text, write_json
 from rmo_train.store.id_hash import draw_bits
-from rmo_train.store.tables import (
-    MANIFEST,
-    SPLIT_SCHEMA,
-    PartFile,
-    canonical_json,
-    damaged_file,
-    file_hashes,
-    make_manifest,
-    read_json,
-    read_manifest,
-    sha256_text,
-    write_json,
-    write_table,
-)
+from rmo_train.store.manifests import PartFile, read_manifest, read_one_of
+from rmo_train.store.tables import SPLIT_SCHEMA, write_table
 
 FAMILY = "family.json"  # a family's key, written before its training
 TRAINED = "trained.json"  # in a proxy's model folder: its training ran to the end; the hashes of the model's files
@@ -138,7 +128,7 @@ def plan_family(run: Path, data: PairData, settings: ProxySettings, pairs_sha: s
 
 def reference_key(data: PairData) -> dict[str, Any]:
     """The reference in a family's key: the same model wherever it lies, by whatever attention it was computed."""
-    return {k: v for k, v in data.reference.items() if k not in ("name", "attention", "device")}
+    return data.reference.model_dump(exclude={"name", "attention", "device"})
 
 
 def family_of(run: Path, key: Mapping[str, Any]) -> tuple[str, int]:
@@ -156,8 +146,13 @@ def family_of(run: Path, key: Mapping[str, Any]) -> tuple[str, int]:
     return name, max(begun.values(), default=-1) + 1
 
 
+def is_family(folder: Path) -> bool:
+    """Whether the proxies, or the probe, of this folder are finished."""
+    return read_one_of(folder, ProbeManifest, TrainedManifest) is not None
+
+
 def _is_begun(family: Path) -> bool:
-    return read_manifest(family) is not None or any(family.glob("fold-*"))
+    return is_family(family) or any(family.glob("fold-*"))
 
 
 def begin_family(run: Path, data: PairData, family: Family) -> None:
@@ -166,7 +161,7 @@ def begin_family(run: Path, data: PairData, family: Family) -> None:
     for other in (run / "proxies").glob("*"):
         if other != folder and other.is_dir() and not _is_begun(other):
             shutil.rmtree(other)
-    if read_manifest(folder) is None:
+    if not is_family(folder):
         write_split(folder, data, family)
         write_json(folder / FAMILY, {"key": family.key, "order": family.order})
 
@@ -191,8 +186,8 @@ def train_family(run: Path, data: PairData, reference: str, family: TrainedFamil
     another machine), what the old ones scored goes too: a score part has one model.
     """
     folder = run / "proxies" / family.name
-    manifest = read_manifest(folder)
-    recorded = manifest["models"] if manifest else {}
+    manifest = read_manifest(folder, TrainedManifest)
+    recorded = manifest.models if manifest else {}
     for fold in range(family.folds):
         train_proxy(run, data.subset(family.training_rows(fold)), reference, family, fold)
     models = {f"{p.parent.name}/{p.name}": recorded_files(p) for p in family.models(run)}
@@ -205,7 +200,7 @@ def train_family(run: Path, data: PairData, reference: str, family: TrainedFamil
             shutil.rmtree(run / "scores" / f"{family.name}-{step}", ignore_errors=True)
     counts = {"folds": family.folds, "steps": family.total}
     split = write_split(folder, data, family)
-    write_json(folder / MANIFEST, make_manifest("proxies", family.key, counts, [split], models=models))
+    TrainedManifest(key=family.key, counts=counts, parts=(split,), models=models).write(folder)
 
 
 def recorded_files(model: Path) -> dict[str, str]:
@@ -236,8 +231,8 @@ def family_stages(run: Path, data: PairData, family: TrainedFamily) -> list[Scor
                 key={
                     "family": family.key,
                     "step": step,
-                    "dtype": data.reference["dtype"],
-                    "engine": data.reference["engine"],
+                    "dtype": data.reference.dtype,
+                    "engine": data.reference.engine,
                 },
                 kind="proxy",
                 order=family.order,

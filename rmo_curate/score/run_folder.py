@@ -8,27 +8,29 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rmo_curate.runs.run import MADE_BY, Checkpoint
+from rmo_curate.runs.manifests import RejectsManifest
+from rmo_curate.runs.run import MADE_BY
 from rmo_curate.runs.run_lock import only_one
 from rmo_curate.score.pairs_stage import TOO_LONG
-from rmo_curate.score.proxies import checkpoints_of
+from rmo_curate.score.proxies import checkpoints_of, is_family
 from rmo_train.console.errors import FULL, ProcessingError, Stopped, UserError, cannot_write
 from rmo_train.data.rendering import RENDERING_FLAGS
-from rmo_train.store.tables import (
-    JOURNAL,
+from rmo_train.store.files import read_json
+from rmo_train.store.manifests import (
     MANIFEST,
-    SCHEMA_VERSION,
+    Manifest,
+    PairsManifest,
+    Reference,
+    RunManifest,
+    ScoresManifest,
     check_key,
-    iter_parts,
-    read_json,
     read_manifest,
-    versions,
-    write_json,
+    stage_of,
 )
+from rmo_train.store.tables import JOURNAL, iter_parts
 
 STAGES = ("pairs", "rejects", "scores", "states", "proxies")
 NAMED = 5  # ids that `status` gives for each flag
@@ -39,8 +41,7 @@ IDENTITY = ("weights_sha256", "tokenizer_sha256", "template_sha256")
 def is_run(run: Path) -> bool:
     """Whether `score` made the folder `run` or began to."""
     if (run / MANIFEST).is_file():
-        found = read_json(run / MANIFEST)
-        return isinstance(found, dict) and found.get("stage") == "run"
+        return stage_of(run) == "run"
     return any((run / "pairs" / name).is_file() for name in (MANIFEST, JOURNAL))
 
 
@@ -107,72 +108,69 @@ def kept(run: Path) -> str:
     return ", ".join(found) or "nothing yet"
 
 
-def recorded_reference(run: Path) -> dict[str, Any] | None:
+def recorded_reference(run: Path) -> Reference | None:
     """The reference that a run was begun with, or None."""
-    manifest = read_manifest(run)
-    return manifest["reference"] if manifest else None
+    manifest = read_manifest(run, RunManifest)
+    return manifest.reference if manifest else None
 
 
-def check_reference(recorded: dict[str, Any], wanted: dict[str, Any], run: Path) -> None:
+def check_reference(recorded: Reference, wanted: Reference, run: Path) -> None:
     """Refuse another reference model, precision or engine than the run's, naming the field.
 
     The model's name is no part of it: the same weights under another path are the same model.
     """
+    differing = [f for f in IDENTITY if getattr(recorded, f) != getattr(wanted, f)]
 
-    def described(reference: dict[str, Any]) -> dict[str, Any]:
-        hashes = {f: f"{reference[f]:.12} of --model {reference['name']}" for f in differing}
-        return {**hashes, "dtype": reference["dtype"], "engine": reference["engine"]}
+    def described(reference: Reference) -> dict[str, Any]:
+        hashes = {f: f"{getattr(reference, f):.12} of --model {reference.name}" for f in differing}
+        return {**hashes, "dtype": reference.dtype, "engine": reference.engine}
 
-    differing = [f for f in IDENTITY if recorded[f] != wanted[f]]
     check_key(described(recorded), described(wanted), run)
 
 
-def write_run_manifest(run: Path, reference: dict[str, Any]) -> None:
+def finished_scores(run: Path) -> list[ScoresManifest]:
+    """The manifests of the score stages that are finished, in the order of the trajectory."""
+    stages = [m for f in sorted((run / "scores").glob("*")) if f.is_dir() and (m := read_manifest(f, ScoresManifest))]
+    return sorted(stages, key=lambda m: (KINDS.index(m.kind), m.order, m.step or 0))
+
+
+def write_run_manifest(run: Path, reference: Reference) -> None:
     """Derive RUN/manifest.json from the manifests of the stages that are finished.
 
     `reference`: the model, its precision and engine; how its log-probs were computed comes from the stage `base`.
     """
-    pairs = read_manifest(run / "pairs")
+    pairs = read_manifest(run / "pairs", PairsManifest)
     assert pairs is not None
-    counts = {k: pairs["counts"][k] for k in ("records", "pairs", "rejects", TOO_LONG)}
-    stages = [m for f in sorted((run / "scores").glob("*")) if f.is_dir() and (m := read_manifest(f))]
-    stages.sort(key=lambda m: (KINDS.index(m["kind"]), m["order"], m["step"] or 0))
-    checkpoints = [
-        Checkpoint(m["name"], m["kind"], m["family"], m["step"], m["folds"], m["held_out"], m["noise_sd"])
-        for m in stages
-    ]
-    computed_by: dict[str, str] = next((m.get("computed_by", {}) for m in stages if m["kind"] == "base"), {})
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "stage": "run",
-        "inputs": pairs["inputs"],
-        "form": pairs["form"],
-        "max_length": pairs["key"]["max_length"],
-        "counts": {**counts, "scorable": counts["pairs"] - counts[TOO_LONG]},
-        "rejects": {k.removeprefix("rejects/"): v for k, v in pairs["counts"].items() if k.startswith("rejects/")},
-        "reference": {**reference, **computed_by},
-        "checkpoints": [asdict(c) for c in checkpoints],
-        "noise_sd": {c.name: c.noise_sd for c in checkpoints},
-        "versions": versions(),
-    }
-    if not (run / MANIFEST).is_file() or read_json(run / MANIFEST) != manifest:
-        write_json(run / MANIFEST, manifest)
+    counts = {k: pairs.counts[k] for k in ("records", "pairs", "rejects", TOO_LONG)}
+    stages = finished_scores(run)
+    computed_by = next((m.computed_by for m in stages if m.kind == "base"), {})
+    manifest = RunManifest(
+        inputs=pairs.inputs,
+        form=pairs.form,
+        max_length=pairs.key["max_length"],
+        counts={**counts, "scorable": counts["pairs"] - counts[TOO_LONG]},
+        rejects={k.removeprefix("rejects/"): v for k, v in pairs.counts.items() if k.startswith("rejects/")},
+        reference=reference.model_copy(update=computed_by),
+        checkpoints=tuple(m.checkpoint for m in stages),
+        noise_sd={m.name: m.noise_sd for m in stages},
+    )
+    if read_manifest(run, RunManifest) != manifest:
+        manifest.write(run)
 
 
 def next_order(run: Path, kind: str, name: str) -> int:
     """The place of the score stage `name` among those of its kind: the one it has, else after all others."""
-    manifests = [m for f in (run / "scores").glob("*") if f.is_dir() and (m := read_manifest(f))]
-    taken = {m["name"]: m["order"] for m in manifests if m["kind"] == kind}
+    taken = {m.name: m.order for m in finished_scores(run) if m.kind == kind}
     return taken.get(name, max(taken.values(), default=-1) + 1)
 
 
 def summary(run: Path) -> list[str]:
     """What a finished `score` or `proxy` prints."""
-    manifest = read_manifest(run)
+    manifest = read_manifest(run, RunManifest)
     if manifest is None:
         raise ProcessingError(f"{run}: the run's manifest is gone")
-    counts = manifest["counts"]
-    names = ", ".join(c["name"] for c in manifest["checkpoints"])
+    counts = manifest.counts
+    names = ", ".join(c.name for c in manifest.checkpoints)
     return [
         f"{counts['records']} records = {counts['pairs']} pairs + {counts['rejects']} rejects; "
         f"{counts[TOO_LONG]} pairs too long; scored: {names}",
@@ -180,21 +178,21 @@ def summary(run: Path) -> list[str]:
     ]
 
 
-def flagged_lines(pairs: Path, manifest: dict[str, Any]) -> list[str]:
+def flagged_lines(pairs: Path, manifest: PairsManifest) -> list[str]:
     """How many pairs have each flag of the rendering or are too long, and the first ids."""
-    wanted = [flag for flag in (*RENDERING_FLAGS, TOO_LONG) if manifest["counts"].get(flag)]
+    wanted = [flag for flag in (*RENDERING_FLAGS, TOO_LONG) if manifest.counts.get(flag)]
     ids: dict[str, list[str]] = {flag: [] for flag in wanted}
     for part in iter_parts(pairs, manifest, ["id", "flags"]) if wanted else ():
         for pair, flags in zip(part["id"].to_pylist(), part["flags"].to_pylist(), strict=True):
             for flag in flags:
                 if len(ids[flag]) < NAMED:
                     ids[flag].append(pair)
-        if all(len(ids[flag]) == min(NAMED, manifest["counts"][flag]) for flag in wanted):
+        if all(len(ids[flag]) == min(NAMED, manifest.counts[flag]) for flag in wanted):
             break
     return [
         f"  {flag}: {n:,} ({', '.join(ids[flag])}{', …' if n > NAMED else ''})"
         for flag in wanted
-        if (n := manifest["counts"][flag])
+        if (n := manifest.counts[flag])
     ]
 
 
@@ -205,11 +203,11 @@ def run_status(run: Path) -> list[str]:
     if not is_run(run):
         raise UserError(f"{run}: not a run folder; expected one made by `{MADE_BY}`")
     done, left = [], []
-    for stage in ("pairs", "rejects"):
-        manifest = read_manifest(run / stage)
-        if manifest:
-            done.append(f"{stage}: done, {manifest['counts'][stage]} rows")
-            done += flagged_lines(run / stage, manifest) if stage == "pairs" else []
+    kinds: dict[str, type[Manifest]] = {"pairs": PairsManifest, "rejects": RejectsManifest}
+    for stage, kind in kinds.items():
+        if manifest := read_manifest(run / stage, kind):
+            done.append(f"{stage}: done, {manifest.counts[stage]} rows")
+            done += flagged_lines(run / stage, manifest) if isinstance(manifest, PairsManifest) else []
         else:
             left.append(f"{stage}: not finished ({len(list((run / stage).glob('part-*.parquet')))} parts)")
     expected = ["base"]
@@ -219,7 +217,7 @@ def run_status(run: Path) -> list[str]:
         expected += names
         models = len(list(folder.glob("fold-*/step-*/trained.json")))
         line = f"proxies/{folder.name}: "
-        if read_manifest(folder):
+        if is_family(folder):
             done.append(line + "done")
         elif key["kind"] == "probe":
             parts = len(list((run / "states").glob("part-*.parquet")))
@@ -228,9 +226,8 @@ def run_status(run: Path) -> list[str]:
             left.append(line + f"not finished ({models} of {key['folds'] * len(names)} models)")
     scored = sorted(p.name for p in (run / "scores").glob("*") if p.is_dir())
     for name in [*scored, *(n for n in expected if n not in scored)]:
-        manifest = read_manifest(run / "scores" / name)
-        if manifest:
-            done.append(f"scores/{name}: done, {manifest['counts']['pairs']} pairs")
+        if scores := read_manifest(run / "scores" / name, ScoresManifest):
+            done.append(f"scores/{name}: done, {scores.counts['pairs']} pairs")
         else:
             parts = len(list((run / "scores" / name).glob("part-*.parquet")))
             left.append(f"scores/{name}: not finished ({parts} parts)")

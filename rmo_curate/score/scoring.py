@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from rmo_curate.score.engines.base import Engine, LayoutOfEngine, StateEngine, W
 from rmo_curate.score.states import StateWriter
 from rmo_train.console.progress import progress, say
 from rmo_train.data.pairs import PairData
+from rmo_train.store.manifests import ScoresManifest
 from rmo_train.store.tables import SCORE_SCHEMA, PartWriter
 
 EngineFactory = Callable[[str], Engine]
@@ -34,7 +35,7 @@ class ScoreStage:
 
     name: str
     key: dict[str, Any]  # exactly what changes its bytes
-    kind: str  # base, user or proxy
+    kind: Literal["base", "user", "proxy"]
     order: int  # among stages of the kind
     assignments: Sequence[Assignment]
     held_out: bool | None = None
@@ -75,14 +76,14 @@ def score_stage(
     engine_for: EngineFactory,
     part_size: int,
     open_states: Callable[[], StateWriter] | None = None,
-) -> dict[str, Any]:
+) -> ScoresManifest:
     """Score what is not finished yet and write the stage's manifest; returns it. A finished stage loads no model.
 
     open_states: opens RUN/states, to be filled part by part beside the scores of a stage that is not finished; the
     engines must be ones that see states.
     """
     folder = run / "scores" / stage.name
-    writer = PartWriter(folder, "scores", stage.key, SCORE_SCHEMA)
+    writer = PartWriter(folder, ScoresManifest, stage.key, SCORE_SCHEMA)
     if writer.complete:
         assert writer.manifest is not None
         say(f"{stage.name}: already scored")

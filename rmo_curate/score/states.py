@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from rmo_curate.runs.manifests import StatesManifest
 from rmo_curate.score.engines.base import StateEngine
 from rmo_train.console.progress import progress, say
 from rmo_train.data.pairs import PairData
+from rmo_train.store.manifests import Parts
 from rmo_train.store.tables import PartWriter, iter_parts
 
 STATES = "states"  # in a run folder
@@ -35,7 +37,7 @@ class StateWriter:
 
     def __init__(self, run: Path, key: Mapping[str, Any]):
         self.width = key["widest"]
-        self.writer = PartWriter(run / STATES, STATES, key, STATE_SCHEMA)
+        self.writer = PartWriter(run / STATES, StatesManifest, key, STATE_SCHEMA)
         for name in self.writer.repaired:
             say(f"{self.writer.folder}: {name} was damaged and is made again")
 
@@ -51,18 +53,18 @@ class StateWriter:
         ids = [str(i) for i in data.ids[rows]]
         self.writer.write(file, pa.table({"id": ids, "difference": column}, schema=STATE_SCHEMA))
 
-    def finish(self, pairs: int) -> dict[str, Any]:
+    def finish(self, pairs: int) -> StatesManifest:
         """The manifest, written where it is not there yet."""
         if self.writer.manifest is not None:
             return self.writer.manifest
-        part = vars(self.writer.finished[min(self.writer.finished)])
-        first = next(iter_parts(self.writer.folder, {"parts": [part]}))
+        part = self.writer.finished[min(self.writer.finished)]
+        first = next(iter_parts(self.writer.folder, Parts(parts=(part,))))
         return self.writer.finish({"pairs": pairs}, width=len(first["difference"][0]))
 
 
 def read_missing(
     states: StateWriter, data: PairData, parts: Mapping[str, np.ndarray], load: Callable[[], StateEngine]
-) -> dict[str, Any]:
+) -> StatesManifest:
     """Read the states of the `parts` (file -> rows of `data`) that are not there; returns the manifest.
 
     load: makes the engine of the reference; called only where a part is missing.
@@ -77,10 +79,10 @@ def read_missing(
     return states.finish(len(data))
 
 
-def read_states(run: Path, manifest: dict[str, Any], data: PairData) -> np.ndarray:
+def read_states(run: Path, manifest: StatesManifest, data: PairData) -> np.ndarray:
     """State differences in the order of `data`: float32 [pairs, numbers]."""
     place = {i: k for k, i in enumerate(data.ids)}
-    found = np.empty((len(data), manifest["width"]), dtype=np.float32)
+    found = np.empty((len(data), manifest.width), dtype=np.float32)
     for part in iter_parts(run / STATES, manifest):
         rows = [place[i] for i in part["id"].to_pylist()]
         found[rows] = part["difference"].combine_chunks().values.to_numpy().reshape(len(rows), -1)

@@ -12,6 +12,7 @@ import time
 import types
 import typing
 from collections.abc import Callable, Mapping
+from enum import EnumMeta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -80,7 +81,9 @@ def build(cls: type[S], section: str | None, recipe: Sections, given: Mapping[st
     for name, field in cls.model_fields.items():
         if name not in values and field.is_required():
             where = f", or `{sources[name][0]}` in a recipe" if sources[name] else ""
-            raise UserError(f"{_called(name, field)} is missing: give it on the command line{where}")
+            kinds: Any = field.annotation if isinstance(field.annotation, EnumMeta) else ()
+            expected = f"; expected {', '.join(kinds)}" if kinds else ""
+            raise UserError(f"{_called(name, field)} is missing: give it on the command line{where}{expected}")
         if _is_several(field) and isinstance(values.get(name), str):
             values[name] = [values[name]]
     try:

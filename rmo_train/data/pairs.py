@@ -12,17 +12,26 @@ import pyarrow as pa
 
 from rmo_train.console.errors import UserError
 from rmo_train.data.ragged import Ragged
-from rmo_train.store.tables import (
+from rmo_train.store.files import canonical_json, sha256_text
+from rmo_train.store.manifests import (
     MANIFEST,
+    PairsManifest,
+    Parts,
+    Reference,
+    RunManifest,
+    ScoresManifest,
+    ShardsManifest,
+    read_manifest,
+    read_one_of,
+    stage_of,
+)
+from rmo_train.store.tables import (
     PAIR_SCHEMA,
     SCORE_SCHEMA,
     SHARD_COLUMNS,
-    canonical_json,
     iter_parts,
     prompt_group,
-    read_manifest,
     read_table,
-    sha256_text,
     with_columns,
 )
 
@@ -34,7 +43,7 @@ class PairData:
     """n pairs; every array has length n and is aligned with `ids`. Log-probs: float64 nats, summed over a response."""
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: RunManifest | ShardsManifest | None
     ids: np.ndarray  # str
     groups: np.ndarray  # str: hash of the prompt
     prompt: Ragged  # token ids, int32
@@ -51,12 +60,9 @@ class PairData:
         return len(self.ids)
 
     @property
-    def reference(self) -> dict[str, Any]:
-        """Identity of the reference model: name, weights, tokenizer and template hashes, dtype, engine.
-
-        Empty for data that no model has scored.
-        """
-        return self.manifest.get("reference") or {}
+    def reference(self) -> Reference:
+        """The reference model; nothing is known of it for data that no model has scored."""
+        return Reference() if self.manifest is None else self.manifest.reference
 
     @property
     def has_references(self) -> bool:
@@ -87,7 +93,8 @@ class PairData:
 
         None: as the filter that wrote them decided.
         """
-        wanted = self.manifest.get("soft_labels", False) if soft is None else soft
+        decided = isinstance(self.manifest, ShardsManifest) and self.manifest.soft_labels
+        wanted = decided if soft is None else soft
         return self if wanted else replace(self, label_confidence=np.ones(len(self)))
 
     def subset(self, rows: np.ndarray) -> PairData:
@@ -121,14 +128,13 @@ def open_pairs(folder: Path) -> PairData:
         raise UserError(
             f"{folder}: no such folder; expected a run folder (rmo-curate score) or a shard folder (filter)"
         )
-    manifest = read_manifest(folder)
-    stage = manifest.get("stage") if manifest else None
-    if manifest is None or stage not in ("run", "shards"):
+    if stage_of(folder) not in ("run", "shards"):
         raise UserError(
             f"{folder}: not a finished run or shard folder (no {MANIFEST} of one); "
             "make one with `rmo-curate score` or `rmo-curate filter`"
         )
-    data = _from_run(folder, manifest) if stage == "run" else _from_shards(folder, manifest)
+    manifest = read_one_of(folder, RunManifest, ShardsManifest)
+    data = _from_shards(folder, manifest) if isinstance(manifest, ShardsManifest) else _from_run(folder)
     if not len(data):
         raise UserError(f"{folder}: no pairs to use in it (0 rows)")
     _check_between(folder, data, "weight", 0, np.inf)
@@ -154,7 +160,7 @@ def _check_between(folder: Path, data: PairData, name: str, low: float, high: fl
         raise UserError(f"{folder}: every pair has weight 0, so there is nothing to train on")
 
 
-def _read(folder: Path, manifest: dict[str, Any], schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
+def _read(folder: Path, manifest: Parts, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
     """`columns` of a stage, and of each prompt its `group` alone: memory holds the text of one part at a time."""
     tables = []
     for part in iter_parts(folder, manifest, [*columns, "prompt", "tools"]):
@@ -166,11 +172,11 @@ def _read(folder: Path, manifest: dict[str, Any], schema: pa.Schema, columns: Se
     return pa.schema([*(schema.field(c) for c in columns), ("group", pa.string())]).empty_table()
 
 
-def _common(folder: Path, manifest: dict[str, Any], table: pa.Table) -> dict[str, Any]:
+def _common(folder: Path, table: pa.Table) -> dict[str, Any]:
     n = table.num_rows
     return {
         "folder": folder,
-        "manifest": manifest,
+        "manifest": None,
         "ids": np.array(table["id"].to_pylist(), dtype=object),
         "groups": np.array(table["group"].to_pylist(), dtype=object),
         **{c.removesuffix("_ids"): Ragged.from_arrow(table[c]) for c in TOKEN_COLUMNS},
@@ -181,13 +187,13 @@ def _common(folder: Path, manifest: dict[str, Any], table: pa.Table) -> dict[str
     }
 
 
-def _from_run(folder: Path, manifest: dict[str, Any]) -> PairData:
+def _from_run(folder: Path) -> PairData:
     import polars as pl
 
     stage = folder / "pairs"
-    table = _read(stage, read_manifest(stage) or {"parts": []}, PAIR_SCHEMA, ["id", "flags", *TOKEN_COLUMNS])
+    table = _read(stage, read_manifest(stage, PairsManifest) or Parts(), PAIR_SCHEMA, ["id", "flags", *TOKEN_COLUMNS])
     keep = ~pl.Series(table["flags"]).list.contains("too_long").fill_null(False).to_numpy()
-    return with_references(PairData(**_common(folder, manifest, table.filter(pa.array(keep)))))
+    return with_references(PairData(**_common(folder, table.filter(pa.array(keep)))))
 
 
 def with_references(data: PairData) -> PairData:
@@ -195,9 +201,9 @@ def with_references(data: PairData) -> PairData:
     import polars as pl
 
     folder = data.folder
-    data = replace(data, manifest=read_manifest(folder) or {})
+    data = replace(data, manifest=read_manifest(folder, RunManifest))
     scores_folder = folder / "scores" / "base"
-    scores_manifest = read_manifest(scores_folder)
+    scores_manifest = read_manifest(scores_folder, ScoresManifest)
     if scores_manifest is None:
         return data
     scores = pl.DataFrame(read_table(scores_folder, scores_manifest, SCORE_SCHEMA)).with_columns(scored=True)
@@ -219,7 +225,7 @@ def _scored(table: pa.Table, name: str) -> np.ndarray | None:
     return table[name].to_numpy()
 
 
-def _end_column(folder: Path, table: pa.Table, name: str, checkpoints: list[str], end: str) -> np.ndarray:
+def _end_column(folder: Path, table: pa.Table, name: str, checkpoints: Sequence[str], end: str) -> np.ndarray:
     """The log-probs under checkpoint `end` of a column with one value a checkpoint, float64 [n]."""
     import polars as pl
 
@@ -235,10 +241,10 @@ def _end_column(folder: Path, table: pa.Table, name: str, checkpoints: list[str]
     return rows.list.get(checkpoints.index(end)).to_numpy(writable=True)
 
 
-def _from_shards(folder: Path, manifest: dict[str, Any]) -> PairData:
+def _from_shards(folder: Path, manifest: ShardsManifest) -> PairData:
     columns = ["id", *TOKEN_COLUMNS, *[f.name for f in SHARD_COLUMNS]]
     table = _read(folder, manifest, with_columns(PAIR_SCHEMA, SHARD_COLUMNS), columns)
-    data = PairData(**_common(folder, manifest, table))
+    data = replace(PairData(**_common(folder, table)), manifest=manifest)
     references: dict[str, Any] = {
         "ref_chosen": _scored(table, "ref_chosen_logps"),
         "ref_rejected": _scored(table, "ref_rejected_logps"),
@@ -246,8 +252,8 @@ def _from_shards(folder: Path, manifest: dict[str, Any]) -> PairData:
     if sum(column is None for column in references.values()) == 1:
         there, missing = sorted(references, key=lambda name: references[name] is None)
         raise UserError(f"{folder}: it has {there}_logps, but no {missing}_logps; score the data again, or drop both")
-    end = manifest.get("end")
+    end = manifest.end
     if end is not None and len(data):
         for name, column in (("end_chosen", "chosen_logps"), ("end_rejected", "rejected_logps")):
-            references[name] = _end_column(folder, table, column, manifest["checkpoints"], end)
+            references[name] = _end_column(folder, table, column, manifest.checkpoints, end)
     return replace(data, **references)

@@ -86,7 +86,7 @@ def summarise(data: PairData, logps: np.ndarray, overlap: tuple[int, int] = (0, 
         mean_reward_margin=float(reward.mean()),
         pairs=pair_margins(data, reward),
         pairs_sha256=data.content_sha256,
-        reference_sha256=data.reference.get("weights_sha256"),
+        reference_sha256=data.reference.weights_sha256,
         overlap_pairs=overlap[0],
         overlap_prompts=overlap[1],
     )

@@ -10,7 +10,7 @@ from typing import Any
 from rmo_train.console.errors import UserError
 from rmo_train.evaluation.metrics import Interval
 from rmo_train.report import evaluation_lines
-from rmo_train.store.tables import read_json
+from rmo_train.store.files import read_json
 
 # Reward margin in nats, number of the pair's prompt, tokens by which its chosen response is the longer one.
 PairMargin = tuple[float, int, int]

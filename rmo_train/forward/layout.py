@@ -137,8 +137,8 @@ def choose_layout(
     """
     device = next(model.parameters()).device.type
     budgets = CPU_TOKENS_PER_BATCH if device == "cpu" else GPU_TOKENS_PER_BATCH
-    lengths, recorded = Lengths.of(data), data.reference.get("attention")
-    here = recorded if data.reference.get("device") == device else None
+    lengths, recorded = Lengths.of(data), data.reference.attention
+    here = recorded if data.reference.device == device else None
     by_rule = preferred(device, lengths)
     tried = dict.fromkeys([here or by_rule[0], *by_rule] if attention == "auto" else [attention])
     path, gap, obstacles = _first_that_works(model, list(tried), data.longest())
@@ -151,7 +151,7 @@ def choose_layout(
         followed=path == here != by_rule[0],
         gap=gap,
         obstacle=next(iter(obstacles), None),
-        reference=(recorded, data.reference.get("device")),
+        reference=(recorded, data.reference.device),
     )
     return Layout(path, tokens_per_batch or budgets[path], device, choice)
 

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from rmo_train.console.errors import UserError
 from rmo_train.generation.prompts import Prompt
-from rmo_train.store.tables import sha256_text, write_bytes, write_json
+from rmo_train.store.files import sha256_text, write_bytes, write_json
 
 AnswerForm = Literal["auto", "alpaca-eval", "arena-hard", "mt-bench", "ifeval"]  # auto: that of the prompts
 

@@ -17,7 +17,9 @@ import pyarrow.lib
 import pyarrow.parquet as pq
 
 from rmo_train.console.errors import UserError
-from rmo_train.store.tables import canonical_json, iter_parts, read_manifest
+from rmo_train.store.files import canonical_json
+from rmo_train.store.manifests import Manifest, PairsManifest, ShardsManifest, read_manifest, stage_of
+from rmo_train.store.tables import iter_parts
 
 PARQUET = b"PAR1"
 # What is read of a Parquet file; the token ids beside them are most of a run folder's bytes.
@@ -134,12 +136,13 @@ def _of_json(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _of_folder(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The pairs of a run or shard folder, verified."""
-    manifest = read_manifest(folder)
-    stage = manifest.get("stage") if manifest else None
-    if stage == "run":
+    manifest: Manifest | None = None
+    if (stage := stage_of(folder)) == "run":
         folder = folder / "pairs"
-        manifest = read_manifest(folder)
-    if manifest is None or stage not in ("run", "shards"):
+        manifest = read_manifest(folder, PairsManifest)
+    elif stage == "shards":
+        manifest = read_manifest(folder, ShardsManifest)
+    if manifest is None:
         raise UserError(
             f"{folder}: a folder, but no finished run or shard folder; expected a file of JSON lines, a JSON "
             "list or Parquet"

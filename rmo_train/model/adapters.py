@@ -9,7 +9,8 @@ from typing import Any
 from rmo_train.console.errors import UserError
 from rmo_train.model.models import ADAPTER_CONFIG, base_of, is_adapter, resolve, weights_hash
 from rmo_train.model.policy import load_config
-from rmo_train.store.tables import MANIFEST, read_json
+from rmo_train.store.files import read_json
+from rmo_train.store.manifests import MANIFEST
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # what peft puts before the names of the base's modules

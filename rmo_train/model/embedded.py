@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rmo_train.console.errors import ProcessingError, UserError
 from rmo_train.console.quiet import quiet
-from rmo_train.store.tables import sha256_file
+from rmo_train.store.files import sha256_file
 
 log = logging.getLogger("rmo")
 

@@ -14,7 +14,8 @@ from rmo_train.console.errors import UserError, cannot_write
 from rmo_train.model.adapters import base_that_is_there, check_base
 from rmo_train.model.models import ADAPTER_CONFIG, is_adapter
 from rmo_train.report import merged_line
-from rmo_train.store.tables import MANIFEST, sync_folder, write_bytes
+from rmo_train.store.files import sync_folder, write_bytes
+from rmo_train.store.manifests import MANIFEST
 
 TRAINED_ON = "trained_on.parquet"
 

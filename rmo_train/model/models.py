@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rmo_train.console.errors import UserError, nearest
 from rmo_train.console.quiet import quiet
 from rmo_train.model.embedded import EMBEDDED, embedded_folder
-from rmo_train.store.tables import canonical_json, read_json, sha256_file, sha256_text
+from rmo_train.store.files import canonical_json, read_json, sha256_file, sha256_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -21,7 +21,7 @@ from rmo_train.model.models import (
     load_tokenizer,
     resolve,
 )
-from rmo_train.store.tables import sync_folder
+from rmo_train.store.files import sync_folder
 
 if TYPE_CHECKING:
     import torch

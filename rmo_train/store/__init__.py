@@ -1,5 +1,7 @@
 """The contract between the stages, on disk.
 
-- `tables`: schemas, manifests, atomic writes, verified reads; `PartWriter`, by which a killed stage resumes.
+- `files`: hashes, JSON, and writes that leave a whole file or none.
+- `manifests`: what a folder's manifest.json says, one type a kind of folder.
+- `tables`: schemas and verified reads; `PartWriter`, by which a killed stage resumes.
 - `id_hash`: a 64-bit hash of every id at once: draws, joins, repeats.
 """

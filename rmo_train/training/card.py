@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rmo_train.data.pairs import PairData
 from rmo_train.report import evaluation_lines, plan_lines, speed_line
-from rmo_train.store.tables import versions
+from rmo_train.store.manifests import ShardsManifest, versions
 from rmo_train.training.config import TrainSettings
 from rmo_train.training.plan import Plan
 
@@ -25,7 +25,7 @@ def model_card(
 ) -> str:
     """Markdown with the Hub's front matter; curves: the picture of the metrics."""
     metrics, best = trained.metrics, trained.best
-    counts = data.manifest.get("counts", {})
+    counts = {} if data.manifest is None else data.manifest.counts
     kept = f"{len(data)} of {counts['pairs']}" if "pairs" in counts else str(len(data))
     measured = evaluation_lines(trained.evaluation) if trained.evaluation else ["not evaluated on held-out pairs"]
     library = "peft" if settings.lora else "transformers"
@@ -42,8 +42,8 @@ def model_card(
         "",
         "## Data",
         "",
-        f"- reference log-probs: {data.reference.get('name')} ({data.reference.get('dtype')})",
-        f"- filter settings: {data.manifest.get('settings', 'none')}",
+        f"- reference log-probs: {data.reference.name} ({data.reference.dtype})",
+        f"- filter settings: {data.manifest.settings if isinstance(data.manifest, ShardsManifest) else 'none'}",
         "",
         "## Training",
         "",

@@ -15,14 +15,8 @@ from rmo_train.console.errors import ProcessingError, UserError, cannot_write
 from rmo_train.console.progress import say
 from rmo_train.forward.distributed import full_weights
 from rmo_train.model.policy import move_into, save_model
-from rmo_train.store.tables import (
-    check_key,
-    damaged_file,
-    file_hashes,
-    read_json,
-    sync_folder,
-    write_json,
-)
+from rmo_train.store.files import damaged_file, file_hashes, read_json, sync_folder, write_json
+from rmo_train.store.manifests import check_key
 from rmo_train.training.optimizer import MasterAdamW
 from rmo_train.training.record import read_metrics, series
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rmo_train.store.tables import write_bytes
+from rmo_train.store.files import write_bytes
 from rmo_train.training.record import read_metrics, series
 
 PICTURE = "curves.png"

@@ -19,7 +19,7 @@ from rmo_train.forward.layout import Layout, choose_layout
 from rmo_train.forward.logps import margin_sd, pair_logps
 from rmo_train.model.policy import load_for_training, load_model, load_tokenizer, resolve_dtype
 from rmo_train.objective.losses import loss_named
-from rmo_train.store.tables import read_json, write_json
+from rmo_train.store.files import read_json, write_json
 from rmo_train.training.config import TrainSettings
 from rmo_train.training.plan import Plan
 from rmo_train.training.record import Record
@@ -92,7 +92,7 @@ def training_dtype(settings: TrainSettings, data: PairData) -> str:
     """The precision that the references were scored in (without any: the device's), unless --bf16 or --no-bf16."""
     if settings.bf16 is not None:
         return "bfloat16" if settings.bf16 else "float32"
-    scored_in = data.reference.get("dtype") if data.has_references else None
+    scored_in = data.reference.dtype if data.has_references else None
     return scored_in or str(resolve_dtype("auto")).removeprefix("torch.")
 
 
@@ -142,8 +142,8 @@ def step_zero_noise(job: Job, model_name: str) -> float:
 
     Where the policy's precision is not the references', the model is also run in theirs on the same pairs.
     """
-    recorded = float((job.data.manifest.get("noise_sd") or {}).get("base") or 0.0)
-    scored_in = job.data.reference.get("dtype")
+    recorded = (job.data.manifest.noise_sd.get("base") if job.data.manifest else None) or 0.0
+    scored_in = job.data.reference.dtype
     if scored_in is None or next(job.model.parameters()).dtype == getattr(torch, scored_in):
         return recorded
     rows = job.data.spread(STEP_ZERO_PAIRS)

@@ -14,7 +14,7 @@ from typing import Any
 
 from rmo_train.console.progress import say
 from rmo_train.report import hint_line
-from rmo_train.store.tables import append_line, write_bytes
+from rmo_train.store.files import append_line, write_bytes
 from rmo_train.training.hints import Hints
 from rmo_train.training.trackers import Trackers
 

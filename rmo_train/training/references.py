@@ -21,16 +21,14 @@ from rmo_train.forward.distributed import ALONE, World
 from rmo_train.forward.layout import Layout
 from rmo_train.forward.logps import margin_sd, pair_logps
 from rmo_train.report import references_missing
-from rmo_train.store.tables import (
-    MANIFEST,
-    PartFile,
+from rmo_train.store.manifests import (
+    Reference,
+    ReferencesManifest,
     is_intact,
-    make_manifest,
     read_manifest,
-    read_table,
-    write_json,
-    write_table,
+    require_manifest,
 )
+from rmo_train.store.tables import read_table, write_table
 
 SCHEMA = pa.schema([("id", pa.string()), ("ref_chosen_logps", pa.float64()), ("ref_rejected_logps", pa.float64())])
 NOISE_PAIRS = 16
@@ -47,19 +45,21 @@ def with_references(
     if data.has_references:
         return data
     key = {"data": data.fingerprint, **reference}
-    manifest = read_manifest(folder)
-    if manifest is None or manifest["key"] != key or not _intact(folder, manifest):
+    manifest = read_manifest(folder, ReferencesManifest)
+    if manifest is None or manifest.key != key or not all(is_intact(folder, part) for part in manifest.parts):
         say(references_missing(data.folder, folder))
         logps, noise_sd = _compute(data, model, layout, world)
         if world.is_main:
             _write(data, logps, noise_sd, folder, key, {**reference, **layout.computed_by})
         world.wait()
-        manifest = read_manifest(folder) or {}
+        manifest = require_manifest(folder, ReferencesManifest, "rmo-train run")
     table = read_table(folder, manifest, SCHEMA)
-    about = {"reference": data.reference | manifest["reference"], "noise_sd": manifest["noise_sd"]}
+    computed = manifest.reference.model_dump(exclude_none=True)
+    about = {"reference": data.reference.model_copy(update=computed), "noise_sd": manifest.noise_sd}
+    assert data.manifest is not None, data.folder  # of a run or of shards
     return replace(
         data,
-        manifest=data.manifest | about,
+        manifest=data.manifest.model_copy(update=about),
         ref_chosen=table["ref_chosen_logps"].to_numpy(),
         ref_rejected=table["ref_rejected_logps"].to_numpy(),
     )
@@ -89,9 +89,11 @@ def _write(
 ) -> None:
     columns = [pa.array([str(i) for i in data.ids]), *(pa.array(np.ascontiguousarray(c)) for c in logps.T)]
     part = write_table(folder / "logps.parquet", pa.table(columns, schema=SCHEMA), SCHEMA, folder)
-    about = {"reference": {**reference, "engine": "transformers"}, "noise_sd": {"base": noise_sd}}
-    write_json(folder / MANIFEST, make_manifest("references", key, {"pairs": len(data)}, [part], **about))
-
-
-def _intact(folder: Path, manifest: Mapping[str, Any]) -> bool:
-    return all(is_intact(folder, PartFile(**entry)) for entry in manifest["parts"])
+    manifest = ReferencesManifest(
+        key=dict(key),
+        counts={"pairs": len(data)},
+        parts=(part,),
+        reference=Reference(**reference, engine="transformers"),
+        noise_sd={"base": noise_sd},
+    )
+    manifest.write(folder)

@@ -29,17 +29,9 @@ from rmo_train.report import (
     step_zero,
     trained_lines,
 )
-from rmo_train.store.tables import (
-    MANIFEST,
-    check_key,
-    make_manifest,
-    read_json,
-    read_manifest,
-    read_table,
-    write_bytes,
-    write_json,
-    write_table,
-)
+from rmo_train.store.files import read_json, write_bytes, write_json
+from rmo_train.store.manifests import TrainManifest, check_key, read_manifest
+from rmo_train.store.tables import read_table, write_table
 from rmo_train.training.card import model_card
 from rmo_train.training.checkpoint import (
     EVALUATION,
@@ -78,11 +70,11 @@ class Trained:
 
 def check_identity(data: PairData, identity: Any, fields: tuple[str, ...] = IDENTITY_FIELDS) -> None:
     """Refuse a model that is not the one whose log-probs the data carries, naming the field."""
-    for field in fields if data.reference else ():
-        expected, own = data.reference.get(field), getattr(identity, field)
+    for field in fields if data.reference.is_known() else ():
+        expected, own = getattr(data.reference, field), getattr(identity, field)
         if expected != own:
             raise UserError(
-                f"{field.removesuffix('_sha256')}: {data.folder} was scored with {data.reference.get('name')!r} "
+                f"{field.removesuffix('_sha256')}: {data.folder} was scored with {data.reference.name!r} "
                 f"({expected!s:.12}), but {identity.name!r} has {own!s:.12}. Give the scored model as --model, score "
                 "again with this one, or pass --ignore-identity if you know that they fit."
             )
@@ -133,9 +125,9 @@ def run_training(
         if overwrite and world.is_main and out.exists():
             shutil.rmtree(out)
         world.wait()
-        done = read_manifest(out)
+        done = read_manifest(out, TrainManifest)
         if done is not None:
-            check_key(done["key"], key, out)
+            check_key(done.key, key, out)
             return [already_trained(out)]
         if out.exists() and any(p.name[0] != "." for p in out.iterdir()) and not (out / "run.json").is_file():
             raise UserError(f"--out {out}: the folder has files that are no training run; choose another folder")
@@ -249,7 +241,7 @@ def _write_results(job: Job, model: str, trained: Trained) -> None:
     state = {"global_step": trained.steps, "best_model_checkpoint": best.name if best else None}
     write_json(out / STATE, {**state, "log_history": read_metrics(out)})
     counts = {"pairs": trained.pairs, "steps": trained.steps}
-    write_json(out / MANIFEST, make_manifest("train", job.key, counts, [part], model=model))
+    TrainManifest(key=job.key, counts=counts, parts=(part,), model=model).write(out)
 
 
 def _try_save(job: Job) -> None:
@@ -275,14 +267,14 @@ def run_eval(
         check_identity(data, model_identity, RENDERING_FIELDS)
     overlap = (0, 0)
     trained = resolve(model)
-    manifest = read_manifest(trained) if (trained / "trained_on.parquet").is_file() else None
+    manifest = read_manifest(trained, TrainManifest) if (trained / "trained_on.parquet").is_file() else None
     if manifest is not None:
         seen = read_table(trained, manifest, TRAINED_ON)
         overlap = overlap_of(set(seen["id"].to_pylist()), set(seen["group"].to_pylist()), data)
         if any(overlap):
             say(overlap_warning(folder, *overlap))
-    precision = data.reference.get("dtype", "auto") if dtype == "auto" else dtype
-    reference = (data.reference.get("weights_sha256"), data.reference.get("dtype"))
+    precision = data.reference.dtype or "auto" if dtype == "auto" else dtype
+    reference = (data.reference.weights_sha256, data.reference.dtype)
     if (model_identity.weights_sha256, precision) == reference:
         say(own_reference(model))
         return summarise(data, reference_logps(data), overlap)

@@ -18,7 +18,7 @@ from benchmarks.constraint_prompts import PARTS, make_prompts, topics_of
 from benchmarks.constraints import KINDS, Constraint, draw
 from benchmarks.sampling import Ask, sample
 from benchmarks.schedule import Schedule, Task
-from rmo_train.store.tables import read_json
+from rmo_train.store.files import read_json
 
 # kind, what it asks for, an answer that does, answers that do not
 EXAMPLES = [

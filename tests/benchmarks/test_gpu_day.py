@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import gpu_checks, gpu_day
 from benchmarks.gpu_day import STEPS, Step, prepared, run_day
-from rmo_train.store.tables import read_json
+from rmo_train.store.files import read_json
 from tests.command_line import curate, train
 
 

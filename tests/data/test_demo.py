@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from rmo_train.store.files import canonical_json
 from rmo_train.store.id_hash import fractions
-from rmo_train.store.tables import canonical_json
 
 DEMO = Path(__file__).parents[2] / "data" / "demo"
 

@@ -16,6 +16,7 @@ from rmo_curate.score.engines.vllm import TOLERANCE, VllmEngine
 from rmo_train.console.errors import ProcessingError
 from rmo_train.data.pairs import PairData, open_pairs
 from rmo_train.store import tables
+from tests.manifests import manifest_of, parts_of
 from tests.rmo_curate.scored import demo_records, perturbed, score, score_demo, write_jsonl
 from tests.tiny import write_tiny_model
 
@@ -50,7 +51,7 @@ def pairs(scored) -> PairData:
 def logps(run: Path, name: str) -> np.ndarray:
     """Log-probs of the score stage `name` in the order of ids, nats [pairs, 2]."""
     folder = run / "scores" / name
-    table = tables.read_table(folder, tables.read_manifest(folder), tables.SCORE_SCHEMA).sort_by("id")
+    table = tables.read_table(folder, parts_of(folder), tables.SCORE_SCHEMA).sort_by("id")
     return np.stack([table["chosen_logp"].to_numpy(), table["rejected_logp"].to_numpy()], axis=1)
 
 
@@ -86,7 +87,7 @@ def test_log_probs_of_the_demo_model_are_those_of_transformers(smollm2, tmp_path
     assert np.sqrt(np.mean(((ours - theirs) / tokens) ** 2)) <= TOLERANCE[dtype]
     if dtype == "float32":
         assert np.abs((ours - theirs) / tokens).max() < 1e-3
-    manifest = tables.read_manifest(tmp_path / "vllm" / "scores" / "base")
+    manifest = manifest_of(tmp_path / "vllm" / "scores" / "base")
     gaps = ours - theirs
     assert np.std(gaps[:, 0] - gaps[:, 1]) <= manifest["noise_sd"] * (1 + 1e-6)
     assert manifest["key"]["engine"] == "vllm" and "vLLM 0." in manifest["layout"]
@@ -102,7 +103,7 @@ def test_a_chain_with_an_adapter_is_scored_each_in_a_process_of_its_own(model, d
     score(data, model, tmp_path / "transformers", checkpoints=chain)
     score(data, model, tmp_path / "vllm", checkpoints=chain, engine="vllm", part_size=100)
     assert capsys.readouterr().err.count("vLLM agrees with transformers") == 3
-    names = [c["name"] for c in tables.read_manifest(tmp_path / "vllm")["checkpoints"]]
+    names = [c["name"] for c in manifest_of(tmp_path / "vllm")["checkpoints"]]
     for name in names:
         assert logps(tmp_path / "vllm", name) == pytest.approx(logps(tmp_path / "transformers", name), abs=5e-3)
     base, moved, adapted = (logps(tmp_path / "vllm", name) for name in names)

@@ -13,7 +13,8 @@ from rmo.summary import accuracy_rows, count_rows, print_table, summary
 from rmo_train.console.errors import UserError
 from rmo_train.evaluation.metrics import Interval
 from rmo_train.evaluation.result import Evaluation
-from rmo_train.store.tables import read_json, read_manifest, write_json
+from rmo_train.store.files import read_json, write_json
+from tests.manifests import manifest_of
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 DEMO = Path(__file__).parents[2] / "data" / "demo"
@@ -64,7 +65,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> 
 
 def test_the_chain_leaves_every_stage_and_the_counts_add_up(chain: Path):
     recipe = load_recipe(chain)
-    shards = read_manifest(recipe.shards)["counts"]
+    shards = manifest_of(recipe.shards)["counts"]
     assert (
         shards["pairs"]
         == 60
@@ -78,8 +79,8 @@ def test_the_chain_leaves_every_stage_and_the_counts_add_up(chain: Path):
 
 def test_the_plain_run_has_all_pairs_and_neither_part(chain: Path):
     recipe = load_recipe(chain)
-    assert read_manifest(recipe.plain_shards)["counts"]["kept"] == 60
-    key = read_manifest(recipe.plain_trained)["key"]
+    assert manifest_of(recipe.plain_shards)["counts"]["kept"] == 60
+    key = manifest_of(recipe.plain_trained)["key"]
     assert (key["diversify"], key["amplify"]) == (False, 0.0)
 
 

@@ -10,7 +10,17 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from rmo_train.store import tables
+from rmo_curate.runs.manifests import RejectsManifest, TrainedManifest
+from rmo_train.store import files, tables
+from rmo_train.store.manifests import (
+    Checkpoint,
+    InputFile,
+    Manifest,
+    PairsManifest,
+    Reference,
+    RunManifest,
+    ScoresManifest,
+)
 from tests.rmo_curate.scored import PROXY, record, score_demo, write_jsonl
 
 REJECTED_LOGP = -64.0  # far below zero, and a power of two: margins such as 1.25 come back exactly
@@ -53,15 +63,22 @@ def pair_row(i: int, given: Mapping[str, Any]) -> dict[str, Any]:
     row.setdefault("chosen_ids", [3] * row["chosen_tokens"])
     row.setdefault("rejected_ids", [4] * row["rejected_tokens"])
     tokens = [row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]]
-    row.setdefault("tokens_sha", tables.sha256_text(tables.canonical_json(tokens)))
+    row.setdefault("tokens_sha", files.sha256_text(files.canonical_json(tokens)))
     return row
 
 
-def write_parts(folder: Path, stage: str, rows: list[dict[str, Any]], schema: pa.Schema, part_size: int) -> None:
-    writer = tables.PartWriter(folder, stage, {"made_for": "a test"}, schema)
+INPUTS = (InputFile(name="train.jsonl", bytes=100, sha256="ab" * 32),)
+FORM = "trl-conversational"
+
+
+def write_parts(
+    folder: Path, of: type[Manifest], rows: list[dict[str, Any]], schema: pa.Schema, part_size: int, **of_kind: Any
+) -> None:
+    writer = tables.PartWriter(folder, of, {"made_for": "a test"}, schema)
     for part, start in enumerate(range(0, len(rows), part_size)):
         writer.write(f"part-{part:05d}.parquet", pa.Table.from_pylist(rows[start : start + part_size], schema))
-    writer.finish({stage: len(rows)})
+    counted = of.model_fields["stage"].default
+    writer.finish({"pairs": len(rows), counted: len(rows)}, **of_kind)
 
 
 @pytest.fixture
@@ -102,11 +119,11 @@ def make_run(tmp_path: Path):
                 pair[column] = value
 
         folder = tmp_path / name
-        write_parts(folder / "pairs", "pairs", pairs, schema, part_size)
+        write_parts(folder / "pairs", PairsManifest, pairs, schema, part_size, form=FORM, inputs=INPUTS)
         reject_rows = [{"source": "train.jsonl", "line": n + i + 1} | dict(r) for i, r in enumerate(rejects)]
-        write_parts(folder / "rejects", "rejects", reject_rows, tables.REJECT_SCHEMA, part_size)
+        write_parts(folder / "rejects", RejectsManifest, reject_rows, tables.REJECT_SCHEMA, part_size)
         entries = [checkpoint_entry(checkpoint) for checkpoint in scores]
-        for entry in entries:
+        for order, entry in enumerate(entries):
             table = [
                 {
                     "id": pair["id"],
@@ -119,14 +136,15 @@ def make_run(tmp_path: Path):
                 if "too_long" not in pair["flags"]
             ]
             table.reverse()  # scores come in their own order: whoever joins them by position fails
-            write_parts(folder / "scores" / entry["name"], "scores", table, tables.SCORE_SCHEMA, part_size + 1)
+            own = folder / "scores" / entry["name"]
+            write_parts(own, ScoresManifest, table, tables.SCORE_SCHEMA, part_size + 1, **entry, order=order)
         for family in {entry["family"] for entry in entries if entry["held_out"]}:
             split = [
                 {"id": pair["id"], "group": str(groups[i] if groups else i), "fold": i % 2}
                 for i, pair in enumerate(pairs)
                 if "too_long" not in pair["flags"]
             ]
-            write_parts(folder / "proxies" / family, "proxies", split, tables.SPLIT_SCHEMA, n)
+            write_parts(folder / "proxies" / family, TrainedManifest, split, tables.SPLIT_SCHEMA, n, models={})
         counts = {
             "records": n + len(rejects),
             "pairs": n,
@@ -134,26 +152,24 @@ def make_run(tmp_path: Path):
             "too_long": sum("too_long" in p["flags"] for p in pairs),
             "scorable": sum("too_long" not in p["flags"] for p in pairs),
         }
-        tables.write_json(
-            folder / tables.MANIFEST,
-            {
-                "schema_version": tables.SCHEMA_VERSION,
-                "stage": "run",
-                "inputs": [{"name": "train.jsonl", "bytes": 100, "sha256": "ab" * 32}],
-                "form": "trl-conversational",
-                "counts": counts,
-                "reference": {
-                    "name": "tiny",
-                    "weights_sha256": "01" * 32,
-                    "tokenizer_sha256": "02" * 32,
-                    "template_sha256": "03" * 32,
-                    "dtype": "float32",
-                    "engine": "transformers",
-                },
-                "max_length": 1024,
-                "checkpoints": entries,
-            },
+        reference = Reference(
+            name="tiny",
+            weights_sha256="01" * 32,
+            tokenizer_sha256="02" * 32,
+            template_sha256="03" * 32,
+            dtype="float32",
+            engine="transformers",
         )
+        RunManifest(
+            inputs=INPUTS,
+            form=FORM,
+            max_length=1024,
+            counts=counts,
+            rejects={},
+            reference=reference,
+            checkpoints=tuple(Checkpoint(**entry) for entry in entries),
+            noise_sd={entry["name"]: entry["noise_sd"] for entry in entries},
+        ).write(folder)
         return folder
 
     return make

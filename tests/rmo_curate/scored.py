@@ -12,6 +12,7 @@ from rmo_curate.score.job import run_score
 from rmo_curate.score.settings import ProxySettings, ScoreSettings
 from rmo_train.store import tables
 from tests.command_line import Outcome, curate
+from tests.manifests import manifest_of, parts_of
 
 DEMO = Path(__file__).parents[2] / "data" / "demo" / "train.jsonl"
 PROXY = ProxySettings(kind="lora", folds=2, batch_size=4, lora=2)
@@ -74,13 +75,13 @@ def score_line(data: Path | str, model: Path | str, *more: Any) -> Outcome:
 def scores(run: Path, checkpoint: str) -> dict[str, tuple[float, float]]:
     """id -> (chosen_logp, rejected_logp), nats."""
     folder = run / "scores" / checkpoint
-    rows = tables.read_table(folder, tables.read_manifest(folder), tables.SCORE_SCHEMA).to_pylist()
+    rows = tables.read_table(folder, parts_of(folder), tables.SCORE_SCHEMA).to_pylist()
     return {r["id"]: (r["chosen_logp"], r["rejected_logp"]) for r in rows}
 
 
 def checkpoint_names(run: Path) -> list[str]:
     """Names of the checkpoints that the run's manifest lists, in its order."""
-    return [c["name"] for c in tables.read_manifest(run)["checkpoints"]]
+    return [c["name"] for c in manifest_of(run)["checkpoints"]]
 
 
 def perturbed(model: Path, out: Path, *, seed: int = 1) -> Path:

@@ -4,7 +4,7 @@ import json
 
 import pyarrow.parquet as pq
 
-from rmo_train.store.tables import read_json
+from rmo_train.store.files import read_json
 from tests.command_line import curate
 
 

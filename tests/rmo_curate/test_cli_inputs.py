@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rmo_curate.runs.run import open_run
-from rmo_train.store import tables
 from tests.command_line import curate
+from tests.manifests import manifest_of
 from tests.rmo_curate.scored import perturbed, record, score_line, write_jsonl
 from tests.tiny import make_tokenizer
 
@@ -91,7 +91,7 @@ def test_a_pair_that_is_too_long_is_flagged_and_dropped_by_the_filter(working_fo
     outcome = score_line("pairs.jsonl", model, "--max-length", 64)
     assert outcome.code == 0 and "7 records = 7 pairs + 0 rejects; 1 pairs too long" in outcome.out
     assert curate("filter", "run", "--out", "shards", "--rule", "none").code == 0
-    counts = tables.read_manifest(Path("shards"))["counts"]
+    counts = manifest_of(Path("shards"))["counts"]
     assert (counts["pairs"], counts["kept"], counts["too_long"]) == (7, 6, 1)
 
 

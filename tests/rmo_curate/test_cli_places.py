@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rmo_train.store import tables
 from tests.command_line import curate
+from tests.manifests import manifest_of
 from tests.rmo_curate.scored import marks, perturbed, score_line
 
 pytestmark = pytest.mark.usefixtures("working_folder")
@@ -57,7 +57,7 @@ def test_an_output_folder_of_other_settings(data, model):
     assert outcome.refused("run", "max_length: the folder has 1024, you asked for 512", "--overwrite")
     assert marks(Path("run")) == before
     assert score_line(data, model, "--max-length", 512, "--overwrite").code == 0
-    assert tables.read_manifest(Path("run"))["max_length"] == 512
+    assert manifest_of(Path("run"))["max_length"] == 512
 
 
 def test_another_model_on_a_finished_run(data, model, working_folder):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rmo_train.store import tables
 from tests.command_line import curate, train
+from tests.manifests import manifest_of
 from tests.rmo_curate.scored import demo_records, marks, perturbed, write_jsonl
 
 pytestmark = pytest.mark.usefixtures("working_folder")
@@ -47,7 +47,7 @@ def test_the_commands_work_as_they_stand_with_a_recipe(working_folder, model):
     assert outcome.code == 0 and "16 records = 16 pairs + 0 rejects" in outcome.out and "oof-2" in outcome.out
     outcome = curate("filter", "--low-q", 0.1, "--high-q", 0.95)
     assert outcome.code == 0 and "T = oof-2 (2 folds), held out" in outcome.out
-    counts = tables.read_manifest(Path("out/shards"))["counts"]
+    counts = manifest_of(Path("out/shards"))["counts"]
     assert counts["kept"] + counts["noisy"] + counts["ambiguous"] == 16
     outcome = train("run")
     assert outcome.code == 0 and "model in out/model" in outcome.out
@@ -62,7 +62,7 @@ def test_the_commands_work_as_they_stand_with_a_recipe(working_folder, model):
 def test_a_flag_is_stronger_than_the_recipe(data, model, working_folder):
     write_recipe(model, score={"max_length": 64}, proxy={"kind": "none"})
     assert curate("score", "--max-length", 128, "--out", "elsewhere").code == 0
-    assert tables.read_manifest(Path("elsewhere"))["max_length"] == 128 and not Path("out").exists()
+    assert manifest_of(Path("elsewhere"))["max_length"] == 128 and not Path("out").exists()
 
 
 def test_a_recipe_by_name_with_a_checkpoint(data, model, working_folder):
@@ -70,7 +70,7 @@ def test_a_recipe_by_name_with_a_checkpoint(data, model, working_folder):
     write_recipe(model, score={"checkpoint": "mine"}, proxy={"kind": "none"})
     Path("rmo.yaml").rename("other.yaml")
     assert curate("score", "--recipe", "other.yaml").code == 0
-    assert [c["kind"] for c in tables.read_manifest(Path("out/run"))["checkpoints"]] == ["base", "user"]
+    assert [c["kind"] for c in manifest_of(Path("out/run"))["checkpoints"]] == ["base", "user"]
     assert mine.is_dir()
 
 

@@ -14,15 +14,8 @@ from rmo_train.forward.layout import Layout
 from rmo_train.forward.logps import response_logps
 from rmo_train.forward.packing import Tree
 from rmo_train.model.policy import identity, load_model
-from rmo_train.store.tables import (
-    MANIFEST,
-    PAIR_SCHEMA,
-    SHARD_COLUMNS,
-    make_manifest,
-    with_columns,
-    write_json,
-    write_table,
-)
+from rmo_train.store.manifests import Reference, ShardsManifest
+from rmo_train.store.tables import PAIR_SCHEMA, SHARD_COLUMNS, with_columns, write_table
 
 SCHEMA = with_columns(PAIR_SCHEMA, SHARD_COLUMNS)
 
@@ -82,14 +75,17 @@ def make_shards(tiny_model_folder: Path) -> Callable[..., Path]:
         part = write_table(
             folder / "data" / "train-00000-of-00001.parquet", pa.table(rows, schema=SCHEMA), SCHEMA, folder
         )
-        more = {
-            "reference": {**asdict(identity(str(tiny_model_folder))), "dtype": dtype, "engine": "transformers"},
-            "checkpoints": ["base", "oof-4"] if end else ["base"],
-            "end": "oof-4" if end else None,
-            "soft_labels": soft_labels,
-            "noise_sd": {"base": 1e-6},
-        }
-        write_json(folder / MANIFEST, make_manifest("shards", {}, {"pairs": n, "kept": n}, [part], **more))
+        model_identity = asdict(identity(str(tiny_model_folder)))
+        ShardsManifest(
+            key={},
+            counts={"pairs": n, "kept": n},
+            parts=(part,),
+            reference=Reference(**model_identity, dtype=dtype, engine="transformers"),
+            checkpoints=("base", "oof-4") if end else ("base",),
+            end="oof-4" if end else None,
+            soft_labels=soft_labels,
+            noise_sd={"base": 1e-6},
+        ).write(folder)
         return folder
 
     return make

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from rmo_train.store.tables import canonical_json
+from rmo_train.store.files import canonical_json
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # how packed files start
 BOM = b"\xef\xbb\xbf"

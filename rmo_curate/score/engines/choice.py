@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,20 +13,21 @@ from rmo_curate.score.engines.vllm import VllmEngine, free_device, is_installed,
 from rmo_train.console.errors import RmoError
 from rmo_train.console.progress import say
 from rmo_train.data.pairs import PairData
+from rmo_train.store.manifests import Reference
 
 AUTO = "auto"
 MEASURED_PAIRS = 64
 WARM_UP_PAIRS = 4
 
 
-def settled_engine(asked: str, recorded: dict[str, Any] | None) -> str:
+def settled_engine(asked: str, recorded: Reference | None) -> str:
     """The engine asked for; `auto` is what the run was begun with, and stays `auto` where it must be measured."""
     if asked == "vllm":
         require_installed()
     if asked != AUTO:
         return asked
-    if recorded is not None and recorded["engine"] != AUTO:  # `auto`: killed before the measurement was done
-        return recorded["engine"]
+    if recorded is not None and recorded.engine not in (None, AUTO):  # `auto`: killed before the measurement was done
+        return str(recorded.engine)
     from rmo_train.model.policy import default_device
 
     if default_device().type != "cuda":

@@ -13,7 +13,7 @@ from rmo_train.evaluation.winrate.judge import JudgeSettings, check_settings, ju
 from rmo_train.evaluation.winrate.judgements import Judgements
 from rmo_train.evaluation.winrate.results import JudgedRates, Rates, as_json, of_checks, of_verdicts
 from rmo_train.generation.prompts import Prompt, read_prompts
-from rmo_train.store.tables import write_json
+from rmo_train.store.files import write_json
 
 
 def run_winrate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from rmo_train.store.tables import append_line, canonical_json, sha256_text, write_bytes
+from rmo_train.store.files import append_line, canonical_json, sha256_text, write_bytes
 
 
 def judgement_key(model: str, tokens: int, text: str) -> str:

@@ -16,8 +16,9 @@ from rmo_curate.export import write as export
 from rmo_curate.export.formats import FORMATS, Trainer
 from rmo_curate.filter import shards
 from rmo_curate.filter.filtering import FilterSettings, run_filter
-from rmo_train.store import tables
+from rmo_train.store import files, tables
 from tests.command_line import curate
+from tests.manifests import manifest_of
 
 TOOLS = '[{"function":{"name":"weather"},"type":"function"}]'
 ALL = list(Trainer)
@@ -221,20 +222,20 @@ def test_a_pair_that_a_format_cannot_express_is_listed_and_counted(make_shards, 
     assert all(
         reason in said.out and reason in (tmp_path / "out" / "README.md").read_text() for reason in found.values()
     )
-    manifest = tables.read_json(tmp_path / "out" / "manifest.json")
+    manifest = files.read_json(tmp_path / "out" / "manifest.json")
     assert manifest["counts"] == {"kept": len(CASES), "written": len(CASES) - len(lost), "omitted": len(lost)}
     assert sum(part["rows"] for part in manifest["parts"]) == len(CASES) - len(lost)
 
 
 def test_pairs_that_do_not_count_alike_are_said(make_shards, tmp_path):
     folder = make_shards([PLAIN, {}])
-    manifest = tables.read_manifest(folder)
+    manifest = manifest_of(folder)
     (part,) = manifest["parts"]
     table = tables.pq.read_table(folder / part["file"])
     at = table.column_names.index("weight")
     table = table.set_column(at, "weight", tables.pa.array([1.0, 0.5]))
     manifest["parts"] = [vars(tables.write_table(folder / part["file"], table, table.schema, folder))]
-    tables.write_json(folder / "manifest.json", manifest)
+    files.write_json(folder / "manifest.json", manifest)
     said = curate("export", folder, "--to", "openrlhf", "--out", tmp_path / "out")
     assert "weight and label_confidence, which are not 1 in 1 pairs" in said.out
 

@@ -22,6 +22,7 @@ from rmo_curate.runs.run import Checkpoint, Trajectory, open_run
 from rmo_train.console.errors import UserError
 from rmo_train.store import tables
 from tests.command_line import curate
+from tests.manifests import manifest_of, parts_of
 from tests.rmo_curate.evidence.made import OOF, posterior_of, weighed
 from tests.rmo_curate.evidence.test_swapped_copies import simulated
 
@@ -55,9 +56,9 @@ def reasons(decided) -> dict[str, str]:
 
 
 def kept_rows(out: Path) -> dict[str, dict]:
-    manifest = tables.read_manifest(out)
+    manifest = manifest_of(out)
     assert manifest is not None
-    rows = {row["id"]: row for part in tables.iter_parts(out, manifest) for row in part.to_pylist()}
+    rows = {row["id"]: row for part in tables.iter_parts(out, parts_of(out)) for row in part.to_pylist()}
     assert manifest["counts"]["pairs"] == len(rows) + sum(p["rows"] for p in manifest["dropped"]["parts"])
     return rows
 
@@ -102,7 +103,7 @@ def test_weights_and_soft_labels_are_the_probability_of_a_right_label(folder, tm
     np.testing.assert_allclose([rows[f"p{i}"][column] for i in range(10)], posterior.right[:10], rtol=1e-6)
     np.testing.assert_allclose([rows[f"p{i}"]["label_confidence"] for i in range(10)], posterior.right[:10], rtol=1e-6)
     assert ({row["weight"] for row in rows.values()} == {1.0}) == (action == "soft-label")
-    assert tables.read_manifest(tmp_path / "out")["soft_labels"] == (action == "soft-label")
+    assert manifest_of(tmp_path / "out")["soft_labels"] == (action == "soft-label")
 
 
 def test_a_pair_keeps_its_confidence_and_a_flipped_one_has_that_of_its_new_label():
@@ -137,7 +138,7 @@ def test_auto_takes_what_makes_labels_worth_most_and_says_so(folder, tmp_path):
     assert [line.split(":")[0] for line in done.out.splitlines() if " clean pairs" in line] == [
         "--action drop", "--action weight", "--action soft-label",
     ]  # fmt: skip
-    manifest = tables.read_manifest(tmp_path / "out")
+    manifest = manifest_of(tmp_path / "out")
     assert manifest["action"] == "soft-label" and manifest["settings"]["action"] == "auto"
     assert "--action auto" in (tmp_path / "out" / "README.md").read_text()
     assert "--high-q" not in (tmp_path / "out" / "README.md").read_text()
@@ -170,7 +171,7 @@ def test_the_flags_that_say_settings_are_taken_and_mean_the_same(folder, tmp_pat
     settings = FilterSettings(**asked)
     flags = shlex.split(" ".join(flags_of(settings.model_dump())))
     assert curate("filter", folder, "--out", tmp_path / "out", *flags).code == 0
-    found = tables.read_manifest(tmp_path / "out")["settings"]
+    found = manifest_of(tmp_path / "out")["settings"]
     assert found == settings.model_dump(mode="json")
 
 
@@ -233,7 +234,7 @@ def test_a_reviewer_is_obeyed_before_anything_else(folder, tmp_path):
     assert set(rows) == {"p1", "p2", "p3", "p6", "p7", "p8", "p9"}
     assert text(rows["p3"]["chosen"]) == "no 3" and text(rows["p1"]["chosen"]) == "no 1"
     assert text(rows["p2"]["chosen"]) == "yes 2"
-    manifest = tables.read_manifest(tmp_path / "out")
+    manifest = manifest_of(tmp_path / "out")
     assert manifest["counts"]["decision"] == 2 and manifest["counts"]["too_long"] == 1 and manifest["flipped"] == 2
 
 

@@ -8,7 +8,8 @@ from rmo_curate.filter import shards
 from rmo_curate.filter.filtering import FilterSettings, run_filter
 from rmo_curate.filter.thresholds import draws
 from rmo_train.console.errors import ProcessingError, UserError
-from rmo_train.store import tables
+from rmo_train.store import files, tables
+from tests.manifests import manifest_of, parts_of
 
 D_0 = [1.0, 2.0, -1.0, 3.0, -2.0, 0.0, 1.0, -4.0, 2.0, 1.0, 0.0]
 D_T = [9.0, 8.0, -5.0, 1.0, -3.0, 0.5, 6.0, -1.0, 9.0, 5.0, 0.0]
@@ -32,9 +33,8 @@ def snapshot(folder: Path) -> dict[str, str]:
 
 
 def read(out: Path) -> tuple[dict, pa.Table, pa.Table]:
-    manifest = tables.require_manifest(out, "shards", "")
-    kept = tables.read_table(out, manifest, tables.PAIR_SCHEMA)
-    return manifest, kept, tables.read_table(out, manifest["dropped"], tables.PAIR_SCHEMA)
+    kept = tables.read_table(out, parts_of(out), tables.PAIR_SCHEMA)
+    return manifest_of(out) or {}, kept, tables.read_table(out, parts_of(out, "dropped"), tables.PAIR_SCHEMA)
 
 
 def test_the_layout_is_the_contract(run, tmp_path, monkeypatch):
@@ -84,7 +84,7 @@ def test_the_columns_hold_the_trajectory(run, tmp_path):
 def test_the_manifest_says_how_they_were_made(run, tmp_path):
     run_filter(run, tmp_path / "out", CUT)
     manifest = read(tmp_path / "out")[0]
-    source = tables.read_json(run / "manifest.json")
+    source = files.read_json(run / "manifest.json")
     assert manifest["reference"] == source["reference"] and manifest["max_length"] == 1024
     assert (manifest["end"], manifest["held_out"]) == ("oof-16", True)
     assert manifest["noise_sd"] == {"base": 0.01, "oof-16": 0.01}

@@ -6,6 +6,7 @@ import pytest
 
 from rmo_curate.filter.filtering import FilterSettings, run_filter
 from rmo_train.store import tables
+from tests.manifests import parts_of
 
 D_0 = [1.0, 2.0, -1.0, 3.0, -2.0, 0.0]
 D_T = [9.0, 8.0, -5.0, 1.0, -3.0, 0.5]
@@ -24,8 +25,7 @@ def test_load_dataset_gives_the_shards_that_are_there_now(make_run, tmp_path, pa
     for settings in (FilterSettings(low_q=0.3, hard=True), FilterSettings(low_q=0.3, hard=True, rule="irm-ln")):
         run_filter(run, out, settings, overwrite=True)
         loaded = load_dataset(str(out), part, split="train", cache_dir=str(tmp_path / "cache"))
-        manifest = tables.require_manifest(out, "shards", "")
-        there = manifest if part == "default" else manifest["dropped"]
+        there = parts_of(out, None if part == "default" else "dropped")
         assert rows_of(loaded) == rows_of(tables.read_table(out, there, tables.PAIR_SCHEMA).to_pydict())
         seen.append(rows_of(loaded))
     assert seen[0] != seen[1]

@@ -41,7 +41,7 @@ def test_the_split_that_is_meant_is_read_and_named(hub):
     name = hub("ultra", train_prefs=[row(0), row(1)], test_prefs=[row(2)])
     source = open_source([name])
     assert prompts(source) == ["question 0", "question 1"]
-    assert source.inputs[0]["name"] == f"{name}:train_prefs"
+    assert source.inputs[0].name == f"{name}:train_prefs"
     assert source.notes[0].startswith(f"{name}: ")
     assert prompts(open_source([f"{name}:test_prefs"])) == ["question 2"]
     assert [r.source for r in open_source([f"{name}:test_prefs"]).records()] == [f"{name}:test_prefs"]

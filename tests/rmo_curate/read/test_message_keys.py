@@ -12,7 +12,8 @@ from rmo_curate.read.pair_rendering import render_pairs
 from rmo_curate.read.sources import Pair, open_source
 from rmo_curate.score.inspection import REFUSED, inspect_source
 from rmo_train.data.rendering import Rendered, Renderer, TemplateRefused
-from rmo_train.store.tables import REJECT_SCHEMA, read_manifest, read_table
+from rmo_train.store.tables import REJECT_SCHEMA, read_table
+from tests.manifests import parts_of
 from tests.rmo_curate.read.reading import jsonl, pairs, read, reasons
 from tests.rmo_curate.scored import score
 from tests.tiny import TEMPLATE, make_tokenizer, write_tiny_model
@@ -108,7 +109,7 @@ def test_score_keeps_the_whole_record_beside_its_reason_and_inspect_counts_it(tm
     data = jsonl(tmp_path / "d.jsonl", record(name="weather"), plain, named_answer("\ud800"))
     score(tmp_path / "d.jsonl", model, tmp_path / "run")
     folder = tmp_path / "run" / "rejects"
-    first, second = read_table(folder, read_manifest(folder) or {}, REJECT_SCHEMA).to_pylist()
+    first, second = read_table(folder, parts_of(folder), REJECT_SCHEMA).to_pylist()
     assert first["line"] == 1 and first["reason"] == "bad_messages" and "content (name), which" in first["detail"]
     assert json.loads(first["raw"])["prompt"] == turns({"name": "weather"})
     assert second["line"] == 3 and "ud800" in second["raw"]

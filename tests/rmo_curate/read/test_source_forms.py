@@ -7,7 +7,7 @@ import pytest
 
 from rmo_curate.read.sources import open_source
 from rmo_train.console.errors import UserError
-from rmo_train.store.tables import canonical_json
+from rmo_train.store.files import canonical_json
 from tests.rmo_curate.read.reading import jsonl, pairs, read, reasons
 from tests.rmo_curate.scored import record
 

@@ -13,7 +13,7 @@ from rmo_curate.read.forms import FORMS
 from rmo_curate.read.pair_ids import content_hash
 from rmo_curate.read.sources import Pair, Reject, open_source
 from rmo_train.console.errors import UserError
-from rmo_train.store.tables import canonical_json
+from rmo_train.store.files import canonical_json
 from tests.rmo_curate.read.reading import jsonl, pairs, read, reasons
 from tests.rmo_curate.scored import record
 

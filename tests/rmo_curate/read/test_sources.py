@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+from dataclasses import asdict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,7 +54,7 @@ def test_a_folder_is_its_data_files_by_name(tmp_path):
     source, records = read(str(tmp_path))
     assert [p.prompt[0]["content"] for p in pairs(records)] == ["question 2?", "question 0?", "question 1?"]
     a = tmp_path / "a.jsonl"
-    assert source.inputs[0] == {
+    assert asdict(source.inputs[0]) == {
         "name": str(a),
         "bytes": a.stat().st_size,
         "sha256": hashlib.sha256(a.read_bytes()).hexdigest(),

@@ -6,7 +6,7 @@ import pytest
 
 from rmo_curate.runs.replacing import replacing
 from rmo_train.console.errors import ProcessingError
-from rmo_train.store.tables import write_json
+from rmo_train.store.files import write_json
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import pytest
 
 from rmo_curate.runs.run import flagged, open_run
 from rmo_train.console.errors import UserError
-from rmo_train.store import tables
+from rmo_train.store import files
 
 
 def test_scores_are_joined_by_id_whatever_their_order(make_run):
@@ -62,8 +62,8 @@ def test_a_folder_that_is_no_finished_run_names_the_command(make_run, tmp_path):
     folder = make_run({"base": [1.0]})
     with pytest.raises(UserError, match="expected 'run'"):
         open_run(folder / "pairs")
-    manifest = tables.read_json(folder / "manifest.json")
-    tables.write_json(folder / "manifest.json", manifest | {"checkpoints": []})
+    manifest = files.read_json(folder / "manifest.json")
+    files.write_json(folder / "manifest.json", manifest | {"checkpoints": []})
     with pytest.raises(UserError, match=r"no finished scores of the reference.*rmo-curate score"):
         open_run(folder)
     (folder / "manifest.json").unlink()

@@ -11,6 +11,7 @@ from rmo_curate.score.engines.transformers import TransformersEngine
 from rmo_train.store import tables
 from rmo_train.training import loop
 from tests.command_line import curate
+from tests.manifests import manifest_of
 from tests.rmo_curate.scored import demo_records, write_jsonl
 
 
@@ -62,7 +63,7 @@ def test_what_is_kept_is_said(data, tiny_model_folder, tmp_path, monkeypatch, wh
     assert last == f"stopped; kept in {run}: {kept}. Run the same command again to go on"
     again = curate(*command)
     end = "oof-probe" if where == "states" else "oof-1"
-    assert again.code == 0 and (tables.read_manifest(run) or {})["checkpoints"][-1]["name"] == end
+    assert again.code == 0 and (manifest_of(run) or {})["checkpoints"][-1]["name"] == end
 
     with monkeypatch.context() as patch:
         stop_at(patch, tables, "write_table", 1)

@@ -13,9 +13,10 @@ from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.runs.run import open_run
 from rmo_train.console.errors import UserError
 from rmo_train.data.pairs import open_pairs
-from rmo_train.store import tables
+from rmo_train.store import files
 from rmo_train.training.config import TrainSettings
 from rmo_train.training.run import run_training
+from tests.manifests import manifest_of
 from tests.rmo_curate.scored import (
     PARTS,
     PROXY,
@@ -35,7 +36,7 @@ def test_every_record_is_a_pair_or_a_reject(tiny_model_folder, tmp_path):
     data = write_jsonl(tmp_path / "d.jsonl", records)
     run = tmp_path / "run"
     lines = score(data, tiny_model_folder, run, part_size=2)
-    manifest = tables.read_manifest(run)
+    manifest = manifest_of(run)
     assert manifest["counts"] == {"records": 13, "pairs": 9, "rejects": 4, "too_long": 0, "scorable": 9}
     assert manifest["rejects"] == {"broken_line": 1, "duplicate": 1, "empty_response": 1, "not_text": 1}
     opened = open_run(run)
@@ -70,7 +71,7 @@ def test_a_pair_that_the_template_refuses_is_a_reject(tiny_model_folder, tmp_pat
     records = [turns(0, "user"), turns(1, "system", "user"), turns(2, "user"), turns(3, "user")]
     data = write_jsonl(tmp_path / "d.jsonl", records)
     score(data, model, tmp_path / "run")
-    assert tables.read_manifest(tmp_path / "run")["counts"]["rejects"] == 1
+    assert manifest_of(tmp_path / "run")["counts"]["rejects"] == 1
     (reject,) = open_run(tmp_path / "run").rejects().to_pylist()
     assert (reject["line"], reject["reason"]) == (2, "bad_messages") and "no system turn" in reject["detail"]
     with pytest.raises(UserError, match=r"1 of 4 records rejected \(1 bad_messages\), more than --max-rejects 0.2"):
@@ -84,7 +85,7 @@ def test_pairs_over_the_length_are_flagged_and_not_scored(tiny_model_folder, tmp
     data = write_jsonl(tmp_path / "d.jsonl", [record(0), record(1, chosen="word " * 200), record(2)])
     run = tmp_path / "run"
     score(data, tiny_model_folder, run, max_length=64)
-    assert tables.read_manifest(run)["counts"] | {"records": 0} == {
+    assert manifest_of(run)["counts"] | {"records": 0} == {
         "records": 0,
         "pairs": 3,
         "rejects": 0,
@@ -150,7 +151,7 @@ def test_what_comes_after_the_reference_is_computed_as_it_was(asked, tiny_model_
     data = write_jsonl(tmp_path / "d.jsonl", demo_records(12))
     run, shards = tmp_path / "run", tmp_path / "shards"
     score(data, tiny_model_folder, run, attention=asked)
-    reference = tables.read_manifest(run)["reference"]
+    reference = manifest_of(run)["reference"]
     assert (reference["attention"], reference["device"]) == (asked, "cpu")
     score(data, tiny_model_folder, run, checkpoints=[str(perturbed(tiny_model_folder, tmp_path / "other"))])
     (other,) = (name for name in checkpoint_names(run) if name != "base")
@@ -158,6 +159,6 @@ def test_what_comes_after_the_reference_is_computed_as_it_was(asked, tiny_model_
     run_training(
         shards, str(tiny_model_folder), tmp_path / "out", TrainSettings(max_steps=1, gradient_accumulation_steps=1)
     )
-    assert tables.read_manifest(run / "scores" / other)["computed_by"] == {"attention": asked, "device": "cpu"}
-    assert tables.read_json(tmp_path / "out" / "layout.json")["attention"] == asked
+    assert manifest_of(run / "scores" / other)["computed_by"] == {"attention": asked, "device": "cpu"}
+    assert files.read_json(tmp_path / "out" / "layout.json")["attention"] == asked
     assert capsys.readouterr().err.count("as the references were computed") == (0 if asked == "segments" else 2)

@@ -10,7 +10,7 @@ from rmo_curate.score import job
 from rmo_curate.score.engines.transformers import TransformersEngine
 from rmo_curate.score.job import run_proxy
 from rmo_curate.score.settings import ProxySettings
-from rmo_train.store import tables
+from tests.manifests import manifest_of
 from tests.rmo_curate.scored import (
     PROXY,
     checkpoint_names,
@@ -30,7 +30,7 @@ def test_checkpoints_are_scored_in_the_order_given(demo_data, tiny_model_folder,
     base, first, second = checkpoint_names(run)  # a checkpoint is given, so no proxy is trained
     assert base == "base"
     assert re.fullmatch(r"step-20-[0-9a-f]{8}", first) and re.fullmatch(r"step\.10-[0-9a-f]{8}", second)
-    assert all(e["kind"] == "user" and e["held_out"] is None for e in tables.read_manifest(run)["checkpoints"][1:])
+    assert all(e["kind"] == "user" and e["held_out"] is None for e in manifest_of(run)["checkpoints"][1:])
     assert scores(run, first) != scores(run, second) != scores(run, "base")
     assert open_run(run).trajectory().names == (base, first, second)
 

@@ -17,8 +17,9 @@ from rmo_curate.score.engines.transformers import TransformersEngine
 from rmo_curate.score.job import run_proxy
 from rmo_train.data.pairs import open_pairs
 from rmo_train.model.models import weights_hash
-from rmo_train.store import tables
+from rmo_train.store import files, tables
 from rmo_train.training import job as training_job
+from tests.manifests import manifest_of, parts_of
 from tests.rmo_curate.scored import (
     PROXY,
     Killed,
@@ -54,7 +55,7 @@ def test_no_proxy_scores_a_prompt_that_it_was_trained_on(demo_data, tiny_model_f
         assert trained[fold] | scored[fold] == everything and not trained[fold] & scored[fold]
     split = {r["id"]: (r["group"], r["fold"]) for r in pq.read_table(run / "proxies/oof/split.parquet").to_pylist()}
     stage = run / "scores" / checkpoint_names(run)[-1]
-    rows = tables.read_table(stage, tables.read_manifest(stage), tables.SCORE_SCHEMA).to_pylist()
+    rows = tables.read_table(stage, parts_of(stage), tables.SCORE_SCHEMA).to_pylist()
     assert all(row["held_out"] is True and row["fold"] == split[row["id"]][1] for row in rows)
     assert {group for group, fold in split.values() if fold == 0} == scored["fold-0"]
 
@@ -80,13 +81,13 @@ def test_all_folds_train_the_same_number_of_steps(tiny_model_folder, tmp_path):
 def test_the_in_sample_proxy_of_the_paper(demo_data, tiny_model_folder, tmp_path):
     run = tmp_path / "run"
     score(demo_data, tiny_model_folder, run, proxy=PROXY.model_copy(update={"folds": 1}))
-    entry = tables.read_manifest(run)["checkpoints"][-1]
+    entry = manifest_of(run)["checkpoints"][-1]
     assert entry["name"] == "insample-4" and entry["held_out"] is False and entry["folds"] == 1
     table = pq.read_table(run / "scores" / "insample-4" / "part-00000.parquet")
     assert set(table["fold"].to_pylist()) == {-1} and set(table["held_out"].to_pylist()) == {False}
     said = run_filter(run, tmp_path / "shards", FilterSettings(preset="paper"))
     assert any("T = insample-4, NOT held out" in line for line in said)
-    manifest = tables.read_manifest(tmp_path / "shards")
+    manifest = manifest_of(tmp_path / "shards")
     assert manifest["end"] == "insample-4" and manifest["held_out"] is False
 
 
@@ -121,7 +122,7 @@ def test_more_pairs_a_step_than_a_proxy_may_see_takes_what_there_is(tiny_model_f
         proxy=proxy,
     )
     assert checkpoint_names(run) == ["base", "oof-1"]
-    assert tables.read_json(run / "proxies/oof/family.json")["key"]["batch_size"] == 3
+    assert files.read_json(run / "proxies/oof/family.json")["key"]["batch_size"] == 3
 
 
 def test_a_proxy_of_all_weights_is_another_family(run):
@@ -134,10 +135,10 @@ def test_a_proxy_of_all_weights_is_another_family(run):
 
 def test_a_proxy_is_saved_in_an_order_that_no_process_chooses(run):
     adapter = run / "proxies" / "oof" / "fold-0" / "step-2"
-    config = tables.read_json(adapter / "adapter_config.json")
+    config = files.read_json(adapter / "adapter_config.json")
     assert config["target_modules"] == sorted(config["target_modules"]) and len(config["target_modules"]) > 7
     before = weights_hash(str(adapter))
-    tables.write_json(adapter / "adapter_config.json", config | {"target_modules": config["target_modules"][::-1]})
+    files.write_json(adapter / "adapter_config.json", config | {"target_modules": config["target_modules"][::-1]})
     assert weights_hash(str(adapter)) == before
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from rmo_curate.score.engines.transformers import TransformersEngine
 from rmo_curate.score.run_folder import run_status
-from rmo_train.store import tables
+from rmo_train.store import files, manifests, tables
 from rmo_train.training import loop
+from tests.manifests import manifest_of
 from tests.rmo_curate.scored import (
     PARTS,
     PROXY,
@@ -35,7 +36,7 @@ def test_the_same_model_and_data_under_other_names_are_the_same(
     moved = shutil.copytree(tiny_model_folder, tmp_path / "moved")
     score(shutil.copy(demo_data, tmp_path / "again.jsonl"), moved, run, proxy=PROXY)
     assert checkpoint_names(run) == ["base", "oof-2"]
-    assert tables.read_manifest(run)["reference"]["name"] == str(moved)
+    assert manifest_of(run)["reference"]["name"] == str(moved)
 
 
 WRITES = {  # kind of file -> how many of them are written before the kill
@@ -63,7 +64,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
 ):
     pattern, allowed = WRITES[at]
     run = tmp_path / "full"
-    write, seen = tables.write_bytes, []
+    write, seen = files.write_bytes, []
 
     def killed(path, content):
         if re.search(re.escape(pattern), path.as_posix().replace("/full/manifest", "/run/manifest")):
@@ -78,11 +79,11 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
         write(path, content)
 
     with monkeypatch.context() as patch:
-        for module in ("rmo_train.store.tables", "rmo_train.training.record"):
+        for module in ("rmo_train.store.files", "rmo_train.training.record"):
             patch.setattr(f"{module}.write_bytes", killed)
         with pytest.raises(Killed):
             score(demo_data, tiny_model_folder, run, proxy=PROXY)
-    journals = [tables.read_json(m)["parts"] for m in run.rglob("manifest.json") if m.parent != run]
+    journals = [files.read_json(m)["parts"] for m in run.rglob("manifest.json") if m.parent != run]
     finished = {p["file"] for parts in journals for p in parts}
     survivors = {f: m for f, m in marks(run, PARTS).items() if _recorded(run / f)}
     assert finished or survivors or at in ("pairs manifest", "pairs")
@@ -93,7 +94,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
 
 def _recorded(part: Path) -> bool:
     """Whether a part was recorded as finished, in a manifest or a journal."""
-    records = [part.parent / name for name in (tables.MANIFEST, tables.JOURNAL)]
+    records = [part.parent / name for name in (manifests.MANIFEST, tables.JOURNAL)]
     return any(part.name in r.read_text() for r in records if r.is_file())
 
 

@@ -11,7 +11,7 @@ from rmo_curate.filter.filtering import run_filter
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.score.job import run_proxy
 from rmo_train.console.errors import UserError
-from rmo_train.store import tables
+from tests.manifests import manifest_of
 from tests.rmo_curate.scored import (
     PARTS,
     PROXY,
@@ -61,7 +61,7 @@ def test_other_data_are_refused_naming_the_field(tiny_model_folder, run, tmp_pat
 def test_auto_dtype_is_what_the_run_was_begun_with(demo_data, tiny_model_folder, run, monkeypatch, nothing_computed):
     monkeypatch.setattr("rmo_train.model.policy.cpu_has_bfloat16", lambda: True)
     score(demo_data, tiny_model_folder, run, proxy=PROXY, dtype="auto")
-    assert tables.read_manifest(run)["reference"]["dtype"] == "float32"
+    assert manifest_of(run)["reference"]["dtype"] == "float32"
 
 
 def test_overwrite_starts_afresh(tiny_model_folder, run, tmp_path):

@@ -21,6 +21,7 @@ from rmo_curate.score.pairs_stage import write_pairs
 from rmo_train.console.errors import ProcessingError, UserError
 from rmo_train.data.rendering import Renderer
 from rmo_train.store import tables
+from tests.manifests import manifest_of, parts_of
 from tests.rmo_curate.scored import contents, marks, record, write_jsonl
 from tests.tiny import make_tokenizer
 
@@ -63,12 +64,12 @@ def whole(source, renderer, tmp_path_factory) -> Path:
 
 
 def test_every_record_is_counted_once(whole):
-    counts = tables.read_manifest(whole / "pairs")["counts"]
+    counts = manifest_of(whole / "pairs")["counts"]
     broken, refused = 700 // 31, 700 // 47  # no multiple of both is in range
     assert counts["rejects/broken_line"] == broken and counts["rejects/bad_messages"] == refused
     assert counts["rejects"] == broken + refused and counts["pairs"] == 700 - broken - refused
     assert counts["too_long"] == 700 // 29
-    rejects = tables.read_manifest(whole / "rejects")
+    rejects = parts_of(whole / "rejects")
     lines = [r for t in tables.iter_parts(whole / "rejects", rejects) for r in t["line"].to_pylist()]
     assert lines == sorted(lines) and len(lines) == broken + refused
 

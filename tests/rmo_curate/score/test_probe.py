@@ -13,6 +13,7 @@ from rmo_curate.evidence.rules import RULES
 from rmo_curate.filter.filtering import run_filter
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.runs import margins
+from rmo_curate.runs.manifests import StatesManifest
 from rmo_curate.runs.run import open_run
 from rmo_curate.score import job
 from rmo_curate.score.engines.transformers import TransformersEngine
@@ -22,8 +23,10 @@ from rmo_curate.score.run_folder import run_status
 from rmo_curate.score.settings import ProxySettings
 from rmo_curate.score.states import read_states
 from rmo_train.data.pairs import open_pairs
-from rmo_train.store import tables
+from rmo_train.store import files, tables
+from rmo_train.store.manifests import require_manifest
 from tests.command_line import curate
+from tests.manifests import manifest_of, parts_of
 from tests.rmo_curate.scored import (
     NO_PROXY,
     Killed,
@@ -75,7 +78,7 @@ def test_score_fits_a_probe_unless_told_otherwise(probed):
     assert end is not None and end.is_probe and end.cross_fitted and end.held_out and end.folds == 10
     split = {r["id"]: r for r in tables.pq.read_table(probed / "proxies/oof-probe/split.parquet").to_pylist()}
     folder = probed / "scores/oof-probe"
-    rows = tables.read_table(folder, tables.read_manifest(folder), tables.SCORE_SCHEMA).to_pylist()
+    rows = tables.read_table(folder, parts_of(folder), tables.SCORE_SCHEMA).to_pylist()
     assert {r["id"]: r["fold"] for r in rows} == {i: r["fold"] for i, r in split.items()}
     assert {r["fold"] for r in rows} == set(range(10)) and all(r["held_out"] for r in rows)
     fold_of_group: dict[str, int] = {}
@@ -119,12 +122,12 @@ def test_settings_of_training_without_trained_proxies_are_refused():
 def test_margins_are_those_of_a_reward_on_the_states(probed):
     run = open_run(probed)
     found = run.scores(run.trajectory())
-    manifest = tables.read_manifest(probed / "states")
+    manifest = require_manifest(probed / "states", StatesManifest, "score")
     states = read_states(probed, manifest, open_pairs(probed))
-    assert manifest["width"] == states.shape[1] == 2 * 32  # two layers of the tiny model
+    assert manifest.width == states.shape[1] == 2 * 32  # two layers of the tiny model
     expected = cross_fitted(states, found.fold)
     np.testing.assert_allclose(margins.reward(found), expected.margin / 0.1, atol=1e-9)
-    assert tables.read_manifest(probed / "scores/oof-probe")["ridge"] == expected.ridge
+    assert manifest_of(probed / "scores/oof-probe")["ridge"] == expected.ridge
     mean = (found.chosen_logp + found.rejected_logp) / 2
     np.testing.assert_allclose(mean[:, 1], mean[:, 0], rtol=1e-12)  # a tilt moves the answers of a pair apart
     assert found.of_probe
@@ -159,12 +162,12 @@ def test_the_filter_takes_the_posterior_for_a_probe_and_for_other_ends(probed, t
     for folder, shards in ((probed, tmp_path / "of-probe"), (other, tmp_path / "of-other")):
         said = run_filter(folder, shards, FilterSettings(low_q=0.1, high_q=0.8))
         assert any("--rule posterior," in line for line in said)
-        manifest = tables.read_manifest(shards)
+        manifest = manifest_of(shards)
         assert manifest["key"]["rule"] == "posterior" and manifest["counts"]["pairs"] == len(manifest_rows(shards))
 
 
 def manifest_rows(shards: Path) -> list[str]:
-    manifest = tables.read_manifest(shards)
+    manifest = manifest_of(shards)
     parts = [p["file"] for p in manifest["parts"] + manifest["dropped"]["parts"]]
     return [i for p in parts for i in tables.pq.read_table(shards / p, columns=["id"])["id"].to_pylist()]
 
@@ -190,7 +193,7 @@ def test_another_split_shares_the_states_and_is_a_family_of_its_own(run, nothing
 
 def stop_before(data: Path, model: Path, run: Path, at: str, **settings) -> None:
     """Score until just before the file with `at` in its temporary path is written."""
-    write = tables.write_bytes
+    write = files.write_bytes
 
     def killed(path, content):
         last = at != "run/.manifest" or (run / "scores/oof-probe/manifest.json").exists()
@@ -199,7 +202,7 @@ def stop_before(data: Path, model: Path, run: Path, at: str, **settings) -> None
         write(path, content)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rmo_train.store.tables.write_bytes", killed)
+        patch.setattr("rmo_train.store.files.write_bytes", killed)
         with pytest.raises(Killed):
             score(data, model, run, **(DEFAULT | settings))
 
@@ -286,7 +289,7 @@ def test_a_run_that_was_begun_without_a_probe_gets_the_missing_states(
 def test_states_are_finished_with_the_scores(data, probed, tiny_model_folder, tmp_path):
     run = tmp_path / "run"
     stop_before(data, tiny_model_folder, run, "oof-probe/..journal")
-    assert tables.read_manifest(run / "states") == tables.read_manifest(probed / "states")
+    assert manifest_of(run / "states") == manifest_of(probed / "states")
 
 
 @pytest.mark.parametrize("removed", [False, True])

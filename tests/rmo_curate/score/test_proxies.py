@@ -13,8 +13,8 @@ from rmo_curate.score.proxies import assign_folds, family_of, steps_of, total_st
 from rmo_curate.score.settings import ProxySettings
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import build
+from rmo_train.store.files import write_json
 from rmo_train.store.id_hash import draw_bits
-from rmo_train.store.tables import write_json
 
 SIZES = st.lists(st.integers(1, 9), min_size=3, max_size=30)
 

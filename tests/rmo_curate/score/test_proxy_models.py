@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rmo_curate.score import proxies
-from rmo_train.store import tables
+from rmo_train.store import files
 from tests.rmo_curate.scored import PROXY, Killed, contents, marks, score
 
 
@@ -59,12 +59,12 @@ def test_a_proxy_damaged_before_the_next_was_trained(
 
 def test_other_weights_after_training_again_are_scored_again(demo_data, tiny_model_folder, full_run, run, capsys):
     model = adapter(run, 1).parent
-    manifest = tables.read_json(run / "proxies/oof/manifest.json")
+    manifest = files.read_json(run / "proxies/oof/manifest.json")
     other = {"adapter_model.safetensors": "ab" * 32}  # as if trained on a machine that rounds otherwise
     manifest["models"][f"fold-1/{model.name}"] |= other
-    tables.write_json(run / "proxies/oof/manifest.json", manifest)
+    files.write_json(run / "proxies/oof/manifest.json", manifest)
     trained = json.loads((model / "trained.json").read_text())
-    tables.write_json(model / "trained.json", trained | {"sha256": trained["sha256"] | other})
+    files.write_json(model / "trained.json", trained | {"sha256": trained["sha256"] | other})
     (score_stage,) = (run / "scores").glob("oof-*")
     before = marks(score_stage)
     score(demo_data, tiny_model_folder, run, proxy=PROXY)

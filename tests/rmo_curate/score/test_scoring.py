@@ -19,6 +19,7 @@ from rmo_train.data.pairs import PairData
 from rmo_train.data.ragged import Ragged
 from rmo_train.forward.layout import Layout
 from rmo_train.store import tables
+from tests.manifests import manifest_of
 from tests.rmo_curate.scored import Killed
 
 GROUPS = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=40).map(lambda g: np.array(g, dtype=object))
@@ -34,7 +35,7 @@ def pair_data(rows: list[tuple[list[int], list[int], list[int]]]) -> PairData:
     n = len(rows)
     return PairData(
         folder=Path("run"),
-        manifest={"reference": {}},
+        manifest=None,
         ids=np.array([f"p{i}" for i in range(n)], dtype=object),
         groups=np.array([str(p) for p in prompts], dtype=object),
         prompt=ragged(prompts),
@@ -156,7 +157,7 @@ def test_a_killed_stage_goes_on_to_the_same_manifest(tmp_path, die_after):
     whole, _ = run_stage(tmp_path / "whole", FOLDS)
     with pytest.raises(Killed):
         run_stage(tmp_path / "run", FOLDS, die_after=die_after)
-    assert tables.read_manifest(tmp_path / "run/scores/oof-4") is None
+    assert manifest_of(tmp_path / "run/scores/oof-4") is None
     resumed, asked = run_stage(tmp_path / "run", FOLDS)
     assert resumed == whole and len(asked) == 3 - die_after
 

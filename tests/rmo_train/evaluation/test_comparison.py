@@ -14,7 +14,7 @@ from rmo_train.evaluation.comparison import compare
 from rmo_train.evaluation.evaluate import summarise
 from rmo_train.evaluation.metrics import accuracy
 from rmo_train.evaluation.result import Evaluation, read_evaluation, rounded
-from rmo_train.store.tables import read_json, write_json
+from rmo_train.store.files import read_json, write_json
 from rmo_train.training.config import TrainSettings
 from rmo_train.training.run import run_eval, run_training
 from tests.command_line import train

@@ -18,6 +18,7 @@ from rmo_train.data.ragged import Ragged
 from rmo_train.forward.layout import Lengths, choose_layout, preferred
 from rmo_train.forward.logps import response_logps
 from rmo_train.forward.packing import distinct_trees
+from rmo_train.store.manifests import Reference, ShardsManifest
 from tests.rmo_train.forward.test_logps import GROUPED, SMALL, model_of, padded_logps
 
 
@@ -29,7 +30,7 @@ def data_of(n: int = 12) -> PairData:
 
     ids = np.array([f"p{i}" for i in range(n)], dtype=object)
     ones = np.ones(n)
-    return PairData(Path("data"), {}, ids, ids, ragged(True), ragged(), ragged(), ones, ones)
+    return PairData(Path("data"), None, ids, ids, ragged(True), ragged(), ragged(), ones, ones)
 
 
 def check(model, layout) -> None:
@@ -81,8 +82,12 @@ def test_lengths_by_hand():
     assert Lengths.of(data) == Lengths((6 + 3) / 2, 6 / 15)
 
 
+def shards_manifest(reference: Reference) -> ShardsManifest:
+    return ShardsManifest(key={}, counts={}, parts=(), reference=reference)
+
+
 def scored_by(attention: str, device: str) -> PairData:
-    return replace(data_of(), manifest={"reference": {"attention": attention, "device": device}})
+    return replace(data_of(), manifest=shards_manifest(Reference(attention=attention, device=device)))
 
 
 def test_a_policy_takes_the_path_of_its_references():

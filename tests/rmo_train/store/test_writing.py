@@ -8,13 +8,16 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pytest
 
 from rmo_train.console.errors import ProcessingError, cannot_write
-from rmo_train.store import tables
-from rmo_train.store.tables import JOURNAL, PartWriter, append_line, write_bytes
+from rmo_train.store import manifests
+from rmo_train.store.files import append_line, write_bytes
+from rmo_train.store.manifests import Manifest
+from rmo_train.store.tables import JOURNAL, PartWriter
 
 SCHEMA = pa.schema([("n", pa.int64())])
 
@@ -23,8 +26,12 @@ def table(n: int) -> pa.Table:
     return pa.table({"n": [n]}, schema=SCHEMA)
 
 
+class Made(Manifest):
+    stage: Literal["made"] = "made"
+
+
 def writer(folder: Path) -> PartWriter:
-    return PartWriter(folder, "pairs", {"k": 1}, SCHEMA)
+    return PartWriter(folder, Made, {"k": 1}, SCHEMA)
 
 
 @contextmanager
@@ -97,7 +104,7 @@ def test_what_a_kill_left_is_cleared_away(tmp_path):
     second.finish({"pairs": 1})
     (tmp_path / JOURNAL).write_bytes(journal)  # killed between the manifest and the journal's removal
     assert writer(tmp_path).complete
-    assert sorted(p.name for p in tmp_path.iterdir()) == [tables.MANIFEST, "part-0.parquet"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [manifests.MANIFEST, "part-0.parquet"]
 
 
 def test_a_journal_without_a_readable_line_is_begun_again(tmp_path):

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rmo_train.store.tables import read_json, versions, write_json
+from rmo_train.store.files import read_json, write_json
+from rmo_train.store.manifests import versions
 from rmo_train.training.config import TrainSettings
 from rmo_train.training.record import read_metrics
 from rmo_train.training.run import run_training

@@ -10,7 +10,7 @@ import pytest
 
 from rmo_train.console.errors import ProcessingError, UserError
 from rmo_train.data.pairs import open_pairs
-from rmo_train.store.tables import read_json, write_json
+from rmo_train.store.files import read_json, write_json
 from rmo_train.training.config import TrainSettings
 from rmo_train.training.run import run_training
 from tests.command_line import train

@@ -10,7 +10,7 @@ import torch
 from rmo_train.console.errors import UserError
 from rmo_train.data.pairs import open_pairs
 from rmo_train.model.policy import load_model
-from rmo_train.store.tables import read_json
+from rmo_train.store.files import read_json
 from rmo_train.training import checkpoint, loop
 from rmo_train.training.checkpoint import best_checkpoint, newest_checkpoint
 from rmo_train.training.config import TrainSettings

@@ -14,7 +14,7 @@ from rmo_train.console.errors import UserError
 from rmo_train.data.pairs import open_pairs
 from rmo_train.model.policy import load_model
 from rmo_train.report import plan_lines
-from rmo_train.store.tables import read_json
+from rmo_train.store.files import read_json
 from rmo_train.training.config import TrainSettings
 from rmo_train.training.plan import make_plan
 from rmo_train.training.record import read_metrics

@@ -1,0 +1,118 @@
+"""Files: hashes, JSON, and writes that leave a whole file or none.
+
+Every file is written to a temporary name, fsynced and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rmo_train.console.errors import UserError, cannot_write
+
+
+def canonical_json(value: Any) -> str:
+    """One text per value: sorted keys, no spaces, UTF-8; what every hash in the project is taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def sha256_text(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """File -> sha256 of the files of a folder (not of its folders, nor hidden ones): what `damaged_file` compares."""
+    return {p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name[0] != "."}
+
+
+def damaged_file(folder: Path, hashes: Mapping[str, str]) -> str | None:
+    """What is wrong with the first file of `folder` that is not as recorded in `hashes`, or None."""
+    for name, expected in hashes.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if sha256_file(folder / name) != expected:
+            return f"{name} is damaged"
+    return None
+
+
+# ---------------------------------------------------------------------------------------------------- writing
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path`: temporary name, fsync, rename. A full disk leaves nothing behind."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as e:
+        with contextlib.suppress(OSError):  # a path through a file has nothing to remove, either
+            temporary.unlink(missing_ok=True)
+        raise cannot_write(path, e, len(data)) from e
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as JSON, indented; a list of numbers stays on one line."""
+    write_bytes(path, (_json_text(value, "\n") + "\n").encode())
+
+
+def _json_text(value: Any, newline: str) -> str:
+    """As json.dumps indents it; `newline`: a line break and the indentation that `value` stands at."""
+    inner = newline + "  "
+    if isinstance(value, Mapping) and value:
+        texts = [f"{json.dumps(str(k), ensure_ascii=False)}: {_json_text(v, inner)}" for k, v in value.items()]
+        return "{" + inner + f",{inner}".join(texts) + newline + "}"
+    if isinstance(value, list | tuple) and value and not all(isinstance(v, int | float) for v in value):
+        return "[" + inner + f",{inner}".join(_json_text(v, inner) for v in value) + newline + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line and fsync it. A full disk leaves the file as it was."""
+    data = (line + "\n").encode()
+    try:
+        with path.open("ab", buffering=0) as f:
+            before = f.seek(0, os.SEEK_END)
+            try:
+                if f.write(data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(f.fileno())
+            except OSError:
+                f.truncate(before)
+                raise
+    except OSError as e:
+        raise cannot_write(path, e, len(data)) from e
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path}: not readable as JSON ({e}); restore the file or start the stage afresh") from e

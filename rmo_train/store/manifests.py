@@ -1,0 +1,276 @@
+"""What manifest.json says: one type a kind of folder, each read and checked here alone.
+
+A manifest is written last: a folder that has one is complete, and a folder without one is absent for every reader but
+the stage that is filling it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rmo_train.console.errors import UserError
+from rmo_train.store.files import read_json, sha256_file, write_json
+
+SCHEMA_VERSION: Literal[2] = 2
+MANIFEST = "manifest.json"
+
+M = TypeVar("M", bound="Described")
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that can change a number."""
+    found = {}
+    for name in ("rmo", "torch", "transformers", "tokenizers", "peft", "pyarrow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+@dataclass(frozen=True)
+class PartFile:
+    """One Parquet file of a stage, as its manifest records it."""
+
+    file: str  # relative to the stage's folder
+    rows: int
+    bytes: int
+    sha256: str
+
+
+def is_intact(folder: Path, part: PartFile) -> bool:
+    """Whether a part is there with the bytes that were recorded."""
+    path = folder / part.file
+    return path.is_file() and path.stat().st_size == part.bytes and sha256_file(path) == part.sha256
+
+
+class Described(BaseModel):
+    """Base of all manifests."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[2] = SCHEMA_VERSION
+    stage: str
+    versions: dict[str, str] = Field(default_factory=versions)  # of the packages that can change a number
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / MANIFEST, self.model_dump(mode="json"))
+
+
+class Parts(BaseModel):
+    """Files that are one table together, in order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    made_again: ClassVar[str] = "make the folder again (--overwrite)"  # what to do where a file is damaged
+
+    parts: tuple[PartFile, ...] = ()
+
+
+class Manifest(Described, Parts):
+    """Of a folder of tables."""
+
+    key: dict[str, Any]  # exactly the settings that change its bytes
+    counts: dict[str, int]
+
+
+class OfScore(Manifest):
+    """Of a folder that `score` fills part by part."""
+
+    made_again: ClassVar[str] = "run the same `rmo-curate score` command again, which makes this part anew"
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file that data were read from."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class Reference(BaseModel):
+    """The model whose log-probs pairs carry: its identity, and how they were computed; None: not known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str | None = None  # as the user gave it
+    weights_sha256: str | None = None
+    tokenizer_sha256: str | None = None
+    template_sha256: str | None = None
+    dtype: str | None = None
+    engine: str | None = None
+    attention: str | None = None
+    device: str | None = None
+
+    def is_known(self) -> bool:
+        return self != Reference()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One scored model of a run: the base, a user's checkpoint, or a step of a proxy family."""
+
+    name: str
+    kind: Literal["base", "user", "proxy"]
+    family: str | None
+    step: int | None
+    folds: int | None
+    held_out: bool | None  # True: no pair was scored by a model that saw its prompt; None: unknown
+    noise_sd: float | None  # sd of D between two packings of the same pairs, nats
+
+    @property
+    def cross_fitted(self) -> bool:
+        return self.folds is not None and self.folds >= 2
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether it is a linear reward on the base's hidden states: its margins are log-odds, no sums over tokens."""
+        return self.kind == "proxy" and self.step is None
+
+
+class PairsManifest(OfScore):
+    """RUN/pairs."""
+
+    stage: Literal["pairs"] = "pairs"
+    form: str  # of the data
+    inputs: tuple[InputFile, ...]
+
+
+class ScoresManifest(OfScore):
+    """RUN/scores/<checkpoint>."""
+
+    stage: Literal["scores"] = "scores"
+    name: str
+    kind: Literal["base", "user", "proxy"]
+    order: int  # among the stages of its kind
+    family: str | None = None
+    step: int | None = None
+    folds: int | None = None
+    held_out: bool | None = None
+    noise_sd: float | None = None
+    layout: str | None = None  # how the tokens were laid out, and why
+    computed_by: dict[str, str] = {}  # attention and device
+    work: dict[str, float] = {}  # sequences and tokens, asked and computed
+    ridge: float | None = None  # of a probe
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.name, self.kind, self.family, self.step, self.folds, self.held_out, self.noise_sd)
+
+
+class RunManifest(Described):
+    """RUN: what the finished stages say together."""
+
+    stage: Literal["run"] = "run"
+    inputs: tuple[InputFile, ...]
+    form: str
+    max_length: int  # tokens
+    counts: dict[str, int]
+    rejects: dict[str, int]  # by reason
+    reference: Reference
+    checkpoints: tuple[Checkpoint, ...]
+    noise_sd: dict[str, float | None]  # by checkpoint
+
+
+class ShardsManifest(Manifest):
+    """SHARDS: the parts are the kept pairs. What the trainer can do without has defaults: others may write shards."""
+
+    stage: Literal["shards"] = "shards"
+    dropped: Parts = Parts()
+    reference: Reference = Reference()
+    checkpoints: tuple[str, ...] = ()  # of the columns with one value a checkpoint
+    end: str | None = None  # T, one of them
+    held_out: bool | None = None  # T's
+    thresholds: dict[str, float | None] = {}
+    settings: dict[str, Any] = {}  # the filter's
+    flipped: int = 0
+    action: str = "drop"
+    soft_labels: bool = False  # whether training is to read label_confidence
+    noise_sd: dict[str, float | None] = {}
+    max_length: int | None = None
+
+
+class ReferencesManifest(Manifest):
+    """OUT/references/<data>: log-probs of data that had none."""
+
+    stage: Literal["references"] = "references"
+    reference: Reference
+    noise_sd: dict[str, float | None]
+
+
+class TrainManifest(Manifest):
+    """OUT: a trained model; the part lists the pairs that it was trained on."""
+
+    stage: Literal["train"] = "train"
+    model: str  # that was trained, as the user named it
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+def read_manifest(folder: Path, kind: type[M]) -> M | None:
+    """The manifest of a complete folder, or None while it is incomplete or was never started."""
+    return read_one_of(folder, kind)
+
+
+def read_one_of(folder: Path, *kinds: type[M]) -> M | None:
+    """As `read_manifest`, of a folder of any of these kinds."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    known = content.get("schema_version") if isinstance(content, dict) else None
+    if known != SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: schema version {known!r}, this program reads version {SCHEMA_VERSION}; "
+            "make the folder again with this version"
+        )
+    stages = {kind.model_fields["stage"].default: kind for kind in kinds}
+    if content.get("stage") not in stages:
+        raise UserError(f"{folder}: a {content.get('stage')!r} folder, expected {' or '.join(map(repr, stages))}")
+    try:
+        return stages[content["stage"]].model_validate(content)
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: {where}: {first['msg']}, got {first['input']!r:.80}; make the folder again") from e
+
+
+def stage_of(folder: Path) -> str | None:
+    """The kind of a complete folder, whatever else its manifest says; None where there is no manifest."""
+    path = folder / MANIFEST
+    content = read_json(path) if path.is_file() else None
+    return content.get("stage") if isinstance(content, dict) else None
+
+
+def require_manifest(folder: Path, kind: type[M], made_by: str) -> M:
+    """The manifest of a complete folder; a UserError that names the command that makes it otherwise."""
+    stage = kind.model_fields["stage"].default
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected a {stage} folder, made by `{made_by}`")
+    found = stage_of(folder)
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"{folder}: no {MANIFEST}, so it is not a finished {stage} folder; run `{made_by}`")
+    if found != stage:
+        raise UserError(f"{folder}: a {found!r} folder, expected {stage!r}, made by `{made_by}`")
+    manifest = read_manifest(folder, kind)
+    assert manifest is not None
+    return manifest
+
+
+def check_key(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
+    """Raise a UserError naming each field in which a folder's key differs from the settings asked for."""
+    differing = [k for k in sorted({*found, *wanted}) if found.get(k) != wanted.get(k)]
+    if differing:
+        lines = "\n".join(f"  {k}: the folder has {found.get(k)!r}, you asked for {wanted.get(k)!r}" for k in differing)
+        raise UserError(
+            f"{folder} was made with other settings:\n{lines}\n"
+            "Use those settings, another --out, or --overwrite to start this folder afresh."
+        )
