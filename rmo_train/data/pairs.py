@@ -23,7 +23,6 @@ from rmo_train.store.manifests import (
     ShardsManifest,
     read_manifest,
     read_one_of,
-    stage_of,
 )
 from rmo_train.store.tables import (
     PAIR_SCHEMA,
@@ -128,12 +127,12 @@ def open_pairs(folder: Path) -> PairData:
         raise UserError(
             f"{folder}: no such folder; expected a run folder (rmo-curate score) or a shard folder (filter)"
         )
-    if stage_of(folder) not in ("run", "shards"):
+    manifest = read_one_of(folder, RunManifest, ShardsManifest)
+    if manifest is None:
         raise UserError(
             f"{folder}: not a finished run or shard folder (no {MANIFEST} of one); "
             "make one with `rmo-curate score` or `rmo-curate filter`"
         )
-    manifest = read_one_of(folder, RunManifest, ShardsManifest)
     data = _from_shards(folder, manifest) if isinstance(manifest, ShardsManifest) else _from_run(folder)
     if not len(data):
         raise UserError(f"{folder}: no pairs to use in it (0 rows)")

@@ -157,7 +157,7 @@ class ScoresManifest(OfScore):
     noise_sd: float | None = None
     layout: str | None = None  # how the tokens were laid out, and why
     computed_by: dict[str, str] = {}  # attention and device
-    work: dict[str, float] = {}  # sequences and tokens, asked and computed
+    work: dict[str, int | float] = {}  # sequences and tokens, asked and computed
     ridge: float | None = None  # of a probe
 
     @property

@@ -19,6 +19,7 @@ from rmo_train.data.pairs import PairData
 from rmo_train.data.ragged import Ragged
 from rmo_train.forward.layout import Layout
 from rmo_train.store import tables
+from rmo_train.store.manifests import Checkpoint
 from tests.manifests import manifest_of
 from tests.rmo_curate.scored import Killed
 
@@ -133,17 +134,10 @@ def test_every_pair_is_scored_by_its_model(tmp_path):
         ("p4", -4.0, -8.0, 1),
     ]
     assert {r["held_out"] for r in rows} == {True}
-    assert manifest["counts"] == {"pairs": 6} and manifest["noise_sd"] == pytest.approx(0.2)  # mean of the folds'
-    assert {k: manifest[k] for k in ("name", "kind", "order", "family", "step", "folds", "held_out")} == {
-        "name": "oof-4",
-        "kind": "proxy",
-        "order": 2,
-        "family": "oof",
-        "step": 4,
-        "folds": 2,
-        "held_out": True,
-    }
-    assert manifest["work"] == {
+    assert manifest.counts == {"pairs": 6} and manifest.noise_sd == pytest.approx(0.2)  # mean of the folds'
+    assert manifest.checkpoint == Checkpoint("oof-4", "proxy", "oof", 4, 2, True, manifest.noise_sd)
+    assert manifest.order == 2
+    assert manifest.work == {
         "sequences": 12,
         "distinct": 9,
         "tokens_asked": 60,

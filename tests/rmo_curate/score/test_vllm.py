@@ -24,6 +24,7 @@ from rmo_curate.score.engines.vllm_memory import plan_memory, step_tokens
 from rmo_curate.score.engines.vllm_process import EngineDied, EngineProcess
 from rmo_curate.score.engines.vllm_worker import EngineSettings, Sequence
 from rmo_train.console.errors import ProcessingError, UserError
+from rmo_train.store.manifests import Reference
 from tests.rmo_curate.score import stand_in_vllm as stand_in
 from tests.rmo_curate.score.stand_in_vllm import saying
 from tests.rmo_curate.score.test_scoring import pair_data
@@ -164,7 +165,7 @@ def test_auto_is_settled_by_the_run_then_by_the_machine(monkeypatch, asked, reco
     monkeypatch.setattr(choice, "is_installed", lambda: there)
     device = SimpleNamespace(type="cuda" if gpu else "cpu")
     monkeypatch.setattr("rmo_train.model.policy.default_device", lambda: device)
-    assert settled_engine(asked, recorded and {"engine": recorded}) == engine
+    assert settled_engine(asked, Reference(engine=recorded) if recorded else None) == engine
 
 
 def test_the_faster_engine_is_chosen_and_both_rates_are_said():
