@@ -70,8 +70,7 @@ class Scored:
 
 def read_scores(run: Run, filter_settings: FilterSettings | None, names: EvidenceColumns | None = None) -> Scored:
     """names: of columns that are evidence, instead of those that the filter names."""
-    if filter_settings is None:  # without a proxy the reward margin is 0, so no pair is ambiguous by it
-        filter_settings = FilterSettings.model_validate({} if run.trajectory().end else {"low_q": 0.0})
+    filter_settings = filter_settings or FilterSettings()
     if names is not None:
         named = {n: value for n in EvidenceColumns.model_fields if (value := getattr(names, n)) is not None}
         filter_settings = filter_settings.model_copy(update=named)

@@ -243,10 +243,10 @@ def sentences(
             "wrong ones: an indication, not an error rate.",
         )
     wrong = estimated.noise_rate.value if estimated.known else share_against
-    by_quantile = settings.preset is None and settings.noise_rate is None and settings.precision is None
-    if by_quantile and settings.rule != "none" and 1 - settings.high_q < wrong:
+    high_q = settings.high_q if settings.preset is None and settings.rule != "none" else None
+    if high_q is not None and 1 - high_q < wrong:
         said.append(
-            f"At --high-q {settings.high_q:g} at most {100 * (1 - settings.high_q):.3g}% of the pairs can go as noisy; "
+            f"At --high-q {high_q:g} at most {100 * (1 - high_q):.3g}% of the pairs can go as noisy; "
             "lower it to drop more of them."
         )
     return tuple(said)
@@ -275,15 +275,22 @@ def missing(folder: Path) -> str:
 
 
 def filter_text(end: Checkpoint | None, settings: FilterSettings) -> str:
-    chosen = (
-        f"preset {settings.preset}"
-        if settings.preset
-        else (
-            f"rule {settings.rule}, margin {settings.margin}, low-q {settings.low_q:g}, high-q {settings.high_q:g}, "
-            f"{'hard' if settings.hard else 'soft'} cut of the ambiguous"
-        )
-    )
+    ambiguous = "no cut of the ambiguous"
+    if settings.low_q:
+        how = "hard" if settings.hard else "soft"
+        ambiguous = f"margin {settings.margin}, low-q {settings.low_q:g}, {how} cut of the ambiguous"
+    by_hand = f"rule {settings.rule}, {cut_text(settings)}, {ambiguous}"
+    chosen = f"preset {settings.preset}" if settings.preset else by_hand
     return f"What the filter would do with {chosen}. Shares are of the bold line above them."
+
+
+def cut_text(settings: FilterSettings) -> str:
+    """Where the number of noisy pairs is from."""
+    if settings.high_q is not None:
+        return f"high-q {settings.high_q:g}"
+    if settings.precision is not None:
+        return f"precision {settings.precision:g}"
+    return f"noise rate {settings.noise_rate or 'auto'}"
 
 
 def length_text(length: LengthBias | None) -> str:
@@ -328,14 +335,14 @@ def next_steps(folder: Path, end: Checkpoint | None, settings: FilterSettings) -
             "Read the worst suspects below. Where most of them are labelled the wrong way round, filter:",
             filter_command(folder, settings),
         ),
-        Step("Where most of them look right, raise --high-q towards 1 so that fewer are dropped."),
+        Step("Where most of them look right, give a smaller --noise-rate, so that fewer are dropped."),
     )
 
 
 def filter_command(folder: Path, settings: FilterSettings) -> str:
     """The command that makes shards with the settings this page used."""
     changed = {k: v for k, v in settings.model_dump().items() if v != type(settings).model_fields[k].default}
-    flags = flags_of({"low_q": settings.low_q, "high_q": settings.high_q, **changed})
+    flags = flags_of(changed)
     return " ".join(["rmo-curate filter", quoted(folder), "--out SHARDS", *flags])
 
 

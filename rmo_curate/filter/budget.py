@@ -26,7 +26,7 @@ def noisy_budget(rule: Rule, scores: Scores, suspicion: np.ndarray, n: int, sett
     """The budget of n scorable pairs. suspicion: the rule's [pairs]."""
     if not rule.ranks or settings.action in ("weight", "soft-label"):
         return Budget(0)
-    if settings.noise_rate is None and settings.precision is None:
+    if settings.high_q is not None:
         return Budget(thresholds.noisy_budget(n, settings.high_q))
     if settings.noise_rate not in (None, "auto"):
         return Budget(thresholds.noisy_budget(n, 1 - float(settings.noise_rate)))

@@ -29,19 +29,19 @@ class FilterSettings(EvidenceColumns):
     """Settings of the filter, resolved: what a preset or `--rule none` implies stands in the fields."""
 
     low_q: float = Field(
-        default=0.1,
+        default=0.0,
         ge=0,
         le=1,
         allow_inf_nan=False,
-        description="Drop about this share of pairs as ambiguous, those whose margin is nearest 0; 0 drops none "
-        "(with --rule none and where an action weighs pairs, 0 unless given)",
+        description="Drop about this share of pairs as ambiguous, those whose margin is nearest 0; 0 drops none",
     )
-    high_q: float = Field(
-        default=0.95,
+    high_q: float | None = Field(
+        default=None,
         ge=0,
         le=1,
         allow_inf_nan=False,
-        description="Drop as noisy the pairs above this quantile of suspicion, where it is positive; 1 drops none",
+        description="Drop as noisy the pairs above this quantile of suspicion, where it is positive; 1 drops none; "
+        "instead of --noise-rate",
     )
     rule: str = Field(
         default=AUTO,
@@ -58,15 +58,14 @@ class FilterSettings(EvidenceColumns):
     hard: bool = Field(default=False, description="Cut ambiguous pairs at the quantile, instead of sampling around it")
     noise_rate: str | None = Field(
         default=None,
-        description="Drop as noisy this share of the pairs (0.2), or the share that is estimated (auto); instead of "
-        "--high-q",
+        description="Drop as noisy this share of the pairs (0.2), or the share that is estimated (auto; the default)",
     )
     precision: float | None = Field(
         default=None,
         gt=0,
         lt=1,
         description="Drop as many pairs as noisy as are wrong in this share at least, by swapped copies; instead of "
-        "--high-q",
+        "--noise-rate",
     )
     action: Literal["drop", "weight", "soft-label", "flip", "auto"] = Field(
         default="drop",
@@ -110,9 +109,9 @@ class FilterSettings(EvidenceColumns):
             raise UserError(f"--action {given['action']} {drops}, so {cuts[0]} has no meaning: leave it out")
         if given.get("score_column") is not None:
             given = {"rule": "score"} | given
-        if given.get("rule") == "none" or given.get("action") in WEIGHING:
-            return {"low_q": 0.0} | given
-        return given
+        if cuts or given.get("rule") == "none" or given.get("action") in WEIGHING:
+            return given
+        return given | {"noise_rate": AUTO}
 
     @field_validator("noise_rate", mode="before")
     @classmethod

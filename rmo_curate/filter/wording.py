@@ -75,7 +75,7 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
             f"noisy: --rule {settings.rule}, at most {decisions.budget.pairs:,} of {decisions.scorable:,} scorable "
             f"pairs ({budget_text(decisions.budget, settings)}), and only {only}{least}"
         )
-        if settings.noise_rate is None and settings.precision is None:
+        if settings.high_q is not None:
             most = min(1.0, (1 - settings.high_q) / FLIP_RATE)
             yield (
                 f"if {FLIP_RATE:.0%} of pairs are flipped, --high-q {settings.high_q:g} finds at most {most:.0%} "
@@ -86,9 +86,9 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
 def budget_text(budget: Budget, settings: FilterSettings) -> str:
     """Where the number of noisy pairs is from."""
     if budget.noise_rate is None:
-        if settings.noise_rate is None:
+        if settings.high_q is not None:
             return f"--high-q {settings.high_q:g}"
-        return f"--noise-rate {float(settings.noise_rate):g}"
+        return f"--noise-rate {float(settings.noise_rate or 0):g}"
     estimated = percent_interval(budget.noise_rate)
     if settings.precision is None:
         return f"--noise-rate auto: {estimated} of the labels are wrong"

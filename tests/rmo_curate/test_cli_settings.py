@@ -97,7 +97,7 @@ def test_folds_are_of_prompts_not_of_pairs(working_folder, model):
     ],
 )
 def test_training_settings_that_cannot_be(full_run, model, arguments, said):
-    assert curate("filter", full_run, "--out", "shards", "--low-q", 0).code == 0
+    assert curate("filter", full_run, "--out", "shards", "--rule", "none").code == 0
     assert train("run", "shards", "--model", model, "--out", "trained", *arguments).refused(*said)
     assert not Path("trained").exists()
 

@@ -128,7 +128,7 @@ def test_a_reviewers_word_is_certain(folder, tmp_path):
 
 
 def test_without_evidence_no_label_is_doubted(folder, tmp_path):
-    assert curate("filter", folder, "--out", tmp_path / "out", "--rule", "irm", "--low-q", 0).code == 0
+    assert curate("filter", folder, "--out", tmp_path / "out", "--rule", "irm", "--high-q", 0.95).code == 0
     assert {row["label_confidence"] for row in kept_rows(tmp_path / "out").values()} == {1.0}
 
 

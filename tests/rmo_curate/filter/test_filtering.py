@@ -156,13 +156,17 @@ def test_a_preset_excludes_the_flags_that_it_sets(preset, given):
 
 def test_the_rule_is_the_posterior_unless_given():
     assert FilterSettings().rule == FilterSettings(rule="auto").rule == "posterior"
-    assert FilterSettings(rule="irm").rule == "irm" and not FilterSettings(rule="irm").weighs_evidence
+    assert FilterSettings(rule="irm").rule == "irm" and not FilterSettings(rule="irm", high_q=0.95).weighs_evidence
 
 
-def test_low_q_is_0_with_rule_none_unless_given():
-    assert FilterSettings().low_q == 0.1
-    assert FilterSettings(rule="none").low_q == 0
-    assert FilterSettings(rule="none", low_q=0.2).low_q == 0.2
+def test_the_share_that_is_estimated_goes_unless_another_cut_is_named():
+    assert (FilterSettings().noise_rate, FilterSettings().high_q, FilterSettings().low_q) == ("auto", None, 0)
+    quantiles = FilterSettings(low_q=0.1, high_q=0.95)
+    assert (quantiles.noise_rate, quantiles.high_q, quantiles.low_q) == (None, 0.95, 0.1)
+    assert FilterSettings(low_q=0.1).noise_rate == "auto"
+    assert FilterSettings(precision=0.8).noise_rate is FilterSettings(action="weight").noise_rate is None
+    assert FilterSettings(rule="none", low_q=0.2).low_q == 0.2 and FilterSettings(rule="none").noise_rate is None
+    assert FilterSettings(preset="paper").noise_rate is None
     assert build(FilterSettings, "filter", {"filter": {"low_q": 0.3}}, {"rule": "none"}).low_q == 0.3
 
 
@@ -262,7 +266,7 @@ def test_what_is_said_adds_up_and_warns(hand):
     assert "T = oof-16 (2 folds), held out" in said
     assert "--high-q 0.8 finds at most 100%" in said and "tau = 2.25 nats" in said
     assert "warning: 55% of the pairs are removed" in said
-    assert "finds at most 25%" in "\n".join(told(hand, FilterSettings()))
+    assert "finds at most 25%" in "\n".join(told(hand, FilterSettings(high_q=0.95)))
 
 
 def test_an_in_sample_proxy_is_said_to_be_one(make_run):

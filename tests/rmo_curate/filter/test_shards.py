@@ -138,9 +138,9 @@ def test_other_settings_are_refused_by_name_unless_overwritten(run, tmp_path):
     run_filter(run, out, CUT)
     before = snapshot(out)
     with pytest.raises(UserError, match=r"high_q: the folder has 0.8, you asked for 0.95[^$]*--overwrite"):
-        run_filter(run, out, FilterSettings(low_q=0.25, hard=True))
+        run_filter(run, out, FilterSettings(low_q=0.25, high_q=0.95, hard=True))
     assert snapshot(out) == before
-    run_filter(run, out, FilterSettings(low_q=0.25, hard=True), overwrite=True)
+    run_filter(run, out, FilterSettings(low_q=0.25, high_q=0.95, hard=True), overwrite=True)
     assert snapshot(out) != before
     run_filter(run, out, CUT, overwrite=True)
     assert snapshot(out) == before
