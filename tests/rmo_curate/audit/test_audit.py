@@ -55,7 +55,7 @@ def audited(make_run, tmp_path):
             {"reason": "missing_field", "detail": "no column 'prompt'", "raw": "{}"},
         ],
     )
-    filtering = FilterSettings.model_validate({"rule": "irm", "high_q": 0.8})
+    filtering = FilterSettings.model_validate({"rule": "irm", "low_q": 0.1, "high_q": 0.8})
     summary = write_audit(run, tmp_path / "audit", settings(worst=10), filtering)
     return summary, summary.page.read_text(encoding="utf-8"), json.loads(summary.json.read_text(encoding="utf-8"))
 
@@ -214,7 +214,7 @@ def test_a_run_of_the_base_alone_names_the_command_that_adds_the_rest(make_run, 
     assert f"rmo-curate proxy {run}" in summary.lines
     assert summary.page.read_text().count(f"<code>rmo-curate proxy {run}</code>") >= 3
     with pytest.raises(UserError, match="rmo-curate proxy"):
-        write_audit(run, tmp_path / "audit", settings(), FilterSettings.model_validate({}))
+        write_audit(run, tmp_path / "audit", settings(), FilterSettings(low_q=0.1))
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_the_page_says_when_scores_were_not_held_out(make_run, tmp_path, checkpo
 
 def test_the_filter_command_repeats_the_settings_of_the_page(make_run, tmp_path):
     run = make_run({"base": [-1.0, -2.0, 3.0], "oof-8": [-20.0, -4.0, 1.0]})
-    given = [{"preset": "paper"}, {"high_q": 0.5, "rule": "irm-ln", "hard": True}]
+    given = [{"preset": "paper"}, {"low_q": 0.1, "high_q": 0.5, "rule": "irm-ln", "hard": True}]
     commands = []
     for each in given:
         summary = write_audit(run, tmp_path / "audit", settings(), FilterSettings.model_validate(each))

@@ -89,7 +89,7 @@ def test_rate_precision_and_recall_hold_the_truth(audited):
     assert numbers["noise_rate_low"] <= wrong.mean() <= numbers["noise_rate_high"]
     cut = numbers["at_cut"]
     noisy = {s["id"] for s in numbers["suspects"] if s["decision"] == "noisy"}
-    assert cut["flagged"] == len(noisy) == 40
+    assert cut["flagged"] == len(noisy) and 0.6 * wrong.sum() < len(noisy) < 1.2 * wrong.sum()
     true_precision = np.mean([wrong[int(i[1:])] for i in noisy])
     assert cut["precision"]["low"] <= true_precision <= cut["precision"]["high"] + 0.05
     assert any("estimated noise rate" in line for line in summary.lines)
