@@ -115,7 +115,7 @@ def cleanlab_of(scores: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def estimated(scores: Any, wrong: np.ndarray) -> dict[str, Any]:
     """What is said without the truth, beside it: the noise rate, how probabilities are calibrated, and swapped copies
-    at the default cut."""
+    at --high-q 0.95."""
     from rmo_curate.evidence import swapped_copies
     from rmo_curate.evidence.label_noise import Resampled
     from rmo_curate.filter.rule_comparison import flagged_by
@@ -147,7 +147,7 @@ def estimated(scores: Any, wrong: np.ndarray) -> dict[str, Any]:
 
 def exaggeration(scores: Any, wrong: np.ndarray) -> dict[str, dict[str, float]]:
     """By how much length and style favour chosen answers, over what they do under the true labels: of all pairs as
-    labelled, of those that the filter keeps, at its default cut and dropping as many as are flipped, and of soft
+    labelled, of those that the filter keeps, at --high-q 0.95 and dropping as many as are flipped, and of soft
     labels. Only features that favour chosen answers or rejected ones under the true labels."""
     from rmo_curate.evidence.style import gaps
     from rmo_curate.filter.thresholds import most_suspect, noisy_budget
