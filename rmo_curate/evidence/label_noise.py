@@ -16,7 +16,7 @@ their heavy tails for right labels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +29,8 @@ BINS = 256  # of |x|, of equal numbers of pairs
 RATES = np.linspace(0.0, 0.45, 91)  # a rate above cannot be told from one half
 SLOPES = np.geomspace(0.1, 50, 160)  # of k
 SLOPE, SPREAD = 1.5, 0.25  # of k (1 - 2 eps): the median, and the sd of its logarithm
+FORETOLD = 2.0  # standard errors above chance from which held-out labels count as foretold
+FAINT = 1e-9  # k where they do not: pairs keep their order, and none is doubted
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class LabelNoise:
 
     rate: float
     slope: float
+
+    @property
+    def tells(self) -> bool:
+        """Whether margins say anything of labels."""
+        return self.slope > FAINT
 
     @property
     def prior(self) -> float:
@@ -85,10 +92,28 @@ class Binned:
         return fits
 
 
-def fit_noise(margin: np.ndarray) -> LabelNoise:
-    """The noise of the finite margins [pairs]."""
-    known = margin[np.isfinite(margin)]
-    return Binned.from_margins(known).posteriors([np.ones(len(known))])[0][0]
+def fit_noise(margin: np.ndarray, groups: np.ndarray) -> LabelNoise:
+    """The noise of the finite margins [pairs], held-out log-odds; groups: [pairs], equal where prompts are.
+
+    Where they foretell labels no better than chance, labels may be anything: half of them wrong and the margins sure,
+    or the margins nothing. The fit would take the first, its slope being given for small margins; so no label is
+    doubted then.
+    """
+    known = np.isfinite(margin)
+    noise = Binned.from_margins(margin[known]).posteriors([np.ones(int(known.sum()))])[0][0]
+    return noise if foretold(margin[known], groups[known]) >= FORETOLD else replace(noise, slope=FAINT)
+
+
+def foretold(margin: np.ndarray, groups: np.ndarray) -> float:
+    """How far above chance held-out log-odds foretell labels, in standard errors over prompts; 0 for one prompt.
+
+    Of 2 P(the label as it is) - 1 = tanh(margin / 2), whose mean is 0 or less where margins tell nothing.
+    """
+    gained = np.tanh(margin / 2)
+    _, prompt = np.unique(groups, return_inverse=True)
+    off = np.bincount(prompt, gained - gained.mean())
+    error = float(np.sqrt((off**2).sum()))
+    return float(gained.sum()) / error if error else 0.0
 
 
 class Resampled:

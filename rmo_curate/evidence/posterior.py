@@ -130,7 +130,7 @@ def weigh(
     return Posterior(
         sources=(*(source.name for source in sources), ANSWERS),
         adds=together,
-        noise=fit_noise(together.sum(axis=1)),
+        noise=fit_noise(together.sum(axis=1), prompt),
         groups=prompt,
         missing=tuple(missing),
         variance=variance,

@@ -23,6 +23,7 @@ class Judged:
 
     sources: tuple[str, ...]
     missing: tuple[Missing, ...]
+    foretold: bool  # whether held-out labels are foretold better than chance
     noise_rate: float
     worth: Worth
     outlook: Outlook
@@ -62,6 +63,7 @@ def judged(decisions: Decisions) -> Judged | None:
     return Judged(
         posterior.sources,
         posterior.missing,
+        posterior.noise.tells,
         posterior.noise.rate,
         worth(known_right(decisions.scores, posterior)),
         outlook(len(decisions.kept), scored=decisions.trajectory.end is not None),

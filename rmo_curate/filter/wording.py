@@ -147,6 +147,12 @@ def override_lines(summary: Summary, settings: FilterSettings) -> Iterator[str]:
 
 def judged_lines(judged: Judged) -> Iterator[str]:
     yield evidence_line(judged.sources, judged.missing)
+    if not judged.foretold:
+        yield (
+            "warning: by this evidence labels are foretold no better than chance, so none is doubted: too few pairs, "
+            "labels that are nearly random, or answers that differ in nothing the evidence sees"
+        )
+        return
     yield f"an estimated {judged.noise_rate:.0%} of the labels are wrong"
     yield from worth_lines(judged.worth)
     yield from outlook_lines(judged.outlook)

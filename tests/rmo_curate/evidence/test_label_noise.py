@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rmo_curate.evidence.label_noise import BUNDLES, LabelNoise, Resampled, fit_noise
+from rmo_curate.evidence.label_noise import BUNDLES, FORETOLD, LabelNoise, Resampled, fit_noise, foretold
 from rmo_curate.score.logistic import sigmoid
 
 
@@ -19,7 +19,7 @@ def test_the_noise_rate_is_found_whatever_the_margins_tails(rate: float, tails: 
     wrong = rng.random(n) < rate
     # held-out log-odds of the labels as they are: flips make them 1 - 2 eps times as large
     margin = 2 * (1 - 2 * rate) * np.where(right != wrong, size, -size)
-    found = fit_noise(margin)
+    found = fit_noise(margin, np.arange(len(margin)))
     assert found.rate == pytest.approx(rate, abs=0.02)
     posterior = sigmoid(-found.log_odds(margin))
     for low in (0.0, 0.1, 0.3, 0.6):
@@ -46,15 +46,34 @@ def mirrored(n: int, rate: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray
 @pytest.mark.parametrize("rate", [0.1, 0.3])
 def test_normal_margins_give_their_own_log_odds(rate: float):
     # N(1, 1) over N(-1, 1): log-odds 2 x
-    found = fit_noise(mirrored(60_000, rate)[0])
+    found = fit_noise(margin := mirrored(60_000, rate)[0], np.arange(len(margin)))
     assert found.rate == pytest.approx(rate, abs=0.02) and found.slope == pytest.approx(2, abs=0.2)
+
+
+def test_how_far_labels_are_foretold_by_hand():
+    margin = np.log([3.0, 3.0, 1 / 3, 3.0])  # tanh(margin / 2): 1/2, 1/2, -1/2, 1/2, of mean 1/4
+    off = np.array([0.25, 0.25, -0.75, 0.25])
+    assert foretold(margin, np.arange(4)) == pytest.approx(1 / np.sqrt((off**2).sum()))
+    two = np.array([off[:2].sum(), off[2:].sum()])
+    assert foretold(margin, np.array([0, 0, 1, 1])) == pytest.approx(1 / np.sqrt((two**2).sum()))
+    assert foretold(margin, np.zeros(4)) == 0.0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_margins_that_tell_nothing_leave_every_label_undoubted(seed: int):
+    rng = np.random.default_rng(seed)
+    margin = rng.normal(0, 1, 300)
+    noise = fit_noise(margin, np.arange(300))
+    assert noise.tells == (foretold(margin, np.arange(300)) >= FORETOLD)
+    if not noise.tells:  # the order stays
+        assert (noise.log_odds(margin) > 0).all() and (np.argsort(noise.log_odds(margin)) == np.argsort(margin)).all()
 
 
 def test_pairs_without_a_margin_do_not_count():
     x, _ = mirrored(800, 0.2)
     with_gaps = np.append(x, [np.nan, np.nan])
-    assert fit_noise(with_gaps) == fit_noise(x)
-    assert np.isnan(fit_noise(x).log_odds(with_gaps)[-2:]).all()
+    assert fit_noise(with_gaps, np.arange(len(with_gaps))) == fit_noise(x, np.arange(len(x)))
+    assert np.isnan(fit_noise(x, np.arange(len(x))).log_odds(with_gaps)[-2:]).all()
     resampled = Resampled(with_gaps, np.arange(802), draws=5)
     assert resampled.known.sum() == len(resampled.group) == 800
 
