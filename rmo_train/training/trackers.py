@@ -1,6 +1,6 @@
 """`--report-to`: the lines of a run's record to TensorBoard, Weights & Biases or Trackio.
 
-The trackers are accelerate's; what is here decides where they write, and that none of them can end a training.
+What is here decides where they write, and that none of them can end a training.
 """
 
 from __future__ import annotations
@@ -51,6 +51,25 @@ class Trackers:
         self.finish()
 
 
+class Board:
+    """TensorBoard with the two methods of a run of the other services."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], first_step: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder), purge_step=first_step + 1)
+        # As text: its own record of settings would be a second run in the board.
+        self.writer.add_text("settings", f"```json\n{json.dumps(dict(settings), indent=2, default=str)}\n```", 0)
+
+    def log(self, numbers: Mapping[str, float], step: int) -> None:
+        for key, value in numbers.items():
+            self.writer.add_scalar(key, value, step)
+        self.writer.flush()
+
+    def finish(self) -> None:
+        self.writer.close()
+
+
 def require_trackers(names: Sequence[str]) -> None:
     """UserError naming the command that installs a tracker's package where it is missing."""
     for name in names:
@@ -68,28 +87,20 @@ def open_trackers(names: Sequence[str], out: Path, settings: Mapping[str, Any], 
     """
     if not names:
         return Trackers({})
-    from accelerate import PartialState
-
-    PartialState()  # accelerate's logging asks for it
     return Trackers({name: _open(name, out, settings, first_step) for name in names})
 
 
 def _open(name: str, out: Path, settings: Mapping[str, Any], first_step: int) -> Any:
-    from accelerate import tracking
-
+    plain = {k: v if isinstance(v, bool | int | float | str | None) else str(v) for k, v in settings.items()}
     try:
         if name == "tensorboard":
-            tracker: Any = tracking.TensorBoardTracker(name, out, purge_step=first_step + 1)
-        elif name == "wandb":
-            tracker = tracking.WandBTracker(PROJECT, name=out.name, dir=str(out))
-        else:
-            tracker = tracking.TrackioTracker(PROJECT, name=out.name)
-        tracker.start()
-        if name == "tensorboard":  # its own record of settings would be a second run in the board
-            tracker.log({"settings": "```json\n" + json.dumps(dict(settings), indent=2, default=str) + "\n```"}, step=0)
-        else:
-            plain = {k: v if isinstance(v, bool | int | float | str | None) else str(v) for k, v in settings.items()}
-            tracker.store_init_configuration(plain)
-        return tracker
+            return Board(out / name, settings, first_step)
+        if name == "wandb":
+            import wandb
+
+            return wandb.init(project=PROJECT, name=out.name, dir=str(out), config=plain)
+        import trackio
+
+        return trackio.init(project=PROJECT, name=out.name, config=plain)
     except Exception as e:  # not logged in, no network, a folder that cannot be written: before anything is trained
         raise UserError(f"--report-to {name}: cannot be opened ({e}); nothing was trained") from e
