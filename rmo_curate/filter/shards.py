@@ -17,7 +17,7 @@ from rmo_curate.filter.decisions import Decisions
 from rmo_curate.filter.reviews import file_sha256
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.filter.wording import counts_line
-from rmo_curate.runs.replacing import refuse_strangers, replacing, restore
+from rmo_curate.runs.replacing import refuse_foreign_files, replacing, restore
 from rmo_curate.runs.run import Run, Trajectory
 from rmo_train.console.errors import UserError
 from rmo_train.store import files, manifests, tables
@@ -51,7 +51,7 @@ def find_shards(run: Run, trajectory: Trajectory, settings: FilterSettings, out:
     """
     out = out.resolve()
     restore(out)
-    refuse_strangers(out, "shards", MAKER)
+    refuse_foreign_files(out, "shards", MAKER)
     manifest = manifests.read_manifest(out, ShardsManifest)
     if manifest is None:
         return None

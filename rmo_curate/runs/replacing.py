@@ -24,7 +24,7 @@ def replacing(out: Path, stage: str, made_by: str) -> Iterator[Path]:
     """
     out = out.resolve()  # `.` and links have no name to put a sibling beside
     restore(out)
-    refuse_strangers(out, stage, made_by)
+    refuse_foreign_files(out, stage, made_by)
     partial, old = _siblings(out)
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of a killed run
@@ -49,7 +49,7 @@ def restore(out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def refuse_strangers(out: Path, stage: str, made_by: str) -> None:
+def refuse_foreign_files(out: Path, stage: str, made_by: str) -> None:
     """UserError where `out` is anything but a `stage` folder, an empty folder or absent: it is never replaced."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return

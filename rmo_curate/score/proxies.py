@@ -137,13 +137,18 @@ def family_of(run: Path, key: Mapping[str, Any]) -> tuple[str, int]:
     A family of which nothing was trained yet (another command was stopped before) does not count.
     """
     kind = ("oof" if key["folds"] >= 2 else "insample") + ("-probe" if key["kind"] == "probe" else "")
-    known = {f.parent.name: read_json(f) for f in sorted((run / "proxies").glob(f"*/{FAMILY}"))}
-    for name, family in known.items():
+    known = planned_families(run)
+    for folder, family in known.items():
         if family["key"] == key:
-            return name, family["order"]
-    begun = {name: f["order"] for name, f in known.items() if _is_begun(run / "proxies" / name)}
+            return folder.name, family["order"]
+    begun = {folder.name: f["order"] for folder, f in known.items() if _is_begun(folder)}
     name = f"{kind}-{sha256_text(canonical_json(key))[:8]}" if kind in begun else kind
     return name, max(begun.values(), default=-1) + 1
+
+
+def planned_families(run: Path) -> dict[Path, dict[str, Any]]:
+    """Folder of every family that was begun or finished -> its key and its order."""
+    return {file.parent: read_json(file) for file in sorted((run / "proxies").glob(f"*/{FAMILY}"))}
 
 
 def is_family(folder: Path) -> bool:

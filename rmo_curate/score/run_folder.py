@@ -15,10 +15,9 @@ from rmo_curate.runs.manifests import RejectsManifest
 from rmo_curate.runs.run import MADE_BY
 from rmo_curate.runs.run_lock import only_one
 from rmo_curate.score.pairs_stage import TOO_LONG
-from rmo_curate.score.proxies import checkpoints_of, is_family
+from rmo_curate.score.proxies import checkpoints_of, is_family, planned_families
 from rmo_train.console.errors import FULL, ProcessingError, Stopped, UserError, cannot_write
 from rmo_train.data.rendering import RENDERING_FLAGS
-from rmo_train.store.files import read_json
 from rmo_train.store.manifests import (
     MANIFEST,
     Manifest,
@@ -211,8 +210,8 @@ def run_status(run: Path) -> list[str]:
         else:
             left.append(f"{stage}: not finished ({len(list((run / stage).glob('part-*.parquet')))} parts)")
     expected = ["base"]
-    for folder in sorted(p.parent for p in (run / "proxies").glob("*/family.json")):
-        key = read_json(folder / "family.json")["key"]
+    for folder, family in planned_families(run).items():
+        key = family["key"]
         names = checkpoints_of(folder.name, key)
         expected += names
         models = len(list(folder.glob("fold-*/step-*/trained.json")))
