@@ -16,6 +16,7 @@ from rmo_curate.audit.settings import AuditSettings
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.score.settings import ProxySettings, ScoreSettings
 from rmo_train.console.progress import say
+from rmo_train.report import evaluation_lines
 from rmo_train.training.config import TrainSettings
 
 Lines = list[str]
@@ -116,4 +117,4 @@ def measure(held_out: Path, model: str, file: Path) -> Lines:
         return [f"{file}: already measured"]
     result = run_eval(held_out, model)
     write_json(file, {"key": key, **result.as_json()})
-    return result.lines()
+    return evaluation_lines(result)

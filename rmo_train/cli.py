@@ -12,6 +12,7 @@ from rmo_train.console.settings import Sections, Settings, flags, from_recipe, r
 from rmo_train.evaluation.winrate.judge import JudgeSettings
 from rmo_train.generation.answer_forms import AnswerForm
 from rmo_train.generation.generate import GenerationSettings, run_generation
+from rmo_train.report import comparison_lines, evaluation_lines, rates_lines
 from rmo_train.training.config import TrainCommand, TrainSettings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -90,7 +91,7 @@ def evaluate(
     )
     if settings.out:
         write_json(settings.out, result.as_json())
-    typer.echo("\n".join(result.lines()))
+    typer.echo("\n".join(evaluation_lines(result)))
 
 
 @app.command()
@@ -104,10 +105,10 @@ def compare(
     from rmo_train.evaluation.result import read_evaluation
     from rmo_train.store.files import write_json
 
-    found = compared(read_evaluation(a), read_evaluation(b), (str(a), str(b)))
+    comparison = compared(read_evaluation(a), read_evaluation(b), (str(a), str(b)))
     if json:
-        write_json(json, found.as_json())
-    typer.echo("\n".join([f"A: {a}", f"B: {b}", *found.lines()]))
+        write_json(json, comparison.as_json())
+    typer.echo("\n".join([f"A: {a}", f"B: {b}", *comparison_lines(comparison)]))
 
 
 @app.command()
@@ -142,7 +143,7 @@ def winrate(
     from rmo_train.evaluation.winrate.command import run_winrate
 
     rates, failure = run_winrate(a, b, prompts, out, settings)
-    typer.echo("\n".join(rates.lines()))
+    typer.echo("\n".join(rates_lines(rates)))
     if failure:
         raise failure
 

@@ -233,6 +233,11 @@ def _difference(figure: Difference) -> str:
     return f"{figure.a:.3f} -> {figure.b:.3f}   {figure.difference:+}   {figure.verdict}"
 
 
+def rates_lines(rates: CheckedRates | JudgedRates) -> list[str]:
+    """By whichever method they were found."""
+    return judged_lines(rates) if rates.method == "judge" else checked_lines(rates)
+
+
 def checked_lines(rates: CheckedRates) -> list[str]:
     """Win rates by programs that check constraints."""
     return [

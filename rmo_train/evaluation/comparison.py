@@ -18,7 +18,6 @@ from rmo_train.evaluation.metrics import (
     verdict,
 )
 from rmo_train.evaluation.result import Evaluation
-from rmo_train.report import comparison_lines
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,6 @@ class Comparison:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
-
-    def lines(self) -> list[str]:
-        return comparison_lines(self)
 
 
 def compare(a: Evaluation, b: Evaluation, names: tuple[str, str] = ("A", "B")) -> Comparison:

@@ -9,7 +9,6 @@ from typing import Any
 
 from rmo_train.console.errors import UserError
 from rmo_train.evaluation.metrics import Interval
-from rmo_train.report import evaluation_lines
 from rmo_train.store.files import read_json
 
 # Reward margin in nats, number of the pair's prompt, tokens by which its chosen response is the longer one.
@@ -58,9 +57,6 @@ class Evaluation:
     def as_metrics(self) -> dict[str, float]:
         names = ("reward_accuracy", "logp_accuracy", "mean_logp_accuracy", "length_matched_reward_accuracy")
         return {f"eval/{name}": getattr(self, name).value for name in names}
-
-    def lines(self) -> list[str]:
-        return evaluation_lines(self)
 
 
 def read_evaluation(path: Path) -> Evaluation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from rmo_train.evaluation.winrate.answers import Pairing
 from rmo_train.evaluation.winrate.checkers import Met
 from rmo_train.evaluation.winrate.judge import Judged
 from rmo_train.evaluation.winrate.length_control import length_controlled
-from rmo_train.report import checked_lines, judged_lines
 
 EVEN = 0.5
 
@@ -36,15 +35,12 @@ class CheckedRates:
     win_rate: Interval  # by strict shares
     loose_win_rate: Interval
     by_prompt: tuple[Mapping[str, Any], ...]
-    method: str = "checkers"
+    method: Literal["checkers"] = "checkers"
 
     @property
     def verdict(self) -> str:
         """What the win rate says of A."""
         return verdict(self.win_rate, EVEN)
-
-    def lines(self) -> list[str]:
-        return checked_lines(self)
 
 
 @dataclass(frozen=True)
@@ -72,15 +68,12 @@ class JudgedRates:
     unparsable: int  # verdicts
     failed: int
     by_prompt: tuple[Mapping[str, Any], ...]
-    method: str = "judge"
+    method: Literal["judge"] = "judge"
 
     @property
     def verdict(self) -> str | None:
         """What the win rate says of A."""
         return None if self.win_rate is None else verdict(self.win_rate, EVEN)
-
-    def lines(self) -> list[str]:
-        return judged_lines(self)
 
 
 Rates = CheckedRates | JudgedRates

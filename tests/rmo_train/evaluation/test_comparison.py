@@ -14,6 +14,7 @@ from rmo_train.evaluation.comparison import compare
 from rmo_train.evaluation.evaluate import summarise
 from rmo_train.evaluation.metrics import accuracy
 from rmo_train.evaluation.result import Evaluation, read_evaluation, rounded
+from rmo_train.report import comparison_lines
 from rmo_train.store.files import read_json, write_json
 from rmo_train.training.config import TrainSettings
 from rmo_train.training.run import run_eval, run_training
@@ -68,7 +69,7 @@ def test_the_reference_has_ties_alone(data: PairData):
     found = compare(evaluated(data, [0.0] * 24), evaluated(data, [ABOVE] * 24))
     assert found.reward_accuracy.difference.value == 0.5 and found.reward_accuracy.verdict == "higher"
     assert (found.mcnemar.a_alone, found.mcnemar.b_alone, found.mcnemar.ties, found.mcnemar.p) == (0, 0, 24, 1)
-    assert "24 pairs with a margin of 0 count for neither there" in "\n".join(found.lines())
+    assert "24 pairs with a margin of 0 count for neither there" in "\n".join(comparison_lines(found))
 
 
 def test_pairs_are_joined_by_id(data: PairData):
@@ -92,7 +93,7 @@ def test_the_same_ids_under_other_labels_are_refused(data: PairData):
 
 def test_another_reference_is_said(data: PairData):
     a = evaluated(data, [ABOVE] * 24)
-    assert "two different references" in compare(a, replace(a, reference_sha256="other")).lines()[-1]
+    assert "two different references" in comparison_lines(compare(a, replace(a, reference_sha256="other")))[-1]
 
 
 def test_a_margin_keeps_its_sign_however_small():
