@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from rmo_train.training.plan import Plan
     from rmo_train.training.run import Trained
 
-NO_END = "the data has no trajectory end (no checkpoint but the reference was scored)"
-
 
 # ---------------------------------------------------------------------------------------------------- before step 1
 
@@ -52,7 +50,6 @@ def plan_lines(plan: Plan, settings: TrainSettings) -> list[str]:
         f"amplification: {amplified}",
         f"diversification: {mixed}",
         "labels: certain" if plan.confidence is None else f"labels: soft, mean confidence {plan.confidence:.3f}",
-        *(f"{part} is off: {NO_END}" for part in plan.without_end),
     ]
 
 

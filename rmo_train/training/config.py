@@ -12,7 +12,6 @@ from rmo_train.training.trackers import TrackerName
 
 Attention = Literal["auto", "segments", "flex", "dense", "rows"]  # how packed rows attend (rmo_train.forward.attention)
 
-DEFAULT_AMPLIFY = 0.25
 LEARNING_RATE = {"full": 1e-6, "lora": 1e-5}  # TRL's and LLaMA-Factory's usual values, by mode
 
 
@@ -27,16 +26,16 @@ class TrainSettings(Settings):
         None, ge=0, description="Weight of the chosen answer's negative log-likelihood per token (default: 0; orpo 1)"
     )
 
-    amplify: float | None = Field(
-        None,
+    amplify: float = Field(
+        0.0,
         ge=0,
         allow_inf_nan=False,
-        description="Margin amplification's slope at the median margin (default: 0.25; 0 = off)",
+        description="Margin amplification's slope at the median margin, relative to DPO's; 0 = off",
     )
     amplify_preset: Literal["authors"] | None = Field(
         None, description="authors: raw log-prob margin, weight 1, median 1.82, scale 125"
     )
-    diversify: bool | None = Field(None, description="Mix margins within every optimizer batch (default: on)")
+    diversify: bool = Field(False, description="Mix margins within every optimizer batch")
     diversify_margin: Literal["reward", "logp"] = Field(
         "reward", description="Margin that diversification mixes; logp as in the paper"
     )
@@ -104,7 +103,7 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _one_way_to_amplify(self) -> Self:
-        if self.amplify_preset and self.amplify is not None:
+        if self.amplify_preset and self.amplify:
             raise ValueError("--amplify-preset sets the amplification whole: leave out --amplify")
         return self
 

@@ -12,10 +12,9 @@ from rmo_train.data.pairs import PairData
 from rmo_train.objective.amplify import AUTHORS, Amplifier, calibrate
 from rmo_train.objective.diversify import bound_fraction, diversified_batches, random_batches
 from rmo_train.objective.losses import LossParameters, loss_named
-from rmo_train.report import NO_END
-from rmo_train.training.config import DEFAULT_AMPLIFY, TrainSettings
+from rmo_train.training.config import TrainSettings
 
-AMPLIFICATION, DIVERSIFICATION = "amplification", "diversification"
+NO_END = "the data has no trajectory end (no checkpoint but the reference was scored)"
 MAKE_END = "score with a proxy (`rmo-curate proxy RUN`) and filter again"
 
 
@@ -33,7 +32,6 @@ class Plan:
     amplifier: Amplifier | None
     margins: np.ndarray | None
     confidence: float | None  # mean of the labels' confidence where they are soft
-    without_end: tuple[str, ...]  # parts of the method that are off because the data has no trajectory end
 
     def batches(self, seed: int, epoch: int) -> list[np.ndarray]:
         """The optimizer batches of one epoch: every pair once; a function of (seed, epoch, G) and the margins."""
@@ -63,7 +61,7 @@ def make_plan(data: PairData, settings: TrainSettings, processes: int = 1) -> Pl
         )
     per_epoch = math.ceil(len(data) / group)
     steps = settings.max_steps or math.ceil(per_epoch * settings.num_train_epochs)
-    without_end = _without_end(data, settings)
+    _check_end(data, settings)
     tokens = data.prompt.lengths + data.chosen.lengths + data.rejected.lengths - 2
     return Plan(
         pairs=len(data),
@@ -73,42 +71,37 @@ def make_plan(data: PairData, settings: TrainSettings, processes: int = 1) -> Pl
         warmup_steps=math.ceil(settings.warmup_ratio * steps),
         tokens_per_epoch=int(tokens.sum()),
         parameters=parameters,
-        amplifier=None if AMPLIFICATION in without_end else _amplifier(data, settings, parameters),
-        margins=None if DIVERSIFICATION in without_end else _diversified_margins(data, settings),
+        amplifier=_amplifier(data, settings, parameters),
+        margins=_diversified_margins(data, settings),
         confidence=None if (data.label_confidence == 1).all() else float(data.label_confidence.mean()),
-        without_end=without_end,
     )
 
 
-def _without_end(data: PairData, settings: TrainSettings) -> tuple[str, ...]:
-    """The parts that are off because `data` has no trajectory end; UserError where one of them was asked for."""
+def _check_end(data: PairData, settings: TrainSettings) -> None:
+    """UserError where a part of the method is asked for that needs a trajectory end, and `data` has none."""
     if data.end_chosen is not None and data.end_rejected is not None and data.has_references:
-        return ()
+        return
     if settings.amplify:
-        raise UserError(f"--amplify needs margins to aim at, and {NO_END}; {MAKE_END}, or --amplify 0")
+        raise UserError(f"--amplify needs margins to aim at, and {NO_END}; {MAKE_END}, or leave --amplify out")
     if settings.diversify:
-        raise UserError(f"--diversify needs margins, and {NO_END}; {MAKE_END}, or --no-diversify")
-    calibrated = settings.amplify is None and settings.amplify_preset is None
-    parts = {AMPLIFICATION: calibrated, DIVERSIFICATION: settings.diversify is None}
-    return tuple(part for part, by_default in parts.items() if by_default)
+        raise UserError(f"--diversify needs margins, and {NO_END}; {MAKE_END}, or leave --diversify out")
 
 
 def _amplifier(data: PairData, settings: TrainSettings, parameters: LossParameters) -> Amplifier | None:
     if settings.amplify_preset == "authors":
         return AUTHORS
-    slope = DEFAULT_AMPLIFY if settings.amplify is None else settings.amplify
-    if slope == 0:
+    if settings.amplify == 0:
         return None
     assert data.end_chosen is not None and data.end_rejected is not None
     assert data.ref_chosen is not None and data.ref_rejected is not None
     return calibrate(
         settings.loss, parameters, data.end_chosen, data.end_rejected, data.ref_chosen, data.ref_rejected,
-        data.chosen.lengths, data.rejected.lengths, slope,
+        data.chosen.lengths, data.rejected.lengths, settings.amplify,
     )  # fmt: skip
 
 
 def _diversified_margins(data: PairData, settings: TrainSettings) -> np.ndarray | None:
-    if settings.diversify is False:
+    if not settings.diversify:
         return None
     assert data.end_chosen is not None and data.end_rejected is not None
     margins = data.end_chosen - data.end_rejected

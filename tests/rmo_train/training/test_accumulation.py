@@ -24,7 +24,7 @@ TOLERANCE = 1e-4  # relative, to another machine's and another torch's rounding
 def curve(shards: Path, model: Path, out: Path, per_device: int, accumulated: int, **more) -> list[float]:
     settings = TrainSettings(
         per_device_train_batch_size=per_device, gradient_accumulation_steps=accumulated, learning_rate=1e-3,
-        num_train_epochs=2, bf16=False, attention="segments", **more,
+        num_train_epochs=2, bf16=False, attention="segments", amplify=0.25, diversify=True, **more,
     )  # fmt: skip
     run_training(shards, str(model), out, settings)
     return [line["loss"] for line in read_metrics(out)]

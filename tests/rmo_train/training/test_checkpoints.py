@@ -22,6 +22,8 @@ QUICK = {
     "gradient_accumulation_steps": 2,
     "learning_rate": 1e-3,
     "num_train_epochs": 2,
+    "amplify": 0.25,
+    "diversify": True,
 }
 CLOCKS = ("pairs_per_second", "tokens_per_second", "matmul_share", "peak_memory_gib")
 
@@ -117,8 +119,8 @@ def test_the_best_checkpoint_stays_and_becomes_the_model(shards, make_shards, ti
     """Training makes held-out accuracy worse here: the held-out labels are the training labels' opposite."""
     held_out = opposite(shards, make_shards, tmp_path / "heldout")
     settings = TrainSettings(
-        **QUICK | {"learning_rate": 1e-2}, amplify=0, diversify=False, save_total_limit=1, save_steps=2, eval_steps=2,
-        load_best_model_at_end=True,
+        **QUICK | {"learning_rate": 1e-2, "amplify": 0, "diversify": False}, save_total_limit=1, save_steps=2,
+        eval_steps=2, load_best_model_at_end=True,
     )  # fmt: skip
     out = tmp_path / "out"
     lines = run_training(shards, str(tiny_model_folder), out, settings, eval_data=held_out)

@@ -85,12 +85,9 @@ def test_one_column_of_the_two_is_no_data(make_shards, tmp_path):
         open_pairs(make_shards(tmp_path / "half", ref_rejected_logps=NONE))
 
 
-def test_parts_that_need_margins_are_off_and_refused_when_asked_for(make_shards, tmp_path):
+def test_parts_that_need_margins_are_refused_without_them(make_shards, tmp_path):
     data = open_pairs(make_shards(tmp_path / "bare", ref_chosen_logps=NONE, ref_rejected_logps=NONE))
     settings = {k: v for k, v in QUICK.items() if k not in ("amplify", "diversify")}
-    plan = make_plan(data, TrainSettings(**settings))
-    assert (plan.amplifier, plan.margins) == (None, None)
-    assert plan.without_end == ("amplification", "diversification")
     with pytest.raises(UserError, match="--amplify needs margins"):
         make_plan(data, TrainSettings(**settings, amplify=0.25))
 

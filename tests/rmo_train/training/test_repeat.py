@@ -12,7 +12,9 @@ CLOCKED = ("pairs_per_second", "tokens_per_second", "matmul_share", "peak_memory
 
 
 def trained(shards: Path, model: Path, out: Path) -> tuple[list[dict], bytes]:
-    settings = TrainSettings(per_device_train_batch_size=2, gradient_accumulation_steps=2, learning_rate=1e-3)
+    parts = {"amplify": 0.25, "diversify": True}
+    size = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    settings = TrainSettings(**size, **parts, learning_rate=1e-3)
     run_training(shards, str(model), out, settings)
     metrics = [{k: v for k, v in line.items() if k not in CLOCKED} for line in read_metrics(out)]
     return metrics, (out / "model.safetensors").read_bytes()

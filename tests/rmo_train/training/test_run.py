@@ -123,16 +123,13 @@ def test_labels_are_softened_as_the_filter_decided_or_as_told(make_shards, tiny_
     assert softened[0] == pytest.approx(certain[0], abs=1e-4) and softened != certain  # ln 2 before the first step
 
 
-def test_without_a_trajectory_end_both_parts_turn_off_and_say_so(make_shards, tiny_model_folder, tmp_path):
+def test_the_methods_parts_are_off_unless_asked_for_and_need_a_trajectory_end(make_shards, shards, tmp_path):
+    plan = make_plan(open_pairs(shards), TrainSettings(**QUICK))
+    assert (plan.amplifier, plan.margins) == (None, None)
+    assert {"amplification: off", "diversification: off"} <= set(plan_lines(plan, TrainSettings(**QUICK)))
+    both = make_plan(open_pairs(shards), TrainSettings(**QUICK, amplify=0.25, diversify=True))
+    assert both.amplifier is not None and both.margins is not None
     data = open_pairs(make_shards(tmp_path / "shards", end=False))
-    plan = make_plan(data, TrainSettings(**QUICK))
-    assert plan.amplifier is None
-    assert plan.margins is None
-    lines = plan_lines(plan, TrainSettings(**QUICK))
-    assert [line for line in lines if "no trajectory end" in line] == [
-        f"{part} is off: the data has no trajectory end (no checkpoint but the reference was scored)"
-        for part in ("amplification", "diversification")
-    ]
     for asked in ({"diversify": True}, {"amplify": 0.25}):
         with pytest.raises(UserError, match="trajectory end"):
             make_plan(data, TrainSettings(**QUICK, **asked))
