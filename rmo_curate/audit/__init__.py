@@ -6,7 +6,8 @@
                      with shingles.py)
     overview.py      counts over the whole data; slices.py: by part
     scored.py        margins by checkpoint and trajectories (findings.py: the statistics)
-    estimates.py     noise rate, P(label right) and swapped copies; curve.py: what each threshold costs and catches
+    estimates.py     what evidence/ estimates, for the page: noise rate, P(label right), swapped copies
+    curve.py         what each threshold costs and catches
     calibration.py   whether that probability can be believed, and what removal does to style
     suspects.py      the pairs and rejects to read
     wording.py       sentences: the headline, what to do next (why.py: why a pair is listed; numerals.py: numbers)

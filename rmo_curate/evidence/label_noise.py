@@ -1,4 +1,4 @@
-"""The share of labels flipped at random, estimated from held-out evidence, with an interval over prompts.
+"""The noise rate: the share of labels that are wrong, taken as flipped at random; with an interval over prompts.
 
 A flip changes the sign of a margin x and leaves |x|. Where a proxy is sure (large |x|), a label that it contradicts is
 likely a flipped one, so the share of negative margins there tends to the noise rate eps:

@@ -1,14 +1,14 @@
 """`rmo-curate score`: the stages of a run, each done once, each resumable.
 
 - `settings`: what a user can ask.
-- `job`: the stages in order.
+- `job`: the commands `score` and `proxy`: which stages, in which order.
 - `checks`: what can be wrong with what is asked, found before anything is computed.
 - `run_folder`: the run folder as it is filled, and its status.
 - `pairs_stage`: records -> RUN/pairs (rendered, tokenised) and RUN/rejects.
 - `engines`: token ids in, log-probs out: transformers and vLLM.
 - `scoring`: the scores of one checkpoint, part by part.
 - `states`: RUN/states: hidden states, kept of the reference's pass.
-- `logistic`: the one regression of the project: which of two answers is chosen, cross-fitted.
+- `logistic`: which of two answers is chosen, by a regression that is cross-fitted (few features: `rmo_train`'s solver).
 - `probe`: a linear reward on hidden states, cross-fitted: the cheap proxy.
 - `proxies`: trained proxies, cross-fitted and in-sample.
 - `estimate`: what scoring will cost, said before it starts.

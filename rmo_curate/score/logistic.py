@@ -1,4 +1,4 @@
-"""The one logistic regression of the project: which of two answers is chosen, from what differs between them.
+"""The logistic regression of pairs: which of two answers is chosen, from what differs between them.
 
 A pair is a row x of differences (chosen less rejected), and P(chosen beats rejected) = sigmoid(w . x), the model of
 Bradley and Terry 1952 with linear strengths. There is no intercept, so a swapped pair has the mirrored log-odds.

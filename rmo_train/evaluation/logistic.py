@@ -1,4 +1,4 @@
-"""Logistic regression of few features, by Newton's method: the one solver of the project for it."""
+"""Logistic regression of few features, by Newton's method: evidence and the length-controlled win rate are fitted by it."""
 
 from __future__ import annotations
 

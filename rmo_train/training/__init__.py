@@ -1,9 +1,9 @@
 """`rmo-train run`, in the order in which it happens.
 
-- `config`: the trainer's settings.
-- `plan`: what a run will do, derived before anything heavy starts.
+- `config`: the trainer's settings: the flags of `rmo-train run`, and their defaults.
+- `plan`: what a run will do, derived before anything heavy starts: steps, amplification, the batches of an epoch.
 - `references`: reference log-probs of data that has none.
-- `job`: what the loop needs: the policy, its layout, its references, the step-0 check.
+- `job`: what the loop is given, built and checked: the policy, its layout, its references, the step-0 check.
 - `loop`: the training loop.
 - `optimizer`: AdamW with float32 master weights; learning rates.
 - `checkpoint`: training checkpoints, written whole or not at all: what a killed run resumes from (`run` picks it).
