@@ -1,4 +1,4 @@
-"""Logistic regression of few features, by Newton's method: evidence and the length-controlled win rate are fitted by it."""
+"""Logistic regression of few features, by Newton's method: fits evidence and the length-controlled win rate."""
 
 from __future__ import annotations
 
