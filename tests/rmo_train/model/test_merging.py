@@ -122,7 +122,7 @@ def test_what_is_no_adapter_is_refused(base, adapter, tmp_path):
     assert train("merge", base, "--out", out).refused("a whole model already")
     assert train("merge", tmp_path, "--out", out).refused("no adapter_config.json; it holds the adapters adapter")
     assert train("merge", tmp_path / "nowhere", "--out", out).refused("no such folder")
-    assert train("merge", adapter, "--out", out, "--dtype", "int8").refused("--dtype int8")
+    assert train("merge", adapter, "--out", out, "--dtype", "int8").refused("--dtype", "'int8' is not one of")
     (adapter / "adapter_model.safetensors").write_text("cut")
     assert train("merge", adapter, "--out", out).refused("cannot be read")
     (adapter / "adapter_model.safetensors").unlink()
