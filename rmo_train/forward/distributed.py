@@ -94,6 +94,7 @@ def joined() -> Iterator[World]:
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield World(dist.get_rank(), size)
+        dist.barrier()  # one that ends while another still writes may abort on its way out
     finally:
         dist.destroy_process_group()
 
