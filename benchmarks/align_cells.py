@@ -135,7 +135,7 @@ def filtered_pairs(run: Path, arm: Arm, out: Path) -> tuple[PairData, list[str]]
     from rmo_curate.filter.filtering import run_filter
     from rmo_curate.filter.settings import FilterSettings
 
-    said = run_filter(run, out, FilterSettings(**(arm.filter or {})))
+    *said, _ = run_filter(run, out, FilterSettings(**(arm.filter or {})))  # the last line says where the shards are
     return open_pairs(out), said
 
 
