@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rmo_train.console.errors import UserError, cannot_write
-from rmo_train.store.files import read_json, sync_folder
-from rmo_train.store.manifests import MANIFEST
+from rmo_train.store.files import sync_folder
+from rmo_train.store.manifests import MANIFEST, stage_of
 
 
 @contextmanager
@@ -53,11 +53,10 @@ def refuse_foreign_files(out: Path, stage: str, made_by: str) -> None:
     """UserError where `out` is anything but a `stage` folder, an empty folder or absent: it is never replaced."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    path = out / MANIFEST
-    found = read_json(path) if path.is_file() else None
-    if isinstance(found, dict) and found.get("stage") == stage:
+    made = stage_of(out)
+    if made == stage:
         return
-    kind = f"a {found.get('stage')!r} folder" if isinstance(found, dict) else f"no {MANIFEST} in it"
+    kind = f"a {made!r} folder" if made is not None else f"no {MANIFEST} in it"
     raise UserError(
         f"--out {out}: exists and was not made by `{made_by}` ({kind}); "
         "give a new or an empty folder, or one that it made"
