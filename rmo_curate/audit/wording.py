@@ -73,7 +73,7 @@ def wording(
         ),
         warning=warning(folder, end),
         missing="" if end else missing(folder),
-        filter_text=filter_text(end, settings),
+        filter_text=filter_text(settings),
         length_text=length_text(length),
         suspects_text=f"{SUSPECTS} {LIKELIHOOD}" if RULES[settings.rule].says_odds else SUSPECTS,
         held_out_text=held_out_text(end),
@@ -274,7 +274,7 @@ def missing(folder: Path) -> str:
     )
 
 
-def filter_text(end: Checkpoint | None, settings: FilterSettings) -> str:
+def filter_text(settings: FilterSettings) -> str:
     ambiguous = "no cut of the ambiguous"
     if settings.low_q:
         how = "hard" if settings.hard else "soft"
@@ -290,7 +290,7 @@ def cut_text(settings: FilterSettings) -> str:
         return f"high-q {settings.high_q:g}"
     if settings.precision is not None:
         return f"precision {settings.precision:g}"
-    return f"noise rate {settings.noise_rate or 'auto'}"
+    return "no cut of the noisy" if settings.noise_rate is None else f"noise rate {settings.noise_rate}"
 
 
 def length_text(length: LengthBias | None) -> str:
