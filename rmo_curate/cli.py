@@ -97,10 +97,11 @@ def rules(settings: RulesCommand, as_json: Annotated[bool, typer.Option("--json"
 @flags(AuditCommand, "audit")
 def audit(settings: AuditCommand, recipe: Sections) -> None:
     """Say what is wrong with preference data, scored or not: an offline HTML report, and its numbers as JSON."""
-    from rmo_curate.audit.report import is_run, write_audit, write_data_audit
+    from rmo_curate.audit.report import write_audit, write_data_audit
+    from rmo_curate.score.run_folder import is_run
 
     paths, own = settings.data, settings.part(AuditSettings)
-    if paths == (recipe.get("score", {}).get("out"),) or (len(paths) == 1 and is_run(paths[0])):
+    if paths == (recipe.get("score", {}).get("out"),) or (len(paths) == 1 and is_run(Path(paths[0]))):
         if settings.map and "map" not in recipe.get("data", {}):
             raise UserError("--map is for data; a run was read with its own")
         filtering = None

@@ -22,8 +22,9 @@ from rmo_curate.audit.summary import summary_lines
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.read.sources import open_source
 from rmo_curate.runs.run import open_run
+from rmo_curate.score.run_folder import is_run
 from rmo_train.console.errors import UserError
-from rmo_train.store import files, manifests
+from rmo_train.store import files
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,6 @@ class AuditSummary:
         """GateTripped (exit code 4) where a --fail-on trips."""
         if self.tripped:
             raise GateTripped("; ".join(map(str, self.tripped)))
-
-
-def is_run(path: str) -> bool:
-    """Whether `path` is a folder that `rmo-curate score` fills or filled."""
-    folder = Path(path)
-    return (folder / "pairs").is_dir() or manifests.stage_of(folder) == "run"
 
 
 def write_audit(
@@ -61,7 +56,7 @@ def write_data_audit(
     data: Sequence[str], out: Path, settings: AuditSettings, *, columns: Mapping[str, str] | None = None
 ) -> AuditSummary:
     """Audit data that no model has scored: files, folders, `hf:` names, as `score` takes them."""
-    if runs := [path for path in data if is_run(path)]:
+    if runs := [path for path in data if is_run(Path(path))]:
         raise UserError(f"{runs[0]} is a run folder: audit it alone, or give data files only")
     if len(data) == 1 and not data[0].startswith("hf:") and not Path(data[0]).exists():
         raise UserError(
