@@ -17,6 +17,7 @@ from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.score.settings import ProxySettings, ScoreSettings
 from rmo_train.console.progress import say
 from rmo_train.report import evaluation_lines
+from rmo_train.store.manifests import MANIFEST
 from rmo_train.training.config import TrainSettings
 
 Lines = list[str]
@@ -27,7 +28,7 @@ def run_recipe(recipe: Recipe, *, dry_run: bool = False) -> None:
     from rmo_curate.audit.report import write_audit
 
     for name, needs, stage in stages(recipe):
-        waiting = [folder for folder in needs if dry_run and not (folder / "manifest.json").exists()]
+        waiting = [folder for folder in needs if dry_run and not (folder / MANIFEST).exists()]
         lines = [f"known after {waiting[0]} is there"] if waiting else stage(dry_run)
         say("\n".join(f"[{name}] {line}" for line in lines))
     if dry_run:
@@ -54,20 +55,20 @@ def stages(recipe: Recipe) -> list[tuple[str, tuple[Path, ...], Callable[[bool],
     def trained(shards: Path, out: Path, settings: TrainSettings) -> Callable[[bool], Lines]:
         return lambda dry: run_training(shards, model, out, settings, dry_run=dry)
 
-    found = [
+    planned = [
         ("score", (), lambda dry: scored(recipe, dry_run=dry)),
         ("filter", (recipe.run,), filtered(recipe.shards, recipe.filter.part(FilterSettings))),
         ("train", (recipe.shards,), trained(recipe.shards, recipe.train.out, recipe.train.part(TrainSettings))),
     ]
     if recipe.eval is None:
-        return found
+        return planned
     evaluation = recipe.eval
-    found.append(("heldout", (), lambda dry: scored_held_out(recipe, evaluation, dry_run=dry)))
+    planned.append(("heldout", (), lambda dry: scored_held_out(recipe, evaluation, dry_run=dry)))
     if evaluation.baseline:
         shards, out = recipe.plain_shards, recipe.plain_trained
-        found.append(("plain", (recipe.run,), filtered(shards, FilterSettings(rule="none"))))
-        found.append(("plain", (shards,), trained(shards, out, recipe.plain_train)))
-    return found
+        planned.append(("plain", (recipe.run,), filtered(shards, FilterSettings(rule="none"))))
+        planned.append(("plain", (shards,), trained(shards, out, recipe.plain_train)))
+    return planned
 
 
 def scored(recipe: Recipe, *, dry_run: bool) -> Lines:
