@@ -15,7 +15,7 @@ from rmo_curate.export.formats import Trainer
 from rmo_curate.filter.settings import FilterCommand, FilterSettings
 from rmo_curate.score.settings import InspectCommand, ProxyCommand, ProxySettings, ScoreCommand, ScoreSettings
 from rmo_train.console.errors import UserError
-from rmo_train.console.settings import Sections, Settings, build, flags, from_recipe, run_app
+from rmo_train.console.settings import Sections, Settings, build, flags, from_recipe, is_awaited, run_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -63,16 +63,11 @@ def filter_(settings: FilterCommand, recipe: Sections, overwrite: Overwrite = Fa
     """Drop noisy and ambiguous pairs (Dual Denoising Filtering) and write the rest as shards."""
     from rmo_curate.filter.filtering import run_filter
 
-    if dry_run and awaited(settings.run, recipe):
+    if dry_run and is_awaited(settings.run, recipe, "score.out"):
         typer.echo(f"{settings.run} is not there yet: known after `rmo-curate score`")
         return
     lines = run_filter(settings.run, settings.out, settings.part(FilterSettings), overwrite=overwrite, dry_run=dry_run)
     typer.echo("\n".join(lines))
-
-
-def awaited(run: Path, recipe: Sections) -> bool:
-    """Whether a run is the recipe's own, to be made yet."""
-    return not run.exists() and str(run) == recipe.get("score", {}).get("out")
 
 
 class RulesCommand(EvidenceColumns):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from pydantic import Field
 
-from rmo_train.console.settings import Sections, Settings, flags, from_recipe, run_app
+from rmo_train.console.settings import Sections, Settings, flags, from_recipe, is_awaited, run_app
 from rmo_train.evaluation.winrate.judge import JudgeSettings
 from rmo_train.generation.answer_forms import AnswerForm
 from rmo_train.generation.generate import GenerationSettings, run_generation
@@ -43,7 +43,7 @@ def run(
     from rmo_train.training.run import run_training
 
     shards = settings.shards
-    if dry_run and not shards.exists() and str(shards) == recipe.get("filter", {}).get("out"):
+    if dry_run and is_awaited(shards, recipe, "filter.out"):
         typer.echo(f"{shards} is not there yet: known after `rmo-curate filter`")
         return
     lines = run_training(

@@ -131,7 +131,7 @@ def read_recipe(path: Path | None) -> dict[str, dict[str, Any]]:
             return {}
         path = RECIPE
     if not path.is_file():
-        raise UserError(f"--recipe {path}: no such file")
+        raise UserError(f"recipe {path}: no such file")
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as e:
@@ -148,6 +148,12 @@ def read_recipe(path: Path | None) -> dict[str, dict[str, Any]]:
             raise UserError(f"{path}: section {name!r} must be a mapping of settings")
     say(f"recipe: {path}")
     return recipe
+
+
+def is_awaited(path: Path, recipe: Sections, field: str) -> bool:
+    """Whether `path` is the recipe's own `field` ("section.field"), which another command is still to make."""
+    section, name = field.split(".")
+    return not path.exists() and str(path) == recipe.get(section, {}).get(name)
 
 
 def _is_several(field: FieldInfo) -> bool:

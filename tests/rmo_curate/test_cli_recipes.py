@@ -96,7 +96,7 @@ def test_a_recipe_with_a_mistake(data, model, recipe, said):
 
 
 def test_a_recipe_that_is_not_there_or_no_yaml(data, model):
-    assert curate("score", "--recipe", "none.yaml").refused("--recipe none.yaml: no such file")
+    assert curate("score", "--recipe", "none.yaml").refused("recipe none.yaml: no such file")
     Path("rmo.yaml").write_text("score: [unclosed\n")
     assert curate("score").refused("rmo.yaml: not valid YAML")
     Path("rmo.yaml").write_text("- a list\n")
