@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from rmo_curate.read.messages import Message
 from rmo_curate.read.sources import Pair, Reject, Source
-from rmo_curate.runs.run import Run, flagged
+from rmo_curate.runs.run import Run
 from rmo_train.console.progress import progress
-from rmo_train.store.tables import PAIR_SCHEMA, REJECT_SCHEMA
+from rmo_train.store.tables import PAIR_SCHEMA, REJECT_SCHEMA, TOO_LONG, flagged
 
 EXAMPLES_KEPT = 50  # rejects of one reason held in memory with their text
 
@@ -91,7 +91,7 @@ def read_run(run: Run) -> Texts:
         extras = [name for name in part.column_names if name not in PAIR_SCHEMA.names]
         prompt_tokens = pa.compute.list_value_length(part["prompt_ids"]).to_numpy()
         tokens.append(np.stack([prompt_tokens, part["chosen_tokens"], part["rejected_tokens"]], axis=1))
-        too_long.append(flagged(part, "too_long"))
+        too_long.append(flagged(part, TOO_LONG))
         for row in part.select(["id", "prompt", "chosen", "rejected", *extras]).to_pylist():
             texts.add(row["id"], row["prompt"], row["chosen"], row["rejected"])
             texts.add_columns({name: row[name] for name in extras})

@@ -20,9 +20,10 @@ from rmo_curate.filter.reviews import DROP, FLIP, KEEP, reviewed
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.filter.slices import protected
 from rmo_curate.runs import margins
-from rmo_curate.runs.run import SCORED_COLUMNS, Run, Scores, Trajectory, flagged
+from rmo_curate.runs.run import SCORED_COLUMNS, Run, Scores, Trajectory
 from rmo_train.console.errors import UserError
 from rmo_train.store.id_hash import Strings, places
+from rmo_train.store.tables import TOO_LONG, flagged
 
 REASONS = ("noisy", "ambiguous", "too_long", "duplicate", "decision")
 
@@ -86,7 +87,7 @@ def decide(run: Run, settings: FilterSettings) -> Decisions:
     check_proxy(rule, run, trajectory)
     check_margin(run, trajectory, settings)
     pairs = run.pairs([*SCORED_COLUMNS, "tokens_sha"])
-    too_long = flagged(pairs, "too_long")
+    too_long = flagged(pairs, TOO_LONG)
     if too_long.all():
         raise UserError(
             f"{run.folder}: none of its {len(too_long)} pairs is scorable ({too_long.sum()} are longer than "

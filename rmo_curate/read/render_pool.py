@@ -23,8 +23,8 @@ from rmo_curate.read.sources import Pair, Reject
 from rmo_train.console.errors import ProcessingError
 from rmo_train.data.rendering import Rendered, Renderer
 from rmo_train.store.files import canonical_json, sha256_text
+from rmo_train.store.tables import TOO_LONG
 
-TOO_LONG = "too_long"
 WORTH_WORKERS = 20_000  # records; below, workers (1.5 s to start) save less than they cost
 MOST_WORKERS = 8  # one reading process does not keep more of them busy
 IN_FLIGHT = 2  # batches a worker: one that it renders, one that waits for it

@@ -67,13 +67,6 @@ def adding_a_proxy(run: Path) -> str:
     return f"run `rmo-curate proxy {run}` first (a probe, for one forward pass; --kind lora trains proxies)"
 
 
-def flagged(pairs: pa.Table, flag: str) -> np.ndarray:
-    """Which pairs carry `flag`: bool [pairs]."""
-    import polars as pl
-
-    return pl.Series(pairs["flags"]).list.contains(flag).fill_null(False).to_numpy()
-
-
 @dataclass(frozen=True)
 class Run:
     """A finished run folder."""
@@ -141,7 +134,7 @@ class Run:
     def scores(self, trajectory: Trajectory, pairs: pa.Table | None = None) -> Scores:
         """The log-probs of the trajectory's checkpoints, joined to the pairs by id; `pairs` saves a second reading."""
         pairs = self.pairs(SCORED_COLUMNS) if pairs is None else pairs
-        scorable = ~flagged(pairs, "too_long")
+        scorable = ~tables.flagged(pairs, tables.TOO_LONG)
         shape = (pairs.num_rows, len(trajectory.checkpoints))
         chosen, rejected = np.full(shape, np.nan), np.full(shape, np.nan)
         held_out = np.full(pairs.num_rows, None, dtype=object)

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from rmo_curate.read.sources import Pair, Source
 from rmo_curate.runs.run import DEFAULT_MAX_LENGTH
-from rmo_curate.score.pairs_stage import TOO_LONG
 from rmo_curate.score.settings import ProxySettings, ScoreSettings
 from rmo_train.console.errors import UserError
 from rmo_train.console.progress import say
 from rmo_train.store.manifests import RunManifest
-from rmo_train.store.tables import prompt_group
+from rmo_train.store.tables import TOO_LONG, prompt_group
 
 if TYPE_CHECKING:
     from rmo_train.model.models import Identity

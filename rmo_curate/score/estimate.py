@@ -7,14 +7,15 @@ from itertools import islice
 from typing import Literal
 
 from rmo_curate.read.pair_rendering import render_pairs
+from rmo_curate.read.render_pool import pair_row
 from rmo_curate.read.sources import Pair, Source
 from rmo_curate.score.engines.choice import AUTO
-from rmo_curate.score.pairs_stage import TOO_LONG, pair_row
 from rmo_curate.score.proxies import TrainedFamily
 from rmo_curate.score.settings import ProxySettings
 from rmo_train.data.pairs import PairData
 from rmo_train.data.rendering import Rendered, Renderer
 from rmo_train.store.manifests import Reference
+from rmo_train.store.tables import TOO_LONG
 
 SAMPLE = 256  # pairs that a dry run renders
 TRAINING_PASSES = 3  # forward passes that one training pass costs

@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 
 from rmo_curate.read.pair_rendering import render_pairs
-from rmo_curate.read.render_pool import TOO_LONG, tokens_sha
+from rmo_curate.read.render_pool import tokens_sha
 from rmo_curate.read.sources import Pair, Reject, Source, open_source
 from rmo_curate.score.checks import longest_allowed
 from rmo_curate.score.settings import ScoreSettings
@@ -27,6 +27,7 @@ from rmo_train.data.rendering import (
     Renderer,
     TemplateRefused,
 )
+from rmo_train.store.tables import TOO_LONG
 
 BATCH = 256  # records rendered with one call of the tokenizer
 SHOWN = 220  # characters of a text; of a longer one the middle is left out

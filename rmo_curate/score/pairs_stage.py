@@ -12,16 +12,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rmo_curate.read.render_pool import TOO_LONG, RowMaker, Rows, pair_row, rendered, workers_for
+from rmo_curate.read.render_pool import RowMaker, Rows, rendered, workers_for
 from rmo_curate.read.sources import Pair, Reject, Source
 from rmo_curate.runs.manifests import RejectsManifest
 from rmo_train.console.errors import UserError
 from rmo_train.console.progress import progress, say
 from rmo_train.data.rendering import RENDERING_FLAGS, Renderer
 from rmo_train.store.manifests import PairsManifest
-from rmo_train.store.tables import PAIR_SCHEMA, REJECT_SCHEMA, PartWriter, with_columns
-
-__all__ = ["TOO_LONG", "pair_row", "write_pairs"]
+from rmo_train.store.tables import PAIR_SCHEMA, REJECT_SCHEMA, TOO_LONG, PartWriter, with_columns
 
 BATCH = 256  # records rendered with one call of the tokenizer
 

@@ -14,7 +14,6 @@ from typing import Any
 from rmo_curate.runs.manifests import RejectsManifest
 from rmo_curate.runs.run import MADE_BY
 from rmo_curate.runs.run_lock import only_one
-from rmo_curate.score.pairs_stage import TOO_LONG
 from rmo_curate.score.proxies import checkpoints_of, is_family, planned_families
 from rmo_train.console.errors import FULL, ProcessingError, Stopped, UserError, cannot_write
 from rmo_train.data.rendering import RENDERING_FLAGS
@@ -29,7 +28,7 @@ from rmo_train.store.manifests import (
     read_manifest,
     stage_of,
 )
-from rmo_train.store.tables import JOURNAL, iter_parts
+from rmo_train.store.tables import JOURNAL, TOO_LONG, iter_parts
 
 STAGES = ("pairs", "rejects", "scores", "states", "proxies")
 NAMED = 5  # ids that `status` gives for each flag

@@ -28,6 +28,8 @@ from rmo_train.store.tables import (
     PAIR_SCHEMA,
     SCORE_SCHEMA,
     SHARD_COLUMNS,
+    TOO_LONG,
+    flagged,
     iter_parts,
     prompt_group,
     read_table,
@@ -187,12 +189,10 @@ def _common(folder: Path, table: pa.Table) -> dict[str, Any]:
 
 
 def _from_run(folder: Path) -> PairData:
-    import polars as pl
-
     stage = folder / "pairs"
     table = _read(stage, read_manifest(stage, PairsManifest) or Parts(), PAIR_SCHEMA, ["id", "flags", *TOKEN_COLUMNS])
-    keep = ~pl.Series(table["flags"]).list.contains("too_long").fill_null(False).to_numpy()
-    return with_references(PairData(**_common(folder, table.filter(pa.array(keep)))))
+    keep = pa.array(~flagged(table, TOO_LONG))
+    return with_references(PairData(**_common(folder, table.filter(keep))))
 
 
 def with_references(data: PairData) -> PairData:

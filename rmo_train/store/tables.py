@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -26,6 +27,7 @@ from rmo_train.store.manifests import (
 )
 
 JOURNAL = ".journal.jsonl"
+TOO_LONG = "too_long"  # the flag of a pair over --max-length, which has no scores
 
 K = TypeVar("K", bound=Manifest)
 
@@ -84,6 +86,13 @@ DROP_COLUMNS = [
     pa.field("draw", pa.float64()),
 ]
 RESERVED_COLUMNS = frozenset(PAIR_SCHEMA.names) | {f.name for f in SHARD_COLUMNS} | {f.name for f in DROP_COLUMNS}
+
+
+def flagged(pairs: pa.Table, flag: str) -> np.ndarray:
+    """Which pairs carry `flag`: bool [pairs]."""
+    import polars as pl
+
+    return pl.Series(pairs["flags"]).list.contains(flag).fill_null(False).to_numpy()
 
 
 def with_columns(schema: pa.Schema, fields: Sequence[pa.Field]) -> pa.Schema:

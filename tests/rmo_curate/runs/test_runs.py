@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from rmo_curate.runs.run import flagged, open_run
+from rmo_curate.runs.run import open_run
 from rmo_train.console.errors import UserError
 from rmo_train.store import files
+from rmo_train.store.tables import flagged
 
 
 def test_scores_are_joined_by_id_whatever_their_order(make_run):
