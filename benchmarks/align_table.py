@@ -93,7 +93,7 @@ def rows(cells: Sequence[Mapping[str, Any]], held_out: Mapping[str, HeldOut]) ->
         row = dict(zip(COLUMNS, (data, loss, flips, rate, arm, sorted(pool.cells)), strict=True))
         row |= own_figures(pool, held_out[data])
         plain, oracle = of_arm.get((data, loss, flips, rate, "plain")), of_arm.get((data, loss, "none", 0.0, "oracle"))
-        against = {name: of_arm.get((data, loss, flips, rate, name)) for name in ("plain", "random", "cdpo", "rdpo")}
+        against = {name: of_arm.get((data, loss, flips, rate, name)) for name in ("plain", "random", "cdpo", "rdpo", "drop")}
         if loss != "simpo":
             against["simpo"] = of_arm.get((data, "simpo", flips, rate, "plain"))
         for name, other in against.items():
