@@ -16,6 +16,7 @@ from rmo_train.evaluation.metrics import Interval, accuracy, bootstrap, length_m
 
 Row = dict[str, Any]
 COLUMNS = ("data", "loss", "flips", "rate", "arm", "seeds")
+BESIDE = ("plain", "random", "cdpo", "rdpo", "drop")  # arms that others are compared with
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def rows(cells: Sequence[Mapping[str, Any]], held_out: Mapping[str, HeldOut]) ->
         row = dict(zip(COLUMNS, (data, loss, flips, rate, arm, sorted(pool.cells)), strict=True))
         row |= own_figures(pool, held_out[data])
         plain, oracle = of_arm.get((data, loss, flips, rate, "plain")), of_arm.get((data, loss, "none", 0.0, "oracle"))
-        against = {name: of_arm.get((data, loss, flips, rate, name)) for name in ("plain", "random", "cdpo", "rdpo", "drop")}
+        against = {name: of_arm.get((data, loss, flips, rate, name)) for name in BESIDE}
         if loss != "simpo":
             against["simpo"] = of_arm.get((data, "simpo", flips, rate, "plain"))
         for name, other in against.items():
