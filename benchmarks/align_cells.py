@@ -19,7 +19,7 @@ from benchmarks.align_data import checked, labels_name
 from benchmarks.constraint_prompts import Prompt
 from benchmarks.sampling import Ask, sample
 from rmo_train.data.pairs import PairData, open_pairs
-from rmo_train.training.config import TrainSettings
+from rmo_train.training.settings import TrainSettings
 
 DRAWS_SEED = 7  # of the evaluation's samples: the same for every arm
 
@@ -132,7 +132,7 @@ def arm_pairs(cell: Cell, bench: Bench, data: Data, scratch: Path) -> tuple[Pair
 
 
 def filtered_pairs(run: Path, arm: Arm, out: Path) -> tuple[PairData, list[str]]:
-    from rmo_curate.filter.filtering import run_filter
+    from rmo_curate.filter.command import run_filter
     from rmo_curate.filter.settings import FilterSettings
 
     *said, _ = run_filter(run, out, FilterSettings(**(arm.filter or {})))  # the last line says where the shards are
@@ -284,7 +284,7 @@ def prompt_ids(model: str, prompt: Prompt) -> list[int]:
 
 
 def end_tokens_of(model: str) -> tuple[int, ...]:
-    from rmo_train.generation.generate import end_tokens
+    from rmo_train.generation.command import end_tokens
 
     return end_tokens(model, renderer(model))
 

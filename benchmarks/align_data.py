@@ -127,7 +127,7 @@ def score_labels(
 
     score: its settings. proxy: the kind; none scores the reference alone.
     """
-    from rmo_curate.score.job import run_score
+    from rmo_curate.score.command import run_score
     from rmo_curate.score.settings import ProxySettings, ScoreSettings
     from rmo_train.store.manifests import RunManifest, require_manifest
 

@@ -35,8 +35,8 @@ from rmo_curate.evidence.gather import STATES
 from rmo_curate.evidence.label_noise import LabelNoise
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.style import Style
+from rmo_curate.filter.command import run_filter
 from rmo_curate.filter.decisions import decide, decide_scored, repeats
-from rmo_curate.filter.filtering import run_filter
 from rmo_curate.filter.rule_comparison import COMPARED, HIGH_Q, compare_rules
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.runs.margins import reward

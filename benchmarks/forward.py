@@ -54,11 +54,11 @@ def measure(plan: dict[str, Any], path: str) -> dict[str, Any]:
 def measure_training(plan: dict[str, Any], path: str, lora: int | None) -> dict[str, Any]:
     """Forward and backward of one optimizer batch of the trainer, and its update."""
     from rmo_train.objective.losses import loss_named
-    from rmo_train.training.config import TrainSettings
     from rmo_train.training.job import build_job
     from rmo_train.training.loop import forward_backward, packed_batch
     from rmo_train.training.optimizer import MasterAdamW
     from rmo_train.training.plan import make_plan
+    from rmo_train.training.settings import TrainSettings
 
     loaded = load(path, plan["pairs_per_step"], plan["model"])
     zeros = np.zeros(len(loaded.tokens))

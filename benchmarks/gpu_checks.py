@@ -91,9 +91,9 @@ def parity(
 
 def training(model: str, dtype: str, lora: int | None, folder: Path) -> Figures:
     """A short run from the references scored in `dtype`: its start, and what a resumed one comes to."""
-    from rmo_train.training.config import TrainSettings
+    from rmo_train.training.command import run_training
     from rmo_train.training.record import read_metrics
-    from rmo_train.training.run import run_training
+    from rmo_train.training.settings import TrainSettings
 
     began = time.perf_counter()
     shards = short_shards(model, dtype, folder)
@@ -126,9 +126,9 @@ def training(model: str, dtype: str, lora: int | None, folder: Path) -> Figures:
 
 def short_shards(model: str, dtype: str, folder: Path) -> Path:
     """Some demo pairs scored in `dtype` and kept whole."""
-    from rmo_curate.filter.filtering import run_filter
+    from rmo_curate.filter.command import run_filter
     from rmo_curate.filter.settings import FilterSettings
-    from rmo_curate.score.job import run_score
+    from rmo_curate.score.command import run_score
     from rmo_curate.score.settings import ProxySettings, ScoreSettings
 
     run, shards = folder / f"run-{dtype}", folder / f"shards-{dtype}"
@@ -148,7 +148,7 @@ def weights(folder: str) -> torch.Tensor:
 
 def generate(model: str, folder: Path) -> Figures:
     """Answers to two prompts of the demo."""
-    from rmo_train.generation.generate import GenerationSettings, run_generation
+    from rmo_train.generation.command import GenerationSettings, run_generation
 
     began, out = time.perf_counter(), folder / "answers.json"
     settings = GenerationSettings(limit=2, max_new_tokens=48, engine="transformers")

@@ -33,11 +33,11 @@ from rmo_train.forward.packing import Tree, plain_trees
 from rmo_train.model.lora import fuse
 from rmo_train.model.policy import add_lora
 from rmo_train.objective.losses import loss_named
-from rmo_train.training.config import TrainSettings
 from rmo_train.training.job import Job
 from rmo_train.training.loop import forward_backward, packed_batch
 from rmo_train.training.optimizer import MasterAdamW
 from rmo_train.training.plan import make_plan
+from rmo_train.training.settings import TrainSettings
 from rmo_train.training.throughput import training_flop
 
 LEARNING_RATE = 1e-6

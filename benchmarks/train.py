@@ -39,7 +39,7 @@ Report = Callable[[float, float], None]  # seconds and loss of a step: answers, 
 
 
 def settings_of(case: dict[str, Any]) -> Any:
-    from rmo_train.training.config import TrainSettings
+    from rmo_train.training.settings import TrainSettings
 
     return TrainSettings(
         lora=case["lora"],

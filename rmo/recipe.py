@@ -12,7 +12,7 @@ from rmo_curate.filter.settings import FilterCommand
 from rmo_curate.score.settings import ProxySettings, ScoreCommand
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import Settings, build, read_recipe
-from rmo_train.training.config import TrainCommand, TrainSettings
+from rmo_train.training.settings import TrainCommand, TrainSettings
 
 
 class DataSettings(Settings):

@@ -18,14 +18,14 @@ from rmo_curate.score.settings import ProxySettings, ScoreSettings
 from rmo_train.console.progress import say
 from rmo_train.report import evaluation_lines
 from rmo_train.store.manifests import MANIFEST
-from rmo_train.training.config import TrainSettings
+from rmo_train.training.settings import TrainSettings
 
 Lines = list[str]
 
 
 def run_recipe(recipe: Recipe, *, dry_run: bool = False) -> None:
     """Every stage in order; a finished one is skipped by its own manifest. dry_run: say what each would do."""
-    from rmo_curate.audit.report import write_audit
+    from rmo_curate.audit.command import write_audit
 
     for name, needs, stage in stages(recipe):
         waiting = [folder for folder in needs if dry_run and not (folder / MANIFEST).exists()]
@@ -44,8 +44,8 @@ def run_recipe(recipe: Recipe, *, dry_run: bool = False) -> None:
 
 def stages(recipe: Recipe) -> list[tuple[str, tuple[Path, ...], Callable[[bool], Lines]]]:
     """(name, the folders that it reads, what it does; whether dry) of everything up to the trained models."""
-    from rmo_curate.filter.filtering import run_filter
-    from rmo_train.training.run import run_training
+    from rmo_curate.filter.command import run_filter
+    from rmo_train.training.command import run_training
 
     model = recipe.train.model
 
@@ -72,7 +72,7 @@ def stages(recipe: Recipe) -> list[tuple[str, tuple[Path, ...], Callable[[bool],
 
 
 def scored(recipe: Recipe, *, dry_run: bool) -> Lines:
-    from rmo_curate.score.job import run_score
+    from rmo_curate.score.command import run_score
 
     command = recipe.score
     return run_score(
@@ -89,7 +89,7 @@ def scored(recipe: Recipe, *, dry_run: bool) -> Lines:
 
 def scored_held_out(recipe: Recipe, evaluation: EvalSettings, *, dry_run: bool) -> Lines:
     """The held-out pairs under the reference alone."""
-    from rmo_curate.score.job import run_score
+    from rmo_curate.score.command import run_score
 
     command = recipe.score
     settings = command.part(ScoreSettings).model_copy(update={"limit": evaluation.limit})
@@ -109,7 +109,7 @@ def measure(held_out: Path, model: str, file: Path) -> Lines:
     from rmo_train.model.policy import identity
     from rmo_train.store.files import read_json, write_json
     from rmo_train.store.manifests import RunManifest, require_manifest
-    from rmo_train.training.run import run_eval
+    from rmo_train.training.command import run_eval
 
     manifest = require_manifest(held_out, RunManifest, "rmo run")
     inputs = [asdict(file) for file in manifest.inputs]

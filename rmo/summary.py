@@ -30,9 +30,9 @@ def accuracy_rows(evaluations: Sequence[tuple[str, str, Path]]) -> list[Row]:
     from rmo_train.evaluation.comparison import compare
     from rmo_train.evaluation.result import read_evaluation
 
-    found = [(name, str(file), read_evaluation(file)) for name, _, file in evaluations]
-    rows = [(f"held-out reward accuracy, {name}", str(measured.reward_accuracy)) for name, _, measured in found]
-    for (name_a, file_a, a), (name_b, file_b, b) in pairwise(found):
+    evaluated = [(name, str(file), read_evaluation(file)) for name, _, file in evaluations]
+    rows = [(f"held-out reward accuracy, {name}", str(measured.reward_accuracy)) for name, _, measured in evaluated]
+    for (name_a, file_a, a), (name_b, file_b, b) in pairwise(evaluated):
         accuracy = compare(a, b, (file_a, file_b)).reward_accuracy
         rows.append((f"  {name_b} against {name_a}, paired", f"{accuracy.difference:+}, {accuracy.verdict}"))
     return rows

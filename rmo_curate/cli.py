@@ -32,7 +32,7 @@ def rmo_curate() -> None:
 @flags(ScoreCommand, "score")
 def score(settings: ScoreCommand, recipe: Sections, overwrite: Overwrite = False, dry_run: DryRun = False) -> None:
     """Record every pair's log-probs under the reference and a chain of checkpoints (your own, or a proxy)."""
-    from rmo_curate.score.job import run_score
+    from rmo_curate.score.command import run_score
 
     lines = run_score(
         settings.data,
@@ -52,7 +52,7 @@ def score(settings: ScoreCommand, recipe: Sections, overwrite: Overwrite = False
 @flags(ProxyCommand, "proxy")
 def proxy(settings: ProxyCommand, dry_run: DryRun = False) -> None:
     """Make and score one family of proxies on a scored run: a probe, or trained ones."""
-    from rmo_curate.score.job import run_proxy
+    from rmo_curate.score.command import run_proxy
 
     typer.echo("\n".join(run_proxy(settings.run, settings.part(ProxySettings), dry_run=dry_run)))
 
@@ -61,7 +61,7 @@ def proxy(settings: ProxyCommand, dry_run: DryRun = False) -> None:
 @flags(FilterCommand, "filter")
 def filter_(settings: FilterCommand, recipe: Sections, overwrite: Overwrite = False, dry_run: DryRun = False) -> None:
     """Drop noisy and ambiguous pairs (Dual Denoising Filtering) and write the rest as shards."""
-    from rmo_curate.filter.filtering import run_filter
+    from rmo_curate.filter.command import run_filter
 
     if dry_run and is_awaited(settings.run, recipe, "score.out"):
         typer.echo(f"{settings.run} is not there yet: known after `rmo-curate score`")
@@ -92,7 +92,7 @@ def rules(settings: RulesCommand, as_json: Annotated[bool, typer.Option("--json"
 @flags(AuditCommand, "audit")
 def audit(settings: AuditCommand, recipe: Sections) -> None:
     """Say what is wrong with preference data, scored or not: an offline HTML report, and its numbers as JSON."""
-    from rmo_curate.audit.report import write_audit, write_data_audit
+    from rmo_curate.audit.command import write_audit, write_data_audit
     from rmo_curate.score.run_folder import is_run
 
     paths, own = settings.data, settings.part(AuditSettings)
@@ -132,7 +132,7 @@ class ExportCommand(Settings):
 @flags(ExportCommand)
 def export(settings: ExportCommand) -> None:
     """Write the kept pairs as another trainer reads them, and say what that cannot carry."""
-    from rmo_curate.export.write import run_export
+    from rmo_curate.export.command import run_export
 
     typer.echo("\n".join(run_export(settings.shards, settings.to, settings.out)))
 

@@ -11,9 +11,9 @@ from pydantic import Field
 from rmo_train.console.settings import Sections, Settings, flags, from_recipe, is_awaited, run_app
 from rmo_train.evaluation.winrate.judge import JudgeSettings
 from rmo_train.generation.answer_forms import AnswerForm
-from rmo_train.generation.generate import GenerationSettings, run_generation
+from rmo_train.generation.command import GenerationSettings, run_generation
 from rmo_train.report import comparison_lines, evaluation_lines, rates_lines
-from rmo_train.training.config import TrainCommand, TrainSettings
+from rmo_train.training.settings import TrainCommand, TrainSettings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -40,7 +40,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop")] = False,
 ) -> None:
     """Train a model on preference shards: DPO or another loss, diversified batches, amplified margins."""
-    from rmo_train.training.run import run_training
+    from rmo_train.training.command import run_training
 
     shards = settings.shards
     if dry_run and is_awaited(shards, recipe, "filter.out"):
@@ -80,7 +80,7 @@ def evaluate(
 ) -> None:
     """Held-out accuracy of a model, plain and length-matched, with intervals."""
     from rmo_train.store.files import write_json
-    from rmo_train.training.run import run_eval
+    from rmo_train.training.command import run_eval
 
     result = run_eval(
         settings.data,

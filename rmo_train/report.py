@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from rmo_train.evaluation.result import Evaluation
     from rmo_train.evaluation.winrate.results import CheckedRates, JudgedRates
     from rmo_train.forward.layout import Layout, Lengths, Obstacle
-    from rmo_train.training.config import TrainSettings
+    from rmo_train.training.command import Trained
     from rmo_train.training.hints import Hint
     from rmo_train.training.job import StepZero
     from rmo_train.training.plan import Plan
-    from rmo_train.training.run import Trained
+    from rmo_train.training.settings import TrainSettings
 
 
 # ---------------------------------------------------------------------------------------------------- before step 1

@@ -18,13 +18,13 @@ import numpy as np
 from rmo.recipe import Recipe, load_recipe
 from rmo.run import measure
 from rmo.summary import Row, print_table, summary
-from rmo_curate.filter.filtering import run_filter
+from rmo_curate.filter.command import run_filter
 from rmo_curate.filter.reviews import SCHEMA
 from rmo_curate.filter.settings import FilterSettings
 from rmo_train.store.files import write_json
 from rmo_train.store.manifests import ShardsManifest, require_manifest
 from rmo_train.store.tables import iter_parts
-from rmo_train.training.run import run_training
+from rmo_train.training.command import run_training
 
 HERE = Path(__file__).parent
 

@@ -12,7 +12,7 @@
     suspects.py      the pairs and rejects to read
     wording.py       sentences: the headline, what to do next (why.py: why a pair is listed; numerals.py: numbers)
     contents.py      the Report: every number and sentence; collect.py: all of the above -> a Report
-    report.py        a Report -> DIR/report.html and DIR/audit.json (schema.py: its JSON Schema); summary.py: the lines
+    command.py       a Report -> DIR/report.html and DIR/audit.json (schema.py: its JSON Schema); summary.py: the lines
     page.py          the page: charts.py, listing.py (what page.js reads), explained.py, report.html.j2, style.css
     gates.py         --fail-on; baseline.py: --baseline
 

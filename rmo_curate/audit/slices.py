@@ -75,7 +75,7 @@ def slice_rows(
     pairs = pl.DataFrame({"difference": difference, "flagged": flagged, "moved": moved, "noisy": noisy})
     rows = []
     for column, values in columns.items():
-        found = (
+        counted = (
             pairs.with_columns(value=pl.Series(values))
             .group_by("value")
             .agg(
@@ -88,7 +88,7 @@ def slice_rows(
             .sort("pairs", "value", descending=[True, False])
             .with_columns(pl.col(pl.Float64).fill_null(math.nan))
         )
-        rows += [SliceRow(column, **row) for row in found.iter_rows(named=True)]
+        rows += [SliceRow(column, **row) for row in counted.iter_rows(named=True)]
     return tuple(rows)
 
 

@@ -12,5 +12,5 @@
 - `wording`: summary and comparison in sentences.
 - `shards`: what was decided, as the table that the trainer reads.
 - `card`: the dataset card.
-- `filtering`, `rule_report`: the commands `filter` and `rules`.
+- `command`, `rule_report`: the commands `filter` and `rules`.
 """

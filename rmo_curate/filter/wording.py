@@ -35,7 +35,7 @@ def decision_lines(decisions: Decisions, summary: Summary) -> list[str]:
         *end_lines(decisions.trajectory.end),
         *noisy_lines(decisions),
         *ambiguous_lines(decisions),
-        *heavy_removal_lines(decisions.counts),
+        *heavy_removal_lines(decisions),
         *(length_lines(summary.lengths, settings) if summary.lengths else ()),
         *override_lines(summary, settings),
         *(judged_lines(summary.judged) if summary.judged else ()),
@@ -110,9 +110,9 @@ def ambiguous_lines(decisions: Decisions) -> Iterator[str]:
         )
 
 
-def heavy_removal_lines(counts: Mapping[str, int]) -> Iterator[str]:
-    removed = 1 - counts["kept"] / counts["pairs"]
-    if removed > HEAVY_REMOVAL:
+def heavy_removal_lines(decisions: Decisions) -> Iterator[str]:
+    removed = 1 - decisions.counts["kept"] / decisions.counts["pairs"]
+    if removed > HEAVY_REMOVAL and decisions.budget.noise_rate is None:  # as many as are wrong may go: that pays
         yield (
             f"warning: {removed:.0%} of the pairs are removed; beyond {HEAVY_REMOVAL:.0%} the loss of data is reported "
             "to cost more than the noise did: compare with a random drop of the same size"

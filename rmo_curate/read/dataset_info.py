@@ -72,8 +72,8 @@ def _columns(path: Path, name: str, entry: Mapping[str, Any]) -> dict[str, str]:
     for tag, value in entry.get("tags", {}).items():
         if tag in TAGS and value not in TAGS[tag]:
             raise UserError(f"{path}: {name!r} has the {tag} {value!r}; expected {' or '.join(TAGS[tag])}")
-    found = {ROLES[formatting].get(k, k): column for k, column in entry.get("columns", {}).items() if column}
+    by_role = {ROLES[formatting].get(k, k): column for k, column in entry.get("columns", {}).items() if column}
     known = {*READ, *ROLES[formatting].values()}
-    if unread := [column for role, column in found.items() if role not in known]:
+    if unread := [column for role, column in by_role.items() if role not in known]:
         raise UserError(f"{path}: {name!r} has columns that a pair cannot hold: {', '.join(map(str, unread))}")
-    return {role: column for role, column in found.items() if role != column}
+    return {role: column for role, column in by_role.items() if role != column}

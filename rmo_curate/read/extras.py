@@ -24,15 +24,15 @@ class ExtraColumn:
     type: pa.DataType
     as_json: bool  # its values are of several kinds or nested: each is written as canonical JSON
 
-    def value(self, found: Any) -> Any:
-        """`found` as the column holds it; null stays null."""
-        if found is None:
+    def value(self, raw: Any) -> Any:
+        """`raw` as the column holds it; null stays null."""
+        if raw is None:
             return None
         if self.as_json:
-            return encodable(canonical_json(found))
+            return encodable(canonical_json(raw))
         if self.type == pa.float64():
-            return float(found)
-        return encodable(found) if isinstance(found, str) else found
+            return float(raw)
+        return encodable(raw) if isinstance(raw, str) else raw
 
 
 def kind_of(value: Any) -> str:

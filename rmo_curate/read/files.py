@@ -47,7 +47,7 @@ class DataFile:
 
 
 @dataclass
-class Found:
+class Sources:
     """What the paths name."""
 
     files: list[DataFile] = field(default_factory=list)
@@ -60,37 +60,37 @@ def read(files: Sequence[DataFile], limit: int | None) -> Iterator[tuple[int, Re
     return islice(((i, record) for i, file in enumerate(files) for record in file.records()), limit)
 
 
-def find_files(paths: Sequence[str]) -> Found:
+def find_files(paths: Sequence[str]) -> Sources:
     """The data files that the paths and names name, in order (a folder's sorted by name)."""
     if not paths:
         raise UserError("no data given; expected one or more files or folders")
-    found = Found()
+    sources = Sources()
     for given in paths:
         path = Path(given)
         if given.startswith(HUB):
             files = hub_files(given)
-            found.files += [DataFile(name, file, _reader(file)) for name, file in files]
-            found.notes.append(f"{given}: {', '.join(str(file) for _, file in files)}")
+            sources.files += [DataFile(name, file, _reader(file)) for name, file in files]
+            sources.notes.append(f"{given}: {', '.join(str(file) for _, file in files)}")
         elif path.is_file():
-            found.files.append(_data_file(path))
+            sources.files.append(_data_file(path))
         elif path.is_dir():
-            _find_in_folder(given, path, found)
+            _find_in_folder(given, path, sources)
         else:
             beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
             raise UserError(
                 f"{given}: not a local file or folder{nearest(path.name, beside)}; the kinds of file read are {KINDS}; "
                 "a data set of the Hugging Face hub is hf:owner/name"
             )
-    return found
+    return sources
 
 
-def _find_in_folder(given: str, path: Path, found: Found) -> None:
+def _find_in_folder(given: str, path: Path, sources: Sources) -> None:
     """Its data files, sorted by name; where it has a description that names them, those."""
     inside = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith((".", "_")))
     described = ranking_files(path)
     if described is not None:
         data = list(described.files)
-        _agree(found.columns, described.columns, given)
+        _agree(sources.columns, described.columns, given)
     else:
         listed = _listed(path)
         data = [p for p in inside if (p.name in listed if listed else reader_of(p) and p.name not in NOT_DATA)]
@@ -98,11 +98,11 @@ def _find_in_folder(given: str, path: Path, found: Found) -> None:
         below = sorted({p.parent.as_posix() for p in path.rglob("*") if p.is_file() and reader_of(p)})
         hint = f"; there are some in {', '.join(below[:3])}" if below and below != [path.as_posix()] else ""
         raise UserError(f"{given}: a folder without data files ({KINDS}){hint}")
-    found.files += [_data_file(p) for p in data]
+    sources.files += [_data_file(p) for p in data]
     names = ", ".join(p.name for p in data[:5]) + (f" and {len(data) - 5} more" if len(data) > 5 else "")
-    found.notes.append(f"{given}: {len(data)} data files: {names}")
+    sources.notes.append(f"{given}: {len(data)} data files: {names}")
     if passed := [p.name for p in inside if p not in data]:
-        found.notes.append(f"{given}: passed over {', '.join(passed)} (not data files)")
+        sources.notes.append(f"{given}: passed over {', '.join(passed)} (not data files)")
 
 
 def _listed(path: Path) -> set[str]:

@@ -29,9 +29,9 @@ def detect(
     for number, record in read(files, limit):
         count += 1
         if not isinstance(record.value, dict):
-            found = record.problem or f"{describe(record.value)}, expected an object"
+            problem = record.problem or f"{describe(record.value)}, expected an object"
             if len(problems) < 3:
-                problems.append(f"{files[number].name}:{record.line}: {found}")
+                problems.append(f"{files[number].name}:{record.line}: {problem}")
             continue
         if len(sample) < SAMPLE:
             sample.append(record.value)
@@ -60,12 +60,12 @@ def column_names(sample: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _unrecognised(sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
     """Why no form fits any of the sample, and what to do."""
-    found = column_names(sample)
-    listed = f"the columns are {', '.join(found)}"
+    names = column_names(sample)
+    listed = f"the columns are {', '.join(names)}"
     for role in ("chosen", "rejected"):
         column = columns.get(role, role)
         if all(record.get(column) is None for record in sample):
-            hint = nearest(column, found) or "."
+            hint = nearest(column, names) or "."
             return (
                 f"no column {column!r} in any record; {listed}{hint} A column of another name is given as "
                 f"--map {role}=NAME. The forms read are\n{_known_forms()}"
@@ -74,7 +74,7 @@ def _unrecognised(sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str
     if all(f.get("prompt") is None and every(is_text, f, "chosen", "rejected") for f in fields):
         return (
             "chosen and rejected are plain texts and there is no prompt, so where the prompt ends cannot be known; "
-            f"{listed}{nearest('prompt', found) or '.'} Add a column 'prompt', or turns 'Human:' and 'Assistant:', or "
+            f"{listed}{nearest('prompt', names) or '.'} Add a column 'prompt', or turns 'Human:' and 'Assistant:', or "
             "name the column that is the prompt: --map prompt=NAME"
         )
     first = next((f for f in fields if f.get("chosen") is not None), fields[0])
@@ -108,19 +108,19 @@ def check_columns(
     form: Form, lacking: Counter[str], total: int, sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]
 ) -> None:
     """A UserError for a column that nearly every record lacks, or a mapped one that none has."""
-    found = column_names(sample)
+    names = column_names(sample)
     for role in form.needs:
         n = lacking[missing(role)]
         if n >= MISSING_SHARE * total:
             column = columns.get(role, role)
-            others = [name for name in found if name != column]
+            others = [name for name in names if name != column]
             raise UserError(
-                f"no {column!r} in {n} of {total} records; the columns are {', '.join(found)}"
+                f"no {column!r} in {n} of {total} records; the columns are {', '.join(names)}"
                 f"{nearest(column, others) or '.'} A record of the form {form.name} needs {', '.join(form.needs)}"
             )
     for role, column in columns.items():
-        if column not in found:
+        if column not in names:
             raise UserError(
-                f"no column {column!r}, which was given as the {role}; the columns are {', '.join(found)}"
-                f"{nearest(column, found)}"
+                f"no column {column!r}, which was given as the {role}; the columns are {', '.join(names)}"
+                f"{nearest(column, names)}"
             )

@@ -99,7 +99,7 @@ def messages(value: Any, column: str) -> list[Message]:
     """The messages in `value`: role and content, and beside them what else is said of each."""
     if not isinstance(value, list):
         raise Unfit(RejectReason.NOT_TEXT, f"{column} is {describe(value)}, expected a list of messages")
-    found: list[Message] = []
+    kept_messages: list[Message] = []
     for i, message in enumerate(value, start=1):
         where = f"message {i} of {column}"
         if not isinstance(message, dict) or "role" not in message or "content" not in message:
@@ -114,8 +114,8 @@ def messages(value: Any, column: str) -> list[Message]:
         content = check_text(message["content"], f"the content of {where}")
         kept = {"role": message["role"], "content": content}
         more = {k: v for k, v in message.items() if k not in kept and v not in NOTHING}
-        found.append(FullMessage(kept, more) if more else kept)
-    return found
+        kept_messages.append(FullMessage(kept, more) if more else kept)
+    return kept_messages
 
 
 def user(text: str) -> Message:

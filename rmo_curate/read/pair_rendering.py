@@ -17,19 +17,19 @@ from rmo_train.data.rendering import Conversation, Rendered, Renderer, TemplateR
 def render_pairs(renderer: Renderer, pairs: Sequence[Pair]) -> list[Rendered | TemplateRefused]:
     """The tokens of each pair, or why the chat template does not render it from what a pair holds."""
     rendered = renderer.render_many([pair.conversation for pair in pairs])
-    return [_needing_no_more(renderer, pair, found) for pair, found in zip(pairs, rendered, strict=True)]
+    return [_needing_no_more(renderer, pair, text) for pair, text in zip(pairs, rendered, strict=True)]
 
 
-def _needing_no_more(renderer: Renderer, pair: Pair, found: Rendered | TemplateRefused) -> Rendered | TemplateRefused:
-    """`found`, unless the template makes another text of the pair with all that the data say of its messages."""
+def _needing_no_more(renderer: Renderer, pair: Pair, text: Rendered | TemplateRefused) -> Rendered | TemplateRefused:
+    """`text`, unless the template makes another text of the pair with all that the data say of its messages."""
     sides = (pair.prompt, pair.chosen, pair.rejected)
     left_out = {key for messages in sides for message in messages for key in more_of(message)}
     if not left_out:
-        return found
+        return text
     prompt, chosen, rejected = ([full(message) for message in messages] for messages in sides)
     whole = Conversation(prompt, chosen, rejected, pair.tools, pair.chat_template_kwargs)
     if renderer.same_text(pair.conversation, whole):
-        return found
+        return text
     return TemplateRefused(
         f"the chat template reads more of a message than role and content ({', '.join(sorted(left_out))}), which a "
         "pair cannot hold"

@@ -84,8 +84,8 @@ class Source:
         for outcomes in self._outcomes():
             for outcome in outcomes:
                 if isinstance(outcome, Pair):
-                    found = outcome.extra
-                    yield replace(outcome, extra={e.name: e.value(found.get(e.source)) for e in self.extras})
+                    extra = outcome.extra
+                    yield replace(outcome, extra={e.name: e.value(extra.get(e.source)) for e in self.extras})
                 else:
                     yield outcome
 
@@ -98,11 +98,11 @@ class Source:
     def _judged(self, record: Record, number: int, ids: Ids) -> list[Pair | Reject]:
         name = self.files[number].name
         try:
-            found = candidates(self.form, fields_of(_object(record), self.columns))
+            in_record = candidates(self.form, fields_of(_object(record), self.columns))
         except Unfit as e:
             return [Reject(name, record.line, e.reason, encodable(e.detail), record.raw)]
         outcomes: list[Pair | Reject] = []
-        for candidate in found:
+        for candidate in in_record:
             try:
                 pair, its_hash = self._to_pair(candidate, record, name)
                 ids.claim(pair.id, its_hash, number, record.line)
@@ -177,15 +177,15 @@ def open_source(paths: Sequence[str], *, limit: int | None = None, columns: Mapp
     return replace(source, notes=tuple(notes), counts=dict(counts), input_records=input_records, extras=extras)
 
 
-def _no_pair(form: Form, counts: Counter[str], firsts: Mapping[str, Reject], found: Sequence[str]) -> str:
+def _no_pair(form: Form, counts: Counter[str], firsts: Mapping[str, Reject], columns: Sequence[str]) -> str:
     """What is wrong with records of which not one is a pair: the reasons, the commonest first."""
     lines = [f"not one usable pair in {counts.total()} records (read as {form.name}: {form.looks})"]
     for reason, n in counts.most_common():
         if reason in firsts:
             first = firsts[reason]
             lines.append(f"  {reason}: {n}, the first at {first.source}:{first.line}: {first.detail}")
-    if "prompt" not in found and (hint := nearest("prompt", found)):
-        lines.append(f"There is no column 'prompt'; the columns are {', '.join(found)}{hint}")
+    if "prompt" not in columns and (hint := nearest("prompt", columns)):
+        lines.append(f"There is no column 'prompt'; the columns are {', '.join(columns)}{hint}")
     return "\n".join(lines)
 
 

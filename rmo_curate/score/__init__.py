@@ -1,7 +1,7 @@
 """`rmo-curate score`: the stages of a run, each done once, each resumable.
 
 - `settings`: what a user can ask.
-- `job`: the commands `score` and `proxy`: which stages, in which order.
+- `command`: the commands `score` and `proxy`: which stages, in which order.
 - `checks`: what can be wrong with what is asked, found before anything is computed.
 - `run_folder`: the run folder as it is filled, and its status.
 - `pairs_stage`: records -> RUN/pairs (rendered, tokenised) and RUN/rejects.
@@ -10,7 +10,8 @@
 - `states`: RUN/states: hidden states, kept of the reference's pass.
 - `logistic`: which of two answers is chosen, by a regression that is cross-fitted (few features: `rmo_train`'s solver).
 - `probe`: a linear reward on hidden states, cross-fitted: the cheap proxy.
+- `families`: what the proxies of one kind and split are called, and what was planned of them.
 - `proxies`: trained proxies, cross-fitted and in-sample.
-- `estimate`: what scoring will cost, said before it starts.
+- `cost`: what scoring will cost, said before it starts.
 - `inspection`: `inspect`: what data hold before they are scored.
 """

@@ -79,9 +79,9 @@ def run_inspect(
 
     max_length = longest_allowed(settings, model, context_length(load_config(model)))
     renderer = Renderer(load_tokenizer(model))
-    found = inspect_source(open_source(data, limit=settings.limit, columns=columns), renderer, max_length)
+    inspection = inspect_source(open_source(data, limit=settings.limit, columns=columns), renderer, max_length)
     said = f"model {visible(model)}, at most {max_length} tokens of prompt + longer response"
-    return [said, *inspection_lines(found, renderer)]
+    return [said, *inspection_lines(inspection, renderer)]
 
 
 # ---------------------------------------------------------------------------------------------------- looking
@@ -177,9 +177,9 @@ def shortened(text: str) -> str:
     return visible(text)
 
 
-def inspection_lines(found: Inspection, renderer: Renderer | None) -> list[str]:
+def inspection_lines(inspection: Inspection, renderer: Renderer | None) -> list[str]:
     """The report; at most about 60 lines."""
-    source = found.source
+    source = inspection.source
     files = [f"{i.name} ({i.bytes:,} bytes)" for i in source.inputs]
     kept = [f"{e.name} ({e.type})" for e in source.extras]
     rejects = sum(source.counts.values()) - source.counts["pairs"]
@@ -192,13 +192,16 @@ def inspection_lines(found: Inspection, renderer: Renderer | None) -> list[str]:
         + (f" and {len(kept) - MOST_COLUMNS} more" if len(kept) > MOST_COLUMNS else ""),
         *source.notes[:MOST_NOTES],
         f"{sum(source.counts.values()):,} records = {source.counts['pairs']:,} pairs + {rejects:,} rejects",
-        *token_lines(found.tokens),
+        *token_lines(inspection.tokens),
     ]
-    for number, (pair, rendered) in enumerate(found.samples, start=1):
-        lines += ["", f"sample {number} of {len(found.samples)}: {pair.source}:{pair.line}, id {pair.id}"]
+    for number, (pair, rendered) in enumerate(inspection.samples, start=1):
+        lines += ["", f"sample {number} of {len(inspection.samples)}: {pair.source}:{pair.line}, id {pair.id}"]
         lines += sample_lines(pair, rendered, renderer)
-    lines += ["", f"problems, of {sum(source.counts.values()):,} records:" if found.problems else "no problems found"]
-    worst = sorted(found.problems.items(), key=lambda item: (-item[1].count, item[0]))
+    lines += [
+        "",
+        f"problems, of {sum(source.counts.values()):,} records:" if inspection.problems else "no problems found",
+    ]
+    worst = sorted(inspection.problems.items(), key=lambda item: (-item[1].count, item[0]))
     lines += [f"  {shortened(problem.line(kind))}" for kind, problem in worst[:MOST_PROBLEMS]]
     if len(worst) > MOST_PROBLEMS:
         lines.append(f"  and {len(worst) - MOST_PROBLEMS} more kinds")

@@ -71,11 +71,11 @@ def _fit_bounded(x: np.ndarray, ridge: float, positive: np.ndarray) -> np.ndarra
     left out, and the rest is fitted again."""
     weights, kept = np.zeros(x.shape[1]), np.ones(x.shape[1], dtype=bool)
     while kept.any():
-        found = _fit(x[:, kept], ridge)
+        solved = _fit(x[:, kept], ridge)
         below = np.zeros_like(kept)
-        below[kept] = (found < 0) & positive[kept]
+        below[kept] = (solved < 0) & positive[kept]
         if not below.any():
-            weights[kept] = found
+            weights[kept] = solved
             break
         kept &= ~below
     return weights
@@ -91,11 +91,11 @@ def cross_fit(x: Any, folds: np.ndarray, ridges: Sequence[float], positive: np.n
     """
     best, least = None, np.inf
     for ridge in sorted(ridges, reverse=True):
-        found = _cross_fit(x, folds, ridge, positive)
-        lost = least_loss(found.margin)
+        fitted = _cross_fit(x, folds, ridge, positive)
+        lost = least_loss(fitted.margin)
         if best is not None and lost >= least:
             break
-        best, least = found, lost
+        best, least = fitted, lost
     assert best is not None
     return best
 

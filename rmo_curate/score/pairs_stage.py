@@ -65,12 +65,12 @@ def write_pairs(
     with progress("read and render", total, "records") as bar:
         for rows in rendered(make, to_render(), workers or workers_for(total)):
             batch = sent.popleft()
-            found = batch.rejects(rows)
+            refusals = batch.rejects(rows)
             counts.update(batch.flags + rows.flags)
-            counts.update(f"rejects/{reject.reason.value}" for reject in found)
-            counts.update(records=len(batch.records), rejects=len(found), pairs=len(batch.records) - len(found))
+            counts.update(f"rejects/{reject.reason.value}" for reject in refusals)
+            counts.update(records=len(batch.records), rejects=len(refusals), pairs=len(batch.records) - len(refusals))
             batch.write(rows, kept)
-            refused.add(pa.Table.from_pylist([_reject_row(r) for r in found], schema=REJECT_SCHEMA))
+            refused.add(pa.Table.from_pylist([_reject_row(r) for r in refusals], schema=REJECT_SCHEMA))
             bar.advance(len(batch.records))
     kept.close()
     refused.close()
@@ -116,14 +116,14 @@ class _Batch:
     def _refused(self, rows: Rows) -> list[Reject | None]:
         """For each record, why it is no pair; None for a pair."""
         place = -1
-        found: list[Reject | None] = []
+        outcomes: list[Reject | None] = []
         for record, done in zip(self.records, self.finished, strict=True):
             if isinstance(record, Reject):
-                found.append(record)
+                outcomes.append(record)
                 continue
             place += not done
-            found.append(None if done else rows.refused.get(place))
-        return found
+            outcomes.append(None if done else rows.refused.get(place))
+        return outcomes
 
     def rejects(self, rows: Rows) -> list[Reject]:
         """What is rejected, in the order of the records."""

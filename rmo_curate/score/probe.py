@@ -16,7 +16,7 @@ import numpy as np
 from rmo_curate.runs.manifests import ProbeManifest, StatesManifest
 from rmo_curate.score import logistic
 from rmo_curate.score.engines.base import StateEngine
-from rmo_curate.score.proxies import Family, assign_folds, family_of, reference_key, write_split
+from rmo_curate.score.families import Family, assign_folds, family_of, reference_key, write_split
 from rmo_curate.score.scoring import in_group_order, part_rows, score_table
 from rmo_curate.score.settings import ProxySettings
 from rmo_curate.score.states import STATES, StateWriter, read_missing, read_states, widest

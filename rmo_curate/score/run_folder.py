@@ -14,7 +14,7 @@ from typing import Any
 from rmo_curate.runs.manifests import RejectsManifest
 from rmo_curate.runs.run import MADE_BY
 from rmo_curate.runs.run_lock import only_one
-from rmo_curate.score.proxies import checkpoints_of, is_family, planned_families
+from rmo_curate.score.families import is_family, planned_families
 from rmo_train.console.errors import FULL, ProcessingError, Stopped, UserError, cannot_write
 from rmo_train.data.rendering import RENDERING_FLAGS
 from rmo_train.store.manifests import (
@@ -94,16 +94,16 @@ def _remove_stages(run: Path) -> None:
 
 def kept(run: Path) -> str:
     """The finished stages, and the parts and models of unfinished ones, in a few words."""
-    found = []
+    present = []
     for folder in (run / "pairs", run / "states", *sorted((run / "scores").glob("*"))):
         name = folder.relative_to(run).as_posix()
         if (folder / MANIFEST).is_file():
-            found.append(name)
+            present.append(name)
         elif n := len(list(folder.glob("part-*.parquet"))):
-            found.append(f"{n} part{'s' * (n > 1)} of {name}")
+            present.append(f"{n} part{'s' * (n > 1)} of {name}")
     if n := len(list((run / "proxies").glob("*/fold-*/step-*/trained.json"))):
-        found.append(f"{n} proxy model{'s' * (n > 1)}")
-    return ", ".join(found) or "nothing yet"
+        present.append(f"{n} proxy model{'s' * (n > 1)}")
+    return ", ".join(present) or "nothing yet"
 
 
 def recorded_reference(run: Path) -> Reference | None:
@@ -210,18 +210,17 @@ def run_status(run: Path) -> list[str]:
             left.append(f"{stage}: not finished ({len(list((run / stage).glob('part-*.parquet')))} parts)")
     expected = ["base"]
     for folder, family in planned_families(run).items():
-        key = family["key"]
-        names = checkpoints_of(folder.name, key)
+        names = family.checkpoints(folder.name)
         expected += names
         models = len(list(folder.glob("fold-*/step-*/trained.json")))
         line = f"proxies/{folder.name}: "
         if is_family(folder):
             done.append(line + "done")
-        elif key["kind"] == "probe":
+        elif family.key["kind"] == "probe":
             parts = len(list((run / "states").glob("part-*.parquet")))
             left.append(line + f"not finished ({parts} parts of states)")
         else:
-            left.append(line + f"not finished ({models} of {key['folds'] * len(names)} models)")
+            left.append(line + f"not finished ({models} of {family.key['folds'] * len(names)} models)")
     scored = sorted(p.name for p in (run / "scores").glob("*") if p.is_dir())
     for name in [*scored, *(n for n in expected if n not in scored)]:
         if scores := read_manifest(run / "scores" / name, ScoresManifest):

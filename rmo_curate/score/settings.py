@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from rmo_curate.read.column_map import ColumnMap, column_map
 from rmo_train.console.settings import Settings, from_recipe
-from rmo_train.training.config import Attention, TrainSettings
+from rmo_train.training.settings import Attention, TrainSettings
 
 DATA_HELP = "Files or folders (jsonl, json, csv, parquet, arrow; gzip, zstd) or hf:owner/name[:split]"
 Kind = Literal["none", "probe", "lora"]

@@ -82,11 +82,11 @@ def read_missing(
 def read_states(run: Path, manifest: StatesManifest, data: PairData) -> np.ndarray:
     """State differences in the order of `data`: float32 [pairs, numbers]."""
     place = {i: k for k, i in enumerate(data.ids)}
-    found = np.empty((len(data), manifest.width), dtype=np.float32)
+    states = np.empty((len(data), manifest.width), dtype=np.float32)
     for part in iter_parts(run / STATES, manifest):
         rows = [place[i] for i in part["id"].to_pylist()]
-        found[rows] = part["difference"].combine_chunks().values.to_numpy().reshape(len(rows), -1)
-    return found
+        states[rows] = part["difference"].combine_chunks().values.to_numpy().reshape(len(rows), -1)
+    return states
 
 
 def in_buckets(values: np.ndarray, width: int) -> np.ndarray:
@@ -103,6 +103,6 @@ def in_buckets(values: np.ndarray, width: int) -> np.ndarray:
     order = np.argsort(bucket, kind="stable")
     starts = np.searchsorted(bucket[order], np.arange(width))
     filled = np.flatnonzero(np.diff(np.append(starts, len(order))))
-    found = np.zeros((len(values), width), dtype=np.float32)
-    found[:, filled] = np.add.reduceat((values * sign)[:, order], starts[filled], axis=1)
-    return found
+    sums = np.zeros((len(values), width), dtype=np.float32)
+    sums[:, filled] = np.add.reduceat((values * sign)[:, order], starts[filled], axis=1)
+    return sums

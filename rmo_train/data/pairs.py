@@ -232,9 +232,9 @@ def _end_column(folder: Path, table: pa.Table, name: str, checkpoints: Sequence[
     lengths = rows.list.len().fill_null(0)
     other = lengths.filter(lengths != len(checkpoints))
     if end not in checkpoints or len(other):
-        found = f"a pair has {other[0]} {name}" if len(other) else f"{end!r} is not among them"
+        mismatch = f"a pair has {other[0]} {name}" if len(other) else f"{end!r} is not among them"
         raise UserError(
-            f"{folder / MANIFEST}: it lists the checkpoints {', '.join(checkpoints)}, and {found}; "
+            f"{folder / MANIFEST}: it lists the checkpoints {', '.join(checkpoints)}, and {mismatch}; "
             "make the folder again with `rmo-curate filter`"
         )
     return rows.list.get(checkpoints.index(end)).to_numpy(writable=True)

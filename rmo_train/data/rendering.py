@@ -122,7 +122,7 @@ class Renderer:
                 texts.append(self._texts(pair, prompts))
             except TemplateRefused as e:
                 texts.append(e)
-        distinct = list(dict.fromkeys(t for found in texts if isinstance(found, Texts) for t in found.all))
+        distinct = list(dict.fromkeys(t for pair in texts if isinstance(pair, Texts) for t in pair.all))
         ids = dict(zip(distinct, self._tokenize(distinct), strict=True))
         return [self._split(t, *(ids[x] for x in t.all)) if isinstance(t, Texts) else t for t in texts]
 
@@ -178,13 +178,13 @@ class Renderer:
         """A pair's settings for its template, which must not be arguments of the rendering itself."""
         if not template_kwargs:
             return {}
-        found = json.loads(template_kwargs)
-        if not isinstance(found, dict):
+        parsed = json.loads(template_kwargs)
+        if not isinstance(parsed, dict):
             raise TemplateRefused(f"chat_template_kwargs is {template_kwargs}, expected an object of settings")
-        if taken := sorted(found.keys() & self.own_arguments):
+        if taken := sorted(parsed.keys() & self.own_arguments):
             where = "; tools have a column of their own" if "tools" in taken else ""
             raise TemplateRefused(f"chat_template_kwargs sets {', '.join(taken)}, which a pair cannot set{where}")
-        return found
+        return parsed
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         backend = getattr(self.tokenizer, "backend_tokenizer", None)

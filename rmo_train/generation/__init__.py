@@ -4,5 +4,5 @@
 - `answer_forms`: how AlpacaEval, Arena-Hard, MT-Bench and IFEval keep prompts and answers.
 - `decoding`: batched answers through transformers, the same in a batch of any size.
 - `decoding_vllm`: the same requests through vLLM.
-- `generate`: the command.
+- `command`: `rmo-train generate`.
 """

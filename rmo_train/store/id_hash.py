@@ -95,10 +95,10 @@ def places(strings: Strings, among: Strings) -> np.ndarray:
     if not strings.null_count and not among.null_count:
         hashes = hash64(among)
         same = strings is among
-        found = first_places(hashes, hashes if same else hash64(strings))
-        paired = np.flatnonzero(found != np.arange(len(found)) if same else found >= 0)
-        if _equal(strings, paired, among, found[paired]):
-            return found
+        places = first_places(hashes, hashes if same else hash64(strings))
+        paired = np.flatnonzero(places != np.arange(len(places)) if same else places >= 0)
+        if _equal(strings, paired, among, places[paired]):
+            return places
     indices = pc.index_in(strings, value_set=_combined(among), skip_nulls=True)
     return pc.fill_null(indices, -1).to_numpy().astype(np.int32)
 
@@ -124,7 +124,7 @@ def first_places(hashes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     Hash tables in rounds: each slot takes the first row that falls into it; rows that found their slot taken by
     another hash, and queries that met another one, go to the next round with their hashes stepped (a bijection).
     """
-    found = np.full(len(wanted), -1, dtype=np.int32)
+    places = np.full(len(wanted), -1, dtype=np.int32)
     rows = np.arange(len(hashes) - 1, -1, -1, dtype=np.int32)  # backwards: of writes to one slot the last one stays
     asking = np.arange(len(wanted), dtype=np.int32)
     held, asked = hashes[::-1].copy(), wanted.copy()
@@ -135,9 +135,9 @@ def first_places(hashes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         table[slots] = np.arange(len(rows), dtype=np.int32)
         winner = table[(asked & mask).astype(np.int64)]
         hit = (winner >= 0) & (held[winner] == asked)
-        found[asking[hit]] = rows[winner[hit]]
+        places[asking[hit]] = rows[winner[hit]]
         ask_again = ~hit & (winner >= 0)  # an empty slot: it is not there
         again = held[table[slots]] != held
         rows, asking = rows[again], asking[ask_again]
         held, asked = step(held[again]), step(asked[ask_again])
-    return found
+    return places

@@ -25,13 +25,13 @@ M = TypeVar("M", bound="Described")
 
 def versions() -> dict[str, str]:
     """Versions of the packages that can change a number."""
-    found = {}
+    installed = {}
     for name in ("rmo", "torch", "transformers", "tokenizers", "peft", "pyarrow"):
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            installed[name] = "not installed"
+    return installed
 
 
 @dataclass(frozen=True)
@@ -255,21 +255,21 @@ def require_manifest(folder: Path, kind: type[M], made_by: str) -> M:
     stage = kind.model_fields["stage"].default
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected a {stage} folder, made by `{made_by}`")
-    found = stage_of(folder)
+    actual = stage_of(folder)
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{folder}: no {MANIFEST}, so it is not a finished {stage} folder; run `{made_by}`")
-    if found != stage:
-        raise UserError(f"{folder}: a {found!r} folder, expected {stage!r}, made by `{made_by}`")
+    if actual != stage:
+        raise UserError(f"{folder}: a {actual!r} folder, expected {stage!r}, made by `{made_by}`")
     manifest = read_manifest(folder, kind)
     assert manifest is not None
     return manifest
 
 
-def check_key(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
+def check_key(held: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
     """Raise a UserError naming each field in which a folder's key differs from the settings asked for."""
-    differing = [k for k in sorted({*found, *wanted}) if found.get(k) != wanted.get(k)]
+    differing = [k for k in sorted({*held, *wanted}) if held.get(k) != wanted.get(k)]
     if differing:
-        lines = "\n".join(f"  {k}: the folder has {found.get(k)!r}, you asked for {wanted.get(k)!r}" for k in differing)
+        lines = "\n".join(f"  {k}: the folder has {held.get(k)!r}, you asked for {wanted.get(k)!r}" for k in differing)
         raise UserError(
             f"{folder} was made with other settings:\n{lines}\n"
             "Use those settings, another --out, or --overwrite to start this folder afresh."

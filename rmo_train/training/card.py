@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from rmo_train.data.pairs import PairData
 from rmo_train.report import evaluation_lines, plan_lines, speed_line
 from rmo_train.store.manifests import ShardsManifest, versions
-from rmo_train.training.config import TrainSettings
 from rmo_train.training.plan import Plan
+from rmo_train.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from rmo_train.training.run import Trained
+    from rmo_train.training.command import Trained
 
 
 def model_card(

@@ -20,10 +20,10 @@ from rmo_train.forward.logps import margin_sd, pair_logps
 from rmo_train.model.policy import load_for_training, load_model, load_tokenizer, resolve_dtype
 from rmo_train.objective.losses import loss_named
 from rmo_train.store.files import read_json, write_json
-from rmo_train.training.config import TrainSettings
 from rmo_train.training.plan import Plan
 from rmo_train.training.record import Record
 from rmo_train.training.references import with_references
+from rmo_train.training.settings import TrainSettings
 
 LAYOUT = "layout.json"
 STEP_ZERO_PAIRS = 16

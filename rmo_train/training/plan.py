@@ -12,7 +12,7 @@ from rmo_train.data.pairs import PairData
 from rmo_train.objective.amplify import AUTHORS, Amplifier, calibrate
 from rmo_train.objective.diversify import bound_fraction, diversified_batches, random_batches
 from rmo_train.objective.losses import LossParameters, loss_named
-from rmo_train.training.config import TrainSettings
+from rmo_train.training.settings import TrainSettings
 
 NO_END = "the data has no trajectory end (no checkpoint but the reference was scored)"
 MAKE_END = "score with a proxy (`rmo-curate proxy RUN`) and filter again"

@@ -20,7 +20,7 @@ DEMO = Path(__file__).parents[2] / "data" / "demo"
 def test_scores_of_32_pairs_equal_a_plain_padded_forward(smollm2: str, tmp_path: Path):
     import torch
 
-    from rmo_curate.score.job import run_score
+    from rmo_curate.score.command import run_score
     from rmo_curate.score.settings import ProxySettings, ScoreSettings
     from rmo_train.data.pairs import open_pairs
     from rmo_train.model.policy import load_model
@@ -68,8 +68,8 @@ def trained_loss(model: str, data: Dataset, out: Path, *, steps: int, batch_size
 def test_a_shard_folder_opens_with_datasets_and_trains_with_trl(tiny_model_folder: Path, tmp_path: Path):
     from datasets import load_dataset
 
-    from rmo_curate.filter.filtering import FilterSettings, run_filter
-    from rmo_curate.score.job import run_score
+    from rmo_curate.filter.command import FilterSettings, run_filter
+    from rmo_curate.score.command import run_score
     from rmo_curate.score.settings import ProxySettings, ScoreSettings
 
     name = str(tiny_model_folder)
@@ -88,10 +88,10 @@ def test_an_export_for_trl_opens_with_datasets_and_trains_with_trl(tiny_model_fo
     """Several messages in a prompt and in a response, tools, and settings for the template."""
     from datasets import load_dataset
 
+    from rmo_curate.export.command import run_export
     from rmo_curate.export.formats import Trainer
-    from rmo_curate.export.write import run_export
-    from rmo_curate.filter.filtering import FilterSettings, run_filter
-    from rmo_curate.score.job import run_score
+    from rmo_curate.filter.command import FilterSettings, run_filter
+    from rmo_curate.score.command import run_score
     from rmo_curate.score.settings import ProxySettings, ScoreSettings
 
     rows = [json.loads(line) for line in (DEMO / "train.jsonl").read_text().splitlines()[:16]]

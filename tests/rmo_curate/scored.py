@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rmo_curate.score.job import run_score
+from rmo_curate.score.command import run_score
 from rmo_curate.score.settings import ProxySettings, ScoreSettings
 from rmo_train.store import tables
 from tests.command_line import Outcome, curate

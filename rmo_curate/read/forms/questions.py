@@ -16,13 +16,13 @@ def _question(fields: Fields, *columns: str) -> Message:
 
 def _history(value: Any) -> list[Message]:
     """Earlier turns: a list of [question, answer], or its JSON text."""
-    found: list[Message] = []
+    turns: list[Message] = []
     for i, turn in enumerate(json_column(value, "history", list, "a list of [question, answer]") or [], start=1):
         if not isinstance(turn, list) or len(turn) != 2:
             raise Unfit(RejectReason.BAD_MESSAGES, f"turn {i} of history is not a list of a question and an answer")
         asked, answered = (check_text(text, f"turn {i} of history") for text in turn)
-        found += [user(asked), assistant(answered)]
-    return found
+        turns += [user(asked), assistant(answered)]
+    return turns
 
 
 def _question_form(

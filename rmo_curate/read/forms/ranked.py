@@ -35,17 +35,17 @@ def _pairs(fields: Fields, prompt: list[Message], column: str, text: str) -> lis
     if not isinstance(answers, list):
         raise Unfit(RejectReason.NOT_TEXT, f"{column} is {describe(answers)}, expected a list of ranked answers")
     ranks = [_rank(answer, f"answer {i} of {column}", text) for i, answer in enumerate(answers, start=1)]
-    found = []
+    candidates = []
     for better, worse in permutations(range(len(answers)), 2):
         if ranks[better] >= ranks[worse]:
             continue
         sides = {"chosen": answers[better], "rejected": answers[worse]}
         responses = {side: _response(answer[text]) for side, answer in sides.items()}
         extra = {f"{side}_{k}": v for side, answer in sides.items() for k, v in answer.items() if k != text}
-        found.append(Candidate({**fields, "prompt": prompt, **responses}, f"{better + 1}-{worse + 1}", extra))
-    if not found:
+        candidates.append(Candidate({**fields, "prompt": prompt, **responses}, f"{better + 1}-{worse + 1}", extra))
+    if not candidates:
         raise Unfit(RejectReason.NO_PREFERENCE, f"{column} has no two answers of different rank")
-    return found
+    return candidates
 
 
 def _response(value: Any) -> Any:

@@ -58,8 +58,8 @@ def _record(number: int, header: Sequence[str], row: Sequence[str], parsed: Sequ
     value: dict[str, Any] = {name: cell or None for name, cell in zip(header, row, strict=True)}
     for i in parsed:
         if row[i]:
-            found = _messages(row[i])
-            value[header[i]] = row[i] if found is None else found
+            conversation = _messages(row[i])
+            value[header[i]] = row[i] if conversation is None else conversation
     return Record(number, value)
 
 

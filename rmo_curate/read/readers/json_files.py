@@ -140,9 +140,9 @@ class _Values:
             self._more()
 
     def _expect(self, characters: str) -> str:
-        if (found := self._next()) and found in characters:
+        if (upcoming := self._next()) and upcoming in characters:
             self.at += 1
-            return found
+            return upcoming
         wanted = " or ".join(repr(c) for c in characters)
         raise json.JSONDecodeError(f"Expecting {wanted}", self.buffer, self.at)
 

@@ -72,8 +72,8 @@ class TransformersEngine:
         from rmo_train.forward.layout import Layout
         from rmo_train.forward.logps import margin_sd, pair_logps
 
-        found = []
+        both = []
         for layout in (Layout("rows", 1), self.layout):
             use_attention(self.model, layout.path)
-            found.append(pair_logps(self.model, data, data.spread(NOISE_PAIRS), layout))
-        return margin_sd(*found)
+            both.append(pair_logps(self.model, data, data.spread(NOISE_PAIRS), layout))
+        return margin_sd(*both)

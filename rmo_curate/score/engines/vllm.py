@@ -131,13 +131,13 @@ class VllmEngine:
             # First, and freed before vLLM starts: the device need not hold the model twice.
             theirs = _transformers_logps(self.checkpoint, self.dtype, data, rows)
             tokens = np.stack([data.chosen.lengths[rows], data.rejected.lengths[rows]], axis=1)
-            found = Agreement(self._score(data, rows), theirs, tokens)
-            found.check(self.checkpoint, self.dtype)
+            agreement = Agreement(self._score(data, rows), theirs, tokens)
+            agreement.check(self.checkpoint, self.dtype)
             say(
-                f"vLLM agrees with transformers within {found.per_token:.1g} nats per token on {len(rows)} pairs "
+                f"vLLM agrees with transformers within {agreement.per_token:.1g} nats per token on {len(rows)} pairs "
                 f"(tolerance {TOLERANCE[self.dtype]:g})"
             )
-            self._agreement = found
+            self._agreement = agreement
         return self._agreement
 
     def noise_sd(self, data: PairData) -> float:
@@ -147,9 +147,9 @@ class VllmEngine:
         """
         from rmo_train.forward.logps import margin_sd
 
-        found = self.verify(data)
+        agreement = self.verify(data)
         one_by_one = self._score(data, data.spread(NOISE_PAIRS), one_by_one=True)
-        return max(found.margin_sd, margin_sd(found.vllm, one_by_one))
+        return max(agreement.margin_sd, margin_sd(agreement.vllm, one_by_one))
 
     def _score(
         self,
@@ -249,10 +249,10 @@ def distinct_sequences(data: PairData, rows: np.ndarray) -> tuple[list[Sequence]
     from rmo_train.forward.packing import distinct_trees, plain_trees
 
     trees, slots = distinct_trees(data, rows)
-    found: list[Sequence | None] = [None] * (int(slots.max()) + 1)
+    sequences_of: list[Sequence | None] = [None] * (int(slots.max()) + 1)
     for tree in plain_trees(trees):
-        found[tree.owners[0]] = Sequence(np.concatenate([tree.prompt, tree.responses[0]]), len(tree.prompt))
-    return [s for s in found if s is not None], slots
+        sequences_of[tree.owners[0]] = Sequence(np.concatenate([tree.prompt, tree.responses[0]]), len(tree.prompt))
+    return [s for s in sequences_of if s is not None], slots
 
 
 def request_sizes(sequences: list[Sequence], tokens: int) -> Iterator[int]:

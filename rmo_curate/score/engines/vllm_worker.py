@@ -98,8 +98,8 @@ def sums(engine: Any, sequences: list[Sequence]) -> np.ndarray:
 
 def _response_sum(logprobs: Any, sequence: Sequence) -> float:
     """The first position has no log-prob, every other one exactly its own token's."""
-    found = logprobs.token_ids[logprobs.start_indices[sequence.start] :]
-    if found != sequence.tokens[sequence.start :].tolist():
+    echoed = logprobs.token_ids[logprobs.start_indices[sequence.start] :]
+    if echoed != sequence.tokens[sequence.start :].tolist():
         raise RuntimeError("vLLM returned log-probs of other tokens than the prompt's")
     return math.fsum(logprobs.logprobs[logprobs.start_indices[sequence.start] :])
 

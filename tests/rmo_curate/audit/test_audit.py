@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rmo_curate.audit import findings, suspects
+from rmo_curate.audit.command import write_audit
 from rmo_curate.audit.page import prose
-from rmo_curate.audit.report import write_audit
 from rmo_curate.audit.settings import AuditSettings
 from rmo_curate.filter.settings import FilterSettings
 from rmo_train.console.errors import ProcessingError, UserError

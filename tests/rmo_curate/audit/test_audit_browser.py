@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from rmo_curate.audit.report import write_audit, write_data_audit
+from rmo_curate.audit.command import write_audit, write_data_audit
 from rmo_curate.audit.settings import AuditSettings
 from rmo_curate.filter.settings import FilterSettings
 from tests.command_line import curate

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from rmo_curate.audit.report import write_audit
+from rmo_curate.audit.command import write_audit
 from rmo_curate.audit.settings import AuditSettings
 from rmo_curate.evidence.label_noise import BUNDLES, Resampled
 from rmo_curate.evidence.swapped_copies import detection, detections_at

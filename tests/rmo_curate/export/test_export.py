@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from rmo_curate.export import write as export
+from rmo_curate.export import command as export
 from rmo_curate.export.formats import FORMATS, Trainer
 from rmo_curate.filter import shards
-from rmo_curate.filter.filtering import FilterSettings, run_filter
+from rmo_curate.filter.command import FilterSettings, run_filter
 from rmo_train.store import files, tables
 from tests.command_line import curate
 from tests.manifests import manifest_of

@@ -26,7 +26,7 @@ from tests.manifests import manifest_of, parts_of
 from tests.rmo_curate.evidence.made import OOF, posterior_of, weighed
 from tests.rmo_curate.evidence.test_swapped_copies import simulated
 
-# As in test_filtering: with low_q 0.25, high_q 0.8 and a hard cut p2, p3 are noisy and p4, p5 ambiguous.
+# As in test_filter_command: with low_q 0.25, high_q 0.8 and a hard cut p2, p3 are noisy and p4, p5 ambiguous.
 D_0 = [1.0, 2.0, -1.0, 3.0, -2.0, 0.0, 1.0, -4.0, 2.0, 1.0, 0.0]
 D_T = [9.0, 8.0, -5.0, 1.0, -3.0, 0.5, 6.0, -1.0, 9.0, 5.0, 0.0]
 CUT = {"rule": "irm", "low_q": 0.25, "high_q": 0.8, "hard": True}

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from rmo_curate.filter import shards
-from rmo_curate.filter.filtering import FilterSettings, run_filter
+from rmo_curate.filter.command import FilterSettings, run_filter
 from rmo_curate.filter.thresholds import draws
 from rmo_train.console.errors import ProcessingError, UserError
 from rmo_train.store import files, tables
@@ -13,7 +13,7 @@ from tests.manifests import manifest_of, parts_of
 
 D_0 = [1.0, 2.0, -1.0, 3.0, -2.0, 0.0, 1.0, -4.0, 2.0, 1.0, 0.0]
 D_T = [9.0, 8.0, -5.0, 1.0, -3.0, 0.5, 6.0, -1.0, 9.0, 5.0, 0.0]
-CUT = FilterSettings(rule="irm", low_q=0.25, high_q=0.8, hard=True)  # see test_filtering: keeps p0 p1 p6 p7 p9
+CUT = FilterSettings(rule="irm", low_q=0.25, high_q=0.8, hard=True)  # see test_filter_command: keeps p0 p1 p6 p7 p9
 KEPT = ["p0", "p1", "p6", "p7", "p9"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rmo_curate.filter.filtering import FilterSettings, run_filter
+from rmo_curate.filter.command import FilterSettings, run_filter
 from rmo_train.store import tables
 from tests.manifests import parts_of
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from rmo_curate.evidence.rules import RULES
-from rmo_curate.filter.filtering import run_filter
+from rmo_curate.filter.command import run_filter
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.runs import margins
 from rmo_curate.runs.manifests import StatesManifest
 from rmo_curate.runs.run import open_run
-from rmo_curate.score import job
+from rmo_curate.score import command as score_command
+from rmo_curate.score.command import run_proxy
 from rmo_curate.score.engines.transformers import TransformersEngine
-from rmo_curate.score.job import run_proxy
 from rmo_curate.score.probe import cross_fitted
 from rmo_curate.score.run_folder import run_status
 from rmo_curate.score.settings import ProxySettings
@@ -137,9 +137,9 @@ def test_states_are_read_with_the_rows_and_the_attention_that_were_asked_for(dat
     """With plain rows of one sequence the states are the same but for rounding; the layout is what was asked for."""
     engines = []
     with pytest.MonkeyPatch.context() as patch:
-        made = job.TransformersEngine
+        made = score_command.TransformersEngine
         patch.setattr(
-            "rmo_curate.score.job.TransformersEngine", lambda *args: engines.append(made(*args)) or engines[-1]
+            "rmo_curate.score.command.TransformersEngine", lambda *args: engines.append(made(*args)) or engines[-1]
         )
         settings = {"attention": "rows", "tokens_per_batch": 512}
         score(data, tiny_model_folder, tmp_path / "run", **DEFAULT, **settings)
@@ -314,8 +314,8 @@ def test_under_vllm_states_take_a_pass_of_their_own_and_that_is_said(
             self.layout, self.work, self.noise_sd = self.engine.layout, self.engine.work, self.engine.noise_sd
             self.score = self.engine.score
 
-    monkeypatch.setattr("rmo_curate.score.job.VllmEngine", Vllm)
-    monkeypatch.setattr("rmo_curate.score.job.settled_engine", lambda asked, recorded: "vllm")
+    monkeypatch.setattr("rmo_curate.score.command.VllmEngine", Vllm)
+    monkeypatch.setattr("rmo_curate.score.command.settled_engine", lambda asked, recorded: "vllm")
     lines = "\n".join(score(data, tiny_model_folder, tmp_path / "run", **DEFAULT, dry_run=True))
     assert "2 forward passes over the data" in lines and "from one more pass, through transformers" in lines
     score(data, tiny_model_folder, tmp_path / "run", **DEFAULT)

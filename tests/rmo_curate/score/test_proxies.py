@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rmo_curate.score.proxies import assign_folds, family_of, steps_of, total_steps
+from rmo_curate.score.families import assign_folds, family_of
+from rmo_curate.score.proxies import steps_of, total_steps
 from rmo_curate.score.settings import ProxySettings
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import build

@@ -16,8 +16,8 @@ from rmo_train.evaluation.metrics import accuracy
 from rmo_train.evaluation.result import Evaluation, read_evaluation, rounded
 from rmo_train.report import comparison_lines
 from rmo_train.store.files import read_json, write_json
-from rmo_train.training.config import TrainSettings
-from rmo_train.training.run import run_eval, run_training
+from rmo_train.training.command import run_eval, run_training
+from rmo_train.training.settings import TrainSettings
 from tests.command_line import train
 
 ABOVE, BELOW = 1.0, -1.0

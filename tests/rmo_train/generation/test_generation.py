@@ -15,9 +15,8 @@ from transformers import LlamaForCausalLM
 
 from rmo_train.console.errors import ProcessingError
 from rmo_train.data.rendering import Renderer
-from rmo_train.generation import generate as generation
-from rmo_train.generation.decoding import Decoding, Draw, Request, decode, nucleus, until_end
-from rmo_train.generation.generate import (
+from rmo_train.generation import command as generation
+from rmo_train.generation.command import (
     GenerationSettings,
     answer,
     begin,
@@ -26,6 +25,7 @@ from rmo_train.generation.generate import (
     make_requests,
     run_generation,
 )
+from rmo_train.generation.decoding import Decoding, Draw, Request, decode, nucleus, until_end
 from rmo_train.generation.prompts import Prompt, read_prompts
 from rmo_train.model.policy import load_model, load_tokenizer
 from tests.command_line import train

@@ -16,8 +16,8 @@ from rmo_train.forward.logps import pair_logps
 from rmo_train.model.adapters import adapted_shapes, linear_shapes
 from rmo_train.model.merging import merge_adapter
 from rmo_train.model.policy import load_config, load_for_training, load_model, load_tokenizer, save_model
-from rmo_train.training.config import TrainSettings
-from rmo_train.training.run import run_eval, run_training
+from rmo_train.training.command import run_eval, run_training
+from rmo_train.training.settings import TrainSettings
 from tests.command_line import train
 from tests.tiny import write_tiny_model
 

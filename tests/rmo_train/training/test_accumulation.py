@@ -13,9 +13,9 @@ import pytest
 
 from rmo_train.store.files import read_json, write_json
 from rmo_train.store.manifests import versions
-from rmo_train.training.config import TrainSettings
+from rmo_train.training.command import run_training
 from rmo_train.training.record import read_metrics
-from rmo_train.training.run import run_training
+from rmo_train.training.settings import TrainSettings
 
 CURVE = Path(__file__).with_name("accumulation_curve.json")
 TOLERANCE = 1e-4  # relative, to another machine's and another torch's rounding

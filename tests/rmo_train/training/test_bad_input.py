@@ -11,8 +11,8 @@ import pytest
 from rmo_train.console.errors import ProcessingError, UserError
 from rmo_train.data.pairs import open_pairs
 from rmo_train.store.files import read_json, write_json
-from rmo_train.training.config import TrainSettings
-from rmo_train.training.run import run_training
+from rmo_train.training.command import run_training
+from rmo_train.training.settings import TrainSettings
 from tests.command_line import train
 from tests.rmo_train.store.test_writing import no_file_over
 from tests.tiny import write_tiny_model

@@ -13,9 +13,9 @@ from rmo_train.model.policy import load_model
 from rmo_train.store.files import read_json
 from rmo_train.training import checkpoint, loop
 from rmo_train.training.checkpoint import best_checkpoint, newest_checkpoint
-from rmo_train.training.config import TrainSettings
+from rmo_train.training.command import run_training
 from rmo_train.training.record import Record, read_metrics
-from rmo_train.training.run import run_training
+from rmo_train.training.settings import TrainSettings
 
 QUICK = {
     "per_device_train_batch_size": 2,

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmo_train.report import HINTS, hint_line
-from rmo_train.training.config import TrainSettings
 from rmo_train.training.hints import Hint, Hints
+from rmo_train.training.settings import TrainSettings
 
 STEPS = 120
 

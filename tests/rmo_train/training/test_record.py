@@ -12,11 +12,11 @@ import torch
 
 from rmo_train.model.policy import load_for_training
 from rmo_train.objective.losses import PairLogps, loss_named
-from rmo_train.training.config import TrainSettings
+from rmo_train.training.command import run_training
 from rmo_train.training.hints import Hint
 from rmo_train.training.loop import Part, batch_metrics
 from rmo_train.training.record import Record, read_metrics, series
-from rmo_train.training.run import run_training
+from rmo_train.training.settings import TrainSettings
 from rmo_train.training.throughput import Speed, training_flop
 
 QUICK = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "learning_rate": 1e-3}

@@ -11,10 +11,10 @@ import pytest
 from rmo_train.console.errors import UserError
 from rmo_train.data.pairs import open_pairs
 from rmo_train.training import references
-from rmo_train.training.config import TrainSettings
+from rmo_train.training.command import run_training
 from rmo_train.training.plan import make_plan
 from rmo_train.training.record import read_metrics
-from rmo_train.training.run import run_training
+from rmo_train.training.settings import TrainSettings
 
 QUICK = {
     "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "learning_rate": 1e-3, "max_steps": 4,

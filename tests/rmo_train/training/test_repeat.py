@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rmo_train.training.config import TrainSettings
+from rmo_train.training.command import run_eval, run_training
 from rmo_train.training.record import read_metrics
-from rmo_train.training.run import run_eval, run_training
+from rmo_train.training.settings import TrainSettings
 
 CLOCKED = ("pairs_per_second", "tokens_per_second", "matmul_share", "peak_memory_gib")
 

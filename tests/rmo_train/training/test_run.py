@@ -15,10 +15,10 @@ from rmo_train.data.pairs import open_pairs
 from rmo_train.model.policy import load_model
 from rmo_train.report import plan_lines
 from rmo_train.store.files import read_json
-from rmo_train.training.config import TrainSettings
+from rmo_train.training.command import run_eval, run_training
 from rmo_train.training.plan import make_plan
 from rmo_train.training.record import read_metrics
-from rmo_train.training.run import run_eval, run_training
+from rmo_train.training.settings import TrainSettings
 
 QUICK = {
     "per_device_train_batch_size": 2,

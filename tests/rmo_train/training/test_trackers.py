@@ -9,7 +9,7 @@ import pytest
 
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import build
-from rmo_train.training.config import TrainSettings
+from rmo_train.training.settings import TrainSettings
 from rmo_train.training.trackers import Trackers, open_trackers, require_trackers
 
 

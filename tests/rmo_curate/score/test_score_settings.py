@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rmo_curate.filter.filtering import run_filter
+from rmo_curate.filter.command import run_filter
 from rmo_curate.filter.settings import FilterSettings
-from rmo_curate.score.job import run_proxy
+from rmo_curate.score.command import run_proxy
 from rmo_train.console.errors import UserError
 from tests.manifests import manifest_of
 from tests.rmo_curate.scored import (

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from rmo_curate.score.command import run_proxy
 from rmo_curate.score.engines.transformers import TransformersEngine
-from rmo_curate.score.job import run_proxy
 from rmo_curate.score.run_folder import run_status
 from rmo_train.data.pairs import open_pairs
 from tests.rmo_curate.scored import (

@@ -17,21 +17,15 @@ from rmo_curate.read.sources import Source, open_source
 from rmo_curate.runs.run import MADE_BY
 from rmo_curate.runs.run_lock import check_not_held
 from rmo_curate.score import checks
+from rmo_curate.score.cost import StatesFrom, cost_line, dry_run_lines
 from rmo_curate.score.engines.base import Engine, StateEngine
 from rmo_curate.score.engines.choice import AUTO, measured_engine, settled_engine
 from rmo_curate.score.engines.transformers import TransformersEngine
 from rmo_curate.score.engines.vllm import VllmEngine
-from rmo_curate.score.estimate import StatesFrom, cost_line, dry_run_lines
+from rmo_curate.score.families import Family, begin_family
 from rmo_curate.score.pairs_stage import write_pairs
 from rmo_curate.score.probe import fit_probe, open_states, plan_probe, wants_states
-from rmo_curate.score.proxies import (
-    Family,
-    TrainedFamily,
-    begin_family,
-    family_stages,
-    plan_family,
-    train_family,
-)
+from rmo_curate.score.proxies import TrainedFamily, family_stages, plan_family, train_family
 from rmo_curate.score.run_folder import (
     check_reference,
     check_run_folder,

@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from rmo_curate.filter.filtering import run_filter
+from rmo_curate.filter.command import run_filter
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.runs.run import open_run
 from rmo_train.console.errors import UserError
 from rmo_train.data.pairs import open_pairs
 from rmo_train.store import files
-from rmo_train.training.config import TrainSettings
-from rmo_train.training.run import run_training
+from rmo_train.training.command import run_training
+from rmo_train.training.settings import TrainSettings
 from tests.manifests import manifest_of
 from tests.rmo_curate.scored import (
     PARTS,

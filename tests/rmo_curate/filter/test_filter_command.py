@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rmo_curate.filter.command import FilterSettings, decide
 from rmo_curate.filter.decisions import REASONS, decide_scored
-from rmo_curate.filter.filtering import FilterSettings, decide
 from rmo_curate.filter.settings import PRESETS
 from rmo_curate.filter.summary import summary
 from rmo_curate.filter.thresholds import draws

@@ -42,13 +42,13 @@ from rmo_train.training.checkpoint import (
     newest_checkpoint,
     take_model,
 )
-from rmo_train.training.config import TrainSettings
 from rmo_train.training.curves import draw_curves
 from rmo_train.training.hints import Hints
 from rmo_train.training.job import Job, build_job, check_step_zero, step_zero_noise, with_all_references
 from rmo_train.training.loop import run_evaluation, save_policy, train
 from rmo_train.training.plan import Plan, make_plan
 from rmo_train.training.record import Record, read_metrics
+from rmo_train.training.settings import TrainSettings
 from rmo_train.training.trackers import open_trackers, require_trackers
 
 RENDERING_FIELDS = ("tokenizer_sha256", "template_sha256")

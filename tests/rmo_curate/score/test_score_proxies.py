@@ -9,12 +9,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from rmo_curate.filter.filtering import run_filter
+from rmo_curate.filter.command import run_filter
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.runs.run import open_run
 from rmo_curate.score import proxies
+from rmo_curate.score.command import run_proxy
 from rmo_curate.score.engines.transformers import TransformersEngine
-from rmo_curate.score.job import run_proxy
 from rmo_train.data.pairs import open_pairs
 from rmo_train.model.models import weights_hash
 from rmo_train.store import files, tables
