@@ -227,11 +227,11 @@ def renderer(model: str) -> Any:
 
 def evaluate_cell(model: Any, bench: Bench, data: Data) -> dict[str, Any]:
     """Reward margins of the held-out pairs, and where there are prompts the policy's answers to them."""
-    from rmo_train.forward.layout import choose_layout
+    from rmo_train.forward.layout import Workload, choose_layout
 
     held_out = open_pairs(data.folder / "heldout" / "run")
     placed = {name: value for name, value in bench.score.items() if name in ("attention", "tokens_per_batch")}
-    layout = choose_layout(model, held_out, **placed)
+    layout = choose_layout(model, Workload.of(held_out), **placed)
     found = {"margins": reward_margins(model, held_out, layout)}
     return {**found, **answered(model, bench, data.prompts, layout)} if data.prompts else found
 

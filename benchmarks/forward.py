@@ -24,6 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.data import load
 from benchmarks.environment import environment
 from benchmarks.score import operations_of, work_of
+from rmo_train.forward.layout import Workload
 from rmo_train.store.files import write_json
 from rmo_train.training.throughput import matmul_rate, training_flop
 
@@ -44,7 +45,7 @@ def measure(plan: dict[str, Any], path: str) -> dict[str, Any]:
 
     loaded = load(path, plan["pairs"], plan["model"])
     data = loaded.tokens
-    engine = TransformersEngine(plan["model"], plan["dtype"], data)
+    engine = TransformersEngine(plan["model"], plan["dtype"], Workload.of(data))
     rows = np.arange(len(data))
     engine.score(data, rows)  # warms up
     operations = operations_of(work_of(loaded), plan["model"])["trees"]

@@ -34,6 +34,7 @@ from rmo_curate.score.probe import RIDGES, cross_fitted
 from rmo_train.console.progress import progress
 from rmo_train.data.pairs import PairData, open_pairs
 from rmo_train.data.ragged import Ragged
+from rmo_train.forward.layout import Workload
 from rmo_train.forward.packing import Pack, distinct_trees
 from rmo_train.store.files import write_json
 
@@ -55,7 +56,7 @@ def read_tokens(data: PairData, rows: np.ndarray, reference: dict[str, Any], cac
     trees, slots = distinct_trees(data, rows)
     lengths = {slot: len(r) for tree in trees for slot, r in zip(tree.owners, tree.responses, strict=True)}
     if not cache.exists():
-        engine, found = TransformersEngine(reference["name"], reference["dtype"], data), {}
+        engine, found = TransformersEngine(reference["name"], reference["dtype"], Workload.of(data)), {}
         with progress("read token states", engine.layout.tokens(trees), "tokens") as bar:
             for pack, states in over_packs(lambda p: pack_tokens(engine.model, p), trees, engine.layout, bar.advance):
                 found.update({slot: states[pack.owners == slot] for slot in np.unique(pack.owners).tolist()})

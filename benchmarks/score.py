@@ -27,6 +27,7 @@ import yaml
 from benchmarks.data import Loaded, load
 from benchmarks.environment import environment
 from benchmarks.workers import Worker, answers_to_parent, peak_gib, questions
+from rmo_train.forward.layout import Workload
 from rmo_train.store.files import write_json
 from rmo_train.training.throughput import matmul_rate
 
@@ -47,7 +48,7 @@ def blocks_of(groups: np.ndarray, n: int) -> list[np.ndarray]:
 def engine_scorer(plan: dict[str, Any], data: Loaded, attention: str) -> Scorer:
     from rmo_curate.score.engines.transformers import TransformersEngine
 
-    engine = TransformersEngine(plan["model"], plan["dtype"], data.tokens, attention=attention)
+    engine = TransformersEngine(plan["model"], plan["dtype"], Workload.of(data.tokens), attention=attention)
     print(engine.layout.reason, file=sys.stderr)
     return lambda rows: engine.score(data.tokens, rows)
 
@@ -59,7 +60,7 @@ def probe_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
     from rmo_curate.score.proxies import assign_folds
     from rmo_curate.score.states import in_buckets, widest
 
-    engine = TransformersEngine(plan["model"], plan["dtype"], data.tokens)
+    engine = TransformersEngine(plan["model"], plan["dtype"], Workload.of(data.tokens))
     print(engine.layout.reason, file=sys.stderr)
 
     def score(rows: np.ndarray) -> np.ndarray:
@@ -78,7 +79,7 @@ def shared_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
     from rmo_train.forward.logps import response_logps
     from rmo_train.forward.packing import pair_trees
 
-    engine = TransformersEngine(plan["model"], plan["dtype"], data.tokens)
+    engine = TransformersEngine(plan["model"], plan["dtype"], Workload.of(data.tokens))
 
     def score(rows: np.ndarray) -> np.ndarray:
         trees = pair_trees(data.tokens, rows)
@@ -153,7 +154,7 @@ def vllm_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
     from rmo_curate.score.engines.vllm import VllmEngine
 
     log = Path(tempfile.mkdtemp()) / "vllm.log"
-    engine = VllmEngine(plan["model"], plan["dtype"], data.tokens.longest(), log=log)
+    engine = VllmEngine(plan["model"], plan["dtype"], Workload.of(data.tokens).longest(), log=log)
     return lambda rows: engine._score(data.tokens, rows)  # without the check against transformers
 
 

@@ -30,6 +30,7 @@ import yaml
 from benchmarks.data import Loaded, load
 from benchmarks.environment import environment
 from benchmarks.workers import Worker, answers_to_parent, peak_gib, questions
+from rmo_train.forward.layout import Workload
 from rmo_train.store.files import read_json, write_json
 from rmo_train.training.throughput import matmul_rate
 
@@ -226,7 +227,7 @@ def write_references(path: str, pairs: int, model: str, dtype: str, out: Path) -
     from rmo_curate.score.engines.transformers import TransformersEngine
 
     data = load(path, pairs, model).tokens
-    np.save(out, TransformersEngine(model, dtype, data).score(data, np.arange(len(data))))
+    np.save(out, TransformersEngine(model, dtype, Workload.of(data)).score(data, np.arange(len(data))))
 
 
 def with_given_references(data: Loaded, file: Path) -> Loaded:

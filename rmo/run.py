@@ -14,7 +14,7 @@ from pathlib import Path
 from rmo.recipe import EvalSettings, Recipe
 from rmo_curate.audit.settings import AuditSettings
 from rmo_curate.filter.settings import FilterSettings
-from rmo_curate.score.settings import ProxySettings, ScoreSettings
+from rmo_curate.score.settings import ProxySettings, ScoreSettings, WorkerSettings
 from rmo_train.console.progress import say
 from rmo_train.report import evaluation_lines
 from rmo_train.store.manifests import MANIFEST
@@ -83,6 +83,7 @@ def scored(recipe: Recipe, *, dry_run: bool) -> Lines:
         recipe.proxy,
         checkpoints=command.checkpoint,
         columns=command.map,
+        workers=command.part(WorkerSettings),
         dry_run=dry_run,
     )
 
@@ -100,6 +101,7 @@ def scored_held_out(recipe: Recipe, evaluation: EvalSettings, *, dry_run: bool) 
         settings,
         ProxySettings(kind="none"),
         columns=command.map,
+        workers=command.part(WorkerSettings),
         dry_run=dry_run,
     )
 

@@ -13,7 +13,14 @@ from rmo_curate.audit.settings import AuditCommand, AuditSettings
 from rmo_curate.evidence.columns import EvidenceColumns
 from rmo_curate.export.formats import Trainer
 from rmo_curate.filter.settings import FilterCommand, FilterSettings
-from rmo_curate.score.settings import InspectCommand, ProxyCommand, ProxySettings, ScoreCommand, ScoreSettings
+from rmo_curate.score.settings import (
+    InspectCommand,
+    ProxyCommand,
+    ProxySettings,
+    ScoreCommand,
+    ScoreSettings,
+    WorkerSettings,
+)
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import Sections, Settings, build, flags, from_recipe, is_awaited, run_app
 
@@ -42,6 +49,7 @@ def score(settings: ScoreCommand, recipe: Sections, overwrite: Overwrite = False
         build(ProxySettings, "proxy", recipe, {"kind": settings.proxy, "folds": settings.folds}),
         checkpoints=settings.checkpoint,
         columns=settings.map,
+        workers=settings.part(WorkerSettings),
         overwrite=overwrite,
         dry_run=dry_run,
     )
@@ -54,7 +62,13 @@ def proxy(settings: ProxyCommand, dry_run: DryRun = False) -> None:
     """Make and score one family of proxies on a scored run: a probe, or trained ones."""
     from rmo_curate.score.command import run_proxy
 
-    typer.echo("\n".join(run_proxy(settings.run, settings.part(ProxySettings), dry_run=dry_run)))
+    typer.echo(
+        "\n".join(
+            run_proxy(
+                settings.run, settings.part(ProxySettings), workers=settings.part(WorkerSettings), dry_run=dry_run
+            )
+        )
+    )
 
 
 @app.command("filter")

@@ -6,7 +6,7 @@ and handed on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,10 +18,9 @@ from rmo_curate.runs.run import MADE_BY
 from rmo_curate.runs.run_lock import check_not_held
 from rmo_curate.score import checks
 from rmo_curate.score.cost import StatesFrom, cost_line, dry_run_lines
-from rmo_curate.score.engines.base import Engine, StateEngine
+from rmo_curate.score.crew import Crew
 from rmo_curate.score.engines.choice import AUTO, measured_engine, settled_engine
-from rmo_curate.score.engines.transformers import TransformersEngine
-from rmo_curate.score.engines.vllm import VllmEngine
+from rmo_curate.score.engines.spec import EngineSpec
 from rmo_curate.score.families import Family, begin_family
 from rmo_curate.score.pairs_stage import write_pairs
 from rmo_curate.score.probe import fit_probe, open_states, plan_probe, wants_states
@@ -36,7 +35,8 @@ from rmo_curate.score.run_folder import (
     write_run_manifest,
 )
 from rmo_curate.score.scoring import Assignment, ScoreStage, in_group_order, score_stage
-from rmo_curate.score.settings import ProxySettings, ScoreSettings
+from rmo_curate.score.settings import ProxySettings, ScoreSettings, WorkerSettings
+from rmo_curate.score.workers import LOGS, hired
 from rmo_train.console.errors import UserError
 from rmo_train.console.progress import say
 from rmo_train.data.pairs import PairData, open_pairs, with_references
@@ -56,8 +56,6 @@ if TYPE_CHECKING:
     from rmo_train.data.rendering import Renderer
     from rmo_train.model.models import Identity
 
-LOGS = "logs"  # in a run folder: what engines print
-
 
 def run_score(
     data: Sequence[str],
@@ -68,6 +66,7 @@ def run_score(
     *,
     checkpoints: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
+    workers: WorkerSettings | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> list[str]:
@@ -88,14 +87,17 @@ def run_score(
             raise UserError(f"{run}: another rmo-curate has filled this folder meanwhile; run the command again")
         pairs = pairs_stage(job)
         family = plan(job, pairs)
-        pairs = reference_stage(job, pairs, family)
-        checkpoint_stages(job, pairs)
-        if family is not None:
-            proxy_stage(run, pairs, family, settings)
+        with hired(workers or WorkerSettings(), run) as crew:
+            pairs = reference_stage(job, pairs, family, crew)
+            checkpoint_stages(job, pairs, crew)
+            if family is not None:
+                proxy_stage(run, pairs, family, settings, crew)
         return summary(run)
 
 
-def run_proxy(run: Path, settings: ProxySettings, *, dry_run: bool = False) -> list[str]:
+def run_proxy(
+    run: Path, settings: ProxySettings, *, workers: WorkerSettings | None = None, dry_run: bool = False
+) -> list[str]:
     """Make and score one family of proxies on a scored run; returns the lines to print."""
     settings = settings.resolved()
     if settings.kind == "none":
@@ -108,7 +110,8 @@ def run_proxy(run: Path, settings: ProxySettings, *, dry_run: bool = False) -> l
         if dry_run:
             return [planned_line(run, family)]
         begin_family(run, pairs, family)
-        proxy_stage(run, pairs, family, ScoreSettings(part_size=_part_size(run)))
+        with hired(workers or WorkerSettings(), run) as crew:
+            proxy_stage(run, pairs, family, ScoreSettings(part_size=_part_size(run)), crew)
         return summary(run)
 
 
@@ -257,24 +260,24 @@ def states_from(run: Path, family: Family | None, reference: Reference) -> State
     return "own" if scored or reference.engine == "vllm" else "reference"
 
 
-def reference_stage(job: ScoreJob, pairs: PairData, family: Family | None) -> PairData:
+def reference_stage(job: ScoreJob, pairs: PairData, family: Family | None, crew: Crew) -> PairData:
     """Score the reference, with a probe's states from the same pass; returns the pairs with its log-probs."""
     base = _plain_stage(job.run, pairs, "base", "base", job.identity)
     probe = family if states_from(job.run, family, pairs.reference) == "reference" else None
-    _score(job.run, pairs, base, job.settings, probe)
+    _score(job.run, pairs, base, job.settings, crew, probe)
     write_run_manifest(job.run, pairs.reference)
     return with_references(pairs)
 
 
-def checkpoint_stages(job: ScoreJob, pairs: PairData) -> None:
+def checkpoint_stages(job: ScoreJob, pairs: PairData, crew: Crew) -> None:
     """Score the user's own checkpoints, in the order given."""
     for other in job.checkpoints:
         name = f"{_slug(other.name)}-{other.weights_sha256[:8]}"
-        _score(job.run, pairs, _plain_stage(job.run, pairs, name, "user", other), job.settings)
+        _score(job.run, pairs, _plain_stage(job.run, pairs, name, "user", other), job.settings, crew)
         write_run_manifest(job.run, pairs.reference)
 
 
-def proxy_stage(run: Path, pairs: PairData, family: Family, settings: ScoreSettings) -> None:
+def proxy_stage(run: Path, pairs: PairData, family: Family, settings: ScoreSettings, crew: Crew) -> None:
     """Train the family on the reference's log-probs and score its steps; or fit a probe and write its scores.
 
     A probe's hidden states are read where they are not there.
@@ -283,31 +286,33 @@ def proxy_stage(run: Path, pairs: PairData, family: Family, settings: ScoreSetti
     if isinstance(family, TrainedFamily):
         train_family(run, pairs, model, family)
         for stage in family_stages(run, pairs, family):
-            _score(run, pairs, stage, settings)
+            _score(run, pairs, stage, settings, crew)
             write_run_manifest(run, pairs.reference)
         return
 
-    def load() -> StateEngine:
-        return TransformersEngine(
-            model, str(pairs.reference.dtype), pairs, settings.tokens_per_batch, settings.attention
-        )
-
-    fit_probe(run, pairs, family, settings.part_size, load)
+    spec = _spec(run, pairs, "transformers", str(pairs.reference.dtype), settings, "states")(model)
+    fit_probe(run, pairs, family, settings.part_size, spec, crew)
     write_run_manifest(run, pairs.reference)
 
 
-def _score(run: Path, pairs: PairData, stage: ScoreStage, settings: ScoreSettings, probe: Family | None = None) -> None:
+def _score(
+    run: Path, pairs: PairData, stage: ScoreStage, settings: ScoreSettings, crew: Crew, probe: Family | None = None
+) -> None:
     """Score a stage; `probe`: the family of probes whose states are kept of the same pass."""
     states = partial(open_states, run, probe, settings.part_size) if probe is not None else None
-
-    def engine(model: str) -> Engine:
-        dtype, budget = stage.key["dtype"], settings.tokens_per_batch
-        if stage.key["engine"] == "vllm":
-            return VllmEngine(model, dtype, pairs.longest(), budget, log=run / LOGS / f"vllm-{stage.name}.log")
-        return TransformersEngine(model, dtype, pairs, budget, settings.attention)
-
+    spec_for = _spec(run, pairs, stage.key["engine"], stage.key["dtype"], settings, stage.name)
     key = {**stage.key, "pairs": _pairs_sha(run), "part_size": settings.part_size}
-    score_stage(run, pairs, replace(stage, key=key), engine, settings.part_size, states)
+    score_stage(run, pairs, replace(stage, key=key), spec_for, settings.part_size, states, crew)
+
+
+def _spec(
+    run: Path, pairs: PairData, engine: str, dtype: str, settings: ScoreSettings, stage: str
+) -> Callable[[str], EngineSpec]:
+    """What the engine of a model is made of."""
+    from rmo_train.forward.layout import Workload
+
+    workload, log = Workload.of(pairs), run / LOGS / f"vllm-{stage}.log"
+    return lambda model: EngineSpec(engine, model, dtype, workload, settings.tokens_per_batch, settings.attention, log)
 
 
 def _plain_stage(

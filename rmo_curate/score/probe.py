@@ -8,14 +8,14 @@ trained proxy does, and every rule reads them alike. That hidden states hold suc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from rmo_curate.runs.manifests import ProbeManifest, StatesManifest
 from rmo_curate.score import logistic
-from rmo_curate.score.engines.base import StateEngine
+from rmo_curate.score.crew import Crew, Loads
 from rmo_curate.score.families import Family, assign_folds, family_of, reference_key, write_split
 from rmo_curate.score.scoring import in_group_order, part_rows, score_table
 from rmo_curate.score.settings import ProxySettings
@@ -62,10 +62,10 @@ def wants_states(run: Path, family: Family) -> bool:
     )
 
 
-def fit_probe(run: Path, data: PairData, family: Family, part_size: int, load: Callable[[], StateEngine]) -> None:
+def fit_probe(run: Path, data: PairData, family: Family, part_size: int, spec: Loads, crew: Crew) -> None:
     """Read the states that are not there yet, fit, and write the probe's scores; what is finished is not done again.
 
-    load: makes the engine of the reference; called only where states are missing.
+    spec: the reference's, of an engine that sees states; loaded only where some are missing.
     """
     key = {"family": family.key, "part_size": part_size}
     writer = PartWriter(run / "scores" / family.name, ScoresManifest, key, SCORE_SCHEMA)
@@ -73,7 +73,7 @@ def fit_probe(run: Path, data: PairData, family: Family, part_size: int, load: C
         say(f"{family.name}: already scored")
     else:
         parts = part_rows(data.groups, in_group_order(data.groups), part_size)
-        states = read_missing(open_states(run, family, part_size), data, parts, load)
+        states = read_missing(open_states(run, family, part_size), data, parts, spec, crew)
         write_scores(writer, run, data, family, states, parts)
     folder = run / "proxies" / family.name
     if read_manifest(folder, ProbeManifest) is None:

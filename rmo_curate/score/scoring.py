@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,14 +10,15 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from rmo_curate.score.engines.base import Engine, LayoutOfEngine, StateEngine, Work
+from rmo_curate.score.crew import Alone, Crew, Described, Job, Loads, Part
+from rmo_curate.score.engines.base import Work
 from rmo_curate.score.states import StateWriter
 from rmo_train.console.progress import progress, say
 from rmo_train.data.pairs import PairData
 from rmo_train.store.manifests import ScoresManifest
 from rmo_train.store.tables import SCORE_SCHEMA, PartWriter
 
-EngineFactory = Callable[[str], Engine]
+SpecFor = Callable[[str], Loads]  # of a model
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,10 @@ def score_stage(
     run: Path,
     data: PairData,
     stage: ScoreStage,
-    engine_for: EngineFactory,
+    spec_for: SpecFor,
     part_size: int,
     open_states: Callable[[], StateWriter] | None = None,
+    crew: Crew | None = None,
 ) -> ScoresManifest:
     """Score what is not finished yet and write the stage's manifest; returns it. A finished stage loads no model.
 
@@ -93,18 +95,26 @@ def score_stage(
     if writer.finished:
         say(f"{stage.name}: going on after {len(writer.finished)} finished parts")
     states = open_states() if open_states is not None else None
-    total = sum(len(a.rows) for a in stage.assignments)
-    results: list[_Scored] = []
-    first_part = 0
+    jobs, fold_of = jobs_of(data, stage, spec_for, part_size, writer, states)
+    parts = {part.file: part for job in jobs for part in job.parts}
+    total = sum(len(part.rows) for part in parts.values())
+    work, described = Work(), []
     with progress(f"score {stage.name}", total, "pairs") as bar:
-        for assignment in stage.assignments:
-            parts = part_rows(data.groups, assignment.rows, part_size, first=first_part)
-            results.append(_score_assignment(data, stage, assignment, parts, writer, states, engine_for, bar.advance))
-            first_part += len(parts)
-    work = sum((r.work for r in results), Work())
+        for answer in (crew or Alone()).run(jobs, bar.advance):
+            if isinstance(answer, Described):
+                described.append(answer)
+                continue
+            work += answer.work
+            rows = parts[answer.file].rows
+            if answer.logps is not None:
+                table = score_table(data, rows, answer.logps, fold_of[answer.file], stage.held_out)
+                writer.write(answer.file, table)
+            if states is not None and answer.differences is not None:
+                states.write(answer.file, data, rows, answer.differences)
+    layout = described[0]
     say(
         f"{stage.name}: {work.sequences:,} sequences asked, {work.distinct:,} distinct; {work.tokens_computed:,} of "
-        f"{work.tokens_asked:,} tokens computed ({work.saved:.0%} saved); {results[0].layout.reason}"
+        f"{work.tokens_asked:,} tokens computed ({work.saved:.0%} saved); {layout.reason}"
     )
     manifest = writer.finish(
         {"pairs": total},
@@ -115,9 +125,9 @@ def score_stage(
         step=stage.step,
         folds=stage.folds,
         held_out=stage.held_out,
-        noise_sd=float(np.mean([r.noise_sd for r in results])),
-        layout=results[0].layout.reason,
-        computed_by=results[0].layout.computed_by,
+        noise_sd=float(np.mean([d.noise_sd for d in described])),
+        layout=layout.reason,
+        computed_by=layout.computed_by,
         work=asdict(work) | {"saved": round(work.saved, 4)},
     )
     if states is not None:
@@ -125,55 +135,31 @@ def score_stage(
     return manifest
 
 
-@dataclass(frozen=True)
-class _Scored:
-    """What is known of one model's part of a stage besides the scores; the same after a resumed run."""
-
-    work: Work
-    noise_sd: float
-    layout: LayoutOfEngine
-
-
-def _score_assignment(
+def jobs_of(
     data: PairData,
     stage: ScoreStage,
-    assignment: Assignment,
-    parts: Mapping[str, np.ndarray],
-    writer: PartWriter,
+    spec_for: SpecFor,
+    part_size: int,
+    writer: PartWriter[ScoresManifest],
     states: StateWriter | None,
-    engine_for: EngineFactory,
-    advance: Callable[[float], None],
-) -> _Scored:
-    """Score one model's pairs: `parts` are its files, with their rows. The model is freed at the end.
+) -> tuple[list[Job], dict[str, int]]:
+    """What each model of a stage computes, and the fold of each part file.
 
     A kill may come between a part's scores and its states: what one of the two folders has is not computed again.
     """
-    engine = engine_for(assignment.model)
-    work = Work()
-    for file, rows in parts.items():
-        work += engine.work(data, rows)
-        scored, stated = file in writer.finished, states is None or states.has(file)
-        if scored and stated:
-            advance(len(rows))
-            continue
-        logps, differences = _read(engine, data, rows, advance, scores=not scored, states=not stated)
-        if logps is not None:
-            writer.write(file, score_table(data, rows, logps, assignment.fold, stage.held_out))
-        if states is not None and differences is not None:
-            states.write(file, data, rows, differences)
-    return _Scored(work, engine.noise_sd(data), engine.layout)
-
-
-def _read(
-    engine: Engine, data: PairData, rows: np.ndarray, advance: Callable[[float], None], *, scores: bool, states: bool
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Log-probs of the pairs `rows` and differences of their states, in one pass; None for what is not asked for."""
-    if not states:
-        return engine.score(data, rows, advance), None
-    assert isinstance(engine, StateEngine), engine
-    if not scores:
-        return None, engine.state_differences(data, rows, advance)
-    return engine.score_with_states(data, rows, advance)
+    jobs: list[Job] = []
+    fold_of: dict[str, int] = {}
+    for assignment in stage.assignments:
+        parts = part_rows(data.groups, assignment.rows, part_size, first=len(fold_of))
+        fold_of |= dict.fromkeys(parts, assignment.fold)
+        wanted = [
+            Part(
+                file, data, rows, scores=file not in writer.finished, states=states is not None and not states.has(file)
+            )
+            for file, rows in parts.items()
+        ]
+        jobs.append(Job(spec_for(assignment.model), wanted, data))
+    return jobs, fold_of
 
 
 def score_table(

@@ -40,7 +40,37 @@ class ScoreSettings(Settings):
     max_rejects: float | None = Field(None, ge=0, le=1, description="Share of rejected records that is an error")
 
 
-class ScoreCommand(ScoreSettings):
+class WorkerSettings(Settings):
+    """Who computes."""
+
+    workers: int | Literal["auto"] | None = from_recipe(
+        "score.workers",
+        default=None,
+        description="Processes that score side by side, on Ray (extra `ray`): a number, or auto for one a GPU, "
+        "without GPUs one a core (default: this process alone)",
+    )
+    ray: str | None = from_recipe(
+        "score.ray",
+        default=None,
+        description="Address of a Ray cluster to score on, or auto for the one this machine belongs to; "
+        "--workers auto is then one a GPU of the cluster",
+    )
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.isdigit():
+            value = int(value)
+        if isinstance(value, int) and value < 1:
+            raise ValueError("expected 1 or more, or auto")
+        return value
+
+    @property
+    def hires(self) -> bool:
+        return self.workers is not None or self.ray is not None
+
+
+class ScoreCommand(ScoreSettings, WorkerSettings):
     """`rmo-curate score`."""
 
     data: tuple[str, ...] = from_recipe("data.train", description=DATA_HELP, argument="DATA")
@@ -118,7 +148,7 @@ class ProxySettings(Settings):
         )
 
 
-class ProxyCommand(ProxySettings):
+class ProxyCommand(ProxySettings, WorkerSettings):
     """`rmo-curate proxy`."""
 
     run: Path = from_recipe("score.out", description="Run folder made by `rmo-curate score`", argument="RUN")

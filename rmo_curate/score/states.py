@@ -6,7 +6,7 @@ where the scores are there already or come from vLLM. The numbers are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from rmo_curate.runs.manifests import StatesManifest
-from rmo_curate.score.engines.base import StateEngine
+from rmo_curate.score.crew import Computed, Crew, Job, Loads, Part
 from rmo_train.console.progress import progress, say
 from rmo_train.data.pairs import PairData
 from rmo_train.store.manifests import Parts
@@ -63,19 +63,21 @@ class StateWriter:
 
 
 def read_missing(
-    states: StateWriter, data: PairData, parts: Mapping[str, np.ndarray], load: Callable[[], StateEngine]
+    states: StateWriter, data: PairData, parts: Mapping[str, np.ndarray], spec: Loads, crew: Crew
 ) -> StatesManifest:
     """Read the states of the `parts` (file -> rows of `data`) that are not there; returns the manifest.
 
-    load: makes the engine of the reference; called only where a part is missing.
+    spec: the reference's, of an engine that sees states; loaded only where a part is missing.
     """
-    missing = [file for file in parts if not states.has(file)]
+    missing = [
+        Part(file, data, rows, scores=False, states=True) for file, rows in parts.items() if not states.has(file)
+    ]
     if missing:
-        engine = load()
         with progress("read hidden states", len(data), "pairs") as bar:
             bar.advance(sum(len(rows) for file, rows in parts.items() if states.has(file)))
-            for file in missing:
-                states.write(file, data, parts[file], engine.state_differences(data, parts[file], bar.advance))
+            for answer in crew.run([Job(spec, missing, data, describe=False)], bar.advance):
+                assert isinstance(answer, Computed) and answer.differences is not None
+                states.write(answer.file, data, parts[answer.file], answer.differences)
     return states.finish(len(data))
 
 

@@ -20,6 +20,7 @@ from rmo_train.forward.attention import use_attention
 from rmo_train.forward.logps import pack_logps
 from rmo_train.forward.packing import Pack, Tree, make_packs, make_row_packs, split_tree
 from rmo_train.report import layout_line, obstacle_line
+from rmo_train.store.manifests import Reference
 
 # Tokens of a row. On a CPU long rows make the matrix products efficient; a dense mask makes them slow.
 CPU_TOKENS_PER_BATCH = {"segments": 1024, "dense": 256, "rows": 1024, "flex": 512}
@@ -111,6 +112,19 @@ class Lengths:
         return cls(float((prompts + responses).mean()), int(prompts.sum()) / plain)
 
 
+@dataclass(frozen=True)
+class Workload:
+    """What a layout is chosen by: the lengths of the data, and how their references were computed."""
+
+    lengths: Lengths
+    longest: int  # tokens of the longest prompt + response
+    reference: Reference
+
+    @classmethod
+    def of(cls, data: PairData) -> Workload:
+        return cls(Lengths.of(data), data.longest(), data.reference)
+
+
 def preferred(device: str, lengths: Lengths) -> tuple[str, ...]:
     """Attention paths in the order in which they are to be tried on a `device` ("cpu", "cuda", ...), plain rows last.
 
@@ -127,9 +141,9 @@ def preferred(device: str, lengths: Lengths) -> tuple[str, ...]:
 
 
 def choose_layout(
-    model: Any, data: PairData, *, attention: str = "auto", tokens_per_batch: int | None = None
+    model: Any, work: Workload, *, attention: str = "auto", tokens_per_batch: int | None = None
 ) -> Layout:
-    """The layout of `data` for `model`, which is set to its attention: by model, device, lengths and references alone.
+    """The layout of `work` for `model`, which is set to its attention: by model, device, lengths and references alone.
 
     `attention` forces a path (UserError where the model cannot take it). "auto" is the path that the data's references
     were computed by on this kind of device, else the first of `preferred` that gives the log-probs of plain rows.
@@ -137,11 +151,11 @@ def choose_layout(
     """
     device = next(model.parameters()).device.type
     budgets = CPU_TOKENS_PER_BATCH if device == "cpu" else GPU_TOKENS_PER_BATCH
-    lengths, recorded = Lengths.of(data), data.reference.attention
-    here = recorded if data.reference.device == device else None
+    lengths, recorded = work.lengths, work.reference.attention
+    here = recorded if work.reference.device == device else None
     by_rule = preferred(device, lengths)
     tried = dict.fromkeys([here or by_rule[0], *by_rule] if attention == "auto" else [attention])
-    path, gap, obstacles = _first_that_works(model, list(tried), data.longest())
+    path, gap, obstacles = _first_that_works(model, list(tried), work.longest)
     if path is None:
         raise UserError(f"--attention {attention}: {obstacle_line(obstacles[0])}; use --attention auto or rows")
     use_attention(model, path)
@@ -151,7 +165,7 @@ def choose_layout(
         followed=path == here != by_rule[0],
         gap=gap,
         obstacle=next(iter(obstacles), None),
-        reference=(recorded, data.reference.device),
+        reference=(recorded, work.reference.device),
     )
     return Layout(path, tokens_per_batch or budgets[path], device, choice)
 

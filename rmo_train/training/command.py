@@ -17,7 +17,7 @@ from rmo_train.data.pairs import PairData, open_pairs
 from rmo_train.evaluation.evaluate import evaluate, overlap_of, reference_logps, summarise
 from rmo_train.evaluation.result import Evaluation
 from rmo_train.forward.distributed import World, joined, require_several, shard
-from rmo_train.forward.layout import choose_layout
+from rmo_train.forward.layout import Workload, choose_layout
 from rmo_train.model.adapters import check_adapter
 from rmo_train.model.policy import context_length, identity, load_config, load_model, resolve, save_model
 from rmo_train.report import (
@@ -279,5 +279,5 @@ def run_eval(
         say(own_reference(model))
         return summarise(data, reference_logps(data), overlap)
     policy = load_model(model, precision)
-    layout = choose_layout(policy, data, tokens_per_batch=tokens_per_batch)
+    layout = choose_layout(policy, Workload.of(data), tokens_per_batch=tokens_per_batch)
     return evaluate(policy, data, layout, overlap)

@@ -15,7 +15,7 @@ from rmo_train.console.progress import say
 from rmo_train.data.pairs import PairData
 from rmo_train.forward.attention import use_attention
 from rmo_train.forward.distributed import ALONE, World
-from rmo_train.forward.layout import Layout, choose_layout
+from rmo_train.forward.layout import Layout, Workload, choose_layout
 from rmo_train.forward.logps import margin_sd, pair_logps
 from rmo_train.model.policy import load_for_training, load_model, load_tokenizer, resolve_dtype
 from rmo_train.objective.losses import loss_named
@@ -80,7 +80,9 @@ def build_job(
     )
     remembered = out / LAYOUT  # an interrupted run goes on with the attention it began with: to the last bit
     attention = read_json(remembered)["attention"] if remembered.is_file() else settings.attention
-    layout = world.agreed(choose_layout(model, data, attention=attention, tokens_per_batch=settings.tokens_per_batch))
+    layout = world.agreed(
+        choose_layout(model, Workload.of(data), attention=attention, tokens_per_batch=settings.tokens_per_batch)
+    )
     use_attention(model, layout.path)
     if world.is_main:
         write_json(remembered, {"attention": layout.path})

@@ -15,6 +15,7 @@ from rmo_curate.score.engines.transformers import TransformersEngine
 from rmo_curate.score.engines.vllm import TOLERANCE, VllmEngine
 from rmo_train.console.errors import ProcessingError
 from rmo_train.data.pairs import PairData, open_pairs
+from rmo_train.forward.layout import Workload
 from rmo_train.store import tables
 from tests.manifests import manifest_of, parts_of
 from tests.rmo_curate.scored import demo_records, perturbed, score, score_demo, write_jsonl
@@ -116,7 +117,7 @@ def test_a_chain_with_an_adapter_is_scored_each_in_a_process_of_its_own(model, d
 
 def test_a_crash_is_survived(model, pairs, tmp_path, capsys):
     """With steps far shorter than a sequence, and sequences that fill the model's context."""
-    theirs = TransformersEngine(str(model), "float32", pairs).score(pairs, np.arange(len(pairs)))
+    theirs = TransformersEngine(str(model), "float32", Workload.of(pairs)).score(pairs, np.arange(len(pairs)))
     context = write_tiny_model(tmp_path / "short", hidden=128, context=pairs.longest())
     engine = VllmEngine(str(context), "float32", pairs.longest(), 64, log=tmp_path / "v.log")
     engine.verify(pairs)

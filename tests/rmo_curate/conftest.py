@@ -200,7 +200,7 @@ def nothing_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a model is loaded")
 
-    monkeypatch.setattr("rmo_curate.score.command.TransformersEngine", refuse)
+    monkeypatch.setattr("rmo_curate.score.engines.spec.TransformersEngine", refuse)
     monkeypatch.setattr("rmo_train.training.job.build_job", refuse)
 
 

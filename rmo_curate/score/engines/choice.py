@@ -41,7 +41,9 @@ def settled_engine(asked: str, recorded: Reference | None) -> str:
 def measured_engine(checkpoint: str, dtype: str, data: PairData, tokens_per_batch: int | None, log: Path) -> str:
     """The faster engine on the first pairs, with both rates said; transformers where vLLM does not work."""
     rows = np.arange(min(MEASURED_PAIRS, len(data)))
-    transformers = _rate(TransformersEngine(checkpoint, dtype, data, tokens_per_batch), data, rows)
+    from rmo_train.forward.layout import Workload
+
+    transformers = _rate(TransformersEngine(checkpoint, dtype, Workload.of(data), tokens_per_batch), data, rows)
     free_device()
     try:
         vllm = _rate(VllmEngine(checkpoint, dtype, data.longest(), tokens_per_batch, log=log), data, rows)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rmo_curate.score.engines.base import NOISE_PAIRS, Work
 from rmo_train.data.pairs import PairData
+
+if TYPE_CHECKING:
+    from rmo_train.forward.layout import Workload
 
 
 @dataclass
@@ -17,7 +21,7 @@ class TransformersEngine:
 
     checkpoint: str
     dtype: str  # float32 or bfloat16
-    pairs: PairData  # what is scored: its lengths, and how its references were computed, decide the layout
+    workload: Workload  # of all that is to be scored
     tokens_per_batch: int | None = None
     attention: str = "auto"
 
@@ -27,7 +31,7 @@ class TransformersEngine:
 
         self.model = load_model(self.checkpoint, self.dtype)
         self.layout = choose_layout(
-            self.model, self.pairs, attention=self.attention, tokens_per_batch=self.tokens_per_batch
+            self.model, self.workload, attention=self.attention, tokens_per_batch=self.tokens_per_batch
         )
 
     def work(self, data: PairData, rows: np.ndarray) -> Work:

@@ -268,7 +268,9 @@ def request_sizes(sequences: list[Sequence], tokens: int) -> Iterator[int]:
 
 
 def _transformers_logps(checkpoint: str, dtype: str, data: PairData, rows: np.ndarray) -> np.ndarray:
-    logps = TransformersEngine(checkpoint, dtype, data).score(data, rows)
+    from rmo_train.forward.layout import Workload
+
+    logps = TransformersEngine(checkpoint, dtype, Workload.of(data)).score(data, rows)
     free_device()
     return logps
 

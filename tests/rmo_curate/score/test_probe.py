@@ -15,14 +15,15 @@ from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.runs import margins
 from rmo_curate.runs.manifests import StatesManifest
 from rmo_curate.runs.run import open_run
-from rmo_curate.score import command as score_command
 from rmo_curate.score.command import run_proxy
+from rmo_curate.score.engines import spec
 from rmo_curate.score.engines.transformers import TransformersEngine
 from rmo_curate.score.probe import cross_fitted
 from rmo_curate.score.run_folder import run_status
 from rmo_curate.score.settings import ProxySettings
 from rmo_curate.score.states import read_states
 from rmo_train.data.pairs import open_pairs
+from rmo_train.forward.layout import Workload
 from rmo_train.store import files, tables
 from rmo_train.store.manifests import require_manifest
 from tests.command_line import curate
@@ -137,9 +138,9 @@ def test_states_are_read_with_the_rows_and_the_attention_that_were_asked_for(dat
     """With plain rows of one sequence the states are the same but for rounding; the layout is what was asked for."""
     engines = []
     with pytest.MonkeyPatch.context() as patch:
-        made = score_command.TransformersEngine
+        made = spec.TransformersEngine
         patch.setattr(
-            "rmo_curate.score.command.TransformersEngine", lambda *args: engines.append(made(*args)) or engines[-1]
+            "rmo_curate.score.engines.spec.TransformersEngine", lambda *args: engines.append(made(*args)) or engines[-1]
         )
         settings = {"attention": "rows", "tokens_per_batch": 512}
         score(data, tiny_model_folder, tmp_path / "run", **DEFAULT, **settings)
@@ -310,11 +311,11 @@ def test_under_vllm_states_take_a_pass_of_their_own_and_that_is_said(
         """Scores alone."""
 
         def __init__(self, model, dtype, longest, budget, log):
-            self.engine = TransformersEngine(model, dtype, open_pairs(tmp_path / "run"))
+            self.engine = TransformersEngine(model, dtype, Workload.of(open_pairs(tmp_path / "run")))
             self.layout, self.work, self.noise_sd = self.engine.layout, self.engine.work, self.engine.noise_sd
             self.score = self.engine.score
 
-    monkeypatch.setattr("rmo_curate.score.command.VllmEngine", Vllm)
+    monkeypatch.setattr("rmo_curate.score.engines.spec.VllmEngine", Vllm)
     monkeypatch.setattr("rmo_curate.score.command.settled_engine", lambda asked, recorded: "vllm")
     lines = "\n".join(score(data, tiny_model_folder, tmp_path / "run", **DEFAULT, dry_run=True))
     assert "2 forward passes over the data" in lines and "from one more pass, through transformers" in lines

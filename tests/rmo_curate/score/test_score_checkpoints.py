@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from rmo_curate.runs.run import open_run
-from rmo_curate.score import command as score_command
 from rmo_curate.score.command import run_proxy
+from rmo_curate.score.engines import spec
 from rmo_curate.score.engines.transformers import TransformersEngine
 from rmo_curate.score.settings import ProxySettings
 from tests.manifests import manifest_of
@@ -45,7 +45,7 @@ def test_a_checkpoint_given_later_is_only_added(demo_data, tiny_model_folder, ru
             loaded.append(Path(self.checkpoint).name)
             super().__post_init__()
 
-    monkeypatch.setattr(score_command, "TransformersEngine", Engine)
+    monkeypatch.setattr(spec, "TransformersEngine", Engine)
     before = {f: m for f, m in marks(run).items() if f != "manifest.json"}
     score(demo_data, tiny_model_folder, run, proxy=ProxySettings(), checkpoints=[str(first)])
     score(demo_data, tiny_model_folder, run, proxy=ProxySettings(), checkpoints=[str(second)])

@@ -17,7 +17,7 @@ from rmo_curate.score.scoring import Assignment, ScoreStage, in_group_order, par
 from rmo_train.console.errors import UserError
 from rmo_train.data.pairs import PairData
 from rmo_train.data.ragged import Ragged
-from rmo_train.forward.layout import Layout
+from rmo_train.forward.layout import Layout, Workload
 from rmo_train.store import tables
 from rmo_train.store.manifests import Checkpoint
 from tests.manifests import manifest_of
@@ -70,6 +70,16 @@ class FakeEngine:
         return {"m0": 0.1, "m1": 0.3}[self.checkpoint]
 
 
+@dataclass(frozen=True)
+class FakeSpec:
+    model: str
+    asked: list[tuple[str, list[int]]]
+    die_after: int = 1000
+
+    def load(self):
+        return FakeEngine(self.model, self.asked, self.die_after)
+
+
 PAIRS = pair_data([([g], [10 + i], [20 + i]) for i, g in enumerate([1, 1, 2, 3, 3, 4])])
 PLAIN = ScoreStage("base", {"weights": "x"}, "base", 0, [Assignment("m0", np.arange(6))])
 FOLDS = ScoreStage(
@@ -87,7 +97,7 @@ FOLDS = ScoreStage(
 
 def run_stage(run: Path, stage: ScoreStage, *, die_after: int = 1000, part_size: int = 2):
     asked: list[tuple[str, list[int]]] = []
-    manifest = score_stage(run, PAIRS, stage, lambda model: FakeEngine(model, asked, die_after), part_size)  # type: ignore[arg-type, return-value]
+    manifest = score_stage(run, PAIRS, stage, lambda model: FakeSpec(model, asked, die_after), part_size)
     return manifest, asked
 
 
@@ -183,11 +193,11 @@ def test_work_counts_shared_prompts_and_responses_once(tiny_model_folder):
             ([20, 21], [22, 23], [24]),  # 2 + 1 + 0: a response's last token predicts nothing
         ]
     )
-    engine = TransformersEngine(str(tiny_model_folder), "float32", data, attention="segments")
+    engine = TransformersEngine(str(tiny_model_folder), "float32", Workload.of(data), attention="segments")
     asked = (8 + 3 + 2) + (8 + 3 + 3) + (4 + 2 + 1)
     assert engine.work(data, np.arange(3)) == Work(6, 5, asked, 9 + 3)
     assert engine.work(data, np.arange(3)).saved == pytest.approx(1 - 12 / 34)
-    plain = TransformersEngine(str(tiny_model_folder), "float32", data)
+    plain = TransformersEngine(str(tiny_model_folder), "float32", Workload.of(data))
     plain.layout = Layout("rows", 1)
     assert plain.work(data, np.arange(3)) == Work(6, 5, asked, (6 + 5 + 6) + (3 + 2))
     done: list[float] = []
@@ -199,8 +209,9 @@ def test_work_counts_shared_prompts_and_responses_once(tiny_model_folder):
 
 def test_work_counts_a_prompt_again_in_every_row_that_repeats_it(tiny_model_folder):
     data = pair_data([([1] * 8, [2] * 6, [3] * 7)])  # a tree of 8 + 5 + 6 tokens
-    whole = TransformersEngine(str(tiny_model_folder), "float32", data, tokens_per_batch=19, attention="segments")
-    split = TransformersEngine(str(tiny_model_folder), "float32", data, tokens_per_batch=18, attention="segments")
+    folder, work = str(tiny_model_folder), Workload.of(data)
+    whole = TransformersEngine(folder, "float32", work, tokens_per_batch=19, attention="segments")
+    split = TransformersEngine(folder, "float32", work, tokens_per_batch=18, attention="segments")
     assert whole.work(data, np.arange(1)) == Work(2, 2, 29, 19)
     assert split.work(data, np.arange(1)) == Work(2, 2, 29, 13 + 14)
     np.testing.assert_allclose(whole.score(data, np.arange(1)), split.score(data, np.arange(1)), atol=1e-4)

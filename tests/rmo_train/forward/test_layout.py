@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MambaCon
 from rmo_train.console.errors import UserError
 from rmo_train.data.pairs import PairData
 from rmo_train.data.ragged import Ragged
-from rmo_train.forward.layout import Lengths, choose_layout, preferred
+from rmo_train.forward.layout import Lengths, Workload, choose_layout, preferred
 from rmo_train.forward.logps import response_logps
 from rmo_train.forward.packing import distinct_trees
 from rmo_train.store.manifests import Reference, ShardsManifest
@@ -51,7 +51,7 @@ DEVICES = st.sampled_from(["cpu", "cuda", "mps"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_chosen_gives_the_log_probs_of_plain_rows(family: str):
     model = model_of(family)
-    check(model, choose_layout(model, data_of()))
+    check(model, choose_layout(model, Workload.of(data_of())))
 
 
 @given(DEVICES, TOKENS, SHARES)
@@ -92,35 +92,35 @@ def scored_by(attention: str, device: str) -> PairData:
 
 def test_a_policy_takes_the_path_of_its_references():
     for path, said in (("dense", "dense attention"), ("rows", "plain rows")):
-        layout = choose_layout(model_of("llama"), scored_by(path, "cpu"))
+        layout = choose_layout(model_of("llama"), Workload.of(scored_by(path, "cpu")))
         assert layout.path == path
         assert layout.reason.startswith(f"{said}: as the references were computed")
-    layout = choose_layout(model_of("llama"), scored_by("segments", "cpu"))
+    layout = choose_layout(model_of("llama"), Workload.of(scored_by("segments", "cpu")))
     assert layout.reason.startswith("segments attention: sharing prompts saves")  # what the rule says, too
 
 
 def test_what_keeps_a_policy_from_the_path_of_its_references_is_said():
     said = "the references were computed by segments on cpu"
     for layout in (
-        choose_layout(model_of("llama"), scored_by("segments", "cpu"), attention="rows"),
-        choose_layout(model_of("gemma2"), scored_by("segments", "cpu")),  # a soft cap: segments cannot
+        choose_layout(model_of("llama"), Workload.of(scored_by("segments", "cpu")), attention="rows"),
+        choose_layout(model_of("gemma2"), Workload.of(scored_by("segments", "cpu"))),  # a soft cap: segments cannot
     ):
         assert layout.path != "segments" and layout.reason.endswith(said)
-    elsewhere = choose_layout(model_of("llama"), scored_by("flex", "cuda"))
+    elsewhere = choose_layout(model_of("llama"), Workload.of(scored_by("flex", "cuda")))
     assert elsewhere.path == "segments" and elsewhere.reason.endswith("computed by flex on cuda")
 
 
 def test_a_path_that_is_asked_for_is_taken():
     model = model_of("llama")
     for path in ("segments", "dense", "rows"):
-        layout = choose_layout(model, data_of(), attention=path, tokens_per_batch=40)
+        layout = choose_layout(model, Workload.of(data_of()), attention=path, tokens_per_batch=40)
         assert (layout.path, layout.budget) == (path, 40)
         check(model, layout)
 
 
 def test_a_path_that_the_model_cannot_take_is_refused_with_the_reason():
     with pytest.raises(UserError, match=r"--attention segments: .*softcap.*use --attention auto or rows"):
-        choose_layout(model_of("gemma2"), data_of(), attention="segments")
+        choose_layout(model_of("gemma2"), Workload.of(data_of()), attention="segments")
 
 
 @pytest.mark.parametrize(
@@ -134,20 +134,20 @@ def test_a_path_that_the_model_cannot_take_is_refused_with_the_reason():
 def test_other_architectures_get_what_is_right_for_them(config):
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
-    check(model, choose_layout(model, data_of()))
+    check(model, choose_layout(model, Workload.of(data_of())))
 
 
 def test_a_recurrent_model_gets_plain_rows_and_says_so():
     torch.manual_seed(0)
     config = MambaConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2, state_size=4)
-    layout = choose_layout(AutoModelForCausalLM.from_config(config).eval(), data_of())
+    layout = choose_layout(AutoModelForCausalLM.from_config(config).eval(), Workload.of(data_of()))
     assert not layout.shared and layout.reason.startswith("plain rows: ")
 
 
 def test_a_sliding_window_shorter_than_the_data_means_plain_rows():
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(MistralConfig(**GROUPED, sliding_window=8)).eval()
-    layout = choose_layout(model, data_of())
+    layout = choose_layout(model, Workload.of(data_of()))
     assert "sliding window (8)" in layout.reason
     check(model, layout)
 
@@ -155,4 +155,4 @@ def test_a_sliding_window_shorter_than_the_data_means_plain_rows():
 def test_heads_need_not_be_grouped():
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(LlamaConfig(**SMALL)).eval()  # as many key as query heads
-    check(model, choose_layout(model, data_of(), attention="segments"))
+    check(model, choose_layout(model, Workload.of(data_of()), attention="segments"))

@@ -1,0 +1,32 @@
+"""What an engine is made of: small, and the same in every process that is to load one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rmo_curate.score.engines.base import Engine
+from rmo_curate.score.engines.transformers import TransformersEngine
+from rmo_curate.score.engines.vllm import VllmEngine
+
+if TYPE_CHECKING:
+    from rmo_train.forward.layout import Workload
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """One checkpoint under one engine."""
+
+    engine: str  # transformers or vllm
+    model: str
+    dtype: str  # float32 or bfloat16
+    workload: Workload  # of all pairs, whichever of them a process is given
+    tokens_per_batch: int | None
+    attention: str
+    log: Path  # of vLLM
+
+    def load(self) -> Engine:
+        if self.engine == "vllm":
+            return VllmEngine(self.model, self.dtype, self.workload.longest, self.tokens_per_batch, log=self.log)
+        return TransformersEngine(self.model, self.dtype, self.workload, self.tokens_per_batch, self.attention)

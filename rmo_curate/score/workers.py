@@ -1,0 +1,289 @@
+"""Workers on one machine or a cluster, on Ray: each loads a model once and computes the parts that it is handed.
+
+Ray finds a place for every worker, starts its process, carries arrays there and back and tells when one is gone. Which
+part is computed when, and what a failure costs, is decided here, since a part must not wait for a place: a worker that
+dies is replaced by a new one, wherever Ray has room, and its part goes to whoever is free first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import statistics
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from rmo_curate.score.crew import Advance, Alone, Answer, Crew, Job, Loads, Part, compute, describe
+from rmo_curate.score.engines.base import Engine
+from rmo_curate.score.settings import WorkerSettings
+from rmo_train.console.errors import ProcessingError, RmoError, UserError
+from rmo_train.console.progress import say
+from rmo_train.data.pairs import PairData
+from rmo_train.store.files import write_json
+
+LOGS = "logs"  # in a run folder: what engines and workers print
+WORKING = "workers.json"  # in a run folder: who does what, while a command runs
+TRIES = 3  # of a part; the last error is what the user reads
+SLOW = 4.0  # times the median of the parts before: then an idle worker computes the part, too
+HEARTBEAT = 2.0  # seconds between two looks at the clock
+
+
+@contextmanager
+def hired(settings: WorkerSettings, run: Path) -> Iterator[Crew]:
+    """The crew that the settings ask for, sent home at the end. Ray starts with the first part."""
+    if not settings.hires:
+        yield Alone()
+        return
+    if find_spec("ray") is None:
+        flag = "--workers" if settings.ray is None else "--ray"
+        raise UserError(f"{flag}: Ray is not installed; install it (`pip install 'rmo[ray]'`), or leave the flag out")
+    crew = RayCrew(settings.workers or "auto", settings.ray, run)
+    try:
+        yield crew
+    finally:
+        crew.close()
+
+
+# ---------------------------------------------------------------------------------------------------- in a worker
+
+
+class Worker:
+    """What runs in a worker's process: the engine that it was last asked for stays loaded."""
+
+    def __init__(self) -> None:
+        self.spec: Loads | None = None
+        self.engine: Engine | None = None
+
+    def place(self) -> tuple[str, int]:
+        """(host, process id): asked first, and answered when the process is up."""
+        return os.uname().nodename, os.getpid()
+
+    def compute(self, spec: Loads, part: Part) -> Answer:
+        return compute(self._loaded(spec), part)
+
+    def describe(self, spec: Loads, sample: PairData) -> Answer:
+        return describe(self._loaded(spec), sample)
+
+    def _loaded(self, spec: Loads) -> Engine:
+        if self.engine is None or spec != self.spec:
+            self.engine = None  # free before the next one is loaded
+            self.engine, self.spec = spec.load(), spec
+        return self.engine
+
+
+# ---------------------------------------------------------------------------------------------------- in the driver
+
+
+@dataclass
+class Task:
+    """One thing to be done by some worker."""
+
+    name: str  # the part's file, or what is described
+    method: str
+    job: Job
+    part: Part | None = None  # None: describe the job's model
+    failures: int = 0
+    done: bool = False
+
+    @property
+    def pairs(self) -> int:
+        return len(self.part.rows) if self.part else 0
+
+    def arguments(self) -> tuple[Any, ...]:
+        return self.job.spec, (self.part.alone() if self.part else self.job.sample())
+
+
+@dataclass
+class Hand:
+    """A worker as the driver sees it."""
+
+    actor: Any
+    number: int
+    where: str = "starting"  # then host:pid
+    task: Task | None = None
+    since: float = field(default_factory=time.monotonic)
+
+
+class RayCrew:
+    """Workers that are started once, for all stages of a command."""
+
+    def __init__(self, workers: int | Literal["auto"], address: str | None, run: Path):
+        self.asked, self.address, self.run_folder = workers, address, run
+        self.hands: dict[Any, Hand] = {}  # by the reference of the answer that is awaited of each
+        self.free: list[Hand] = []
+        self.hired = 0
+        self.started = False
+        self.reported = 0.0
+
+    # ------------------------------------------------------------------------------------------------ coming, going
+
+    def _start(self) -> None:
+        import ray
+
+        if self.started:
+            return
+        self.started = True
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if self.address is None:
+            quiet["include_dashboard"] = False
+        try:
+            ray.init(address=self.address or "local", **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as e:
+            raise UserError(
+                f"--ray {self.address}: no Ray cluster answers there ({str(e).splitlines()[0]}); expected the address "
+                "that `ray start --head` printed, or `auto` on a machine of the cluster"
+            ) from e
+        resources = ray.cluster_resources()
+        gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+        number = (gpus or cores) if self.asked == "auto" else self.asked
+        on_gpus = 0 < gpus >= number
+        if self.address is None and not on_gpus and number > cores:
+            raise UserError(f"--workers {number}: this machine has {cores} cores; give at most that many")
+        self.needs: dict[str, float] = {"num_cpus": 1, "num_gpus": 1 if on_gpus else 0}
+        each = "a GPU" if on_gpus else "one core"
+        say(f"{number} worker{'s' * (number > 1)} on Ray, {each} each, of {gpus} GPUs and {cores} cores")
+        for _ in range(number):
+            self._hire()
+
+    def _hire(self) -> None:
+        """One worker more, as soon as there is room for it."""
+        import ray
+
+        actor: Any = ray.remote(Worker).options(**self.needs).remote()  # of one core Ray starts one thread
+        self.hired += 1
+        self.hands[actor.place.remote()] = Hand(actor, self.hired)
+
+    def close(self) -> None:
+        if self.started:
+            import ray
+
+            ray.shutdown()
+        (self.run_folder / WORKING).unlink(missing_ok=True)
+
+    # ------------------------------------------------------------------------------------------------ working
+
+    def run(self, jobs: Sequence[Job], advance: Advance) -> Iterator[Answer]:
+        self._start()
+        waiting = deque(tasks_of(jobs))
+        left = len(waiting)
+        failed: list[Task] = []
+        took: list[float] = []
+        while left:
+            self._hand_out(waiting, took)
+            for hand, answer in self._answers():
+                task, hand.task = hand.task, None
+                if isinstance(answer, Exception):
+                    if task is not None and not task.done and self._lost(task, answer, waiting):
+                        failed.append(task)
+                        left -= 1
+                elif task is not None and not task.done:
+                    task.done, left = True, left - 1
+                    took.append(time.monotonic() - hand.since)
+                    advance(task.pairs)
+                    yield answer
+        if failed:
+            raise ProcessingError(self._failure(failed))
+
+    def _hand_out(self, waiting: deque[Task], took: Sequence[float]) -> None:
+        """A task for every free worker: one that waits, else one that another worker is slow with."""
+        while self.free:
+            task = waiting.popleft() if waiting else self._slowest(took)
+            if task is None:
+                break
+            hand = self.free.pop()
+            hand.task, hand.since = task, time.monotonic()
+            self.hands[getattr(hand.actor, task.method).remote(*task.arguments())] = hand
+        self._report()
+
+    def _slowest(self, took: Sequence[float]) -> Task | None:
+        """A task that takes far longer than others did, and that one worker alone is at."""
+        if not took:
+            return None
+        at = Counter(id(h.task) for h in self.hands.values() if h.task)
+        late = time.monotonic() - SLOW * statistics.median(took)
+        slow = [h for h in self.hands.values() if h.task and not h.task.done and h.since < late and at[id(h.task)] == 1]
+        return min(slow, key=lambda h: h.since).task if slow else None
+
+    def _answers(self) -> Iterator[tuple[Hand, Any]]:
+        """Every answer that has come, at least after a while: of a worker that is up, nothing; an error where one was.
+
+        A worker that failed is replaced: after some errors, of a GPU's above all, a process is good for nothing more.
+        """
+        import ray
+
+        ready, _ = ray.wait(list(self.hands), num_returns=1, timeout=HEARTBEAT)
+        for reference in ready:
+            hand = self.hands.pop(reference)
+            try:
+                answer = ray.get(reference)
+            except RmoError:  # a mistake of the user's, or what no other worker could do better
+                raise
+            except Exception as e:
+                ray.kill(hand.actor)
+                self._hire()
+                yield hand, e
+                continue
+            if hand.task is None:
+                hand.where = f"{answer[0]}:{answer[1]}"
+                self.free.append(hand)
+                continue
+            self.free.append(hand)
+            yield hand, answer
+
+    def _lost(self, task: Task, error: Exception, waiting: deque[Task]) -> bool:
+        """Note that a worker failed at a task; whether it is given up."""
+        task.failures += 1
+        log = self._log(task)
+        log.parent.mkdir(exist_ok=True)
+        with log.open("a", encoding="utf-8") as f:
+            f.write("".join(traceback.format_exception(error)) + "\n")
+        said = str(error).strip().splitlines()
+        say(
+            f"a worker failed at {task.name} ({task.failures} of {TRIES}): {said[-1] if said else type(error).__name__}"
+        )
+        if task.failures >= TRIES:
+            return True
+        waiting.appendleft(task)
+        return False
+
+    def _log(self, task: Task) -> Path:
+        return self.run_folder / LOGS / f"worker-{Path(task.name).stem}.log"
+
+    def _failure(self, failed: Sequence[Task]) -> str:
+        last = failed[-1]
+        names = ", ".join(task.name for task in failed[:5]) + (
+            f" and {len(failed) - 5} more" if len(failed) > 5 else ""
+        )
+        return (
+            f"{names}: {TRIES} workers failed; the last error is in {self._log(last)}. All other parts are finished: "
+            "mend the cause and run the same command again"
+        )
+
+    def _report(self) -> None:
+        """Who does what, for `status`."""
+        if time.monotonic() - self.reported < HEARTBEAT:
+            return
+        self.reported = time.monotonic()
+        at_work = [h for h in self.hands.values() if h.task is not None]
+        rows = [
+            {"worker": h.number, "where": h.where, "part": h.task.name, "seconds": round(time.monotonic() - h.since, 1)}
+            for h in sorted(at_work, key=lambda h: h.number)
+            if h.task
+        ]
+        write_json(self.run_folder / WORKING, {"workers": rows})
+
+
+def tasks_of(jobs: Sequence[Job]) -> Iterator[Task]:
+    """What is asked of each model first: a mistake in how it is loaded shows before hours of work."""
+    for job in jobs:
+        if job.describe:
+            yield Task(f"description of {Path(job.spec.model).name}", "describe", job)
+        for part in job.parts:
+            yield Task(part.file, "compute", job, part)
