@@ -122,7 +122,7 @@ def trl_schema(shape: Shape) -> pa.Schema:
 
 
 def trl_usage(out: Path) -> str:
-    return f"""With weights, soft labels, the log-probs that are there, mixed margins and amplification (TRL 1.16):
+    return f"""With weights, soft labels and the references that are here (TRL 1.16):
 
 ```python
 from datasets import load_dataset
@@ -132,7 +132,7 @@ from rmo_train.trl import RMODPOTrainer
 
 pairs = load_dataset("{out}", split="train")
 config = DPOConfig("OUT", precompute_ref_log_probs=True, max_length=None)
-trainer = RMODPOTrainer(MODEL, args=config, train_dataset=pairs, amplify=0.25, diversify=True)
+trainer = RMODPOTrainer(MODEL, args=config, train_dataset=pairs)  # also diversify=True, amplify=0.25
 ```
 
 As TRL is, every pair alike:
@@ -149,7 +149,7 @@ On the command line: `trl dpo --dataset_name {out} --model_name_or_path MODEL`.
 |---|---|
 | `prompt`, `chosen`, `rejected`, `tools`, `chat_template_kwargs` | what TRL reads |
 | `prompt_ids`, `chosen_ids`, `rejected_ids` | the tokens that were scored. TRL alone replaces them by its own |
-| `weight`, `label_confidence` | how much a pair counts; the probability that its label is right, 1 where labels are not soft |
+| `weight`, `label_confidence` | how much a pair counts; P(label right), 1 where labels are not soft |
 | `ref_chosen`, `ref_rejected` | log-probs under the reference, nats, where every pair has them |
 | `end_chosen`, `end_rejected` | log-probs at the trajectory's end, nats, where there is one |
 
@@ -281,7 +281,9 @@ DPO."""
 
 
 FORMATS = {
-    Trainer.TRL: Format(trl_row, "data/train-{}.parquet", trl_usage, schema=trl_schema, reads=TRL_READS, carries_weights=True),
+    Trainer.TRL: Format(
+        trl_row, "data/train-{}.parquet", trl_usage, schema=trl_schema, reads=TRL_READS, carries_weights=True
+    ),
     Trainer.LLAMA_FACTORY: Format(llama_factory_row, "train.jsonl", llama_factory_usage, llama_factory_files),
     Trainer.AXOLOTL: Format(axolotl_row, "train.jsonl", axolotl_usage, axolotl_files),
     Trainer.OPENRLHF: Format(openrlhf_row, "train.jsonl", openrlhf_usage),

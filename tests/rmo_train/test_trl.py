@@ -120,14 +120,17 @@ def ours(shards: Path, model: Path, out: Path, **given: Any) -> tuple[float, dic
         ),
     ],
 )  # fmt: skip
-def test_loss_and_gradient_of_the_first_step_are_our_trainers(noisy, tiny_model_folder, tmp_path, watched, theirs, given):
+def test_loss_and_gradient_of_the_first_step_are_our_trainers(
+    noisy, tiny_model_folder, tmp_path, watched, theirs, given
+):
     loss, gradient = ours(noisy, tiny_model_folder, tmp_path / "ours", **given)
     method = {name: given[name] for name in ("amplify", "diversify") if name in given}
     trainer = watched(exported(noisy, tmp_path), theirs, **method)
     assert sum(trainer.losses) == pytest.approx(loss, abs=1e-6)
     assert trainer.gradient.keys() == gradient.keys()
     for name, expected in gradient.items():
-        torch.testing.assert_close(trainer.gradient[name], expected, atol=1e-6, rtol=1e-4)
+        rounding = 1e-5 * float(expected.abs().max())
+        torch.testing.assert_close(trainer.gradient[name], expected, atol=rounding, rtol=0)
 
 
 @pytest.mark.parametrize("diversify", [True, False])
@@ -220,5 +223,5 @@ def test_the_lines_of_the_guide_train_a_model(shards, tiny_model_folder, tmp_pat
     (tmp_path / "MODEL").symlink_to(tiny_model_folder)
     done: dict[str, Any] = {}
     exec(lines, done)
-    assert done["trainer"].plan.margins is not None and done["trainer"].plan.amplifier is not None
+    assert done["trainer"].state.global_step == 9  # 24 pairs, 8 a step, 3 epochs: TRL's defaults
     assert (tmp_path / "runs" / "dpo" / "model.safetensors").is_file()
