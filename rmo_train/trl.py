@@ -47,6 +47,8 @@ class RMODPOTrainer(DPOTrainer):
     diversify: mix margins within every optimizer batch. Both need a trajectory's end in the data.
     """
 
+    data_collator: Any  # transformers'
+    _signature_columns: Any  # transformers': the columns that reach the collator
     loss_is_scaled_for_ga = True  # `compute_loss` divides by the weights of the whole optimizer batch
 
     def __init__(
@@ -80,9 +82,8 @@ class RMODPOTrainer(DPOTrainer):
         return dataset if known else super()._precompute_ref_logps(dataset, *others)
 
     def _set_signature_columns_if_needed(self) -> None:
-        if self._signature_columns is None:
-            super()._set_signature_columns_if_needed()
-            self._signature_columns += PER_PAIR
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = list(dict.fromkeys([*self._signature_columns, *PER_PAIR]))
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Order:
         return Order(self.plan, self.args.seed if self.args.data_seed is None else self.args.data_seed)
@@ -165,9 +166,9 @@ def pairs_of(dataset: Dataset) -> PairData:
         )
     table = dataset.select_columns(sorted(names)).with_format("arrow")[:]
     rows = np.arange(table.num_rows).astype(str)
-    columns = {name.removesuffix("_ids"): Ragged.from_arrow(table[name]) for name in TOKENS}
-    numbers = {name: table[name].to_numpy() for name in names - {*TOKENS}}
-    return PairData(folder=Path(), manifest=None, ids=rows, groups=rows, **columns, **numbers)
+    columns: dict[str, Any] = {name.removesuffix("_ids"): Ragged.from_arrow(table[name]) for name in TOKENS}
+    columns |= {name: table[name].to_numpy() for name in names - {*TOKENS}}
+    return PairData(folder=Path(), manifest=None, ids=rows, groups=rows, **columns)
 
 
 def check_lengths(data: PairData, max_length: int | None) -> None:
@@ -188,15 +189,15 @@ def pair_logps(per_token: torch.Tensor, inputs: dict[str, Any]) -> PairLogps:
     """Log-probs [2n, tokens], 0 outside responses, of n chosen and then n rejected responses -> those of n pairs."""
     chosen, rejected = per_token.sum(1).chunk(2)
     chosen_tokens, rejected_tokens = inputs["completion_mask"].sum(1).float().chunk(2)
-    references = (inputs[name] for name in REFERENCES.values())
-    return PairLogps(chosen, rejected, *references, chosen_tokens, rejected_tokens)
+    ref_chosen, ref_rejected = (inputs[name] for name in REFERENCES.values())
+    return PairLogps(chosen, rejected, ref_chosen, ref_rejected, chosen_tokens, rejected_tokens)
 
 
 def check_references(logps: PairLogps) -> None:
     """The untrained policy must have the references' log-probs; a UserError where it is another model."""
-    pairs = (logps.chosen, logps.ref_chosen), (logps.rejected, logps.ref_rejected)
-    apart = float(sum((policy - reference).detach().abs().sum() for policy, reference in pairs))
-    apart /= float((logps.chosen_tokens + logps.rejected_tokens).sum())
+    assert logps.ref_chosen is not None and logps.ref_rejected is not None
+    apart = (logps.chosen - logps.ref_chosen).abs().sum() + (logps.rejected - logps.ref_rejected).abs().sum()
+    apart = apart.detach() / (logps.chosen_tokens + logps.rejected_tokens).sum()
     if not apart <= OTHER_MODEL:
         raise UserError(
             f"before the first step the policy differs from the reference log-probs by {apart:.2f} nats a token "
