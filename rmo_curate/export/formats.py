@@ -132,7 +132,7 @@ from rmo_train.trl import RMODPOTrainer
 
 pairs = load_dataset("{out}", split="train")
 config = DPOConfig("OUT", precompute_ref_log_probs=True, max_length=None)
-trainer = RMODPOTrainer(MODEL, args=config, train_dataset=pairs)  # also diversify=True, amplify=0.25
+trainer = RMODPOTrainer(MODEL, args=config, train_dataset=pairs)  # optional: diversify=True, amplify=0.25
 ```
 
 As TRL is, every pair alike:
