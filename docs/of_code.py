@@ -102,6 +102,11 @@ def columns(name: str) -> Iterator[str]:
         yield row(f"`{field.name}`", f"`{kind}`", COLUMNS[field.name])
 
 
+def said_of(cls: type) -> str:
+    """The docstring of a class as Markdown."""
+    return re.sub(r"\bNone\b", "null", inspect.getdoc(cls) or "").replace("<", "&lt;")
+
+
 def commented(cls: type) -> dict[str, str]:
     """The comment beside each field of a class, in its source."""
     lines = inspect.getsource(cls).splitlines()
@@ -111,7 +116,7 @@ def commented(cls: type) -> dict[str, str]:
             target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
             _, mark, comment = lines[node.end_lineno - 1].partition("  # ")
             if isinstance(target, ast.Name) and mark:
-                found[target.id] = comment
+                found[target.id] = re.sub(r"\bNone\b", "null", comment)
     return found
 
 
@@ -151,14 +156,14 @@ def manifest_page() -> Iterator[str]:
         for base in reversed(kind.__mro__):
             if base.__module__.startswith("rmo"):
                 notes |= commented(base)
-        yield from (f"### {kind.__name__}", "", inspect.getdoc(kind) or "", "")
+        yield from (f"### {kind.__name__}", "", said_of(kind), "")
         yield from ("| field | type | meaning |", "|---|---|---|")
         for name, field in kind.model_fields.items():
             yield row(f"`{name}`", type_name(field.annotation), notes.get(name, ""))
         yield ""
     for part in (manifests.PartFile, manifests.InputFile, manifests.Reference, manifests.Checkpoint):
         notes = commented(part)
-        yield from (f"### {part.__name__}", "", inspect.getdoc(part) or "", "")
+        yield from (f"### {part.__name__}", "", said_of(part), "")
         yield from ("| field | type | meaning |", "|---|---|---|")
         for name, annotation in typing.get_type_hints(part).items():
             if typing.get_origin(annotation) is not typing.ClassVar and name != "model_config":
@@ -208,7 +213,7 @@ def audit_schema() -> Iterator[str]:
     schema, known = json.loads(SCHEMA.read_text(encoding="utf-8")), classes(Report)
     for name, of in (("Report", schema), *schema["$defs"].items()):
         notes = commented(known[name]) if name in known else {}
-        yield from (f"### {name}", "", of.get("description", ""), "")
+        yield from (f"### {name}", "", of.get("description", "").replace("<", "&lt;"), "")
         yield from ("| field | type | meaning |", "|---|---|---|")
         for field, kind in of.get("properties", {}).items():
             yield row(f"`{field}`", schema_type(kind), notes.get(field, ""))
