@@ -1,6 +1,6 @@
-"""Measured claims: each script writes JSON under results/, from which docs/results.md is made.
+"""Measured claims: each script writes JSON under results/, from which docs/results.md and docs/results/ are made.
 
-`python docs/generate.py` fills the tables of docs/results.md and docs/results/ from that JSON.
+`python docs/generate.py` fills their tables.
 
 - `chain`: a whole recipe, and its numbers kept.
 - `diversify`: batch margin diversification against its bound.

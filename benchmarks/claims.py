@@ -103,10 +103,14 @@ def of_scoring() -> Iterator[Claim]:
     yield at_least(f"scoring speed over TRL on a CPU ({both})", page, 4, over("trl"), "{:.1f}", " times")
     yield at_least(f"scoring speed over vLLM on a CPU ({both})", page, 2.5, over("vllm"), "{:.2f}", " times")
     padded = [one["trees"]["over_padded"]["median"] for one in found]
-    yield at_least(f"scoring speed over padded batches on a CPU ({both}), median", page, 1.8, padded, "{:.2f}", " times")
+    yield at_least(
+        f"scoring speed over padded batches on a CPU ({both}), median", page, 1.8, padded, "{:.2f}", " times"
+    )
     rates = [one["trees"]["share_of_matmul_rate"] for one in found]
     yield at_least(f"share of the matrix-product rate when scoring ({both})", page, 0.75, rates, "{:.0%}")
-    probe = [result(f"score-probe-{d}")[d]["methods"]["probe"]["seconds_over_trees"]["median"] for d in ("judged", "hh")]
+    probe = [
+        result(f"score-probe-{d}")[d]["methods"]["probe"]["seconds_over_trees"]["median"] for d in ("judged", "hh")
+    ]
     yield at_most(f"scoring with the probe over scoring alone ({both})", page, 1.1, probe, "{:.2f}", " times")
 
 

@@ -198,7 +198,9 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="only cells of this data set of the plan; repeatable")
     parser.add_argument("--again", action="store_true", help="compute the figures of finished cells anew")
     parser.add_argument("--table", action="store_true", help="print the tables of the cells that there are")
-    parser.add_argument("--write", action="store_true", help="with --table: write the learning curve that the audit shows")
+    parser.add_argument(
+        "--write", action="store_true", help="with --table: write the learning curve that the audit shows"
+    )
     given = parser.parse_args()
     plan = yaml.safe_load((HERE / "plan.yaml").read_text(encoding="utf-8"))["detect"]
     grid = cells(plan)

@@ -21,8 +21,8 @@ from rmo.cli import app as rmo
 from rmo.recipe import DataSettings, EvalSettings
 from rmo_curate.cli import app as curate
 from rmo_curate.score.settings import ProxySettings
-from rmo_train.console.settings import SECTIONS, Settings, flag_of, recipe_places
 from rmo_train.cli import app as train
+from rmo_train.console.settings import SECTIONS, Settings, flag_of, recipe_places
 
 APPS: dict[str, typer.Typer] = {"rmo-curate": curate, "rmo-train": train, "rmo": rmo}
 DEFAULT = re.compile(r"\s*\(default: (.*)\)$", re.S)  # how a description ends whose default is not a value
