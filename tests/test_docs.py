@@ -1,4 +1,4 @@
-"""The documents tell the truth: their commands parse and run, their recipes load, their links, anchors and tree exist."""
+"""The documents tell the truth: their commands parse and run, their recipes load, their links and their tree exist."""
 
 from __future__ import annotations
 
