@@ -43,7 +43,7 @@ bench-gpu: install
 clean-demo:
 	rm -rf demo-run
 
-# Into site/, which git ignores; read it from files or serve it. `mkdocs serve` shows changes at once.
+# Into site/, which git ignores. Search needs a server: `python3 -m http.server -d site`.
 docs: install
 	$(BIN)/python -m pip install --quiet --editable ".[dev,docs]"
 	$(BIN)/python docs/generate.py
