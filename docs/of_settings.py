@@ -41,7 +41,10 @@ def commands(program: str) -> Iterator[tuple[str, Any]]:
 
 
 def cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", r"\|")
+    """A text as a cell of a table, with flags as code."""
+    parts = " ".join(text.split()).replace("|", r"\|").split("`")
+    parts[::2] = [re.sub(r"(?<![\w-])--[a-z][a-z-]*", r"`\g<0>`", part) for part in parts[::2]]
+    return "`".join(parts)
 
 
 def values_of(annotation: Any) -> str:

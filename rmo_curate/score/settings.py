@@ -52,8 +52,8 @@ class ScoreCommand(ScoreSettings):
         "proxy.kind",
         default=None,
         description="The model whose margins are compared with the reference's. probe: a linear reward on the "
-        "reference's hidden states, from the same forward pass; lora: trained by DPO, for about five passes; none "
-        "(default: probe, or none beside --checkpoint)",
+        "reference's hidden states, from the same forward pass; lora: trained by DPO, for about five passes; none: "
+        "the reference alone (default: probe, or none beside --checkpoint)",
     )
     folds: int | None = from_recipe("proxy.folds", default=None, ge=1, description="As `rmo-curate proxy --folds`")
 
