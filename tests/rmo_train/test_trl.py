@@ -23,7 +23,7 @@ from rmo_train.training.settings import TrainSettings
 
 pytestmark = pytest.mark.real
 
-GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "other-trainers.md"
 N = 22  # an epoch of two optimizer batches of 8 and a short one
 SIZES = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
 
