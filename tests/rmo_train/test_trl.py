@@ -214,7 +214,7 @@ def test_trls_own_trainer_takes_the_same_export(shards, tiny_model_folder, tmp_p
 
 
 def test_the_lines_of_the_guide_train_a_model(shards, tiny_model_folder, tmp_path, monkeypatch):
-    section = GUIDE.read_text(encoding="utf-8").split("### With TRL, LLaMA-Factory, axolotl")[1]
+    section = GUIDE.read_text(encoding="utf-8").split("## With TRL's `DPOTrainer`")[1]
     (lines,) = re.findall(r"```python\n(.*?)```", section.split("\n### ")[0], re.S)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
