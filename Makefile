@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONUNBUFFERED = 1
 
-.PHONY: demo test test-real check format install install-real bench-gpu clean-demo
+.PHONY: demo test test-real check format docs install install-real bench-gpu clean-demo
 
 install: $(VENV)/.installed
 
@@ -42,6 +42,12 @@ bench-gpu: install
 
 clean-demo:
 	rm -rf demo-run
+
+# Into site/, which git ignores. Search needs a server: `python3 -m http.server -d site`.
+docs: install
+	$(BIN)/python -m pip install --quiet --editable ".[dev,docs]"
+	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build --strict
 
 check: install
 	$(BIN)/ruff format --check .

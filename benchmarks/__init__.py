@@ -1,4 +1,6 @@
-"""Measured claims: each script writes JSON under results/, from which docs/results.md is made.
+"""Measured claims: each script writes JSON under results/, from which docs/results.md and docs/results/ are made.
+
+`python docs/generate.py` fills their tables.
 
 - `chain`: a whole recipe, and its numbers kept.
 - `diversify`: batch margin diversification against its bound.
@@ -12,8 +14,8 @@
 - `forward`: where the time of scoring and of training goes.
 - `detect`, `cells`: how well the posterior and every rule find flipped labels; the grid's cells.
 - `flips`: which labels are flipped: at random, or for a reason.
-- `detection`, `detect_table`, `detect_values`: its figures, and as tables (`detect --table --write` fills
-  docs/results.md).
+- `detection`, `detect_table`, `detect_values`: its figures, and as tables.
+- `claims`, `result_tables`: every target beside what was measured; the tables of all other results.
 - `probes`: other heads on the probe's states: classifiers of answers, gated tokens.
 - `baselines`, `mixture`: published statistics that rules are compared with; two mirrored normals, fitted by EM.
 - `data`, `workers`: preference files as tokens and messages; methods in processes that take turns.

@@ -1,7 +1,7 @@
 """How well the posterior finds flipped labels, beside other rules: the grid of benchmarks/plan.yaml, a job a cell.
 
     python -m benchmarks.detect --data judged=TRAIN --gold judged=GOLD --data hh=FILE --work FOLDER [--cell NAME]
-    python -m benchmarks.detect --table [--write]        (--write: into docs/results.md, between its marks)
+    python -m benchmarks.detect --table [--write]        (--write: the learning curve that the audit shows, too)
 
 A cell flips some labels by a hash of id and seed and learns everything under them; only then is it compared with what
 was flipped. GOLD has the judge's log-odds, which tell clear pairs from near-ties, and the names of the models that
@@ -22,7 +22,7 @@ import yaml
 
 from benchmarks.baselines import confidence, with_baselines
 from benchmarks.cells import Cell, DataSet, cells, flipped, members, scored, signs, under_labels, without_model
-from benchmarks.detect_table import curves, filled, grouped, tables
+from benchmarks.detect_table import curves, grouped, tables
 from benchmarks.detection import (
     DRAWS,
     auroc,
@@ -40,7 +40,6 @@ from rmo_train.store.files import write_json
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "detect"
-PAGE = HERE.parent / "docs" / "results.md"
 CURVE = HERE.parent / "rmo_curate" / "evidence" / "learning_curve.json"
 POSTERIOR = "posterior"
 COMPARED = ("irm", "length", "rmo")  # what the posterior is compared with, on the same draws of prompts
@@ -199,15 +198,15 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="only cells of this data set of the plan; repeatable")
     parser.add_argument("--again", action="store_true", help="compute the figures of finished cells anew")
     parser.add_argument("--table", action="store_true", help="print the tables of the cells that there are")
-    parser.add_argument("--write", action="store_true", help="with --table: put them into docs/results.md")
+    parser.add_argument(
+        "--write", action="store_true", help="with --table: write the learning curve that the audit shows"
+    )
     given = parser.parse_args()
     plan = yaml.safe_load((HERE / "plan.yaml").read_text(encoding="utf-8"))["detect"]
     grid = cells(plan)
     if given.table:
-        lines = list(tables(grid, RESULTS))
-        print("\n".join(lines))
+        print("\n".join(tables(grid, RESULTS)))
         if given.write:
-            PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), lines), encoding="utf-8")
             write_json(CURVE, curves(grouped(grid, RESULTS)))
         return
     files, gold = (

@@ -1,4 +1,4 @@
-"""The tables of docs/results.md on detection, as Markdown, made of the cells' results; and which cells have none."""
+"""The tables of docs/results/detection.md, as Markdown, made of the cells' results; and which cells have none."""
 
 from __future__ import annotations
 
@@ -32,10 +32,7 @@ from benchmarks.detect_values import (
     spread,
     worst_gap,
 )
-from rmo_train.console.errors import UserError
 from rmo_train.store.files import read_json
-
-BEGIN, END = "<!-- detect -->", "<!-- /detect -->"  # what stands between them on the page is made here
 
 
 def tables(grid: list[Cell], folder: Path) -> Iterator[str]:
@@ -70,15 +67,6 @@ def grid_order(grid: list[Cell]) -> Callable[[Cell], tuple[int, int]]:
     for cell in grid:
         first.setdefault(Group.of(cell), len(first))
     return lambda cell: (first[Group.of(cell)], cell.seed)
-
-
-def filled(page: str, lines: list[str]) -> str:
-    """The page with these lines between its marks."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise UserError(f"docs/results.md has no place for the tables: put {BEGIN} and {END} where they go")
-    return before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + after
 
 
 def table(head: list[str], rows: list[list[str]]) -> Iterator[str]:

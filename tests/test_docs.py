@@ -1,9 +1,10 @@
-"""The documents tell the truth: their commands parse, their recipes load, their links and their tree exist."""
+"""The documents tell the truth: their commands parse and run, their recipes load, their links and their tree exist."""
 
 from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -12,16 +13,20 @@ from pathlib import Path
 
 import pytest
 import typer
-import yaml
 
+from rmo.cli import app as rmo
 from rmo.recipe import load_recipe
 from rmo_curate.cli import app as curate
 from rmo_train.cli import app as train
+from tests import command_line
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.S)
-APPS = {"rmo-curate": typer.main.get_command(curate), "rmo-train": typer.main.get_command(train)}
+LINK = re.compile(r"\]\(([^)#:\s]*)(?:#([^)\s]*))?\)")
+LINES = {"rmo-curate": curate, "rmo-train": train, "rmo": rmo}
+APPS = {program: typer.main.get_command(app) for program, app in LINES.items()}
 
 
 def commands() -> list[tuple[str, str]]:
@@ -59,10 +64,70 @@ def test_every_recipe_in_the_documents_loads(tmp_path: Path):
         load_recipe(path)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_links_lead_to_files(page: Path):
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and the site make them."""
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    headings = (re.sub(r"[^\w\s-]", "", h).strip().lower() for h in re.findall(r"^#+ (.*)$", text, re.M))
+    return {re.sub(r"\s", "-", heading) for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_to_files_and_to_headings_in_them(page: Path):
+    for target, anchor in LINK.findall(BLOCK.sub("", page.read_text(encoding="utf-8"))):
+        there = page.parent / target if target else page
+        assert there.exists(), f"{page.name} links to {target}"
+        if anchor:
+            assert anchor in anchors(there), f"{page.name} links to {target}#{anchor}"
+        if page.is_relative_to(DOCS):
+            assert there.resolve().is_relative_to(DOCS), f"{page.name}: the site does not have {target}"
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    nav = re.findall(r"[\w/.-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:")[1])
+    assert sorted(nav) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
+
+
+def test_the_generated_parts_of_the_documents_are_up_to_date():
+    checked = subprocess.run(
+        [sys.executable, "docs/generate.py", "--check"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert checked.returncode == 0, f"run: python docs/generate.py\n{checked.stdout}{checked.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_table_is_wider_than_six_columns(page: Path):
+    text = re.sub(r"`[^`\n]*`|\\\|", "", BLOCK.sub("", page.read_text(encoding="utf-8")))
+    assert [line for line in text.splitlines() if line.startswith("|") and line.count("|") > 7] == []
+
+
+@pytest.mark.real
+def test_the_site_is_built_without_a_warning(tmp_path: Path):
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    built = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert built.returncode == 0, built.stderr
+    page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    loaded = re.findall(r"""<(?:script|link|img)[^>]*(?:src|href)=["']?(https?:[^"'> ]+)""", page)
+    assert loaded == []
+
+
+def test_the_tutorial_runs_as_it_stands(tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "data" / "demo").mkdir(parents=True)
+    for name, n in (("train.jsonl", 48), ("heldout.jsonl", 24)):  # a part of them: the commands are the promise
+        records = (ROOT / "data" / "demo" / name).read_text(encoding="utf-8").splitlines(keepends=True)
+        (tmp_path / "data" / "demo" / name).write_text("".join(records[:n]), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    lines = [line for page, line in commands() if page == "tutorial.md"]
+    assert len(lines) > 10
+    for line in lines:
+        program, *arguments = shlex.split(line.replace("smollm2-135m", str(tiny_model_folder)))
+        outcome = {"rmo-curate": command_line.curate, "rmo-train": command_line.train}[program](*arguments)
+        assert outcome.code == 0, f"{line}\n{outcome.err}"
+    assert (tmp_path / "tour" / "report" / "report.html").is_file()
 
 
 def test_every_room_is_in_the_readme_and_every_module_in_its_rooms_tour():
@@ -97,18 +162,6 @@ def test_importing_a_command_line_loads_nothing_heavy(module: str):
 def test_every_help_answers(program: str, name: str):
     from typer.testing import CliRunner
 
-    result = CliRunner().invoke(curate if program == "rmo-curate" else train, [name, "--help"])
+    result = CliRunner().invoke(LINES[program], [name, "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.output
-
-
-def test_the_tables_of_detection_are_those_that_the_results_give():
-    from benchmarks.cells import cells
-    from benchmarks.detect_table import filled, tables
-
-    plan = yaml.safe_load((ROOT / "benchmarks" / "plan.yaml").read_text(encoding="utf-8"))["detect"]
-    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    lines = list(tables(cells(plan), ROOT / "benchmarks" / "results" / "detect"))
-    assert filled(page, lines) == page, "python -m benchmarks.detect --table --write"
-    rows = [line for line in lines if line.startswith("|")]
-    assert len(rows) > 20 and all(row.count("|") - 1 <= 6 for row in rows)

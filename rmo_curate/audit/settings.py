@@ -15,17 +15,19 @@ from rmo_train.console.settings import from_recipe
 class AuditSettings(EvidenceColumns):
     """Settings of `rmo-curate audit`."""
 
-    worst: int = Field(5000, ge=0, description="Pairs listed on the page at most, worst first")
+    worst: int = Field(5000, ge=0, description="Maximum number of pairs listed on the page, worst first")
     characters: int = Field(4000, ge=1, description="Characters shown of each prompt and answer; the rest is counted")
     examples: int = Field(3, ge=0, description="Rejects shown for each reason")
     against: tuple[str, ...] = Field((), description="Held-out data that must share no prompt with these; repeatable")
     fail_on: tuple[str, ...] = Field(
-        (), description="Exit with 4 where a number of audit.json is so: 'length_bias>0.8'; repeatable"
+        (), description="Exit with code 4 if a number of audit.json is beyond this limit: 'length_bias>0.8'; repeatable"
     )
     baseline: str | None = Field(None, description="An earlier audit.json: say what changed since")
-    limit: int | None = Field(None, ge=1, description="Of data, the first N input records only")
+    limit: int | None = Field(None, ge=1, description="On data, use only the first N input records")
     max_length: int | None = Field(
-        None, ge=8, description="Of data, tokens of prompt + longer answer that are over-long (default: 1024)"
+        None,
+        ge=8,
+        description="On data, tokens of prompt + longer answer above which a pair is too long (default: 1024)",
     )
 
     @field_validator("fail_on")

@@ -24,13 +24,13 @@ class EvidenceColumns(Settings):
 
     generator_column: str | None = Field(
         None,
-        description="What two columns of the data share that say which model wrote an answer: chosen_NAME and "
-        "rejected_NAME (default: model, generator and the like, where they are there)",
+        description="Common part of the names of two columns that say which model wrote each answer: chosen_NAME and "
+        "rejected_NAME (default: model, generator and the like, if present)",
     )
     category_column: str | None = Field(
         None,
-        description="Column of the data that says what kind of prompt a pair is of, so that each kind may have a "
-        "taste of its own (default: category, task, source and the like, where they are there)",
+        description="Column with the kind of prompt; what wins may differ by kind (default: category, task, source "
+        "and the like, if present)",
     )
 
 

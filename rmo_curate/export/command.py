@@ -50,7 +50,7 @@ def run_export(shards: Path, to: Trainer, out: Path) -> list[str]:
         counts = fill(partial, shards, manifest, to, out)
     return [
         f"{counts.written:,} of {kept(counts):,} kept pairs for {to}: {out}",
-        *losses(counts),
+        *losses(counts, FORMATS[to]),
         f"see {out}/README.md",
     ]
 
@@ -84,26 +84,33 @@ def fill(folder: Path, shards: Path, manifest: ShardsManifest, to: Trainer, out:
 
 def shape_of(shards: Path, manifest: ShardsManifest) -> Shape:
     """One look at the small columns of every kept pair."""
-    tools = False
+    tools, references = False, True
     kinds: set[pa.DataType] = set()  # of chat_template_kwargs: an object's names and the types of its values
-    for part in tables.iter_parts(shards, manifest, ["tools", "chat_template_kwargs"]):
+    small = ["tools", "chat_template_kwargs", "ref_chosen_logps", "ref_rejected_logps"]
+    for part in tables.iter_parts(shards, manifest, small):
         tools = tools or part["tools"].null_count < part.num_rows
+        references = references and not (part["ref_chosen_logps"].null_count or part["ref_rejected_logps"].null_count)
         kinds |= {
             pa.array([json.loads(text or "null")]).type for text in part["chat_template_kwargs"].unique().to_pylist()
         }
     kwargs = kinds.pop() if len(kinds) == 1 else pa.null()
     columns = {f.name: f.type for f in pq.read_schema(shards / manifest.parts[0].file)}
     margin = columns.get("margin", pa.null())
-    is_number = pa.types.is_integer(margin) or pa.types.is_floating(margin)
-    return Shape(tools, None if pa.types.is_null(kwargs) else kwargs, is_number)
+    return Shape(
+        tools=tools,
+        template_kwargs=None if pa.types.is_null(kwargs) else kwargs,
+        margin=pa.types.is_integer(margin) or pa.types.is_floating(margin),
+        soft_labels=manifest.soft_labels,
+        references=references,
+        end=None if manifest.end is None else manifest.checkpoints.index(manifest.end),
+    )
 
 
 def converted(
     shards: Path, manifest: ShardsManifest, form: Format, shape: Shape, counts: Counts, omitted: IO[str]
 ) -> Parts:
     """The rows of each part; pairs that `form` cannot express are counted and listed."""
-    columns = [*READ, *(["margin"] if shape.margin else [])]
-    soft = manifest.soft_labels
+    columns = [*READ, *form.reads, *(["margin"] if shape.margin else [])]
     for part in tables.iter_parts(shards, manifest, columns):
         rows = []
         for batch in part.to_batches(max_chunksize=BATCH):
@@ -115,7 +122,7 @@ def converted(
                     omitted.write(json.dumps({"id": pair["id"], "reason": str(e)}, ensure_ascii=False) + "\n")
                     continue
                 counts.written += 1
-                counts.weighted += pair["weight"] != 1 or (soft and pair["label_confidence"] != 1)
+                counts.weighted += pair["weight"] != 1 or (shape.soft_labels and pair["label_confidence"] != 1)
         yield rows
 
 
@@ -151,12 +158,22 @@ def sync(f: IO[Any]) -> None:
 # ---------------------------------------------------------------------------------------------------- words
 
 
-def losses(counts: Counts) -> list[str]:
+def losses(counts: Counts, form: Format) -> list[str]:
     """What the export does not carry, with counts."""
     lines = [f"left out, {n:,} with {reason}: listed in {OMITTED}" for reason, n in counts.omitted.most_common()]
-    if counts.weighted:
+    if counts.weighted and not form.carries_weights:
         lines.append(f"not carried: weight and label_confidence, which are not 1 in {counts.weighted:,} pairs")
     return lines
+
+
+def not_carried(form: Format, counts: Counts) -> list[str]:
+    """What of each pair is lost."""
+    if form.carries_weights:
+        return ["- ids, suspicion, log-probs between the first and the last checkpoint: the shard folder has them"]
+    return [
+        f"- weights and label confidences (not 1 in {counts.weighted:,} pairs): every pair counts alike",
+        "- ids, tokens, log-probs, margins, suspicion: the shard folder has them",
+    ]
 
 
 def readme(form: Format, to: Trainer, out: Path, counts: Counts, written: list[manifests.PartFile]) -> str:
@@ -174,8 +191,7 @@ def readme(form: Format, to: Trainer, out: Path, counts: Counts, written: list[m
         f"- of {kept(counts):,} kept pairs, {counts.omitted.total():,} that this format cannot express"
         + (f": `{OMITTED}` has their ids" if counts.omitted else ""),
         *(f"  - {n:,} with {reason}" for reason, n in counts.omitted.most_common()),
-        f"- weights and label confidences (not 1 in {counts.weighted:,} pairs): every pair counts alike",
-        "- ids, tokens, log-probs, margins, suspicion: the shard folder has them",
+        *not_carried(form, counts),
         "",
     ]
     return front + "\n".join(lines)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import yaml
 
 from rmo_train.data.rendering import TEMPLATE_REWRITES_HISTORY, TEMPLATE_REWRITES_RESPONSE
-from rmo_train.store.tables import MESSAGES
+from rmo_train.store.tables import MESSAGES, TOKENS
 
 Row = Mapping[str, Any]
 
@@ -42,6 +42,9 @@ class Shape:
     tools: bool  # some pair has tools
     template_kwargs: pa.DataType | None  # of chat_template_kwargs, where every pair sets the same names; else None
     margin: bool  # the source had a number called `margin` with its pairs
+    soft_labels: bool  # the filter wants labels softened by their `label_confidence`
+    references: bool  # every pair has its log-probs under the reference
+    end: int | None  # place of the trajectory's end in `chosen_logps` and `rejected_logps`, where there is one
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Format:
     describe: Callable[[Path], str]  # how to use the folder, in Markdown
     extra_files: Callable[[Path], dict[str, str]] = lambda _: {}  # name -> content of what lies beside the data
     schema: Callable[[Shape], pa.Schema] = lambda _: pa.schema([])  # of the Parquet files
+    reads: tuple[str, ...] = ()  # columns of SHARDS that it needs besides those that all need
+    carries_weights: bool = False  # and label confidences
 
 
 def plain(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -76,8 +81,18 @@ def refuse_settings(pair: Row, *columns: str) -> None:
 # ---------------------------------------------------------------------------------------------------- TRL
 
 
+TRL_READS = (
+    *("prompt_ids", "chosen_ids", "rejected_ids"),
+    *("ref_chosen_logps", "ref_rejected_logps", "chosen_logps", "rejected_logps"),
+)
+
+
 def trl_row(pair: Row, shape: Shape) -> dict[str, Any]:
-    """prompt, chosen, rejected as message lists; `tools` as JSON text, `chat_template_kwargs` as an object."""
+    """prompt, chosen, rejected as message lists; `tools` as JSON text, `chat_template_kwargs` as an object; and what
+    `rmo_train.trl` reads: the tokens that were scored, weight, label confidence, log-probs in nats.
+
+    No column has the name of one that TRL writes itself (`ref_chosen_logps`): its precompute fails on such data.
+    """
     row: dict[str, Any] = {name: pair[name] for name in ("prompt", "chosen", "rejected")}
     if shape.tools:
         row["tools"] = pair["tools"]
@@ -85,29 +100,61 @@ def trl_row(pair: Row, shape: Shape) -> dict[str, Any]:
         row["chat_template_kwargs"] = json.loads(pair["chat_template_kwargs"])
     else:  # TRL reads an absent object of one row as an error, and an absent name as null
         refuse_settings(pair, "chat_template_kwargs")
+    row |= {name: pair[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids", "weight")}
+    row["label_confidence"] = pair["label_confidence"] if shape.soft_labels else 1.0
+    for side in ("chosen", "rejected"):
+        if shape.references:
+            row[f"ref_{side}"] = pair[f"ref_{side}_logps"]
+        if shape.end is not None:
+            row[f"end_{side}"] = pair[f"{side}_logps"][shape.end]
     return row
 
 
 def trl_schema(shape: Shape) -> pa.Schema:
-    fields = [(name, MESSAGES) for name in ("prompt", "chosen", "rejected")]
+    fields: list[tuple[str, pa.DataType]] = [(name, MESSAGES) for name in ("prompt", "chosen", "rejected")]
     fields += [("tools", pa.string())] if shape.tools else []
     fields += [("chat_template_kwargs", shape.template_kwargs)] if shape.template_kwargs is not None else []
-    return pa.schema(fields)
+    fields += [(name, TOKENS) for name in ("prompt_ids", "chosen_ids", "rejected_ids")]
+    numbers = ["weight", "label_confidence"]
+    numbers += ["ref_chosen", "ref_rejected"] if shape.references else []
+    numbers += ["end_chosen", "end_rejected"] if shape.end is not None else []
+    return pa.schema(fields + [(name, pa.float64()) for name in numbers])
 
 
 def trl_usage(out: Path) -> str:
-    return f"""```python
+    return f"""With weights, soft labels and the references that are here (TRL 1.16):
+
+```python
 from datasets import load_dataset
-from trl import DPOConfig, DPOTrainer
+from trl import DPOConfig
+
+from rmo_train.trl import RMODPOTrainer
 
 pairs = load_dataset("{out}", split="train")
-trainer = DPOTrainer(model=MODEL, args=DPOConfig(...), train_dataset=pairs, processing_class=TOKENIZER)
+config = DPOConfig("OUT", precompute_ref_log_probs=True, max_length=None)
+trainer = RMODPOTrainer(MODEL, args=config, train_dataset=pairs)  # optional: diversify=True, amplify=0.25
+```
+
+As TRL is, every pair alike:
+
+```python
+from trl import DPOTrainer
+
+trainer = DPOTrainer(MODEL, args=DPOConfig("OUT"), train_dataset=pairs)
 ```
 
 On the command line: `trl dpo --dataset_name {out} --model_name_or_path MODEL`.
 
-The reference log-probs are left out on purpose: since version 0.29 TRL reads none from a data set and computes its own
-(`precompute_ref_log_probs=True` does so once)."""
+| column | what it is |
+|---|---|
+| `prompt`, `chosen`, `rejected`, `tools`, `chat_template_kwargs` | what TRL reads |
+| `prompt_ids`, `chosen_ids`, `rejected_ids` | the tokens that were scored. TRL alone replaces them by its own |
+| `weight`, `label_confidence` | how much a pair counts; P(label right), 1 where labels are not soft |
+| `ref_chosen`, `ref_rejected` | log-probs under the reference, nats, where every pair has them |
+| `end_chosen`, `end_rejected` | log-probs at the trajectory's end, nats, where there is one |
+
+TRL alone passes over the last three lines, and computes its own references (`precompute_ref_log_probs=True` does so
+once): it ends a response with other tokens than were scored, so that these log-probs are not those of its tokens."""
 
 
 # ---------------------------------------------------------------------------------------------------- LLaMA-Factory
@@ -234,7 +281,9 @@ DPO."""
 
 
 FORMATS = {
-    Trainer.TRL: Format(trl_row, "data/train-{}.parquet", trl_usage, schema=trl_schema),
+    Trainer.TRL: Format(
+        trl_row, "data/train-{}.parquet", trl_usage, schema=trl_schema, reads=TRL_READS, carries_weights=True
+    ),
     Trainer.LLAMA_FACTORY: Format(llama_factory_row, "train.jsonl", llama_factory_usage, llama_factory_files),
     Trainer.AXOLOTL: Format(axolotl_row, "train.jsonl", axolotl_usage, axolotl_files),
     Trainer.OPENRLHF: Format(openrlhf_row, "train.jsonl", openrlhf_usage),

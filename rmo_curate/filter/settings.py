@@ -58,14 +58,14 @@ class FilterSettings(EvidenceColumns):
     hard: bool = Field(default=False, description="Cut ambiguous pairs at the quantile, instead of sampling around it")
     noise_rate: str | None = Field(
         default=None,
-        description="Drop as noisy this share of the pairs (0.2), or the share that is estimated (auto; the default)",
+        description="Drop this share of the pairs as noisy (0.2), or the estimated share (auto) (default: auto)",
     )
     precision: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="Drop as many pairs as noisy as are wrong in this share at least, by swapped copies; instead of "
-        "--noise-rate",
+        description="Drop as many pairs as noisy as keeps the share of wrong labels among them at this or above, "
+        "estimated by swapped copies; instead of --noise-rate",
     )
     action: Literal["drop", "weight", "soft-label", "flip", "auto"] = Field(
         default="drop",
@@ -78,7 +78,7 @@ class FilterSettings(EvidenceColumns):
     )
     decisions: Path | None = Field(default=None, description="JSON file of a reviewer's keep, drop and flip by id")
     score_column: str | None = Field(
-        default=None, description="Column with somebody else's margin or scores, for --rule score"
+        default=None, description="Column with margins or scores of your own, for --rule score"
     )
     end: str | None = Field(
         default=None, description="Checkpoint of the run that ends the trajectory (default: its own choice)"

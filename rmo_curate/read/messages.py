@@ -39,17 +39,17 @@ def more_of(message: Message) -> Mapping[str, Any]:
 class RejectReason(StrEnum):
     """Why an input record is not a pair."""
 
-    BROKEN_LINE = "broken_line"
-    NOT_AN_OBJECT = "not_an_object"
-    MISSING_FIELD = "missing_field"
-    EMPTY_PROMPT = "empty_prompt"
-    EMPTY_RESPONSE = "empty_response"
-    IDENTICAL_RESPONSES = "identical_responses"
-    NOT_TEXT = "not_text"
-    BAD_MESSAGES = "bad_messages"
-    OTHER_FORM = "other_form"
-    NO_PREFERENCE = "no_preference"
-    DUPLICATE = "duplicate"
+    BROKEN_LINE = "broken_line"  # not UTF-8, or not JSON
+    NOT_AN_OBJECT = "not_an_object"  # JSON, but not an object
+    MISSING_FIELD = "missing_field"  # a column that the form needs is absent or null
+    EMPTY_PROMPT = "empty_prompt"  # no prompt, or its last message is blank
+    EMPTY_RESPONSE = "empty_response"  # chosen or rejected has no message, or ends with a blank one
+    IDENTICAL_RESPONSES = "identical_responses"  # chosen and rejected are the same
+    NOT_TEXT = "not_text"  # a value of the wrong type, text that UTF-8 cannot hold, or tools that are not a list
+    BAD_MESSAGES = "bad_messages"  # an unknown role, turns out of order, a blank turn, or keys that are not kept
+    OTHER_FORM = "other_form"  # a record of another form than its source
+    NO_PREFERENCE = "no_preference"  # ranked answers without two of different rank, or a rank that is not a number
+    DUPLICATE = "duplicate"  # the content of an earlier record, whatever its id; the first one stays
 
 
 class Unfit(Exception):

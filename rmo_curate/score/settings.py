@@ -34,10 +34,10 @@ class ScoreSettings(Settings):
         None, ge=8, description="Tokens of prompt + longer response (default: 1024, or the model's context)"
     )
     limit: int | None = Field(None, ge=1, description="Use the first N input records, rejects included")
-    part_size: int = Field(1024, ge=1, description="Least pairs of a part file: what a kill can lose")
+    part_size: int = Field(1024, ge=1, description="Minimum pairs per part; an interruption loses at most one part")
     attention: Attention = Field("auto", description="How packed rows attend; auto: by device and lengths of the data")
     tokens_per_batch: int | None = Field(None, ge=16, description="Tokens of one packed row (default: by device)")
-    max_rejects: float | None = Field(None, ge=0, le=1, description="Share of rejected records that is an error")
+    max_rejects: float | None = Field(None, ge=0, le=1, description="Fail if a larger share of the records is rejected")
 
 
 class WorkerSettings(Settings):
@@ -82,8 +82,8 @@ class ScoreCommand(ScoreSettings, WorkerSettings):
         "proxy.kind",
         default=None,
         description="The model whose margins are compared with the reference's. probe: a linear reward on the "
-        "reference's hidden states, from the same forward pass; lora: trained by DPO, for about five passes; none "
-        "(default: probe, or none beside --checkpoint)",
+        "reference's hidden states, from the same forward pass; lora: trained by DPO, for about five passes; none: "
+        "the reference alone (default: probe, or none beside --checkpoint)",
     )
     folds: int | None = from_recipe("proxy.folds", default=None, ge=1, description="As `rmo-curate proxy --folds`")
 
@@ -103,7 +103,7 @@ class ProxySettings(Settings):
     full: bool = Field(False, description="Train all weights of a proxy instead of LoRA")
     learning_rate: float | None = Field(None, gt=0, description="Peak learning rate (default: 2e-4 LoRA, 5e-6 full)")
     epochs: float = Field(1.0, gt=0, description="Passes over a proxy's training part")
-    batch_size: int = Field(16, ge=1, description="Pairs an optimizer step")
+    batch_size: int = Field(16, ge=1, description="Pairs per optimizer step")
     beta: float = Field(0.1, gt=0, description="DPO's beta")
     seed: int = Field(42, ge=0, description="Seed of the split, the order and the initialisation")
 
@@ -162,7 +162,7 @@ class InspectCommand(Settings):
         "score.model", default=None, description="Render and tokenise for this model: a folder or a name"
     )
     limit: int | None = from_recipe(
-        "score.limit", default=None, ge=1, description="Look at the first N input records only"
+        "score.limit", default=None, ge=1, description="Look only at the first N input records"
     )
     max_length: int | None = from_recipe(
         "score.max_length", default=None, ge=8, description="Tokens of prompt + longer response that `score` takes"

@@ -67,7 +67,7 @@ def flag_of(field: str) -> str:
 
 def build(cls: type[S], section: str | None, recipe: Sections, given: Mapping[str, Any]) -> S:
     """`cls` from the flags given (None = not given; an empty list too) and a recipe, whose own section is `section`."""
-    sources = {name: _sources(name, field, section) for name, field in cls.model_fields.items()}
+    sources = recipe_places(cls, section)
     own = recipe.get(section, {}) if section else {}
     known = [name for name, fields in sources.items() if f"{section}.{name}" in fields]
     for key in own:
@@ -90,6 +90,11 @@ def build(cls: type[S], section: str | None, recipe: Sections, given: Mapping[st
         return cls.model_validate(values)
     except ValidationError as e:
         raise UserError("; ".join(_mistake(cls, section, sources, err) for err in e.errors())) from e
+
+
+def recipe_places(cls: type[Settings], section: str | None) -> dict[str, tuple[str, ...]]:
+    """Where a recipe may have each field of `cls`, whose own section is `section`: "section.field", the first wins."""
+    return {name: _sources(name, field, section) for name, field in cls.model_fields.items()}
 
 
 def _sources(name: str, field: FieldInfo, section: str | None) -> tuple[str, ...]:
@@ -192,7 +197,7 @@ def flags(cls: type[Settings], section: str | None = None) -> Callable[[Callable
     The command gets `settings`, built, `recipe` (its sections; see `read_recipe`) if it asks for it, and the flags of
     its own.
     """
-    with_recipe = any(_sources(name, field, section) for name, field in cls.model_fields.items())
+    with_recipe = any(recipe_places(cls, section).values())
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         taken = inspect.signature(command, eval_str=True).parameters
@@ -215,6 +220,7 @@ def flags(cls: type[Settings], section: str | None = None) -> Callable[[Callable
         wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
         wrapped.__signature__ = inspect.Signature(arguments)  # type: ignore[attr-defined]
         wrapped.__annotations__ = {p.name: p.annotation for p in arguments}
+        wrapped.settings, wrapped.section = cls, section  # type: ignore[attr-defined]  # for the reference in docs/
         return wrapped
 
     return decorate

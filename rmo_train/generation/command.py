@@ -32,12 +32,12 @@ class GenerationSettings(Settings):
     """How answers are made; a model's own generation settings (generation_config.json) do not apply."""
 
     samples: int = Field(1, ge=1, description="Answers to each prompt, each with draws of its own; needs --temperature")
-    max_new_tokens: int = Field(512, ge=1, description="Tokens of an answer (of a turn of it) at most")
+    max_new_tokens: int = Field(512, ge=1, description="Maximum tokens per answer, or per turn of it")
     temperature: float = Field(0.0, ge=0, description="0: the likeliest token each time; above, answers are drawn")
-    top_p: float = Field(1.0, gt=0, le=1, description="Draw from the likeliest tokens of this probability together")
+    top_p: float = Field(1.0, gt=0, le=1, description="Draw from the likeliest tokens whose probabilities sum to this")
     seed: int = Field(42, ge=0, description="Seed of the draws")
     batch_size: int | None = Field(None, ge=1, description="Answers at a time (default: by device; not for vllm)")
-    limit: int | None = Field(None, ge=1, description="Answer the prompts of the first N records only")
+    limit: int | None = Field(None, ge=1, description="Answer only the prompts of the first N records")
     engine: Literal["auto", "transformers", "vllm"] = Field(
         "auto", description="auto: vllm where it is installed and there is a GPU"
     )

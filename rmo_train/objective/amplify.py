@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmo_train.console.errors import UserError
-from rmo_train.objective.losses import Loss, LossParameters, PairLogps, loss_named
+from rmo_train.objective.losses import Loss, LossParameters, PairLogps, loss_named, mixed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +48,17 @@ class Amplifier:
     def reach(self, d: Tensor) -> Tensor:
         """Share of the pairs with |d - median| < 2 scale (a scalar): those the term still moves."""
         return ((d - self.median).abs() < 2 * self.scale).to(d.dtype).mean()
+
+
+def amplified(
+    loss: Loss, logps: PairLogps, parameters: LossParameters, confidence: Tensor, amplifier: Amplifier | None
+) -> Tensor:
+    """A pair's whole loss before its weight, [n]: the soft-label loss, plus the amplification term where there is one.
+
+    `confidence`: probability that each label is right, [n].
+    """
+    value = mixed(loss, logps, parameters, confidence)
+    return value if amplifier is None else value + amplifier.value(amplifier.margin(loss, logps, parameters))
 
 
 # The settings of the method's authors: a scale so wide that the term's slope hardly depends on d.

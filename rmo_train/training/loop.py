@@ -19,8 +19,8 @@ from rmo_train.forward.distributed import ALONE, deal, full_weights
 from rmo_train.forward.logps import pack_logps
 from rmo_train.forward.packing import Pack, first_fit, make_pack, make_row_packs, pair_trees
 from rmo_train.model.policy import save_model
-from rmo_train.objective.amplify import Amplifier
-from rmo_train.objective.losses import Loss, LossParameters, PairLogps, loss_named, mixed, sft
+from rmo_train.objective.amplify import Amplifier, amplified
+from rmo_train.objective.losses import Loss, LossParameters, PairLogps, loss_named, sft
 from rmo_train.training.checkpoint import TrainState, remove_old_checkpoints, save_checkpoint
 from rmo_train.training.job import Job
 from rmo_train.training.optimizer import MasterAdamW, learning_rate_at
@@ -127,9 +127,7 @@ def forward_backward(job: Job, loss: Loss, rows: np.ndarray, packs: list[Pack], 
     summed: Any = sum(pack_logps(job.model, pack, max(2, 2 * len(members))) for pack in packs)
     logps = select_pairs(data, chosen_rows, summed.view(-1, 2)[: len(members)], device)
     confidence = torch.from_numpy(data.label_confidence[chosen_rows]).float().to(device)
-    value = mixed(loss, logps, job.plan.parameters, confidence)
-    if job.plan.amplifier is not None:
-        value = value + job.plan.amplifier.value(job.plan.amplifier.margin(loss, logps, job.plan.parameters))
+    value = amplified(loss, logps, job.plan.parameters, confidence, job.plan.amplifier)
     weight = data.weight[chosen_rows] / (data.weight[rows].sum() or 1.0)  # a batch of weight 0 has no gradient
     total = (value * torch.from_numpy(weight).float().to(device)).sum()
     detached = each_column(lambda column: column.detach().cpu(), logps)

@@ -45,8 +45,8 @@ class TrainSettings(Settings):
     )
 
     lora: int | None = Field(None, ge=1, description="Train LoRA adapters of this rank instead of all weights")
-    per_device_train_batch_size: int = Field(4, ge=1, description="Pairs a device and micro-step")
-    gradient_accumulation_steps: int = Field(4, ge=1, description="Micro-steps an optimizer step")
+    per_device_train_batch_size: int = Field(4, ge=1, description="Pairs per device and micro-step")
+    gradient_accumulation_steps: int = Field(4, ge=1, description="Micro-steps per optimizer step")
     num_train_epochs: float = Field(1.0, gt=0, description="Passes over the data")
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps; overrides --num-train-epochs")
     learning_rate: float | None = Field(None, gt=0, description="Peak learning rate (default: 1e-6 full, 1e-5 LoRA)")

@@ -108,5 +108,5 @@ def test_an_export_for_trl_opens_with_datasets_and_trains_with_trl(tiny_model_fo
     run_export(tmp_path / "shards", Trainer.TRL, tmp_path / "trl")
     data = load_dataset(str(tmp_path / "trl"), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(data) == len(rows)
-    assert data.column_names == ["prompt", "chosen", "rejected", "tools", "chat_template_kwargs"]
+    assert {"prompt", "chosen", "rejected", "tools", "chat_template_kwargs"} <= set(data.column_names)
     assert np.isfinite(trained_loss(name, data, tmp_path / "out", steps=1, batch_size=4))

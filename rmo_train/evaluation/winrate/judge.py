@@ -50,7 +50,7 @@ class JudgeSettings(Settings):
         None, description="URL of an OpenAI-compatible endpoint, such as http://localhost:8000/v1"
     )
     judge_model: str | None = Field(None, description="Name of the model there")
-    judge_tokens: int = Field(1024, ge=1, description="Tokens of a verdict and its reasons at most")
+    judge_tokens: int = Field(1024, ge=1, description="Maximum tokens of a verdict with its reasons")
     concurrency: int = Field(8, ge=1, description="Verdicts asked for at a time")
 
 

@@ -16,6 +16,7 @@ from rmo_curate.export import command as export
 from rmo_curate.export.formats import FORMATS, Trainer
 from rmo_curate.filter import shards
 from rmo_curate.filter.command import FilterSettings, run_filter
+from rmo_train.data.pairs import open_pairs
 from rmo_train.store import files, tables
 from tests.command_line import curate
 from tests.manifests import manifest_of
@@ -75,8 +76,8 @@ def test_trl_gets_message_lists_that_load_as_a_data_set(make_shards, tmp_path, m
     from datasets import load_dataset
 
     data = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
-    assert data.column_names == ["prompt", "chosen", "rejected", "tools"]  # no log-probs: TRL does not read them
-    assert data[0] == {
+    assert data.column_names[:4] == ["prompt", "chosen", "rejected", "tools"]
+    assert {name: data[0][name] for name in data.column_names[:4]} == {
         "prompt": [user("Hi é\u2028")], "chosen": [assistant("Yes")], "rejected": [assistant("No")], "tools": None
     }  # fmt: skip
     assert data["prompt"][1] == WITH_SYSTEM["prompt"]
@@ -108,8 +109,36 @@ def test_trl_gets_template_settings_where_every_pair_has_the_same_names(make_sha
 
 def test_trl_gets_no_template_settings_of_some_pairs_only(make_shards, tmp_path):
     export.run_export(make_shards([PLAIN, WITH_KWARGS]), Trainer.TRL, tmp_path / "out")
-    assert tables.pq.read_table(tmp_path / "out" / "data").column_names == ["prompt", "chosen", "rejected"]
+    assert "chat_template_kwargs" not in tables.pq.read_table(tmp_path / "out" / "data").column_names
     assert omitted(tmp_path / "out") == {"p1": "chat_template_kwargs of its own"}
+
+
+def test_trl_gets_what_our_trainer_reads_of_the_same_shards(make_shards, tmp_path):
+    folder = make_shards([PLAIN, {}, {}])
+    export.run_export(folder, Trainer.TRL, tmp_path / "out")
+    found, pairs = tables.pq.read_table(tmp_path / "out" / "data").to_pydict(), open_pairs(folder)
+    for name in ("prompt", "chosen", "rejected"):
+        assert found[f"{name}_ids"] == [getattr(pairs, name)[i].tolist() for i in range(3)]
+    for name in ("weight", "ref_chosen", "ref_rejected", "end_chosen", "end_rejected"):
+        assert found[name] == getattr(pairs, name).tolist()
+    assert not {"ref_chosen_logps", "ref_rejected_logps"} & found.keys()  # TRL's precompute adds those itself
+
+
+@pytest.mark.parametrize(("action", "softens"), [("drop", False), ("soft-label", True)])
+def test_trl_gets_confidences_below_1_only_where_the_filter_softens_labels(make_run, tmp_path, action, softens):
+    run = make_run({"base": [1.0] * 8, "oof-16": [-4.0, 2, 3, 4, 5, 6, 7, 8]})
+    run_filter(run, tmp_path / "shards", FilterSettings(low_q=0, action=action))
+    export.run_export(tmp_path / "shards", Trainer.TRL, tmp_path / "out")
+    confidences = tables.pq.read_table(tmp_path / "out" / "data")["label_confidence"].to_pylist()
+    assert any(c < 1 for c in confidences) == softens
+    assert confidences == open_pairs(tmp_path / "shards").labelled(None).label_confidence.tolist()
+
+
+def test_trl_gets_no_columns_of_log_probs_that_there_are_not(make_run, tmp_path):
+    run_filter(make_run({"base": [1.0, 2.0]}), tmp_path / "shards", FilterSettings(rule="none", low_q=0))
+    export.run_export(tmp_path / "shards", Trainer.TRL, tmp_path / "out")
+    names = tables.pq.read_table(tmp_path / "out" / "data").column_names
+    assert "ref_chosen" in names and "end_chosen" not in names
 
 
 def test_llama_factory_gets_a_sharegpt_ranking_and_its_entry(make_shards, tmp_path):
@@ -236,8 +265,9 @@ def test_pairs_that_do_not_count_alike_are_said(make_shards, tmp_path):
     table = table.set_column(at, "weight", tables.pa.array([1.0, 0.5]))
     manifest["parts"] = [vars(tables.write_table(folder / part["file"], table, table.schema, folder))]
     files.write_json(folder / "manifest.json", manifest)
-    said = curate("export", folder, "--to", "openrlhf", "--out", tmp_path / "out")
-    assert "weight and label_confidence, which are not 1 in 1 pairs" in said.out
+    lost = "weight and label_confidence, which are not 1 in 1 pairs"
+    assert lost in curate("export", folder, "--to", "openrlhf", "--out", tmp_path / "out").out
+    assert lost not in curate("export", folder, "--to", "trl", "--out", tmp_path / "trl").out
 
 
 def test_nothing_that_can_be_expressed_is_an_error(make_shards, tmp_path):

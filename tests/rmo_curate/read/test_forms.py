@@ -304,9 +304,9 @@ def test_plain_texts_without_a_prompt_are_no_form():
     assert recognise({"chosen": "It is A.", "rejected": "It is B."}) is None
 
 
-def test_the_guides_examples_are_what_it_says():
-    guide = (Path(__file__).parents[3] / "docs" / "guide.md").read_text(encoding="utf-8")
-    section = guide.split("### Forms")[1].split("### Other columns")[0]
+def test_the_examples_in_the_documents_are_what_they_say():
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "data.md").read_text(encoding="utf-8")
+    section = page.split("## Forms")[1].split("## Other columns")[0]
     named = set(re.findall(r"^\| `([a-z-]+)` \|", section, re.M))
     assert named == set(FORMS)
     records = [

@@ -1,0 +1,186 @@
+"""The table of docs/results.md: every claim that has a target, what was measured, and whether it is met.
+
+Each is told from the JSON files under results/; those of detection by `detect_table`, a row for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.cells import cells
+from benchmarks.detect_table import claims as detection_claims
+from benchmarks.detect_table import grouped
+from benchmarks.result_tables import RESULTS, points, result, share, table
+
+MET, MISSED, NOT_RUN = "met", "**missed**", "not run"
+PLAN = Path(__file__).parent / "plan.yaml"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row: what is claimed, on which page the details are, the target, what was measured, the verdict."""
+
+    said: str
+    page: str  # in docs/results/, with an anchor where the page has several subjects
+    target: str
+    measured: str
+    verdict: str
+
+    @property
+    def row(self) -> list[str]:
+        return [f"[{self.said}](results/{self.page})", self.target, self.measured, self.verdict]
+
+
+def at_least(said: str, page: str, least: float, values: list[float], form: str = "{:.2f}", unit: str = "") -> Claim:
+    """A claim that every one of `values` is `least` or more."""
+    shown = ", ".join(form.format(value) for value in values) + unit
+    return Claim(said, page, f"≥ {_limit(least, form)}{unit}", shown, MET if min(values) >= least else MISSED)
+
+
+def at_most(said: str, page: str, most: float, values: list[float], form: str = "{:.2f}", unit: str = "") -> Claim:
+    shown = ", ".join(form.format(value) for value in values) + unit
+    return Claim(said, page, f"≤ {_limit(most, form)}{unit}", shown, MET if max(values) <= most else MISSED)
+
+
+def _limit(value: float, form: str) -> str:
+    return form.format(value) if "%" in form else f"{value:g}"
+
+
+def claims() -> Iterator[Claim]:
+    yield from of_alignment()
+    yield from of_detection()
+    yield from of_scoring()
+    yield from of_training()
+    yield from of_robustness()
+    yield from of_curation()
+    yield from of_the_gpu()
+
+
+def of_alignment() -> Iterator[Claim]:
+    minutes = result("demo-time")["demo_wall_seconds"] / 60
+    yield at_most("`make demo` on 2 cores", "demo.md", 10, [minutes], "{:.1f}", " min")
+    for folder, data, rate, name, said in (
+        ("demo", "demo", 0.3, "accuracy_recovered", "demo's 272 pairs, 30% flipped"),
+        ("demo", "demo", 0.4, "accuracy_recovered", "demo's 272 pairs, 40% flipped"),
+        ("first", "constraints", 0.3, "recovered", "3,537 pairs with constraints, 30% flipped, one draw"),
+    ):
+        gain = _arm(folder, data, rate)[name]
+        shown = f"{100 * gain['value']:.0f}% [{100 * gain['low']:.0f}, {100 * gain['high']:.0f}]"
+        verdict = MET if gain["value"] >= 0.6 else MISSED
+        yield Claim(f"gain of true labels recovered by the default: {said}", "alignment.md", "≥ 60%", shown, verdict)
+    worst = min((_arm("demo", "demo", rate)["accuracy_to_plain"] for rate in (0.0, 0.3, 0.4)), key=lambda d: d["high"])
+    verdict = MET if worst["high"] >= 0 else MISSED
+    said = "the default is not worse than plain DPO: demo's pairs, no flips, 30% and 40%"
+    yield Claim(said, "alignment.md", "no interval below 0", f"worst {points(worst)} points", verdict)
+
+
+def _arm(folder: str, data: str, rate: float, arm: str = "drop") -> dict[str, Any]:
+    rows = result(f"align/{folder}/summary")["rows"]
+    return next(row for row in rows if (row["data"], row["rate"], row["arm"]) == (data, rate, arm))
+
+
+def of_detection() -> Iterator[Claim]:
+    groups = grouped(cells(yaml.safe_load(PLAN.read_text(encoding="utf-8"))["detect"]), RESULTS / "detect")
+    for line in list(detection_claims(groups))[2:]:
+        if line:
+            said, target, measured, verdict = (cell.strip() for cell in line.strip("|").split("|"))
+            yield Claim(said, "detection.md", target, measured, verdict)
+
+
+def of_scoring() -> Iterator[Claim]:
+    found = [result("score")[data]["methods"] for data in ("judged", "hh")]
+    page = "scoring.md"
+    both = "judged pairs, HH"
+
+    def over(other: str) -> list[float]:
+        return [one["trees"]["by_block"][0] / one[other]["by_block"][0] for one in found]
+
+    yield at_least(f"scoring speed over TRL on a CPU ({both})", page, 4, over("trl"), "{:.1f}", " times")
+    yield at_least(f"scoring speed over vLLM on a CPU ({both})", page, 2.5, over("vllm"), "{:.2f}", " times")
+    padded = [one["trees"]["over_padded"]["median"] for one in found]
+    yield at_least(
+        f"scoring speed over padded batches on a CPU ({both}), median", page, 1.8, padded, "{:.2f}", " times"
+    )
+    rates = [one["trees"]["share_of_matmul_rate"] for one in found]
+    yield at_least(f"share of the matrix-product rate when scoring ({both})", page, 0.75, rates, "{:.0%}")
+    probe = [
+        result(f"score-probe-{d}")[d]["methods"]["probe"]["seconds_over_trees"]["median"] for d in ("judged", "hh")
+    ]
+    yield at_most(f"scoring with the probe over scoring alone ({both})", page, 1.1, probe, "{:.2f}", " times")
+
+
+def of_training() -> Iterator[Claim]:
+    names = [f"{data} {mode}" for data in ("judged", "hh") for mode in ("full", "lora")]
+    ours = [result("train")[name]["methods"]["ours"] for name in names]
+    page, which = "training.md", "judged full, judged LoRA, HH full, HH LoRA"
+    speeds = [one["over_trl"]["median"] for one in ours]
+    yield at_least(f"training speed over TRL on a CPU ({which})", page, 3.5, speeds, "{:.1f}", " times")
+    memory = [one["memory_over_trl"] for one in ours]
+    yield at_most(f"training memory over TRL ({which})", page, 0.5, memory, "{:.2f}", " times")
+    rates = [one["share_of_matmul_rate"] for one in ours]
+    yield at_least(f"share of the matrix-product rate when training ({which})", page, 0.65, rates, "{:.0%}")
+
+
+def of_robustness() -> Iterator[Claim]:
+    kill = result("kill")
+    same = kill["passed"] == kill["kills"] and kill["files_equal"][0] == kill["files_equal"][1]
+    shown = f"{kill['passed']} of {kill['kills']}; {kill['files_equal'][0]:,} of {kill['files_equal'][1]:,} files"
+    said = "a killed command, run again, ends as one that was not killed"
+    yield Claim(said, "robustness.md#killed-and-resumed", "all, equal to the byte", shown, MET if same else MISSED)
+    stream = result("stream")
+    page = "robustness.md#reading-and-rendering"
+    yield at_most("memory of reading 1,000,000 records", page, 2, [stream["peak_GiB"]], "{:.2f}", " GiB")
+
+
+def of_curation() -> Iterator[Claim]:
+    ten = next(row for row in result("filter")["rows"] if row["pairs"] == 10_000_000)
+    page = "filtering.md"
+    yield at_most("decisions on 10,000,000 pairs in memory, median", page, 10, [ten["seconds"]], "{:.1f}", " s")
+    yield at_most("memory of these decisions", page, 4, [ten["peak_gib"]], "{:.1f}", " GiB")
+    million = next(row for row in result("evidence")["rows"] if row["pairs"] == 1_000_000)
+    page = "filtering.md#all-evidence"
+    yield at_most("all evidence on 1,000,000 pairs", page, 60, [million["seconds"]], "{:.0f}", " s")
+    yield at_most("memory of this evidence", page, 6, [million["peak_gib"]], "{:.2f}", " GiB")
+    audit, page = result("audit"), "audits.md"
+    yield at_most("audit of 100,000 pairs", page, audit["target_seconds"], [audit["seconds"]], "{:.0f}", " s")
+    yield at_most("memory of this audit", page, audit["target_GiB"], [audit["peak_GiB"]], "{:.2f}", " GiB")
+    planted, found = audit["planted"], audit["found"]
+    shown = f"{sum(min(found[k], n) for k, n in planted.items()):,} of {sum(planted.values()):,}"
+    all_ = all(found[kind] >= n for kind, n in planted.items())
+    yield Claim("planted defects found by this audit", page, "all", shown, MET if all_ else MISSED)
+
+
+def of_the_gpu() -> Iterator[Claim]:
+    page = "gpu.md"
+    found = result("gpu-day/correctness")["found"]
+    for dtype in ("float32", "bfloat16"):
+        of = [one for name, one in found.items() if name.startswith(dtype) and "logp_gap_rms" in one]
+        gaps = [one["logp_gap_rms"] for name, one in found.items() if name.startswith(dtype) and "states_gap" in one]
+        shown = f"at most {max(gaps):.2g} nats per token (rms)"
+        said = f"packed rows give the log-probs of plain rows, {dtype}, on a GPU"
+        yield Claim(said, page, "what rmo accepts", shown, MET if all(one["ok"] for one in of) else MISSED)
+    trained = {name: one for name, one in found.items() if "resumed_gap" in one}
+    near = all(one["resumed_gap"] <= one["repeated_gap"] for one in trained.values())
+    shown = ", ".join(f"{one['resumed_gap']:.1g}" for one in trained.values())
+    said = f"distance of a resumed run's weights from an uninterrupted one ({', '.join(trained)})"
+    yield Claim(said, page, "≤ that of a repeated run", shown, MET if near else MISSED)
+    for name, one in trained.items():
+        limit = 1e-4 if name.startswith("float32") else 0.02
+        gap = one["loss_at_step_0_less_ln_2"]
+        verdict = MET if abs(gap) <= limit else MISSED
+        yield Claim(f"first loss is ln 2, {name}, on a GPU", page, f"± {limit:g}", f"{gap:+.2g}", verdict)
+    rates = result("gpu-day/score-smollm2")["found"]
+    over = [rates[f"smollm2-135m {data} flex"]["times_padded_sdpa"] for data in ("ultrafeedback", "hh")]
+    said = "scoring SmolLM2-135M over padded batches on a GPU (UltraFeedback, HH)"
+    yield at_least(said, page, 2, over, "{:.2f}", " times")
+    yield Claim("scoring, 8B shapes, share of the matrix-product rate", page, f"≥ {share(0.6)}", "", NOT_RUN)
+    yield Claim("training, 8B shapes, and memory at two vocabularies, beside TRL", page, "", "", NOT_RUN)
+
+
+def claims_table() -> Iterator[str]:
+    yield from table(["claim", "target", "measured", "verdict"], (claim.row for claim in claims()))
