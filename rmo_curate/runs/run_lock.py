@@ -41,6 +41,15 @@ def check_not_held(run: Path) -> None:
             pass
 
 
+def is_held(run: Path) -> bool:
+    """Whether a command is filling the folder now."""
+    try:
+        check_not_held(run)
+    except UserError:
+        return True
+    return False
+
+
 def _taken(run: Path) -> BaseFileLock | None:
     """The lock, held, our name in its file; None where the file system has no locks or cannot be written to."""
     lock = FileLock(run / LOCK, timeout=PATIENCE, poll_interval=PATIENCE / 5, fallback_to_soft=False)

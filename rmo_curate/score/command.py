@@ -284,7 +284,7 @@ def proxy_stage(run: Path, pairs: PairData, family: Family, settings: ScoreSetti
     """
     model = str(pairs.reference.name)
     if isinstance(family, TrainedFamily):
-        train_family(run, pairs, model, family)
+        train_family(run.resolve(), pairs, model, family, crew)
         for stage in family_stages(run, pairs, family):
             _score(run, pairs, stage, settings, crew)
             write_run_manifest(run, pairs.reference)
@@ -311,8 +311,13 @@ def _spec(
     """What the engine of a model is made of."""
     from rmo_train.forward.layout import Workload
 
-    workload, log = Workload.of(pairs), run / LOGS / f"vllm-{stage}.log"
-    return lambda model: EngineSpec(engine, model, dtype, workload, settings.tokens_per_batch, settings.attention, log)
+    workload, log = Workload.of(pairs), run.resolve() / LOGS / f"vllm-{stage}.log"
+
+    def spec(model: str) -> EngineSpec:
+        path = str(Path(model).resolve()) if Path(model).exists() else model  # a worker has another working folder
+        return EngineSpec(engine, path, dtype, workload, settings.tokens_per_batch, settings.attention, log)
+
+    return spec
 
 
 def _plain_stage(

@@ -6,9 +6,9 @@ that it is finished once, is the matter of the run folder alone, whoever compute
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -89,6 +89,9 @@ class Crew(Protocol):
         ProcessingError at the end where a part could not be computed; all others are yielded before it.
         """
 
+    def each(self, function: Callable[..., None], calls: Iterable[tuple[Any, ...]]) -> None:
+        """Call `function`, one of a module, with each of the arguments, in any order."""
+
 
 class Alone:
     """This process: one model at a time, parts in order."""
@@ -101,6 +104,10 @@ class Alone:
             if job.describe:
                 yield describe(engine, job.data)
             del engine  # its memory is free before the next one is loaded
+
+    def each(self, function: Callable[..., None], calls: Iterable[tuple[Any, ...]]) -> None:
+        for arguments in calls:
+            function(*arguments)
 
 
 def compute(engine: Engine, part: Part, advance: Advance = lambda pairs: None) -> Computed:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rmo_curate.runs.manifests import TrainedManifest
+from rmo_curate.score.crew import Crew
 from rmo_curate.score.families import Family, assign_folds, family_of, reference_key, write_split
 from rmo_curate.score.scoring import Assignment, ScoreStage, in_group_order
 from rmo_curate.score.settings import ProxySettings
@@ -83,7 +84,7 @@ def plan_family(run: Path, data: PairData, settings: ProxySettings, pairs_sha: s
     return TrainedFamily(name, order, key, folds_of, settings, total, steps)
 
 
-def train_family(run: Path, data: PairData, reference: str, family: TrainedFamily) -> None:
+def train_family(run: Path, data: PairData, reference: str, family: TrainedFamily, crew: Crew) -> None:
     """Train the family's proxies; those that are there already are not trained again.
 
     A model whose files are not those that its training recorded is trained again. Where that gives other weights (on
@@ -92,8 +93,13 @@ def train_family(run: Path, data: PairData, reference: str, family: TrainedFamil
     folder = run / "proxies" / family.name
     manifest = read_manifest(folder, TrainedManifest)
     recorded = manifest.models if manifest else {}
-    for fold in range(family.folds):
-        train_proxy(run, data.subset(family.training_rows(fold)), reference, family, fold)
+    folds = range(family.folds)
+    crew.each(train_proxy, ((run, data.subset(family.training_rows(k)), reference, family, k) for k in folds))
+    if absent := [path for path in family.models(run) if not path.is_dir()]:
+        raise UserError(
+            f"{absent[0]}: a worker has trained this model and it is not here; proxies are trained by workers that "
+            "see the run folder: put --out on a file system that all machines share, or leave out --ray"
+        )
     models = {f"{p.parent.name}/{p.name}": recorded_files(p) for p in family.models(run)}
     if models == recorded:
         say(f"{family.name}: proxies already trained")

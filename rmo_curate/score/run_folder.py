@@ -13,10 +13,11 @@ from typing import Any
 
 from rmo_curate.runs.manifests import RejectsManifest
 from rmo_curate.runs.run import MADE_BY
-from rmo_curate.runs.run_lock import only_one
+from rmo_curate.runs.run_lock import is_held, only_one
 from rmo_curate.score.families import is_family, planned_families
 from rmo_train.console.errors import FULL, ProcessingError, Stopped, UserError, cannot_write
 from rmo_train.data.rendering import RENDERING_FLAGS
+from rmo_train.store.files import read_json
 from rmo_train.store.manifests import (
     MANIFEST,
     Manifest,
@@ -31,6 +32,7 @@ from rmo_train.store.manifests import (
 from rmo_train.store.tables import JOURNAL, TOO_LONG, iter_parts
 
 STAGES = ("pairs", "rejects", "scores", "states", "proxies")
+WORKING = "workers.json"  # in a run folder: who does what, while a command with workers runs
 NAMED = 5  # ids that `status` gives for each flag
 KINDS = ("base", "user", "proxy")
 IDENTITY = ("weights_sha256", "tokenizer_sha256", "template_sha256")
@@ -228,8 +230,19 @@ def run_status(run: Path) -> list[str]:
         else:
             parts = len(list((run / "scores" / name).glob("part-*.parquet")))
             left.append(f"scores/{name}: not finished ({parts} parts)")
-    if left:
+    at_work = worker_lines(run)
+    if left and not at_work:
         left.append("to go on, run the same command again")
-    else:
+    if not left:
         done.append("nothing is left")
-    return [*done, *left]
+    return [*done, *left, *at_work]
+
+
+def worker_lines(run: Path) -> list[str]:
+    """What each worker of a command that is filling the folder now is at."""
+    if not (run / WORKING).is_file() or not is_held(run):
+        return []
+    return [
+        f"worker {w['worker']} on {w['where']}: {w['part']}, for {w['seconds']:.0f} s"
+        for w in read_json(run / WORKING)["workers"]
+    ]

@@ -13,15 +13,17 @@ import statistics
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from rmo_curate.score.crew import Advance, Alone, Answer, Crew, Job, Loads, Part, compute, describe
 from rmo_curate.score.engines.base import Engine
+from rmo_curate.score.run_folder import WORKING
 from rmo_curate.score.settings import WorkerSettings
 from rmo_train.console.errors import ProcessingError, RmoError, UserError
 from rmo_train.console.progress import say
@@ -29,7 +31,6 @@ from rmo_train.data.pairs import PairData
 from rmo_train.store.files import write_json
 
 LOGS = "logs"  # in a run folder: what engines and workers print
-WORKING = "workers.json"  # in a run folder: who does what, while a command runs
 TRIES = 3  # of a part; the last error is what the user reads
 SLOW = 4.0  # times the median of the parts before: then an idle worker computes the part, too
 HEARTBEAT = 2.0  # seconds between two looks at the clock
@@ -71,6 +72,10 @@ class Worker:
     def describe(self, spec: Loads, sample: PairData) -> Answer:
         return describe(self._loaded(spec), sample)
 
+    def call(self, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        self.engine = self.spec = None  # its memory is the function's
+        function(*arguments)
+
     def _loaded(self, spec: Loads) -> Engine:
         if self.engine is None or spec != self.spec:
             self.engine = None  # free before the next one is loaded
@@ -85,19 +90,12 @@ class Worker:
 class Task:
     """One thing to be done by some worker."""
 
-    name: str  # the part's file, or what is described
-    method: str
-    job: Job
-    part: Part | None = None  # None: describe the job's model
+    name: str  # for people: the part's file, say
+    method: str  # of `Worker`
+    arguments: Callable[[], tuple[Any, ...]]  # made when it is handed out: what waits takes no memory
+    pairs: int = 0  # that are done with it
     failures: int = 0
     done: bool = False
-
-    @property
-    def pairs(self) -> int:
-        return len(self.part.rows) if self.part else 0
-
-    def arguments(self) -> tuple[Any, ...]:
-        return self.job.spec, (self.part.alone() if self.part else self.job.sample())
 
 
 @dataclass
@@ -170,8 +168,17 @@ class RayCrew:
     # ------------------------------------------------------------------------------------------------ working
 
     def run(self, jobs: Sequence[Job], advance: Advance) -> Iterator[Answer]:
+        yield from self._done(tasks_of(jobs), advance)
+
+    def each(self, function: Callable[..., None], calls: Iterable[tuple[Any, ...]]) -> None:
+        tasks = (Task(f"{function.__name__} {n}", "call", partial(call_of, function, c)) for n, c in enumerate(calls))
+        for _ in self._done(tasks, lambda pairs: None):
+            pass
+
+    def _done(self, tasks: Iterable[Task], advance: Advance) -> Iterator[Any]:
+        """The answers to the tasks, as they come."""
         self._start()
-        waiting = deque(tasks_of(jobs))
+        waiting = deque(tasks)
         left = len(waiting)
         failed: list[Task] = []
         took: list[float] = []
@@ -284,6 +291,18 @@ def tasks_of(jobs: Sequence[Job]) -> Iterator[Task]:
     """What is asked of each model first: a mistake in how it is loaded shows before hours of work."""
     for job in jobs:
         if job.describe:
-            yield Task(f"description of {Path(job.spec.model).name}", "describe", job)
+            yield Task(f"description of {Path(job.spec.model).name}", "describe", partial(sample_of, job))
         for part in job.parts:
-            yield Task(part.file, "compute", job, part)
+            yield Task(part.file, "compute", partial(part_of, job, part), len(part.rows))
+
+
+def call_of(function: Callable[..., None], arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return function, arguments
+
+
+def sample_of(job: Job) -> tuple[Any, ...]:
+    return job.spec, job.sample()
+
+
+def part_of(job: Job, part: Part) -> tuple[Any, ...]:
+    return job.spec, part.alone()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,7 @@ class Slow:
 @dataclass
 class SlowEngine:
     spec: Slow
-    layout: Layout = Layout("segments", 1024)
+    layout: Layout = field(default_factory=lambda: Layout("segments", 1024))
 
     def work(self, data, rows):
         return Work(2 * len(rows), 2 * len(rows), 10 * len(rows), 6 * len(rows))
