@@ -20,6 +20,7 @@ from rmo_curate.audit.page import render
 from rmo_curate.audit.settings import AuditSettings
 from rmo_curate.audit.summary import summary_lines
 from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.read.memory import InMemory
 from rmo_curate.read.sources import open_source
 from rmo_curate.runs.run import open_run
 from rmo_curate.score.run_folder import is_run
@@ -53,18 +54,20 @@ def write_audit(
 
 
 def write_data_audit(
-    data: Sequence[str], out: Path, settings: AuditSettings, *, columns: Mapping[str, str] | None = None
+    data: Sequence[str | InMemory], out: Path, settings: AuditSettings, *, columns: Mapping[str, str] | None = None
 ) -> AuditSummary:
-    """Audit data that no model has scored: files, folders, `hf:` names, as `score` takes them."""
-    if runs := [path for path in data if is_run(Path(path))]:
+    """Audit data that no model has scored: files, folders, `hf:` names or data in memory, as `score` takes them."""
+    paths = [path for path in data if isinstance(path, str)]
+    if runs := [path for path in paths if is_run(Path(path))]:
         raise UserError(f"{runs[0]} is a run folder: audit it alone, or give data files only")
-    if len(data) == 1 and not data[0].startswith("hf:") and not Path(data[0]).exists():
+    if len(paths) == 1 and not paths[0].startswith("hf:") and not Path(paths[0]).exists():
         raise UserError(
-            f"{data[0]}: no such file or folder; give data, or the run folder that `rmo-curate score` makes of them"
+            f"{paths[0]}: no such file or folder; give data, or the run folder that `rmo-curate score` makes of them"
         )
     before = read_before(settings, out)
     source = open_source(data, limit=settings.limit, columns=columns)
-    return write(collect_data(source, tuple(data), settings), out, settings, before)
+    names = tuple(part if isinstance(part, str) else part.name for part in data)
+    return write(collect_data(source, names, settings), out, settings, before)
 
 
 def read_before(settings: AuditSettings, out: Path) -> Mapping[str, Any] | None:
