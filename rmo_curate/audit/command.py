@@ -5,6 +5,7 @@ Both come from one `Report`, so a number on the page is the number in the JSON.
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -28,12 +29,28 @@ from rmo_train.console.errors import UserError
 from rmo_train.store import files
 
 
+FRAME = 'style="width: 100%; height: 46rem; border: 0" title="Preference data audit"'
+
+
 @dataclass(frozen=True)
 class AuditSummary:
+    """An audit that was written. A notebook shows its page."""
+
     page: Path
     json: Path
     lines: tuple[str, ...]  # for the terminal
     tripped: tuple[TrippedGate, ...]  # the --fail-on that trip
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What audit.json has: every number on the page."""
+        numbers: dict[str, Any] = files.read_json(self.json)
+        return numbers
+
+    def _repr_html_(self) -> str:
+        """The whole page in a frame. What it shows is data, so the frame has no part in the notebook around it."""
+        page = html.escape(self.page.read_text(encoding="utf-8"))
+        return f'<iframe sandbox="allow-scripts allow-downloads" {FRAME} srcdoc="{page}"></iframe>'
 
     def check(self) -> None:
         """GateTripped (exit code 4) where a --fail-on trips."""

@@ -6,9 +6,9 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 
@@ -18,6 +18,15 @@ from rmo_train.console.errors import UserError
 from rmo_train.store.files import canonical_json
 from rmo_train.store.manifests import InputFile
 
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+    import polars as pl
+
+Path: TypeAlias = str | os.PathLike[str]
+Data: TypeAlias = (
+    "Path | Sequence[Path] | Sequence[Mapping[str, Any]] | datasets.Dataset | pl.DataFrame | pd.DataFrame | pa.Table"
+)
 IN_MEMORY = "data in memory"  # what stands for a file's name
 ROWS = 1024  # of a data set, read at a time
 EXPECTED = (
@@ -47,7 +56,7 @@ class InMemory:
         return InputFile(name=self.name, bytes=size, sha256=digest.hexdigest())
 
 
-def given(data: Any) -> list[str | InMemory]:
+def given(data: Data) -> list[str | InMemory]:
     """What a function of the Python API is given as data, as `open_source` takes it: paths and names, or one InMemory.
 
     A UserError where `data` is nothing that can be read.
