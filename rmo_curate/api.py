@@ -28,6 +28,7 @@ from rmo_curate.score.run_folder import is_run
 from rmo_curate.score.settings import ProxySettings, ScoreSettings
 from rmo_train.console.errors import ProcessingError, RmoError, Stopped, UserError
 from rmo_train.console.keywords import from_keywords, in_keywords, takes
+from rmo_train.console.progress import say
 from rmo_train.console.settings import Settings
 from rmo_train.store import tables
 from rmo_train.store.manifests import Parts, ShardsManifest, require_manifest
@@ -56,8 +57,8 @@ def score(
 ) -> Run:
     """Record every pair's log-probs under a reference and a proxy, as `rmo-curate score` does.
 
-    data: paths, a list of dicts, a datasets.Dataset, a polars or pandas DataFrame or an Arrow table, in any of the forms
-    that files have. model: a folder, a hub name or smollm2-135m. out: the run folder; scoring goes on where an earlier
+    data: paths, a list of dicts, a datasets.Dataset, a polars or pandas DataFrame or an Arrow table, in any form that
+    files have. model: a folder, a hub name or smollm2-135m. out: the run folder; scoring goes on where an earlier
     call stopped, and computes nothing after a finished one. proxy: probe (the default), lora or none, or the settings
     of a recipe's section `proxy`, as {"kind": "lora", "folds": 2}. checkpoint: trained checkpoints to score too.
     map: columns that are called otherwise in the data, as {"prompt": "question"}. overwrite: start `out` afresh.
@@ -182,7 +183,8 @@ class Run:
         own = from_keywords(FilterSettings, settings, "filter()")
         folder = self._folder
         place = place_of(out, "shards", lambda: shards_key(folder, folder.trajectory(own.end), own))
-        run_filter(self.path, place, own, overwrite=overwrite)
+        for line in run_filter(self.path, place, own, overwrite=overwrite):
+            say(line)
         return Shards(place)
 
     @takes(AuditSettings)
@@ -199,7 +201,7 @@ class Run:
 
 @dataclass(frozen=True, repr=False)
 class Shards:
-    """A shard folder: what the filter kept, as `rmo_train.train` reads it, and what it dropped. It stands for its path."""
+    """A shard folder: what the filter kept, as `rmo_train.train` reads it, and what it dropped; stands for its path."""
 
     path: Path
 
@@ -254,7 +256,7 @@ def _run_in(data: Any) -> Path | None:
 
 
 def _paths(several: AnyPath | Sequence[AnyPath]) -> tuple[str, ...]:
-    return tuple(map(os.fspath, [several] if isinstance(several, str | PathLike) else several))
+    return tuple(os.fspath(path) for path in ([several] if isinstance(several, str | PathLike) else several))
 
 
 def _fingerprints(parts: Sequence[str | InMemory]) -> list[str]:

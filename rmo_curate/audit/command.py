@@ -28,7 +28,6 @@ from rmo_curate.score.run_folder import is_run
 from rmo_train.console.errors import UserError
 from rmo_train.store import files
 
-
 FRAME = 'style="width: 100%; height: 46rem; border: 0" title="Preference data audit"'
 
 

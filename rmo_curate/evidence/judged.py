@@ -1,4 +1,4 @@
-"""A run's pairs as a frame: their texts, their margins under every checkpoint, how likely each label is right and why."""
+"""A run's pairs as a frame: texts, margins under every checkpoint, how likely each label is right, and why."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def read(files: Sequence[DataFile | InMemory], limit: int | None) -> Iterator[tu
 
 
 def find_files(paths: Sequence[str | InMemory]) -> Sources:
-    """The data files that the paths and names name, in order (a folder's sorted by name); data in memory as they are."""
+    """The data files that are named, in order (a folder's sorted by name); data in memory as they are."""
     if not paths:
         raise UserError("no data given; expected one or more files or folders")
     sources = Sources()

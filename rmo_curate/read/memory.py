@@ -32,6 +32,11 @@ ROWS = 1024  # of a data set, read at a time
 EXPECTED = (
     "paths, a list of dicts, a datasets.Dataset, a polars or pandas DataFrame, or anything else that gives Arrow tables"
 )
+HINTS = {  # by type
+    "DatasetDict": "; give one of its splits",
+    "LazyFrame": "; collect it first",
+    "generator": "; make a list of it",
+}
 
 
 @dataclass(frozen=True)
@@ -66,11 +71,11 @@ def given(data: Data) -> list[str | InMemory]:
     if (batches := _batches_of(data)) is not None:
         return [InMemory(lambda: records_of(batches()))]
     if not isinstance(data, Sequence):
-        hint = {"DatasetDict": "; give one of its splits", "LazyFrame": "; collect it first"}
         kind = type(data).__name__
-        raise UserError(f"data: a {kind}; expected {EXPECTED}{hint.get(kind, '')}")
-    if data and all(isinstance(item, str | os.PathLike) for item in data):
-        return [os.fspath(path) for path in data]
+        raise UserError(f"data: found a value of type {kind}; expected {EXPECTED}{HINTS.get(kind, '')}")
+    paths = [os.fspath(item) for item in data if isinstance(item, str | os.PathLike)]
+    if data and len(paths) == len(data):
+        return list(paths)
     return [InMemory(lambda: _records_of_list(data))]
 
 
@@ -110,5 +115,5 @@ def _of_json(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numbers and arrays of numpy
         return value.tolist()
     if (text := as_text(value)) is None:
-        raise TypeError(f"a value is a {type(value).__name__}")
+        raise TypeError(f"found a value of type {type(value).__name__}")
     return text

@@ -314,8 +314,8 @@ def test_under_vllm_states_take_a_pass_of_their_own_and_that_is_said(
             self.layout, self.work, self.noise_sd = self.engine.layout, self.engine.work, self.engine.noise_sd
             self.score = self.engine.score
 
-    monkeypatch.setattr("rmo_curate.score.command.VllmEngine", Vllm)
-    monkeypatch.setattr("rmo_curate.score.command.settled_engine", lambda asked, recorded: "vllm")
+    monkeypatch.setattr(score_command, "VllmEngine", Vllm)
+    monkeypatch.setattr(score_command, "settled_engine", lambda asked, recorded: "vllm")
     lines = "\n".join(score(data, tiny_model_folder, tmp_path / "run", **DEFAULT, dry_run=True))
     assert "2 forward passes over the data" in lines and "from one more pass, through transformers" in lines
     score(data, tiny_model_folder, tmp_path / "run", **DEFAULT)
