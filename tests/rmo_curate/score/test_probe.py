@@ -138,9 +138,7 @@ def test_states_are_read_with_the_rows_and_the_attention_that_were_asked_for(dat
     engines = []
     with pytest.MonkeyPatch.context() as patch:
         made = score_command.TransformersEngine
-        patch.setattr(
-            "rmo_curate.score.command.TransformersEngine", lambda *args: engines.append(made(*args)) or engines[-1]
-        )
+        patch.setattr(score_command, "TransformersEngine", lambda *args: engines.append(made(*args)) or engines[-1])
         settings = {"attention": "rows", "tokens_per_batch": 512}
         score(data, tiny_model_folder, tmp_path / "run", **DEFAULT, **settings)
         assert [(e.layout.path, e.layout.budget) for e in engines] == [("rows", 512)]  # one for the base and the probe
