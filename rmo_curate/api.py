@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rmo_curate.audit.settings import AuditSettings
 from rmo_curate.evidence.columns import EvidenceColumns
 from rmo_curate.filter.settings import FilterSettings
-from rmo_curate.read.memory import Data, InMemory, given
+from rmo_curate.read.memory import AnyPath, Data, InMemory, given
 from rmo_curate.runs.places import place_of
 from rmo_curate.runs.run import Run as Folder
 from rmo_curate.runs.run import open_run as open_folder
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from rmo_curate.audit.command import AuditSummary
 
 __all__ = ["ProcessingError", "RmoError", "Run", "Shards", "Stopped", "UserError", "audit", "open_run", "score"]
-
-AnyPath = str | PathLike[str]
 
 
 @takes(ScoreSettings)

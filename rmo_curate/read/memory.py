@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-Path: TypeAlias = str | os.PathLike[str]
-Data: TypeAlias = (
-    "Path | Sequence[Path] | Sequence[Mapping[str, Any]] | datasets.Dataset | pl.DataFrame | pd.DataFrame | pa.Table"
-)
+AnyPath: TypeAlias = str | os.PathLike[str]
+Data: TypeAlias = "AnyPath | Sequence[AnyPath] | Sequence[Mapping[str, Any]] | datasets.Dataset | pl.DataFrame | pd.DataFrame | pa.Table"
 IN_MEMORY = "data in memory"  # what stands for a file's name
 ROWS = 1024  # of a data set, read at a time
 EXPECTED = (
