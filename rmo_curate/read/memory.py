@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 AnyPath: TypeAlias = str | os.PathLike[str]
-Data: TypeAlias = "AnyPath | Sequence[AnyPath] | Sequence[Mapping[str, Any]] | datasets.Dataset | pl.DataFrame | pd.DataFrame | pa.Table"
+Frame: TypeAlias = "datasets.Dataset | pl.DataFrame | pd.DataFrame | pa.Table"
+Data: TypeAlias = "AnyPath | Sequence[AnyPath] | Sequence[Mapping[str, Any]] | Frame"
 IN_MEMORY = "data in memory"  # what stands for a file's name
 ROWS = 1024  # of a data set, read at a time
 EXPECTED = (
