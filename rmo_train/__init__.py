@@ -14,6 +14,24 @@ Its rooms, each of which imports only from those above it:
 - `training`: settings, plan, loop, optimizer, checkpoints, and what a run leaves.
 - `trl`: TRL's `DPOTrainer` with the same objective and order, on data of `rmo-curate export --to trl`.
 - `cli`: the command line `rmo-train`.
+- `api`: the same from Python; its names are those of `rmo_train` itself.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+__all__ = ["ProcessingError", "RmoError", "UserError", "compare", "evaluate", "train"]
+
+if TYPE_CHECKING:
+    from rmo_train.api import ProcessingError, RmoError, UserError, compare, evaluate, train
+else:
+
+    def __getattr__(name: str) -> Any:
+        """A name of the API, loaded when it is asked for: command lines import this package before all else."""
+        if name in __all__:
+            return getattr(import_module("rmo_train.api"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -5,6 +5,7 @@ Both come from one `Report`, so a number on the page is the number in the JSON.
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -20,19 +21,35 @@ from rmo_curate.audit.page import render
 from rmo_curate.audit.settings import AuditSettings
 from rmo_curate.audit.summary import summary_lines
 from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.read.memory import InMemory
 from rmo_curate.read.sources import open_source
 from rmo_curate.runs.run import open_run
 from rmo_curate.score.run_folder import is_run
 from rmo_train.console.errors import UserError
 from rmo_train.store import files
 
+FRAME = 'style="width: 100%; height: 46rem; border: 0" title="Preference data audit"'
+
 
 @dataclass(frozen=True)
 class AuditSummary:
+    """An audit that was written. A notebook shows its page."""
+
     page: Path
     json: Path
     lines: tuple[str, ...]  # for the terminal
     tripped: tuple[TrippedGate, ...]  # the --fail-on that trip
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What audit.json has: every number on the page."""
+        numbers: dict[str, Any] = files.read_json(self.json)
+        return numbers
+
+    def _repr_html_(self) -> str:
+        """The whole page in a frame. What it shows is data, so the frame has no part in the notebook around it."""
+        page = html.escape(self.page.read_text(encoding="utf-8"))
+        return f'<iframe sandbox="allow-scripts allow-downloads" {FRAME} srcdoc="{page}"></iframe>'
 
     def check(self) -> None:
         """GateTripped (exit code 4) where a --fail-on trips."""
@@ -53,18 +70,20 @@ def write_audit(
 
 
 def write_data_audit(
-    data: Sequence[str], out: Path, settings: AuditSettings, *, columns: Mapping[str, str] | None = None
+    data: Sequence[str | InMemory], out: Path, settings: AuditSettings, *, columns: Mapping[str, str] | None = None
 ) -> AuditSummary:
-    """Audit data that no model has scored: files, folders, `hf:` names, as `score` takes them."""
-    if runs := [path for path in data if is_run(Path(path))]:
+    """Audit data that no model has scored: files, folders, `hf:` names or data in memory, as `score` takes them."""
+    paths = [path for path in data if isinstance(path, str)]
+    if runs := [path for path in paths if is_run(Path(path))]:
         raise UserError(f"{runs[0]} is a run folder: audit it alone, or give data files only")
-    if len(data) == 1 and not data[0].startswith("hf:") and not Path(data[0]).exists():
+    if len(paths) == 1 and not paths[0].startswith("hf:") and not Path(paths[0]).exists():
         raise UserError(
-            f"{data[0]}: no such file or folder; give data, or the run folder that `rmo-curate score` makes of them"
+            f"{paths[0]}: no such file or folder; give data, or the run folder that `rmo-curate score` makes of them"
         )
     before = read_before(settings, out)
     source = open_source(data, limit=settings.limit, columns=columns)
-    return write(collect_data(source, tuple(data), settings), out, settings, before)
+    names = tuple(part if isinstance(part, str) else part.name for part in data)
+    return write(collect_data(source, names, settings), out, settings, before)
 
 
 def read_before(settings: AuditSettings, out: Path) -> Mapping[str, Any] | None:

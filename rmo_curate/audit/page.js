@@ -437,10 +437,21 @@
     slide();
   }
   // A link to a finding opens its explanation.
-  const open = () => {
-    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const open = (hash) => {
+    const target = hash && document.getElementById(decodeURIComponent(hash.slice(1)));
     if (target && target.tagName === "DETAILS") target.open = true;
+    return target;
   };
-  addEventListener("hashchange", open);
-  open();
+  addEventListener("hashchange", () => open(location.hash));
+  open(location.hash);
+  // In a notebook's frame the page has no address of its own, and the browser follows none of its links.
+  if (location.protocol === "about:") {
+    addEventListener("click", (event) => {
+      const link = event.target.closest("a[href^='#']");
+      if (!link) return;
+      event.preventDefault();
+      const target = open(link.hash);
+      if (target) target.scrollIntoView();
+    });
+  }
 })();

@@ -16,6 +16,7 @@ from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.swapped_copies import MIN_FLAGGED
 from rmo_curate.evidence.wording import RANDOM_FLIPS, outlook_lines
 from rmo_curate.filter.settings import FilterSettings, flags_of
+from rmo_curate.read.memory import IN_MEMORY
 from rmo_curate.runs.run import Checkpoint
 
 HELD_OUT = (
@@ -87,7 +88,6 @@ def data_wording(
     """The sentences of an audit without a model."""
     flagged = int(checked.any.sum())
     share = flagged / counts.pairs if counts.pairs else 0.0
-    data_arguments = " ".join(shlex.quote(name) for name in data)
     return Wording(
         lead=f"{counts.records:,} records, {counts.pairs:,} usable pairs. "
         + (
@@ -107,10 +107,17 @@ def data_wording(
         "from the labels of some prompts is only asked about others.",
         next_steps=(
             Step("Read the pairs below, decide, and download the decisions. Then find more wrong labels with a model:"),
-            Step("", f"rmo-curate score {data_arguments} --model MODEL --out RUN"),
-            Step("", "rmo-curate audit RUN --out DIR"),
+            *scoring_steps(data),
         ),
     )
+
+
+def scoring_steps(data: tuple[str, ...]) -> tuple[Step, ...]:
+    """How data are scored and audited: data in memory from Python."""
+    if IN_MEMORY in data:
+        return (Step("", 'rmo_curate.score(data, "MODEL").report()'),)
+    names = " ".join(shlex.quote(name) for name in data)
+    return (Step("", f"rmo-curate score {names} --model MODEL --out RUN"), Step("", "rmo-curate audit RUN --out DIR"))
 
 
 SCORES_MISSING = (

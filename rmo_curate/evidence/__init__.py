@@ -17,6 +17,7 @@ In the order in which data pass through:
 - `swapped_copies`: what a rule finds on the data, known from swapped copies of them.
 - `lengths`: whether lengths mislead what is summed over tokens.
 - `wording`: all of that in sentences.
+- `judged`: the pairs as a frame with all of that.
 
 Every source of evidence changes its sign when a pair's answers are exchanged, exactly: so a swapped copy of a pair is
 judged without a forward pass (`rmo_curate.evidence.swapped_copies`).

@@ -1,6 +1,7 @@
 """Preference data of any form -> one pair or one reject for every record.
 
 - `files`: paths and names -> data files, and their records one by one.
+- `memory`: data in memory -> the same.
 - `hub`: data sets of the Hugging Face hub.
 - `dataset_info`: folders that LLaMA-Factory's dataset_info.json describes.
 - `readers`: kinds of file -> records.

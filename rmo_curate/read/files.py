@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from rmo_curate.read.dataset_info import ranking_files
 from rmo_curate.read.hub import HUB, hub_files
+from rmo_curate.read.memory import InMemory
 from rmo_curate.read.readers import KINDS, Reader, Record, reader_of
 from rmo_train.console.errors import UserError, nearest
 from rmo_train.store.files import read_json, sha256_file
@@ -50,22 +51,25 @@ class DataFile:
 class Sources:
     """What the paths name."""
 
-    files: list[DataFile] = field(default_factory=list)
+    files: list[DataFile | InMemory] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what was read of a folder, and what was passed over
     columns: dict[str, str] = field(default_factory=dict)  # as `open_source` takes them; told by the data's description
 
 
-def read(files: Sequence[DataFile], limit: int | None) -> Iterator[tuple[int, Record]]:
+def read(files: Sequence[DataFile | InMemory], limit: int | None) -> Iterator[tuple[int, Record]]:
     """(number of the file, record), at most `limit` of them over all files."""
     return islice(((i, record) for i, file in enumerate(files) for record in file.records()), limit)
 
 
-def find_files(paths: Sequence[str]) -> Sources:
-    """The data files that the paths and names name, in order (a folder's sorted by name)."""
+def find_files(paths: Sequence[str | InMemory]) -> Sources:
+    """The data files that are named, in order (a folder's sorted by name); data in memory as they are."""
     if not paths:
         raise UserError("no data given; expected one or more files or folders")
     sources = Sources()
     for given in paths:
+        if isinstance(given, InMemory):
+            sources.files.append(given)
+            continue
         path = Path(given)
         if given.startswith(HUB):
             files = hub_files(given)

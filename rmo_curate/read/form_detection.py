@@ -9,6 +9,7 @@ from typing import Any
 from rmo_curate.read.files import DataFile, read
 from rmo_curate.read.forms import FORMS, Form, fields_of, missing, recognise
 from rmo_curate.read.forms.form import every, is_text
+from rmo_curate.read.memory import InMemory
 from rmo_curate.read.messages import NOTHING, describe
 from rmo_train.console.errors import UserError, nearest
 
@@ -19,7 +20,7 @@ MISSING_SHARE = 0.95  # a column that this share of the records lacks is a mista
 
 
 def detect(
-    files: Sequence[DataFile], limit: int | None, columns: Mapping[str, str]
+    files: Sequence[DataFile | InMemory], limit: int | None, columns: Mapping[str, str]
 ) -> tuple[Form, str, list[dict[str, Any]]]:
     """The form of most of the first records that have one, what shows it, and the first objects read."""
     votes: Counter[str] = Counter()

@@ -17,6 +17,7 @@ from rmo_curate.read.files import DataFile, find_files, read
 from rmo_curate.read.form_detection import check_columns, column_names, detect, notes_on_columns
 from rmo_curate.read.forms import ALL_COLUMNS, Candidate, Form, candidates, convert, fields_of
 from rmo_curate.read.forms.form import json_column
+from rmo_curate.read.memory import InMemory
 from rmo_curate.read.messages import Message, RejectReason, Unfit, check_text, describe
 from rmo_curate.read.pair_ids import Ids, content_hash, own_id
 from rmo_curate.read.readers.record import Record, encodable
@@ -61,7 +62,7 @@ class Reject:
 class Source:
     """Data that was looked through once: its form and columns are known, and it holds at least one pair."""
 
-    files: tuple[DataFile, ...]
+    files: tuple[DataFile | InMemory, ...]
     inputs: tuple[InputFile, ...]
     form: Form
     said: str  # the form and what shows it, in one line
@@ -129,8 +130,11 @@ class Source:
         return Pair(pair_id, prompt, chosen, rejected, tools, kwargs, extra, name, record.line), its_hash
 
 
-def open_source(paths: Sequence[str], *, limit: int | None = None, columns: Mapping[str, str] | None = None) -> Source:
-    """Look `paths` (files, folders, hf: names) through: form, columns, counts. A UserError when there is no pair.
+def open_source(
+    paths: Sequence[str | InMemory], *, limit: int | None = None, columns: Mapping[str, str] | None = None
+) -> Source:
+    """Look `paths` (files, folders, hf: names, or data in memory) through: form, columns, counts. A UserError when
+    there is no pair.
 
     `limit`: the first records only, counted over all files as they stand there, rejects included. `columns`: the name
     in the data of any column of a form that is called otherwise there.

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rmo_curate.read.memory import InMemory
 from rmo_curate.read.sources import Source, open_source
 from rmo_curate.runs.run import MADE_BY
 from rmo_curate.runs.run_lock import check_not_held
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
 
 
 def run_score(
-    data: Sequence[str],
+    data: Sequence[str | InMemory],
     model: str,
     run: Path,
     settings: ScoreSettings,
@@ -81,7 +82,7 @@ def run_score(
     job = resolve(data, model, run, settings, proxy.resolved(checkpoints), checkpoints, columns, afresh=overwrite)
     if dry_run:
         return dry_run_lines(job.source, job.renderer, job.reference, job.max_length, job.proxy, len(job.checkpoints))
-    checks.check_not_inside(run, [*data, model, *checkpoints], overwrite)
+    checks.check_not_inside(run, [*(d for d in data if isinstance(d, str)), model, *checkpoints], overwrite)
     with filling(run, afresh=overwrite):
         if not overwrite and recorded_reference(run) != job.recorded:
             raise UserError(f"{run}: another rmo-curate has filled this folder meanwhile; run the command again")
@@ -154,7 +155,7 @@ class ScoreJob:
 
 
 def resolve(
-    data: Sequence[str],
+    data: Sequence[str | InMemory],
     model: str,
     run: Path,
     settings: ScoreSettings,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class Evaluation:
     length_accuracy: Interval
     length_matched_reward_accuracy: Interval
     mean_reward_margin: float  # nats, without beta
-    pairs: Mapping[str, PairMargin]  # by id
+    pairs: Mapping[str, PairMargin] = field(repr=False)  # by id
     pairs_sha256: str
     reference_sha256: str | None
     overlap_pairs: int = 0

@@ -30,7 +30,7 @@ from rmo_train.report import (
     trained_lines,
 )
 from rmo_train.store.files import read_json, write_bytes, write_json
-from rmo_train.store.manifests import TrainManifest, check_key, read_manifest
+from rmo_train.store.manifests import TrainManifest, check_key, read_manifest, require_manifest
 from rmo_train.store.tables import read_table, write_table
 from rmo_train.training.card import model_card
 from rmo_train.training.checkpoint import (
@@ -253,6 +253,22 @@ def _try_save(job: Job) -> None:
         raise ProcessingError(f"{job.out}: the model cannot be saved there ({e}); nothing was trained") from e
     finally:
         shutil.rmtree(trial, ignore_errors=True)
+
+
+def trained_in(out: Path) -> Trained:
+    """What a finished training run left in `out`."""
+    manifest = require_manifest(out, TrainManifest, "rmo-train run SHARDS --model MODEL --out OUT")
+    evaluation = Evaluation.from_json(read_json(out / EVALUATION)) if (out / EVALUATION).is_file() else None
+    best = read_json(out / STATE)["best_model_checkpoint"]
+    lines = read_metrics(out)
+    return Trained(
+        out=out,
+        pairs=manifest.counts["pairs"],
+        steps=manifest.counts["steps"],
+        metrics=lines[-1] if lines else {},
+        evaluation=evaluation,
+        best=out / best if best else None,
+    )
 
 
 def run_eval(

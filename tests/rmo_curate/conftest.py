@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from rmo_curate.runs.manifests import RejectsManifest, TrainedManifest
+from rmo_curate.score.engines import spec
 from rmo_train.store import files, tables
 from rmo_train.store.manifests import (
     Checkpoint,
@@ -200,7 +201,7 @@ def nothing_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a model is loaded")
 
-    monkeypatch.setattr("rmo_curate.score.engines.spec.TransformersEngine", refuse)
+    monkeypatch.setattr(spec, "TransformersEngine", refuse)
     monkeypatch.setattr("rmo_train.training.job.build_job", refuse)
 
 

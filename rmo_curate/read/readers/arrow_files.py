@@ -21,7 +21,7 @@ IPC_FILE = b"ARROW1"  # how an Arrow file starts; a stream does not
 def read_parquet(path: Path) -> Iterator[Record]:
     """Rows; dates, bytes and decimals become text."""
     with pq.ParquetFile(path) as table:
-        yield from _records(table.iter_batches(batch_size=BATCH))
+        yield from records_of(table.iter_batches(batch_size=BATCH))
 
 
 def read_arrow(path: Path) -> Iterator[Record]:
@@ -31,12 +31,13 @@ def read_arrow(path: Path) -> Iterator[Record]:
     with pa.memory_map(str(path)) as source:
         if is_file:
             reader = pa.ipc.open_file(source)
-            yield from _records(reader.get_batch(i) for i in range(reader.num_record_batches))
+            yield from records_of(reader.get_batch(i) for i in range(reader.num_record_batches))
         else:
-            yield from _records(pa.ipc.open_stream(source))
+            yield from records_of(pa.ipc.open_stream(source))
 
 
-def _records(batches: Iterable[pa.RecordBatch]) -> Iterator[Record]:
+def records_of(batches: Iterable[pa.RecordBatch]) -> Iterator[Record]:
+    """The rows of a table, numbered from 1."""
     number = 0
     for batch in batches:
         for start in range(0, batch.num_rows, BATCH):
@@ -45,7 +46,7 @@ def _records(batches: Iterable[pa.RecordBatch]) -> Iterator[Record]:
                 if row is None:
                     yield Record(number, text="", problem="a text of the row is not UTF-8")
                 else:
-                    yield Record(number, {k: _plain(v) for k, v in row.items()})
+                    yield Record(number, {k: plain(v) for k, v in row.items()})
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | None]:
@@ -60,18 +61,22 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | None]:
                 yield None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """`value` as JSON holds it. A struct has every key of its column, so a null in it stands for an absent key."""
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items() if v is not None}
+        return {k: plain(v) for k, v in value.items() if v is not None}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
+    text = as_text(value)
+    return repr(value) if text is None else text
+
+
+def as_text(value: Any) -> str | None:
+    """A date, a time, bytes, a decimal or a UUID as text; None for anything else."""
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="backslashreplace")
-    if isinstance(value, Decimal | datetime.timedelta | UUID):
-        return str(value)
-    return repr(value)
+    return str(value) if isinstance(value, Decimal | datetime.timedelta | UUID) else None

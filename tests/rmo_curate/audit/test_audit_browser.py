@@ -334,6 +334,22 @@ def test_a_findings_name_opens_what_it_means(browser, data_page):
     assert "How it is computed." in target.text
 
 
+def test_in_a_notebooks_frame_its_links_and_lists_work(browser, tmp_path):
+    summary = write_data_audit([str(write_jsonl(tmp_path / "d.jsonl", planted()))], tmp_path / "o", AuditSettings())
+    notebook = tmp_path / "notebook.html"
+    notebook.write_text(f"<!doctype html><meta charset=utf-8><p>cell</p>{summary._repr_html_()}", encoding="utf-8")
+    browser.get(notebook.as_uri())
+    browser.switch_to.frame(browser.find_element("tag name", "iframe"))
+    browser.find_element("css selector", "a[href='#explained-refusal']").click()
+    assert browser.find_element("id", "explained-refusal").get_attribute("open") is not None
+    assert (
+        browser.execute_script("return document.getElementById('explained-refusal').getBoundingClientRect().top") < 400
+    )
+    assert browser.find_elements("class name", "suspect")
+    browser.switch_to.default_content()
+    assert browser.find_element("tag name", "p").text == "cell"
+
+
 def test_words_that_only_one_answer_has_are_marked(browser, tmp_path):
     said = "I'm sorry, but I can't say that it is {} today."
     rows = [{"id": "a", "prompt": "Is it so?", "chosen": said.format("red"), "rejected": said.format("blue and green")}]

@@ -15,6 +15,7 @@ from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.runs import margins
 from rmo_curate.runs.manifests import StatesManifest
 from rmo_curate.runs.run import open_run
+from rmo_curate.score import command as score_command
 from rmo_curate.score.command import run_proxy
 from rmo_curate.score.engines import spec
 from rmo_curate.score.engines.transformers import TransformersEngine
@@ -139,9 +140,7 @@ def test_states_are_read_with_the_rows_and_the_attention_that_were_asked_for(dat
     engines = []
     with pytest.MonkeyPatch.context() as patch:
         made = spec.TransformersEngine
-        patch.setattr(
-            "rmo_curate.score.engines.spec.TransformersEngine", lambda *args: engines.append(made(*args)) or engines[-1]
-        )
+        patch.setattr(spec, "TransformersEngine", lambda *args: engines.append(made(*args)) or engines[-1])
         settings = {"attention": "rows", "tokens_per_batch": 512}
         score(data, tiny_model_folder, tmp_path / "run", **DEFAULT, **settings)
         assert [(e.layout.path, e.layout.budget) for e in engines] == [("rows", 512)]  # one for the base and the probe
@@ -315,8 +314,8 @@ def test_under_vllm_states_take_a_pass_of_their_own_and_that_is_said(
             self.layout, self.work, self.noise_sd = self.engine.layout, self.engine.work, self.engine.noise_sd
             self.score = self.engine.score
 
-    monkeypatch.setattr("rmo_curate.score.engines.spec.VllmEngine", Vllm)
-    monkeypatch.setattr("rmo_curate.score.command.settled_engine", lambda asked, recorded: "vllm")
+    monkeypatch.setattr(spec, "VllmEngine", Vllm)
+    monkeypatch.setattr(score_command, "settled_engine", lambda asked, recorded: "vllm")
     lines = "\n".join(score(data, tiny_model_folder, tmp_path / "run", **DEFAULT, dry_run=True))
     assert "2 forward passes over the data" in lines and "from one more pass, through transformers" in lines
     score(data, tiny_model_folder, tmp_path / "run", **DEFAULT)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from rmo_curate.score import probe
 from rmo_curate.score.logistic import cross_fit
 from rmo_curate.score.probe import RIDGES, cross_fitted
 from rmo_curate.score.states import in_buckets, widest
@@ -53,7 +54,7 @@ def test_the_more_labels_are_wrong_the_stronger_the_ridge():
 
 
 def test_no_probe_hears_the_labels_of_the_fold_that_it_judges(monkeypatch):
-    monkeypatch.setattr("rmo_curate.score.probe.RIDGES", (3.0,))  # of several ridges, all labels choose one
+    monkeypatch.setattr(probe, "RIDGES", (3.0,))  # of several ridges, all labels choose one
     x, _ = planted(300)
     folds = folds_of(300, 3)
     found = fitted(x, 3)
