@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rmo_train.evaluation.result import Evaluation
     from rmo_train.evaluation.winrate.results import CheckedRates, JudgedRates
     from rmo_train.forward.layout import Layout, Lengths, Obstacle
+    from rmo_train.store.manifests import TooLong
     from rmo_train.training.command import Trained
     from rmo_train.training.hints import Hint
     from rmo_train.training.job import StepZero
@@ -51,6 +52,25 @@ def plan_lines(plan: Plan, settings: TrainSettings) -> list[str]:
         f"diversification: {mixed}",
         "labels: certain" if plan.confidence is None else f"labels: soft, mean confidence {plan.confidence:.3f}",
     ]
+
+
+def too_long_line(lost: TooLong) -> str:
+    """How many pairs are lost to length, and what keeps them."""
+    limit = f" of {lost.max_length:,} tokens" if lost.max_length else ""
+    share = f"{lost.pairs:,} of {lost.of:,} pairs ({lost.pairs / lost.of:.0%})"
+    return f"not scored, over the length limit{limit}: {share}; {keeping_them(lost)}"
+
+
+def keeping_them(lost: TooLong) -> str:
+    """The flag of `rmo-curate score` that keeps pairs which are too long."""
+    if lost.longest is None:
+        return "score with a larger --max-length to keep them"
+    if lost.context is None or lost.longest <= lost.context:
+        return f"score with --max-length {lost.longest} to keep them"
+    longest = f"the longest has {lost.longest:,} tokens, and the model's context is {lost.context:,}"
+    if lost.max_length is not None and lost.max_length < lost.context:
+        return f"score with --max-length {lost.context} to keep those that fit the model ({longest})"
+    return f"{longest}: score with a model of a longer context to keep them"
 
 
 def layout_line(layout: Layout) -> str:

@@ -58,8 +58,8 @@ class ColumnRemoval:
     others: int  # values beyond those
 
 
-def removal(run: Run, removed: np.ndarray) -> tuple[ColumnRemoval, ...]:
-    """Of each column of few values, what `removed` [pairs] takes of its slices."""
+def removal(run: Run, removed: np.ndarray, among: np.ndarray) -> tuple[ColumnRemoval, ...]:
+    """Of each column of few values, what `removed` takes of its slices; both [pairs], slices are of pairs `among`."""
     import polars as pl
 
     columns: list[ColumnRemoval] = []
@@ -68,6 +68,7 @@ def removal(run: Run, removed: np.ndarray) -> tuple[ColumnRemoval, ...]:
             continue
         slices = (
             pl.DataFrame({"value": run.column(name), "removed": removed})
+            .filter(among)
             .drop_nulls()
             .group_by("value", maintain_order=True)
             .agg(pl.col("removed").mean(), pl.len())
