@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rmo_train.training.settings import TrainSettings
 
 
+NAMED = 3  # ids in a warning
+
 # ---------------------------------------------------------------------------------------------------- before step 1
 
 
@@ -71,6 +73,23 @@ def keeping_them(lost: TooLong) -> str:
     if lost.max_length is not None and lost.max_length < lost.context:
         return f"score with --max-length {lost.context} to keep those that fit the model ({longest})"
     return f"{longest}: score with a model of a longer context to keep them"
+
+
+def too_long_to_train(
+    over: Sequence[tuple[str, int]], limit: int, needed: int, room: int, *, checkpointing: bool
+) -> str:
+    """Which pairs are too long for the memory: (id, tokens of prompt and both responses), the longest first.
+
+    limit: tokens that are not; needed: bytes of the longest one's row; room: bytes that there are for it.
+    """
+    named = ", ".join(f"{pair} ({tokens:,} tokens)" for pair, tokens in over[:NAMED])
+    more = f" and {len(over) - NAMED:,} more" if len(over) > NAMED else ""
+    smaller = "" if checkpointing else "--gradient-checkpointing, "
+    return (
+        f"warning: over the {limit:,} tokens (prompt and both responses) that memory surely allows in training: "
+        f"{named}{more}. The longest takes about {needed / 2**30:.2g} GiB of {room / 2**30:.2g}; if it does not fit: "
+        f"{smaller}--lora, --bf16, or score with a smaller --max-length and filter again"
+    )
 
 
 def layout_line(layout: Layout) -> str:

@@ -11,6 +11,8 @@ from rmo_curate.evidence.columns import EvidenceColumns
 from rmo_curate.read.column_map import ColumnMap, column_map
 from rmo_train.console.settings import from_recipe
 
+USUAL_MAX_LENGTH = 1024  # tokens of prompt + longer answer that trainers cut at where nothing else is asked for
+
 
 class AuditSettings(EvidenceColumns):
     """Settings of `rmo-curate audit`."""
@@ -25,7 +27,10 @@ class AuditSettings(EvidenceColumns):
     baseline: str | None = Field(None, description="An earlier audit.json: say what changed since")
     limit: int | None = Field(None, ge=1, description="Of data, the first N input records only")
     max_length: int | None = Field(
-        None, ge=8, description="Of data, tokens of prompt + longer answer that are over-long (default: 1024)"
+        None,
+        ge=8,
+        description="Of data, tokens of prompt + longer answer that are over-long (default: 1024, where trainers "
+        "commonly cut)",
     )
 
     @field_validator("fail_on")

@@ -78,7 +78,7 @@ def fill(folder: Path, shards: Path, manifest: ShardsManifest, to: Trainer, out:
     key = {"to": str(to), "shards": [part.sha256 for part in manifest.parts]}
     numbers = {"kept": kept(counts), "written": counts.written, "omitted": counts.omitted.total()}
     ExportManifest(key=key, counts=numbers, parts=tuple(written)).write(folder)
-    files.write_bytes(folder / "README.md", readme(form, to, out, counts, written).encode())
+    files.write_bytes(folder / "README.md", readme(form, to, out, counts, written, sourced=shape.sourced).encode())
     return counts
 
 
@@ -95,14 +95,15 @@ def shape_of(shards: Path, manifest: ShardsManifest) -> Shape:
     columns = {f.name: f.type for f in pq.read_schema(shards / manifest.parts[0].file)}
     margin = columns.get("margin", pa.null())
     is_number = pa.types.is_integer(margin) or pa.types.is_floating(margin)
-    return Shape(tools, None if pa.types.is_null(kwargs) else kwargs, is_number)
+    sourced = set(columns) >= tables.SOURCE_COLUMNS
+    return Shape(tools, None if pa.types.is_null(kwargs) else kwargs, is_number, sourced)
 
 
 def converted(
     shards: Path, manifest: ShardsManifest, form: Format, shape: Shape, counts: Counts, omitted: IO[str]
 ) -> Parts:
     """The rows of each part; pairs that `form` cannot express are counted and listed."""
-    columns = [*READ, *(["margin"] if shape.margin else [])]
+    columns = [*READ, *(["margin"] if shape.margin else []), *(tables.SOURCE_COLUMNS if shape.sourced else ())]
     soft = manifest.soft_labels
     for part in tables.iter_parts(shards, manifest, columns):
         rows = []
@@ -159,7 +160,9 @@ def losses(counts: Counts) -> list[str]:
     return lines
 
 
-def readme(form: Format, to: Trainer, out: Path, counts: Counts, written: list[manifests.PartFile]) -> str:
+def readme(
+    form: Format, to: Trainer, out: Path, counts: Counts, written: list[manifests.PartFile], *, sourced: bool
+) -> str:
     configs = [described(CONFIGS[0], written)]
     front = f"---\n{yaml.safe_dump({'configs': configs}, sort_keys=False)}---\n\n" if to is Trainer.TRL else ""
     lines = [
@@ -169,13 +172,17 @@ def readme(form: Format, to: Trainer, out: Path, counts: Counts, written: list[m
         "",
         form.describe(out),
         "",
+        f"Beside what {to} reads, each row has the `id` of its pair"
+        + (", and `source_file` and `source_line`, where it stands in your data." if sourced else "."),
+        "",
         "## What is not here",
         "",
         f"- of {kept(counts):,} kept pairs, {counts.omitted.total():,} that this format cannot express"
         + (f": `{OMITTED}` has their ids" if counts.omitted else ""),
         *(f"  - {n:,} with {reason}" for reason, n in counts.omitted.most_common()),
         f"- weights and label confidences (not 1 in {counts.weighted:,} pairs): every pair counts alike",
-        "- ids, tokens, log-probs, margins, suspicion: the shard folder has them",
+        "- tokens, log-probs, margins, suspicion: the shard folder has them, under the same `id`",
+        *(["- the file and line of each pair: the shards do not say"] if not sourced else []),
         "",
     ]
     return front + "\n".join(lines)

@@ -20,6 +20,7 @@ from rmo_train.data.rendering import TEMPLATE_REWRITES_HISTORY, TEMPLATE_REWRITE
 from rmo_train.store.tables import MESSAGES
 
 Row = Mapping[str, Any]
+SOURCE_FIELDS = {"source_file": pa.string(), "source_line": pa.int64()}
 
 
 class Trainer(StrEnum):
@@ -42,6 +43,7 @@ class Shape:
     tools: bool  # some pair has tools
     template_kwargs: pa.DataType | None  # of chat_template_kwargs, where every pair sets the same names; else None
     margin: bool  # the source had a number called `margin` with its pairs
+    sourced: bool = False  # the shards say which file and line a pair is from
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ class Format:
     describe: Callable[[Path], str]  # how to use the folder, in Markdown
     extra_files: Callable[[Path], dict[str, str]] = lambda _: {}  # name -> content of what lies beside the data
     schema: Callable[[Shape], pa.Schema] = lambda _: pa.schema([])  # of the Parquet files
+
+
+def origin(pair: Row, shape: Shape) -> dict[str, Any]:
+    """What leads from a row back to its pair and to the user's file: columns that every trainer here passes over."""
+    return {name: pair[name] for name in ("id", *(SOURCE_FIELDS if shape.sourced else ()))}
 
 
 def plain(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -78,7 +85,7 @@ def refuse_settings(pair: Row, *columns: str) -> None:
 
 def trl_row(pair: Row, shape: Shape) -> dict[str, Any]:
     """prompt, chosen, rejected as message lists; `tools` as JSON text, `chat_template_kwargs` as an object."""
-    row: dict[str, Any] = {name: pair[name] for name in ("prompt", "chosen", "rejected")}
+    row: dict[str, Any] = {**origin(pair, shape), **{name: pair[name] for name in ("prompt", "chosen", "rejected")}}
     if shape.tools:
         row["tools"] = pair["tools"]
     if shape.template_kwargs is not None:
@@ -89,7 +96,9 @@ def trl_row(pair: Row, shape: Shape) -> dict[str, Any]:
 
 
 def trl_schema(shape: Shape) -> pa.Schema:
-    fields = [(name, MESSAGES) for name in ("prompt", "chosen", "rejected")]
+    fields: list[Any] = [("id", pa.string())]
+    fields += list(SOURCE_FIELDS.items()) if shape.sourced else []
+    fields += [(name, MESSAGES) for name in ("prompt", "chosen", "rejected")]
     fields += [("tools", pa.string())] if shape.tools else []
     fields += [("chat_template_kwargs", shape.template_kwargs)] if shape.template_kwargs is not None else []
     return pa.schema(fields)
@@ -143,7 +152,7 @@ def llama_factory_row(pair: Row, shape: Shape) -> dict[str, Any]:
     expected = [("human", "observation"), ("gpt",)]
     if len(turns) % 2 == 0 or any(turn["from"] not in expected[i % 2] for i, turn in enumerate(turns)):
         raise Inexpressible("a prompt whose questions and answers do not alternate")
-    return {"conversations": conversation, **answers, "tools": pair["tools"] or ""}
+    return {**origin(pair, shape), "conversations": conversation, **answers, "tools": pair["tools"] or ""}
 
 
 def llama_factory_files(out: Path) -> dict[str, str]:
@@ -184,7 +193,7 @@ def axolotl_row(pair: Row, shape: Shape) -> dict[str, Any]:
     for message in (*messages, chosen, rejected):
         if message["role"] not in AXOLOTL_ROLES:
             raise Inexpressible(f"a message of role {message['role']}")
-    return {"messages": messages, "chosen": chosen, "rejected": rejected}
+    return {**origin(pair, shape), "messages": messages, "chosen": chosen, "rejected": rejected}
 
 
 def axolotl_files(out: Path) -> dict[str, str]:
@@ -219,6 +228,7 @@ def openrlhf_row(pair: Row, shape: Shape) -> dict[str, Any]:
     if TEMPLATE_REWRITES_HISTORY in pair["flags"]:
         raise Inexpressible("a prompt that the chat template rewrites, which is cut off by its length")
     row: dict[str, Any] = {column: plain(pair[column]) for column in ("prompt", "chosen", "rejected")}
+    row = origin(pair, shape) | row
     return row | ({"margin": float(pair["margin"] or 0)} if shape.margin else {})
 
 

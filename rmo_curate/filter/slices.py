@@ -67,8 +67,8 @@ def removal(run: Run, removed: np.ndarray, among: np.ndarray) -> tuple[ColumnRem
         if not pa.types.is_string(kind) or len(columns) == MOST_COLUMNS:
             continue
         slices = (
-            pl.DataFrame({"value": run.column(name), "removed": removed})
-            .filter(among)
+            pl.DataFrame({"value": run.column(name), "removed": removed, "among": among})
+            .filter("among")
             .drop_nulls()
             .group_by("value", maintain_order=True)
             .agg(pl.col("removed").mean(), pl.len())

@@ -53,6 +53,7 @@ PAIR_SCHEMA = pa.schema(
         ("source_line", pa.int64()),  # its line there (jsonl), else the number of its record; from 1
     ]
 )
+SOURCE_COLUMNS = frozenset({"source_file", "source_line"})
 REJECT_SCHEMA = pa.schema(
     [
         ("source", pa.string()),
