@@ -182,7 +182,10 @@ def held_out_texts(settings: AuditSettings) -> tuple[Texts | None, str]:
 
 def audit_of(material: Material, settings: AuditSettings) -> Audit:
     """The report, and the texts of the pairs that it lists."""
-    ranked = suspects.ranking(material.suspicion, material.checked.points, material.checked.any)
+    flagged, unscored = material.checked.any, material.texts.too_long
+    if unscored is not None:  # nothing can be decided on a pair of a run that has no scores
+        flagged = flagged & ~unscored
+    ranked = suspects.ranking(material.suspicion, material.checked.points, flagged)
     listed = ranked[: settings.worst]
     return Audit(report(material, len(ranked), listed), material.texts, listed)
 

@@ -138,7 +138,7 @@ def test_suspects_come_worst_first_with_their_margins(audited):
     assert "Training on other prompts moved the model 4.88 nats towards the rejected answer" in worst["why"][0]
     assert "base model by itself" not in " ".join(worst["why"])  # one of the reasons says it
     listed = embedded_data(page)["pairs"]
-    assert [p["id"] for p in listed] == ["p15", "p10", "p5", "p0", "p7"]
+    assert [p["id"] for p in listed] == ["p15", "p10", "p5", "p0"]
     assert [p["r"][-1] for p in listed[:4]] == [s["rewards"][-1] for s in numbers["suspects"][:4]]
 
 

@@ -79,8 +79,12 @@ def test_trl_gets_message_lists_that_load_as_a_data_set(make_shards, tmp_path, m
     data = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
     assert data.column_names == [*ORIGIN, "prompt", "chosen", "rejected", "tools"]  # no log-probs: TRL reads none
     assert data[0] == {
-        **HERE, "prompt": [user("Hi é\u2028")], "chosen": [assistant("Yes")], "rejected": [assistant("No")], "tools": None
-    }  # fmt: skip
+        **HERE,
+        "prompt": [user("Hi é\u2028")],
+        "chosen": [assistant("Yes")],
+        "rejected": [assistant("No")],
+        "tools": None,
+    }
     assert data["prompt"][1] == WITH_SYSTEM["prompt"]
     assert data["chosen"][2] == SEVERAL["chosen"]
     assert data["tools"][:] == [None, None, None, TOOLS, None]

@@ -1,4 +1,4 @@
-"""How long a pair may be: context and memory, resolved once per folder; and what is lost to length is said everywhere."""
+"""How long a pair may be, resolved once per folder; and what is lost to length is said by every later command."""
 
 from __future__ import annotations
 
