@@ -13,8 +13,8 @@ and a row of T tokens takes
 
 where m is 16, and on a CPU 16 + g b L / 2 more: attention by segments keeps a mask a layer for the g query heads of a
 key head. The weights come on top, and in training gradients and the optimizer. Measured on a CPU with SmolLM2-135M in
-float32 (once; no file backs it), scoring a row takes: 2,048 tokens as plain rows 0.16 GiB (0.21 estimated), 4,096
-tokens 0.41 GiB as plain rows and 0.19 GiB by segments (0.54 estimated).
+float32 (once; no file backs it), scoring a row takes: 2,048 tokens as plain rows 0.16 GiB (0.22 estimated), 4,096
+tokens 0.41 GiB as plain rows and 0.19 GiB by segments (0.57 estimated).
 """
 
 from __future__ import annotations
