@@ -57,6 +57,8 @@ COLUMNS = {
     "rejected_tokens": "length of `rejected_ids`",
     "flags": "[flags](data.md#flags-of-pairs) of the pair",
     "source": "file that the record was read from",
+    "source_file": "the file that the pair is from, as you named it",
+    "source_line": "line (JSON lines) or number of the record in that file, from 1",
     "line": "line or record number in that file, from 1",
     "reason": "[reason](data.md#reasons-of-rejects) of the reject",
     "detail": "what was found, in words",

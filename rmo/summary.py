@@ -19,9 +19,10 @@ def count_rows(run: Path, shards: Path) -> list[Row]:
     rows = [("records in", f"{records['records']}"), ("rejected", f"{records['rejects']}")]
     names = (("noisy", "dropped as noisy"), ("ambiguous", "dropped as ambiguous"))
     rows += [(label, f"{pairs[reason]}") for reason, label in names]
-    other = pairs["too_long"] + pairs["duplicate"] + pairs["decision"]
-    if other:
-        rows.append(("dropped for length, repetition or decision", f"{other}"))
+    if other := pairs["duplicate"] + pairs["decision"]:
+        rows.append(("dropped for repetition or decision", f"{other}"))
+    if pairs["too_long"]:
+        rows.append(("not scored: too long", f"{pairs['too_long']}"))
     return [*rows, ("kept", f"{pairs['kept']}")]
 
 

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from rmo_train.evaluation.result import Evaluation
     from rmo_train.evaluation.winrate.results import CheckedRates, JudgedRates
     from rmo_train.forward.layout import Layout, Lengths, Obstacle
+    from rmo_train.store.manifests import TooLong
     from rmo_train.training.command import Trained
     from rmo_train.training.hints import Hint
     from rmo_train.training.job import StepZero
     from rmo_train.training.plan import Plan
     from rmo_train.training.settings import TrainSettings
 
+
+NAMED = 3  # ids in a warning
 
 # ---------------------------------------------------------------------------------------------------- before step 1
 
@@ -51,6 +54,42 @@ def plan_lines(plan: Plan, settings: TrainSettings) -> list[str]:
         f"diversification: {mixed}",
         "labels: certain" if plan.confidence is None else f"labels: soft, mean confidence {plan.confidence:.3f}",
     ]
+
+
+def too_long_line(lost: TooLong) -> str:
+    """How many pairs are lost to length, and what keeps them."""
+    limit = f" of {lost.max_length:,} tokens" if lost.max_length else ""
+    share = f"{lost.pairs:,} of {lost.of:,} pairs ({lost.pairs / lost.of:.0%})"
+    return f"not scored, over the length limit{limit}: {share}; {keeping_them(lost)}"
+
+
+def keeping_them(lost: TooLong) -> str:
+    """The flag of `rmo-curate score` that keeps pairs which are too long."""
+    if lost.longest is None:
+        return "score with a larger --max-length to keep them"
+    if lost.context is None or lost.longest <= lost.context:
+        return f"score with --max-length {lost.longest} to keep them"
+    longest = f"the longest has {lost.longest:,} tokens, and the model's context is {lost.context:,}"
+    if lost.max_length is not None and lost.max_length < lost.context:
+        return f"score with --max-length {lost.context} to keep those that fit the model ({longest})"
+    return f"{longest}: score with a model of a longer context to keep them"
+
+
+def too_long_to_train(
+    over: Sequence[tuple[str, int]], limit: int, needed: int, room: int, *, checkpointing: bool
+) -> str:
+    """Which pairs are too long for the memory: (id, tokens of prompt and both responses), the longest first.
+
+    limit: tokens that are not; needed: bytes of the longest one's row; room: bytes that there are for it.
+    """
+    named = ", ".join(f"{pair} ({tokens:,} tokens)" for pair, tokens in over[:NAMED])
+    more = f" and {len(over) - NAMED:,} more" if len(over) > NAMED else ""
+    smaller = "" if checkpointing else "--gradient-checkpointing, "
+    return (
+        f"warning: over the {limit:,} tokens (prompt and both responses) that memory surely allows in training: "
+        f"{named}{more}. The longest takes about {needed / 2**30:.2g} GiB of {room / 2**30:.2g}; if it does not fit: "
+        f"{smaller}--lora, --bf16, or score with a smaller --max-length and filter again"
+    )
 
 
 def layout_line(layout: Layout) -> str:

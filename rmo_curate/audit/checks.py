@@ -28,7 +28,10 @@ BYTES_A_TOKEN = 4  # of UTF-8; an estimate where no model has tokenised the data
 
 @dataclass(frozen=True)
 class Kind:
-    """A finding. `points` order the pairs: what it says against the label, or against using the pair at all."""
+    """A finding. `points` order the pairs: what it says against the label, or against using the pair at all.
+
+    One without points is counted and shown, but lists no pair: there is nothing in it to decide by reading.
+    """
 
     name: str
     title: str
@@ -38,6 +41,11 @@ class Kind:
     def sided(self) -> bool:
         """Whether one answer can have it and the other not."""
         return self.points[0] > 0
+
+    @property
+    def lists(self) -> bool:
+        """Whether a pair is one to look at for it."""
+        return any(self.points)
 
 
 KINDS = {
@@ -54,7 +62,7 @@ KINDS = {
         Kind("refusal", "Answer refuses", (2, 0, 0)),
         Kind("overlap", "Also in the held-out data", (0, 0, 2)),
         Kind("near_duplicate", "Nearly the same pair again", (0, 0, 1)),
-        Kind("over_long", "Over-long pair", (0, 0, 1)),
+        Kind("over_long", "Over-long pair", (0, 0, 0)),
         Kind("boilerplate", "Stock phrases", (1, 0, 0)),
     )
 }
@@ -114,8 +122,8 @@ class Checked:
 
     @cached_property
     def any(self) -> np.ndarray:
-        """Pairs with at least one finding: bool [pairs]."""
-        return np.any([where > 0 for where in self.where.values()], axis=0)
+        """Pairs with at least one finding that lists them: bool [pairs]."""
+        return np.any([where > 0 for name, where in self.where.items() if KINDS[name].lists], axis=0)
 
 
 def check(texts: Texts, max_length: int, held_out: Texts | None = None, held_out_name: str = "") -> Checked:

@@ -20,7 +20,7 @@ from rmo_curate.audit.estimates import Estimates, estimates, estimates_of_data
 from rmo_curate.audit.findings import Counts, LengthBias
 from rmo_curate.audit.overview import WHERE, finding_counts, openings, sizes, text_stats
 from rmo_curate.audit.scored import Scored, identity, read_scores
-from rmo_curate.audit.settings import AuditSettings
+from rmo_curate.audit.settings import USUAL_MAX_LENGTH, AuditSettings
 from rmo_curate.audit.slices import longer_wins, slice_rows, slices
 from rmo_curate.audit.suspects import RejectGroup, Suspect
 from rmo_curate.audit.texts import Texts, first_texts, read_run, read_source
@@ -42,9 +42,9 @@ from rmo_curate.evidence.wording import reasons
 from rmo_curate.filter.decisions import REASONS
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.read.sources import Source, open_source
-from rmo_curate.runs.run import DEFAULT_MAX_LENGTH, Run
+from rmo_curate.runs.run import Run
 from rmo_train.console.errors import UserError
-from rmo_train.store.manifests import InputFile, versions
+from rmo_train.store.manifests import InputFile, TooLong, versions
 
 REJECT_TEXT = 600  # characters of a reject's text at most
 
@@ -68,6 +68,7 @@ class Material:
     identity: dict[str, Any]
     versions: dict[str, str]
     inputs: tuple[InputFile, ...]
+    too_long: TooLong | None = None  # pairs of a run that were not scored
 
     @property
     def suspicion(self) -> np.ndarray | None:
@@ -107,11 +108,14 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
         difference=scores.chosen_tokens - scores.rejected_tokens,
         length=length,
         curve=curve(scored.decisions.suspicion, unit_of(scored.settings.rule), estimated.at),
-        headline=wording(run.folder, counts, end, scored.share_against, length, scored.settings, estimated),
+        headline=wording(
+            run.folder, counts, end, scored.share_against, length, scored.settings, estimated, run.manifest.too_long
+        ),
         tokens_counted_by=tokens_counted_by(run.manifest.reference.name or ""),
         identity=identity(run.manifest, scored.decisions.trajectory),
         versions=run.manifest.versions,
         inputs=run.manifest.inputs,
+        too_long=run.manifest.too_long,
     )
     return audit_of(material, settings)
 
@@ -120,7 +124,7 @@ def collect_data(source: Source, data: tuple[str, ...], settings: AuditSettings)
     """Everything an audit says about data that no model has scored."""
     texts, rejected = read_source(source)
     rejects = suspects.reject_groups(rejected, settings.examples, limit=min(settings.characters, REJECT_TEXT))
-    max_length = settings.max_length or DEFAULT_MAX_LENGTH
+    max_length = settings.max_length or USUAL_MAX_LENGTH
     checked = check(texts, max_length, *held_out_texts(settings))
     counts = Counts(
         records=len(texts) + len(rejected),
@@ -178,7 +182,10 @@ def held_out_texts(settings: AuditSettings) -> tuple[Texts | None, str]:
 
 def audit_of(material: Material, settings: AuditSettings) -> Audit:
     """The report, and the texts of the pairs that it lists."""
-    ranked = suspects.ranking(material.suspicion, material.checked.points, material.checked.any)
+    flagged, unscored = material.checked.any, material.texts.too_long
+    if unscored is not None:  # nothing can be decided on a pair of a run that has no scores
+        flagged = flagged & ~unscored
+    ranked = suspects.ranking(material.suspicion, material.checked.points, flagged)
     listed = ranked[: settings.worst]
     return Audit(report(material, len(ranked), listed), material.texts, listed)
 
@@ -214,6 +221,7 @@ def report(material: Material, suspects_found: int, listed: np.ndarray) -> Repor
         contradictions=int(contradicting.sum()),
         contradiction_share=float(contradicting.mean()) if len(texts) else math.nan,
         counts=counts,
+        too_long=material.too_long,
         rejects=material.rejects,
         findings=finding_counts(checked, counts),
         texts=text_stats(checked),
@@ -277,9 +285,12 @@ def suspect(
     texts, checked, scored = material.texts, material.checked, material.scored
     suspicion = float(scored.decisions.suspicion[i]) if scored else believed.suspicion[i] if believed else math.nan
     scorable = scored is not None and bool(scored.usable[i])
+    file, line = texts.place(i)
     return Suspect(
         rank=rank,
         id=suspects.presentable(texts.ids[i]),
+        source_file=suspects.presentable(file) if file is not None else None,
+        source_line=line,
         right=float(believed.right[i]) if believed else None,
         reasons=reasons(contributions(believed.posterior, i)) if believed else (),
         suspicion=None if math.isnan(suspicion) else float(suspicion),

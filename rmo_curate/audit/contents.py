@@ -20,7 +20,7 @@ from rmo_curate.audit.suspects import RejectGroup, Suspect
 from rmo_curate.audit.texts import Texts
 from rmo_curate.audit.wording import Wording
 from rmo_curate.evidence.swapped_copies import Detection, SelfCheck
-from rmo_train.store.manifests import InputFile
+from rmo_train.store.manifests import InputFile, TooLong
 
 SCHEMA = "rmo-audit-1"
 LOG_ODDS, POINTS = "log-odds", "points"  # units of suspicion, besides nats
@@ -54,6 +54,7 @@ class Report:
     contradictions: int  # pairs that are preferred both ways or in a circle
     contradiction_share: float
     counts: Counts
+    too_long: TooLong | None  # pairs of a run that were not scored for their length, null where there are none
     rejects: tuple[RejectGroup, ...]
     findings: dict[str, FindingCount]
     texts: TextStats

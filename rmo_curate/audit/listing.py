@@ -95,6 +95,7 @@ def number_of(values: list[str], value: str) -> int:
 def pair_row(suspect: Suspect, own_id: str, sides: list[Any], parts: dict[str, int]) -> dict[str, Any]:
     row = {
         "id": own_id,  # as it stands in the data: decisions are joined by it
+        "at": f"{suspect.source_file}:{suspect.source_line}" if suspect.source_line is not None else None,
         "s": rounded(suspect.suspicion),
         "q": None
         if suspect.right is None

@@ -80,7 +80,7 @@
   const haystack = new Map();
   function words(pair) {
     if (!haystack.has(pair)) {
-      const parts = [pair.id];
+      const parts = [pair.id, pair.at || ""];
       for (const side of [pair.p, pair.c, pair.j]) for (const [, i] of side || []) parts.push(text(i));
       haystack.set(pair, parts.join("\n").toLowerCase());
     }
@@ -227,6 +227,7 @@
     const code = make("code");
     code.append(make("bdi", "", pair.id));
     footer.append(code);
+    if (pair.at) footer.append(" · ", make("bdi", "at", pair.at));
     body.append(footer);
     return body;
   }

@@ -11,6 +11,8 @@ from rmo_curate.evidence.columns import EvidenceColumns
 from rmo_curate.read.column_map import ColumnMap, column_map
 from rmo_train.console.settings import from_recipe
 
+USUAL_MAX_LENGTH = 1024  # tokens of prompt + longer answer that trainers cut at where nothing else is asked for
+
 
 class AuditSettings(EvidenceColumns):
     """Settings of `rmo-curate audit`."""
@@ -27,7 +29,8 @@ class AuditSettings(EvidenceColumns):
     max_length: int | None = Field(
         None,
         ge=8,
-        description="On data, tokens of prompt + longer answer above which a pair is too long (default: 1024)",
+        description="On data, tokens of prompt + longer answer above which a pair is too long (default: 1024, where "
+        "trainers commonly cut)",
     )
 
     @field_validator("fail_on")

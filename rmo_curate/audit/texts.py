@@ -14,7 +14,7 @@ from rmo_curate.read.messages import Message
 from rmo_curate.read.sources import Pair, Reject, Source
 from rmo_curate.runs.run import Run
 from rmo_train.console.progress import progress
-from rmo_train.store.tables import PAIR_SCHEMA, REJECT_SCHEMA, TOO_LONG, flagged
+from rmo_train.store.tables import PAIR_SCHEMA, REJECT_SCHEMA, SOURCE_COLUMNS, TOO_LONG, flagged
 
 EXAMPLES_KEPT = 50  # rejects of one reason held in memory with their text
 
@@ -30,13 +30,18 @@ class Texts:
     prompt: list[str] = field(default_factory=list)
     chosen: list[str] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
-    files: list[str] = field(default_factory=list)  # the file of each pair; empty for a run, whose tables do not say
+    files: list[str | None] = field(default_factory=list)  # the file of each pair; None where nobody recorded it
+    lines: list[int | None] = field(default_factory=list)  # its line there, or its record's number
     columns: dict[str, list[Any]] = field(default_factory=dict)
     tokens: np.ndarray | None = None  # int [pairs, 3] of prompt, chosen, rejected; None: no model has tokenised them
     too_long: np.ndarray | None = None  # bool [pairs], from a run
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def place(self, i: int) -> tuple[str | None, int | None]:
+        """The file and the line of pair `i`; None where they are not known."""
+        return self.files[i], self.lines[i]
 
     def add(self, pair_id: str, prompt: list[Message], chosen: list[Message], rejected: list[Message]) -> None:
         self.ids.append(pair_id)
@@ -71,6 +76,7 @@ def read_source(source: Source) -> tuple[Texts, pa.Table]:
             if isinstance(record, Pair):
                 texts.add(record.id, record.prompt, record.chosen, record.rejected)
                 texts.files.append(record.source)
+                texts.lines.append(record.line)
                 texts.add_columns(record.extra)
             else:
                 seen[record.reason.value] += 1
@@ -92,6 +98,9 @@ def read_run(run: Run) -> Texts:
         prompt_tokens = pa.compute.list_value_length(part["prompt_ids"]).to_numpy()
         tokens.append(np.stack([prompt_tokens, part["chosen_tokens"], part["rejected_tokens"]], axis=1))
         too_long.append(flagged(part, TOO_LONG))
+        known = set(part.column_names) >= SOURCE_COLUMNS
+        texts.files += part["source_file"].to_pylist() if known else [None] * part.num_rows
+        texts.lines += part["source_line"].to_pylist() if known else [None] * part.num_rows
         for row in part.select(["id", "prompt", "chosen", "rejected", *extras]).to_pylist():
             texts.add(row["id"], row["prompt"], row["chosen"], row["rejected"])
             texts.add_columns({name: row[name] for name in extras})

@@ -18,6 +18,9 @@ from rmo_curate.evidence.wording import RANDOM_FLIPS, outlook_lines
 from rmo_curate.filter.settings import FilterSettings, flags_of
 from rmo_curate.read.memory import IN_MEMORY
 from rmo_curate.runs.run import Checkpoint
+from rmo_train.report import keeping_them
+from rmo_train.store.manifests import TooLong
+from rmo_train.store.tables import TOO_LONG
 
 HELD_OUT = (
     "Held out means: the model that scored a pair was trained on other prompts only, so it cannot have memorised "
@@ -63,11 +66,13 @@ def wording(
     length: LengthBias | None,
     settings: FilterSettings,
     estimated: Estimates,
+    too_long: TooLong | None,
 ) -> Wording:
     """`share_against` is the share of scored pairs whose reward margin at `end` is below zero."""
     return Wording(
         lead=lead(counts, end, share_against, estimated),
         sentences=(
+            *too_long_sentences(too_long),
             *noise_sentences(estimated, "the filter calls noisy"),
             *sentences(counts, end, share_against, settings, estimated),
             *outlook_lines(outlook(counts.scorable, scored=True)),
@@ -79,6 +84,17 @@ def wording(
         suspects_text=f"{SUSPECTS} {LIKELIHOOD}" if RULES[settings.rule].says_odds else SUSPECTS,
         held_out_text=held_out_text(end),
         next_steps=next_steps(folder, end, settings),
+    )
+
+
+def too_long_sentences(lost: TooLong | None) -> tuple[str, ...]:
+    """What is lost to length, before anything is said of noise."""
+    if lost is None:
+        return ()
+    limit = f"longer than {lost.max_length:,} tokens" if lost.max_length else "too long"
+    return (
+        f"{lost.pairs:,} of {lost.of:,} pairs ({percent(lost.pairs / lost.of)}) are {limit} and were not scored: "
+        f"{keeping_them(lost)}.",
     )
 
 
@@ -238,8 +254,10 @@ def sentences(
     counts: Counts, end: Checkpoint | None, share_against: float, settings: FilterSettings, estimated: Estimates
 ) -> tuple[str, ...]:
     """What the filter does; and where no noise rate is estimated, what to make of the lead."""
-    dropped = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in counts.dropped.items()) or "none"
-    kept = f"The filter keeps {counts.kept:,} pairs and drops {counts.pairs - counts.kept:,} ({dropped})."
+    by_filter = {reason: n for reason, n in counts.dropped.items() if reason != TOO_LONG}
+    dropped = ", ".join(f"{n:,} {reason}" for reason, n in by_filter.items()) or "none"
+    scored = "scored pairs" if TOO_LONG in counts.dropped else "pairs"
+    kept = f"The filter keeps {counts.kept:,} {scored} and drops {sum(by_filter.values()):,} ({dropped})."
     if end is None:
         return (kept,)
     said = [kept]

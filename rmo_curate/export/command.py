@@ -78,7 +78,7 @@ def fill(folder: Path, shards: Path, manifest: ShardsManifest, to: Trainer, out:
     key = {"to": str(to), "shards": [part.sha256 for part in manifest.parts]}
     numbers = {"kept": kept(counts), "written": counts.written, "omitted": counts.omitted.total()}
     ExportManifest(key=key, counts=numbers, parts=tuple(written)).write(folder)
-    files.write_bytes(folder / "README.md", readme(form, to, out, counts, written).encode())
+    files.write_bytes(folder / "README.md", readme(form, to, out, counts, written, sourced=shape.sourced).encode())
     return counts
 
 
@@ -103,6 +103,7 @@ def shape_of(shards: Path, manifest: ShardsManifest) -> Shape:
         soft_labels=manifest.soft_labels,
         references=references,
         end=None if manifest.end is None else manifest.checkpoints.index(manifest.end),
+        sourced=set(columns) >= tables.SOURCE_COLUMNS,
     )
 
 
@@ -110,7 +111,8 @@ def converted(
     shards: Path, manifest: ShardsManifest, form: Format, shape: Shape, counts: Counts, omitted: IO[str]
 ) -> Parts:
     """The rows of each part; pairs that `form` cannot express are counted and listed."""
-    columns = [*READ, *form.reads, *(["margin"] if shape.margin else [])]
+    sourced = tables.SOURCE_COLUMNS if shape.sourced else ()
+    columns = [*READ, *form.reads, *(["margin"] if shape.margin else []), *sourced]
     for part in tables.iter_parts(shards, manifest, columns):
         rows = []
         for batch in part.to_batches(max_chunksize=BATCH):
@@ -166,17 +168,22 @@ def losses(counts: Counts, form: Format) -> list[str]:
     return lines
 
 
-def not_carried(form: Format, counts: Counts) -> list[str]:
+def not_carried(form: Format, counts: Counts, *, sourced: bool) -> list[str]:
     """What of each pair is lost."""
+    lost = ["- the file and line of each pair: the shards do not say"] if not sourced else []
     if form.carries_weights:
-        return ["- ids, suspicion, log-probs between the first and the last checkpoint: the shard folder has them"]
+        between = "- suspicion, log-probs between the first and the last checkpoint: the shard folder has them"
+        return [between + ", under the same `id`", *lost]
     return [
         f"- weights and label confidences (not 1 in {counts.weighted:,} pairs): every pair counts alike",
-        "- ids, tokens, log-probs, margins, suspicion: the shard folder has them",
+        "- tokens, log-probs, margins, suspicion: the shard folder has them, under the same `id`",
+        *lost,
     ]
 
 
-def readme(form: Format, to: Trainer, out: Path, counts: Counts, written: list[manifests.PartFile]) -> str:
+def readme(
+    form: Format, to: Trainer, out: Path, counts: Counts, written: list[manifests.PartFile], *, sourced: bool
+) -> str:
     configs = [described(CONFIGS[0], written)]
     front = f"---\n{yaml.safe_dump({'configs': configs}, sort_keys=False)}---\n\n" if to is Trainer.TRL else ""
     lines = [
@@ -186,12 +193,15 @@ def readme(form: Format, to: Trainer, out: Path, counts: Counts, written: list[m
         "",
         form.describe(out),
         "",
+        f"Beside what {to} reads, each row has the `id` of its pair"
+        + (", and `source_file` and `source_line`, where it stands in your data." if sourced else "."),
+        "",
         "## What is not here",
         "",
         f"- of {kept(counts):,} kept pairs, {counts.omitted.total():,} that this format cannot express"
         + (f": `{OMITTED}` has their ids" if counts.omitted else ""),
         *(f"  - {n:,} with {reason}" for reason, n in counts.omitted.most_common()),
-        *not_carried(form, counts),
+        *not_carried(form, counts, sourced=sourced),
         "",
     ]
     return front + "\n".join(lines)

@@ -20,6 +20,7 @@ from rmo_train.data.rendering import TEMPLATE_REWRITES_HISTORY, TEMPLATE_REWRITE
 from rmo_train.store.tables import MESSAGES, TOKENS
 
 Row = Mapping[str, Any]
+SOURCE_FIELDS = {"source_file": pa.string(), "source_line": pa.int64()}
 
 
 class Trainer(StrEnum):
@@ -45,6 +46,7 @@ class Shape:
     soft_labels: bool  # the filter wants labels softened by their `label_confidence`
     references: bool  # every pair has its log-probs under the reference
     end: int | None  # place of the trajectory's end in `chosen_logps` and `rejected_logps`, where there is one
+    sourced: bool  # the shards say which file and line a pair is from
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class Format:
     schema: Callable[[Shape], pa.Schema] = lambda _: pa.schema([])  # of the Parquet files
     reads: tuple[str, ...] = ()  # columns of SHARDS that it needs besides those that all need
     carries_weights: bool = False  # and label confidences
+
+
+def origin(pair: Row, shape: Shape) -> dict[str, Any]:
+    """What leads from a row back to its pair and to the user's file: columns that every trainer here passes over."""
+    return {name: pair[name] for name in ("id", *(SOURCE_FIELDS if shape.sourced else ()))}
 
 
 def plain(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -93,7 +100,7 @@ def trl_row(pair: Row, shape: Shape) -> dict[str, Any]:
 
     No column has the name of one that TRL writes itself (`ref_chosen_logps`): its precompute fails on such data.
     """
-    row: dict[str, Any] = {name: pair[name] for name in ("prompt", "chosen", "rejected")}
+    row: dict[str, Any] = {**origin(pair, shape), **{name: pair[name] for name in ("prompt", "chosen", "rejected")}}
     if shape.tools:
         row["tools"] = pair["tools"]
     if shape.template_kwargs is not None:
@@ -111,7 +118,9 @@ def trl_row(pair: Row, shape: Shape) -> dict[str, Any]:
 
 
 def trl_schema(shape: Shape) -> pa.Schema:
-    fields: list[tuple[str, pa.DataType]] = [(name, MESSAGES) for name in ("prompt", "chosen", "rejected")]
+    fields: list[tuple[str, pa.DataType]] = [("id", pa.string())]
+    fields += list(SOURCE_FIELDS.items()) if shape.sourced else []
+    fields += [(name, MESSAGES) for name in ("prompt", "chosen", "rejected")]
     fields += [("tools", pa.string())] if shape.tools else []
     fields += [("chat_template_kwargs", shape.template_kwargs)] if shape.template_kwargs is not None else []
     fields += [(name, TOKENS) for name in ("prompt_ids", "chosen_ids", "rejected_ids")]
@@ -190,7 +199,7 @@ def llama_factory_row(pair: Row, shape: Shape) -> dict[str, Any]:
     expected = [("human", "observation"), ("gpt",)]
     if len(turns) % 2 == 0 or any(turn["from"] not in expected[i % 2] for i, turn in enumerate(turns)):
         raise Inexpressible("a prompt whose questions and answers do not alternate")
-    return {"conversations": conversation, **answers, "tools": pair["tools"] or ""}
+    return {**origin(pair, shape), "conversations": conversation, **answers, "tools": pair["tools"] or ""}
 
 
 def llama_factory_files(out: Path) -> dict[str, str]:
@@ -231,7 +240,7 @@ def axolotl_row(pair: Row, shape: Shape) -> dict[str, Any]:
     for message in (*messages, chosen, rejected):
         if message["role"] not in AXOLOTL_ROLES:
             raise Inexpressible(f"a message of role {message['role']}")
-    return {"messages": messages, "chosen": chosen, "rejected": rejected}
+    return {**origin(pair, shape), "messages": messages, "chosen": chosen, "rejected": rejected}
 
 
 def axolotl_files(out: Path) -> dict[str, str]:
@@ -266,6 +275,7 @@ def openrlhf_row(pair: Row, shape: Shape) -> dict[str, Any]:
     if TEMPLATE_REWRITES_HISTORY in pair["flags"]:
         raise Inexpressible("a prompt that the chat template rewrites, which is cut off by its length")
     row: dict[str, Any] = {column: plain(pair[column]) for column in ("prompt", "chosen", "rejected")}
+    row = origin(pair, shape) | row
     return row | ({"margin": float(pair["margin"] or 0)} if shape.margin else {})
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from rmo_curate.filter.settings import flags_of
+from rmo_train.report import too_long_line
 from rmo_train.store.files import canonical_json, sha256_text
 from rmo_train.store.manifests import InputFile, PartFile, ShardsManifest
 
@@ -19,7 +20,6 @@ CONFIGS: list[dict[str, Any]] = [
 MEANING = {
     "noisy": "the rule finds the labels likely to be the wrong way round",
     "ambiguous": "the margin is close to 0",
-    "too_long": "over the length that was scored",
     "duplicate": "the same tokens as an earlier pair",
     "decision": "a reviewer's decision",
 }
@@ -67,6 +67,7 @@ def dataset_card(manifest: ShardsManifest, inputs: Sequence[InputFile]) -> str:
         f"| in all | {counts['pairs']:,} | |",
         f"| kept | {counts['kept']:,} | `data/` |",
         *(f"| {name} | {counts[name]:,} | {meaning}: `dropped/` |" for name, meaning in MEANING.items()),
+        f"| not scored: too long | {counts['too_long']:,} | lost to length, not removed by the filter: `dropped/` |",
         "",
         "## How it was made",
         "",
@@ -75,6 +76,7 @@ def dataset_card(manifest: ShardsManifest, inputs: Sequence[InputFile]) -> str:
         f"`{manifest.reference.name}`, in {manifest.reference.dtype}",
         f"- end of the trajectory: {end}",
         f"- filtered with: `rmo-curate filter RUN --out SHARDS {options}`",
+        *([f"- {too_long_line(manifest.too_long)}"] if manifest.too_long else []),
         *(f"- {name} threshold: {value:.6g}" for name, value in manifest.thresholds.items() if value is not None),
         "",
         "## Columns",
@@ -86,7 +88,8 @@ def dataset_card(manifest: ShardsManifest, inputs: Sequence[InputFile]) -> str:
         "computed; `rmo-train run` softens labels by it "
         + ("unless" if manifest.soft_labels else "where")
         + " told so (`--no-soft-labels`, `--soft-labels`). Dropped pairs also have `drop_reason`, "
-        "`keep_probability` and `draw`.",
+        "`keep_probability` and `draw`. `source_file` and `source_line` "
+        "say where a pair was read: its line in JSON lines, else the number of its record, from 1.",
         "",
     ]
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n" + "\n".join(lines)

@@ -12,7 +12,7 @@ from rmo_curate.filter.decisions import Decisions, decide
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.filter.shards import find_shards, write_shards
 from rmo_curate.filter.summary import summary
-from rmo_curate.filter.wording import already_done_line, decision_lines, written_line
+from rmo_curate.filter.wording import already_done_lines, decision_lines, written_line
 from rmo_curate.runs.run import open_run
 from rmo_train.console.errors import Stopped
 
@@ -27,7 +27,7 @@ def run_filter(
     if not dry_run and not overwrite:
         done = find_shards(run, run.trajectory(settings.end), settings, out)
         if done is not None:
-            return [already_done_line(out, done.counts)]
+            return already_done_lines(out, done)
     try:
         decisions = decide(run, settings)
         lines = decision_lines(decisions, summary(run, decisions))

@@ -134,6 +134,8 @@ def fill(folder: Path, run: Run, decisions: Decisions, settings: FilterSettings)
         soft_labels=decisions.softens,
         noise_sd={c.name: c.noise_sd for c in trajectory.checkpoints},
         max_length=run.manifest.max_length,
+        longest=run.manifest.longest,
+        context=run.manifest.context,
     )
     card = dataset_card(manifest, run.manifest.inputs)
     files.write_bytes(folder / "README.md", card.encode())

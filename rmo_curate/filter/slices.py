@@ -58,8 +58,8 @@ class ColumnRemoval:
     others: int  # values beyond those
 
 
-def removal(run: Run, removed: np.ndarray) -> tuple[ColumnRemoval, ...]:
-    """Of each column of few values, what `removed` [pairs] takes of its slices."""
+def removal(run: Run, removed: np.ndarray, among: np.ndarray) -> tuple[ColumnRemoval, ...]:
+    """Of each column of few values, what `removed` takes of its slices; both [pairs], slices are of pairs `among`."""
     import polars as pl
 
     columns: list[ColumnRemoval] = []
@@ -67,7 +67,8 @@ def removal(run: Run, removed: np.ndarray) -> tuple[ColumnRemoval, ...]:
         if not pa.types.is_string(kind) or len(columns) == MOST_COLUMNS:
             continue
         slices = (
-            pl.DataFrame({"value": run.column(name), "removed": removed})
+            pl.DataFrame({"value": run.column(name), "removed": removed, "among": among})
+            .filter("among")
             .drop_nulls()
             .group_by("value", maintain_order=True)
             .agg(pl.col("removed").mean(), pl.len())

@@ -15,6 +15,7 @@ from rmo_curate.filter.reviews import ACTIONS, FLIP, KEEP
 from rmo_curate.filter.slices import ColumnRemoval, removal
 from rmo_curate.filter.worth import Worth, worth
 from rmo_curate.runs.run import Run
+from rmo_train.store.manifests import TooLong
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Summary:
     lengths: Lengths | None  # None where no rule reads margins
     judged: Judged | None  # None where no evidence was weighed
     removal: tuple[ColumnRemoval, ...]
+    too_long: TooLong | None  # pairs that were not scored: no filter removed them
 
 
 def summary(run: Run, decisions: Decisions) -> Summary:
@@ -52,7 +54,8 @@ def summary(run: Run, decisions: Decisions) -> Summary:
         kept_unscored=int(stuck.sum()),
         lengths=None if decisions.settings.rule == "none" else Lengths.of(decisions.scores),
         judged=judged(decisions),
-        removal=removal(run, ~decisions.kept),
+        removal=removal(run, ~decisions.kept, decisions.reason != "too_long"),
+        too_long=run.manifest.too_long,
     )
 
 

@@ -19,6 +19,9 @@ from rmo_curate.filter.summary import Judged, Summary
 from rmo_curate.filter.worth import Worth
 from rmo_curate.runs.run import Checkpoint
 from rmo_train.evaluation.metrics import Interval
+from rmo_train.report import too_long_line
+from rmo_train.store.manifests import ShardsManifest
+from rmo_train.store.tables import TOO_LONG
 
 FLIP_RATE = 0.2  # of the remark on recall
 HEAVY_REMOVAL = 0.3  # share of the pairs beyond which removal is reported to cost more than it brings
@@ -32,6 +35,7 @@ def decision_lines(decisions: Decisions, summary: Summary) -> list[str]:
     settings = decisions.settings
     return [
         counts_line(decisions.counts),
+        *([too_long_line(summary.too_long)] if summary.too_long else ()),
         *end_lines(decisions.trajectory.end),
         *noisy_lines(decisions),
         *ambiguous_lines(decisions),
@@ -44,8 +48,11 @@ def decision_lines(decisions: Decisions, summary: Summary) -> list[str]:
 
 
 def counts_line(counts: Mapping[str, int]) -> str:
-    dropped = ", ".join(f"{counts[name]:,} {name.replace('_', ' ')}" for name in REASONS if name != "decision")
-    return f"{counts['pairs']:,} pairs = {counts['kept']:,} kept + {dropped}"
+    """What became of the scored pairs; those that are too long are apart, since no filter removed them."""
+    dropped = ", ".join(f"{counts[name]:,} {name}" for name in REASONS if name not in ("decision", TOO_LONG))
+    scored = f"{counts['pairs'] - counts[TOO_LONG]:,}"
+    of = f"{scored} scored of {counts['pairs']:,} pairs" if counts[TOO_LONG] else f"{scored} pairs"
+    return f"{of} = {counts['kept']:,} kept + {dropped}"
 
 
 def end_lines(end: Checkpoint | None) -> Iterator[str]:
@@ -111,7 +118,8 @@ def ambiguous_lines(decisions: Decisions) -> Iterator[str]:
 
 
 def heavy_removal_lines(decisions: Decisions) -> Iterator[str]:
-    removed = 1 - decisions.counts["kept"] / decisions.counts["pairs"]
+    counts = decisions.counts
+    removed = 1 - counts["kept"] / (counts["pairs"] - counts[TOO_LONG])
     if removed > HEAVY_REMOVAL and decisions.budget.noise_rate is None:  # as many as are wrong may go: that pays
         yield (
             f"warning: {removed:.0%} of the pairs are removed; beyond {HEAVY_REMOVAL:.0%} the loss of data is reported "
@@ -173,8 +181,10 @@ def removal_line(column: ColumnRemoval) -> str:
     return f"removed by {column.name}: {worst}{others}"
 
 
-def already_done_line(out: Path, counts: Mapping[str, int]) -> str:
-    return f"{out}: already done, {counts['kept']:,} of {counts['pairs']:,} pairs kept"
+def already_done_lines(out: Path, shards: ShardsManifest) -> list[str]:
+    counts = shards.counts
+    done = f"{out}: already done, {counts['kept']:,} of {counts['pairs'] - counts[TOO_LONG]:,} scored pairs kept"
+    return [done, *([too_long_line(shards.too_long)] if shards.too_long else [])]
 
 
 def written_line(out: Path, counts: Mapping[str, int], files: int) -> str:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -37,6 +37,7 @@ class Rows:
     table: pa.Table  # rows of RUN/pairs, in order, without the refused pairs
     refused: dict[int, Reject]  # place in the batch -> why the template does not render that pair
     flags: Counter[str]
+    longest: int  # tokens of the longest pair; 0 without any
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,13 @@ class RowMaker:
                 reason = RejectReason.BAD_MESSAGES
                 refused[place] = Reject(pair.source, pair.line, reason, encodable(str(rendered)), raw_messages(pair))
         flags = Counter(flag for row in rows for flag in row["flags"])
-        return Rows(pa.Table.from_pylist(rows, schema=self.schema), refused, flags)
+        longest = max((pair_tokens(row) for row in rows), default=0)
+        return Rows(pa.Table.from_pylist(rows, schema=self.schema), refused, flags, longest)
+
+
+def pair_tokens(row: Mapping[str, Any]) -> int:
+    """The length of a row of RUN/pairs: tokens of its prompt and its longer response."""
+    return len(row["prompt_ids"]) + max(row["chosen_tokens"], row["rejected_tokens"])
 
 
 def raw_messages(pair: Pair) -> str:
@@ -89,6 +96,8 @@ def pair_row(pair: Pair, rendered: Rendered, max_length: int) -> dict[str, Any]:
         "chosen_tokens": len(rendered.chosen_ids),
         "rejected_tokens": len(rendered.rejected_ids),
         "flags": flags,
+        "source_file": pair.source,
+        "source_line": pair.line,
     }
 
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from rmo_curate.evidence.posterior import Posterior
 
 MADE_BY = "rmo-curate score DATA --model REF --out RUN"
-DEFAULT_MAX_LENGTH = 1024  # tokens of prompt + longer response
 SCORED_COLUMNS = ("id", "flags", "chosen_tokens", "rejected_tokens")  # of a pair, which scores are joined to
 
 

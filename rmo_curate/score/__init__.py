@@ -3,6 +3,7 @@
 - `settings`: what a user can ask.
 - `command`: the commands `score` and `proxy`: which stages, in which order.
 - `checks`: what can be wrong with what is asked, found before anything is computed.
+- `length_limit`: how long a pair may be: by context and memory, once per folder.
 - `run_folder`: the run folder as it is filled, and its status.
 - `pairs_stage`: records -> RUN/pairs (rendered, tokenised) and RUN/rejects.
 - `engines`: token ids in, log-probs out: transformers and vLLM.

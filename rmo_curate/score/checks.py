@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmo_curate.read.sources import Pair, Source
-from rmo_curate.runs.run import DEFAULT_MAX_LENGTH
 from rmo_curate.score.settings import ProxySettings, ScoreSettings
 from rmo_train.console.errors import UserError
 from rmo_train.console.progress import say
@@ -16,15 +15,6 @@ from rmo_train.store.tables import TOO_LONG, prompt_group
 
 if TYPE_CHECKING:
     from rmo_train.model.models import Identity
-
-
-def longest_allowed(settings: ScoreSettings, model: str, context: int) -> int:
-    """`max_length` as it is used: tokens of prompt + longer response, at most the model's `context`."""
-    if settings.max_length and settings.max_length > context:
-        raise UserError(
-            f"--max-length {settings.max_length}: the context of {model} is {context} tokens; give at most that"
-        )
-    return settings.max_length or min(DEFAULT_MAX_LENGTH, context)
 
 
 def check_base(run: Path, manifest: RunManifest) -> None:
@@ -100,5 +90,5 @@ def check_rendered(
     if counts[TOO_LONG] == counts["pairs"]:
         raise UserError(
             f"all {counts['pairs']} pairs are longer than {max_length} tokens (prompt + the longer response); give a "
-            "larger --max-length, with --overwrite for this folder"
+            "larger --max-length, with --overwrite for this folder, or a model with a longer context"
         )

@@ -23,6 +23,7 @@ from rmo_curate.score.crew import Crew
 from rmo_curate.score.engines.choice import AUTO, measured_engine, settled_engine
 from rmo_curate.score.engines.spec import EngineSpec
 from rmo_curate.score.families import Family, begin_family
+from rmo_curate.score.length_limit import LengthLimit, length_limit, sum_line
 from rmo_curate.score.pairs_stage import write_pairs
 from rmo_curate.score.probe import fit_probe, open_states, plan_probe, wants_states
 from rmo_curate.score.proxies import TrainedFamily, family_stages, plan_family, train_family
@@ -81,7 +82,7 @@ def run_score(
         check_not_held(run)  # `filling` holds it, later: here it is found before the data are read
     job = resolve(data, model, run, settings, proxy.resolved(checkpoints), checkpoints, columns, afresh=overwrite)
     if dry_run:
-        return dry_run_lines(job.source, job.renderer, job.reference, job.max_length, job.proxy, len(job.checkpoints))
+        return dry_run_lines(job.source, job.renderer, job.reference, job.limit, job.proxy, len(job.checkpoints))
     checks.check_not_inside(run, [*(d for d in data if isinstance(d, str)), model, *checkpoints], overwrite)
     with filling(run, afresh=overwrite):
         if not overwrite and recorded_reference(run) != job.recorded:
@@ -140,7 +141,7 @@ class ScoreJob:
     checkpoints: tuple[Identity, ...]
     settings: ScoreSettings
     proxy: ProxySettings  # with its kind
-    max_length: int  # tokens
+    limit: LengthLimit  # of a pair
     identity: Identity  # of the reference
     reference: Reference  # its identity, dtype and engine
     recorded: Reference | None  # the reference that the folder was begun with
@@ -167,29 +168,29 @@ def resolve(
 ) -> ScoreJob:
     """Look everything through that can be wrong before anything is written."""
     from rmo_train.model.adapters import check_adapter
-    from rmo_train.model.policy import context_length, identity, load_config
+    from rmo_train.model.policy import identity
 
     for name in (model, *checkpoints):
         check_adapter(name)
     own, others = identity(model), tuple(identity(c) for c in checkpoints)
     for other in others:
         checks.check_checkpoint(other, own)
-    max_length = checks.longest_allowed(settings, model, context_length(load_config(model)))
+    recorded = None if afresh else recorded_reference(run)
+    dtype, engine = _dtype(settings, recorded), settled_engine(settings.engine, recorded)
+    limit = length_limit(settings, model, dtype, engine, None if afresh else run)
     source = open_source(data, limit=settings.limit, columns=columns)
     for line in (source.said, *source.notes):
         say(line)
     checks.check_rejects(source.counts, settings)
     checks.check_prompts(source, proxy)
-    recorded = None if afresh else recorded_reference(run)
-    dtype, engine = _dtype(settings, recorded), settled_engine(settings.engine, recorded)
     reference = Reference(**asdict(own), dtype=dtype, engine=engine)
-    key = _pairs_key(source, settings, max_length, own)
+    key = _pairs_key(source, settings, limit.tokens, own)
     if recorded is not None:
         begun = recorded.engine if recorded.engine != AUTO else engine  # killed before it was chosen
         check_reference(recorded.model_copy(update={"engine": begun}), reference, run)
         if (pairs := read_manifest(run / "pairs", PairsManifest)) is not None:
             check_key(pairs.key, key, run)
-    return ScoreJob(run, source, model, others, settings, proxy, max_length, own, reference, recorded, key)
+    return ScoreJob(run, source, model, others, settings, proxy, limit, own, reference, recorded, key)
 
 
 def _dtype(settings: ScoreSettings, recorded: Reference | None) -> str:
@@ -221,9 +222,13 @@ def _pairs_key(source: Source, settings: ScoreSettings, max_length: int, referen
 def pairs_stage(job: ScoreJob) -> PairData:
     """Read, render and write the pairs, and open them. An engine that is not chosen yet is measured on them."""
     run, settings = job.run, job.settings
-    size = settings.part_size
-    counts = write_pairs(job.source, job.renderer, run, job.key, part_size=size, max_length=job.max_length).counts
-    checks.check_rendered(run, job.source, counts, job.max_length, settings)
+    size, limit = settings.part_size, job.limit
+    made = write_pairs(
+        job.source, job.renderer, run, job.key, part_size=size, max_length=limit.tokens, context=limit.context
+    )
+    checks.check_rendered(run, job.source, made.counts, limit.tokens, settings)
+    if made.longest is not None:
+        say(sum_line(limit, made.longest))
     write_run_manifest(run, job.reference)
     reopen_if_damaged(run / "scores" / "base", ScoresManifest)  # which `open_pairs` would refuse to read
     pairs = open_pairs(run)

@@ -7,9 +7,10 @@ from itertools import islice
 from typing import Literal
 
 from rmo_curate.read.pair_rendering import render_pairs
-from rmo_curate.read.render_pool import pair_row
+from rmo_curate.read.render_pool import pair_row, pair_tokens
 from rmo_curate.read.sources import Pair, Source
 from rmo_curate.score.engines.choice import AUTO
+from rmo_curate.score.length_limit import LengthLimit, limit_line
 from rmo_curate.score.proxies import TrainedFamily
 from rmo_curate.score.settings import ProxySettings
 from rmo_train.data.pairs import PairData
@@ -56,7 +57,7 @@ def dry_run_lines(
     source: Source,
     renderer: Renderer,
     reference: Reference,
-    max_length: int,
+    limit: LengthLimit,
     proxy: ProxySettings,
     checkpoints: int,
 ) -> list[str]:
@@ -66,15 +67,18 @@ def dry_run_lines(
     pairs = source.counts["pairs"]
     sample = list(islice((r for r in source.records() if isinstance(r, Pair)), SAMPLE))
     rendered = render_pairs(renderer, sample)
-    rows = [pair_row(p, r, max_length) for p, r in zip(sample, rendered, strict=True) if isinstance(r, Rendered)]
+    rows = [pair_row(p, r, limit.tokens) for p, r in zip(sample, rendered, strict=True) if isinstance(r, Rendered)]
     fit = [r for r in rows if TOO_LONG not in r["flags"]]
+    longest = max((pair_tokens(row) for row in rows), default=0)
     tokens = sum(len(r["prompt_ids"]) + r["chosen_tokens"] + r["rejected_tokens"] for r in fit) / max(1, len(sample))
     engine = "the faster" if reference.engine == AUTO else reference.engine or ""
     folds, probed = proxy.trained_folds, proxy.kind == "probe"
     passes = 1 + checkpoints + bool(folds) + (probed and engine == "vllm")
     lines = [
         f"{sum(source.counts.values()):,} records, {pairs:,} pairs, about {tokens * pairs:,.0f} tokens a pass",
-        f"max length {max_length} tokens: {len(rows) - len(fit)} of the first {len(sample)} pairs are longer",
+        limit_line(limit),
+        f"of the first {len(sample)} pairs {len(rows) - len(fit)} are longer; the longest of them has {longest:,} "
+        f"tokens, about {limit.row_bytes(longest) / 2**30:.2g} GiB a row",
         f"reference {reference.name} ({weights_bytes(reference.name or '') / 2**30:.2f} GiB), "
         f"{engine} engine, {reference.dtype}",
         f"{passes} forward pass{'es' * (passes > 1)} over the data",

@@ -16,7 +16,7 @@ import numpy as np
 from rmo_curate.read.pair_rendering import render_pairs
 from rmo_curate.read.render_pool import tokens_sha
 from rmo_curate.read.sources import Pair, Reject, Source, open_source
-from rmo_curate.score.checks import longest_allowed
+from rmo_curate.score.length_limit import length_limit, limit_line
 from rmo_curate.score.settings import ScoreSettings
 from rmo_train.console.progress import progress
 from rmo_train.data.rendering import (
@@ -75,12 +75,12 @@ def run_inspect(
     """Look `data` through as `score` would and return the lines to print; without a model all but the tokens."""
     if model is None:
         return inspection_lines(inspect_source(open_source(data, limit=settings.limit, columns=columns), None, 0), None)
-    from rmo_train.model.policy import context_length, load_config, load_tokenizer
+    from rmo_train.model.policy import load_tokenizer, resolve_dtype
 
-    max_length = longest_allowed(settings, model, context_length(load_config(model)))
+    limit = length_limit(settings, model, str(resolve_dtype(settings.dtype)).removeprefix("torch."))
     renderer = Renderer(load_tokenizer(model))
-    inspection = inspect_source(open_source(data, limit=settings.limit, columns=columns), renderer, max_length)
-    said = f"model {visible(model)}, at most {max_length} tokens of prompt + longer response"
+    inspection = inspect_source(open_source(data, limit=settings.limit, columns=columns), renderer, limit.tokens)
+    said = f"model {visible(model)}; {limit_line(limit)}"
     return [said, *inspection_lines(inspection, renderer)]
 
 

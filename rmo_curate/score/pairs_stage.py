@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rmo_curate.read.render_pool import RowMaker, Rows, rendered, workers_for
@@ -32,13 +33,15 @@ def write_pairs(
     *,
     part_size: int,
     max_length: int,
+    context: int | None = None,
     workers: int | None = None,
 ) -> PairsManifest:
     """Read, render and write every record; returns the pairs manifest.
 
     Pairs of finished parts are read, and neither rendered nor written again. Memory holds a few batches and a part,
-    whatever the number of records. `workers`: processes that render (default: all allowed cores where it pays); the
-    parts are the same bytes with any number. pairs + rejects == records, checked here.
+    whatever the number of records. `context`: tokens that the model was made for, kept in the manifest. `workers`:
+    processes that render (default: all allowed cores where it pays); the parts are the same bytes with any number.
+    pairs + rejects == records, checked here.
     """
     schema = with_columns(PAIR_SCHEMA, source.extra_fields())
     pairs = PartWriter(run / "pairs", PairsManifest, key, schema)
@@ -52,6 +55,7 @@ def write_pairs(
     if pairs.finished:
         say(f"pairs: going on after {len(pairs.finished)} finished parts")
     counts: Counter[str] = Counter()
+    longest = longest_of(pairs)
     kept, refused = _Parts(pairs, part_size), _Parts(rejects, part_size)
     total = sum(source.counts.values())
     sent: deque[_Batch] = deque()
@@ -67,6 +71,7 @@ def write_pairs(
             batch = sent.popleft()
             refusals = batch.rejects(rows)
             counts.update(batch.flags + rows.flags)
+            longest = max(longest, rows.longest)
             counts.update(f"rejects/{reject.reason.value}" for reject in refusals)
             counts.update(records=len(batch.records), rejects=len(refusals), pairs=len(batch.records) - len(refusals))
             batch.write(rows, kept)
@@ -87,7 +92,7 @@ def write_pairs(
     numbers |= {name: counts[name] for name in sorted(counts) if name.startswith("rejects/")}
     numbers |= {name: counts[name] for name in RENDERING_FLAGS if counts[name]}
     rejects.finish({"rejects": counts["rejects"]})
-    return pairs.finish(numbers, form=source.form.name, inputs=source.inputs)
+    return pairs.finish(numbers, form=source.form.name, inputs=source.inputs, longest=longest, context=context)
 
 
 def _reject_row(record: Reject) -> dict[str, Any]:
@@ -164,6 +169,17 @@ def _finished_pairs(writer: PartWriter) -> Iterator[tuple[str, list[str]]]:
     for name in sorted(writer.finished):
         table = pq.ParquetFile(writer.folder / name).read(columns=["id", "flags"])
         yield from zip(table["id"].to_pylist(), table["flags"].to_pylist(), strict=True)
+
+
+def longest_of(writer: PartWriter) -> int:
+    """Tokens of the longest pair in the finished parts; 0 without any."""
+    longest = 0
+    for name in writer.finished:
+        part = pq.ParquetFile(writer.folder / name).read(columns=["prompt_ids", "chosen_tokens", "rejected_tokens"])
+        responses = pc.max_element_wise(part["chosen_tokens"], part["rejected_tokens"])
+        tokens = pc.max(pc.add(pc.list_value_length(part["prompt_ids"]), responses)).as_py()
+        longest = max(longest, tokens or 0)
+    return longest
 
 
 class _Parts:

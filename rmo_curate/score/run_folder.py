@@ -17,6 +17,7 @@ from rmo_curate.runs.run_lock import is_held, only_one
 from rmo_curate.score.families import is_family, planned_families
 from rmo_train.console.errors import FULL, ProcessingError, Stopped, UserError, cannot_write
 from rmo_train.data.rendering import RENDERING_FLAGS
+from rmo_train.report import too_long_line
 from rmo_train.store.files import read_json
 from rmo_train.store.manifests import (
     MANIFEST,
@@ -148,6 +149,8 @@ def write_run_manifest(run: Path, reference: Reference) -> None:
         inputs=pairs.inputs,
         form=pairs.form,
         max_length=pairs.key["max_length"],
+        longest=pairs.longest,
+        context=pairs.context,
         counts={**counts, "scorable": counts["pairs"] - counts[TOO_LONG]},
         rejects={k.removeprefix("rejects/"): v for k, v in pairs.counts.items() if k.startswith("rejects/")},
         reference=reference.model_copy(update=computed_by),
@@ -174,6 +177,7 @@ def summary(run: Path) -> list[str]:
     return [
         f"{counts['records']} records = {counts['pairs']} pairs + {counts['rejects']} rejects; "
         f"{counts[TOO_LONG]} pairs too long; scored: {names}",
+        *([too_long_line(manifest.too_long)] if manifest.too_long else []),
         f"next: rmo-curate filter {run} --out SHARDS",
     ]
 
@@ -210,6 +214,9 @@ def run_status(run: Path) -> list[str]:
             done += flagged_lines(run / stage, manifest) if isinstance(manifest, PairsManifest) else []
         else:
             left.append(f"{stage}: not finished ({len(list((run / stage).glob('part-*.parquet')))} parts)")
+    whole = read_manifest(run, RunManifest)
+    if whole is not None and whole.too_long is not None:
+        done.append(too_long_line(whole.too_long))
     expected = ["base"]
     for folder, family in planned_families(run).items():
         names = family.checkpoints(folder.name)

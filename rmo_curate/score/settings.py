@@ -31,7 +31,10 @@ class ScoreSettings(Settings):
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the machine has it")
     max_length: int | None = Field(
-        None, ge=8, description="Tokens of prompt + longer response (default: 1024, or the model's context)"
+        None,
+        ge=8,
+        description="Tokens that a pair may have, prompt + longer response (default: all that the model's context and "
+        "the memory allow)",
     )
     limit: int | None = Field(None, ge=1, description="Use the first N input records, rejects included")
     part_size: int = Field(1024, ge=1, description="Minimum pairs per part; an interruption loses at most one part")

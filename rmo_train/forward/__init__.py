@@ -3,6 +3,7 @@
 - `packing`: pairs -> packed rows that share the prompt.
 - `attention`: the paths themselves: segments, FlexAttention, a dense mask, plain rows.
 - `layout`: chooses the attention path and the row length, by rule.
+- `memory`: what a row takes in memory, estimated before a model is loaded.
 - `logps`: packed rows -> log-prob of each response.
 - `head`: the language-model head as log-probs, without a [tokens x vocabulary] tensor.
 - `states`: packed rows -> mean hidden states of each response.

@@ -135,12 +135,25 @@ class Checkpoint:
         return self.kind == "proxy" and self.step is None
 
 
+@dataclass(frozen=True)
+class TooLong:
+    """Pairs that were not scored for their length; tokens are those of a prompt and its longer response."""
+
+    pairs: int
+    of: int  # all pairs
+    max_length: int | None  # tokens that a pair may have; None: not known, as below
+    longest: int | None  # tokens of the longest pair
+    context: int | None  # tokens that the reference was made for
+
+
 class PairsManifest(OfScore):
     """RUN/pairs."""
 
     stage: Literal["pairs"] = "pairs"
     form: str  # of the data
     inputs: tuple[InputFile, ...]
+    longest: int | None = None  # tokens of the longest pair, be it scored or not
+    context: int | None = None  # tokens that the reference was made for; None: no limit
 
 
 class ScoresManifest(OfScore):
@@ -172,11 +185,17 @@ class RunManifest(Described):
     inputs: tuple[InputFile, ...]
     form: str
     max_length: int  # tokens
+    longest: int | None = None  # as in the manifest of the pairs
+    context: int | None = None
     counts: dict[str, int]
     rejects: dict[str, int]  # by reason
     reference: Reference
     checkpoints: tuple[Checkpoint, ...]
     noise_sd: dict[str, float | None]  # by checkpoint
+
+    @property
+    def too_long(self) -> TooLong | None:
+        return _too_long(self)
 
 
 class ShardsManifest(Manifest):
@@ -195,6 +214,20 @@ class ShardsManifest(Manifest):
     soft_labels: bool = False  # whether training is to read label_confidence
     noise_sd: dict[str, float | None] = {}
     max_length: int | None = None
+    longest: int | None = None
+    context: int | None = None
+
+    @property
+    def too_long(self) -> TooLong | None:
+        return _too_long(self)
+
+
+def _too_long(manifest: RunManifest | ShardsManifest) -> TooLong | None:
+    """The pairs that a run or shard folder lost to length; None where it lost none."""
+    counts = manifest.counts
+    if not counts.get("too_long"):
+        return None
+    return TooLong(counts["too_long"], counts["pairs"], manifest.max_length, manifest.longest, manifest.context)
 
 
 class ReferencesManifest(Manifest):

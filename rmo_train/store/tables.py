@@ -49,8 +49,11 @@ PAIR_SCHEMA = pa.schema(
         ("chosen_tokens", pa.int32()),
         ("rejected_tokens", pa.int32()),
         ("flags", pa.list_(pa.string())),
+        ("source_file", pa.string()),  # the data file that the pair was read from, as the user named it
+        ("source_line", pa.int64()),  # its line there (jsonl), else the number of its record; from 1
     ]
 )
+SOURCE_COLUMNS = frozenset({"source_file", "source_line"})
 REJECT_SCHEMA = pa.schema(
     [
         ("source", pa.string()),
@@ -142,6 +145,15 @@ def _journal_entry(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return entry if isinstance(entry, dict) else None
+
+
+def recorded_key(folder: Path, kind: type[Manifest]) -> Mapping[str, Any] | None:
+    """The key of a stage, be it finished or only begun; None where nothing is recorded yet."""
+    if (made := read_manifest(folder, kind)) is not None:
+        return made.key
+    journal = folder / JOURNAL
+    first = journal.read_bytes().partition(b"\n")[0] if journal.is_file() else b""
+    return (_journal_entry(first) or {}).get("key")
 
 
 class PartWriter(Generic[K]):

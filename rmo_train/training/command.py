@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from rmo_train.console.errors import ProcessingError, UserError
@@ -18,7 +20,9 @@ from rmo_train.evaluation.evaluate import evaluate, overlap_of, reference_logps,
 from rmo_train.evaluation.result import Evaluation
 from rmo_train.forward.distributed import World, joined, require_several, shard
 from rmo_train.forward.layout import Workload, choose_layout
+from rmo_train.forward.memory import RowMemory, device_memory, most_tokens, training_state
 from rmo_train.model.adapters import check_adapter
+from rmo_train.model.models import weights_bytes
 from rmo_train.model.policy import context_length, identity, load_config, load_model, resolve, save_model
 from rmo_train.report import (
     already_trained,
@@ -27,6 +31,8 @@ from rmo_train.report import (
     own_reference,
     plan_lines,
     step_zero,
+    too_long_line,
+    too_long_to_train,
     trained_lines,
 )
 from rmo_train.store.files import read_json, write_bytes, write_json
@@ -44,7 +50,14 @@ from rmo_train.training.checkpoint import (
 )
 from rmo_train.training.curves import draw_curves
 from rmo_train.training.hints import Hints
-from rmo_train.training.job import Job, build_job, check_step_zero, step_zero_noise, with_all_references
+from rmo_train.training.job import (
+    Job,
+    build_job,
+    check_step_zero,
+    step_zero_noise,
+    training_dtype,
+    with_all_references,
+)
 from rmo_train.training.loop import run_evaluation, save_policy, train
 from rmo_train.training.plan import Plan, make_plan
 from rmo_train.training.record import Record, read_metrics
@@ -90,6 +103,32 @@ def check_lengths(data: PairData, model: str) -> None:
         )
 
 
+def check_memory(data: PairData, model: str, settings: TrainSettings, processes: int) -> None:
+    """Say which pairs are too long to train on this machine, by the estimate of `rmo_train.forward.memory`.
+
+    A warning and no error: the estimate is on the safe side, and a machine may have more than it says (swap).
+    """
+    room, row = training_room(model, training_dtype(settings, data), settings, processes)
+    tokens = data.prompt.lengths + data.chosen.lengths + data.rejected.lengths
+    limit = most_tokens(row, room)
+    if limit and (over := np.flatnonzero(tokens > limit)).size:
+        longest = over[np.argsort(-tokens[over], kind="stable")]
+        say(too_long_to_train(
+            [(str(data.ids[i]), int(tokens[i])) for i in longest], limit, row(int(tokens.max())), room,
+            checkpointing=settings.gradient_checkpointing,
+        ))  # fmt: skip
+
+
+def training_room(model: str, dtype: str, settings: TrainSettings, processes: int) -> tuple[int, Callable[[int], int]]:
+    """Bytes that weights, gradients and optimizer leave for a row, and the bytes of a row of so many tokens."""
+    config = load_config(model)
+    device, memory = device_memory()
+    parameters = weights_bytes(model) // getattr(getattr(config, "dtype", None), "itemsize", 2)
+    state = training_state(parameters, dtype, lora=settings.lora is not None)
+    row = partial(RowMemory.of(config, dtype).training, checkpointing=settings.gradient_checkpointing, device=device)
+    return memory - state // (processes if settings.fsdp else 1), row
+
+
 def run_training(
     shards: Path,
     model: str,
@@ -119,6 +158,10 @@ def run_training(
         held_out = _open_eval(eval_data, data, model_identity, settings, ignore_identity)
         for pairs in (data, held_out) if held_out is not None else (data,):
             check_lengths(pairs, model)
+        if world.is_main:
+            check_memory(data, model, settings, world.size)
+            if data.manifest is not None and data.manifest.too_long is not None:
+                say(too_long_line(data.manifest.too_long))
         if dry_run:
             return dry_run_lines(model, shards, out, plan, settings)
         key = run_key(data, model_identity, settings, held_out, plan)

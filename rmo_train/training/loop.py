@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,9 @@ def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
                 batches = plan.batches(settings.seed, epoch)
             rows, done = batches[at], step + 1
             mine = packed_batch(job, rows)
-            parts = world.gathered([forward_backward(job, loss, rows, packs, members) for packs, members in mine])
+            with saying_of(job.data, rows):
+                parts = [forward_backward(job, loss, rows, packs, members) for packs, members in mine]
+            parts = world.gathered(parts)
             optimizer.gather_gradients()
             grad_norm = optimizer.clip(settings.max_grad_norm)
             metrics = batch_metrics(parts, loss, plan.parameters, plan.amplifier)
@@ -83,6 +86,21 @@ def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
             bar.advance(1, f"loss {metrics['loss']:.4f}, {metrics['pairs_per_second']:.3g} pairs/s")
     optimizer.close()
     return metrics
+
+
+@contextmanager
+def saying_of(data: PairData, rows: np.ndarray) -> Iterator[None]:
+    """Where memory runs out in a batch, the pairs `rows`: name its longest pair, and what helps."""
+    try:
+        yield
+    except torch.OutOfMemoryError as e:
+        tokens = (data.prompt.lengths + data.chosen.lengths + data.rejected.lengths)[rows]
+        at = int(tokens.argmax())
+        raise ProcessingError(
+            f"out of memory in training; the longest pair of the batch is {data.ids[rows[at]]}, {tokens[at]} tokens "
+            "(prompt and both responses): try a smaller --tokens-per-batch, --gradient-checkpointing, --lora, --bf16, "
+            "or score with a smaller --max-length and filter again"
+        ) from e
 
 
 def _due(every: int | None, step: int) -> bool:

@@ -54,7 +54,7 @@ def test_an_output_folder_of_other_settings(data, model):
     assert score_line(data, model).code == 0
     before = marks(Path("run"))
     outcome = score_line(data, model, "--max-length", 512)
-    assert outcome.refused("run", "max_length: the folder has 1024, you asked for 512", "--overwrite")
+    assert outcome.refused("run", "max_length: the folder has 2048, you asked for 512", "--overwrite")
     assert marks(Path("run")) == before
     assert score_line(data, model, "--max-length", 512, "--overwrite").code == 0
     assert manifest_of(Path("run"))["max_length"] == 512

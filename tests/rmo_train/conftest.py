@@ -63,6 +63,8 @@ def make_shards(tiny_model_folder: Path) -> Callable[..., Path]:
             "chosen_tokens": [len(c) for c in chosen],
             "rejected_tokens": [len(r) for r in rejected],
             "flags": [[]] * n,
+            "source_file": ["pairs.jsonl"] * n,
+            "source_line": [start + i + 1 for i in range(n)],
             "chosen_logps": [[float(s[i, 0]) for s in steps] for i in range(n)],
             "rejected_logps": [[float(s[i, 1]) for s in steps] for i in range(n)],
             "margins": [[float(s[i, 0] - s[i, 1]) for s in steps] for i in range(n)],

@@ -15,19 +15,13 @@ import numpy as np
 
 from rmo_curate.score.engines.base import NOISE_PAIRS, Work
 from rmo_curate.score.engines.transformers import TransformersEngine
-from rmo_curate.score.engines.vllm_memory import (
-    ITEM_BYTES,
-    MOST_TOKENS,
-    MemoryPlan,
-    device_memory,
-    plan_memory,
-    step_tokens,
-)
+from rmo_curate.score.engines.vllm_memory import MOST_TOKENS, MemoryPlan, plan_memory, step_tokens
 from rmo_curate.score.engines.vllm_process import EngineDied, EngineProcess
 from rmo_curate.score.engines.vllm_worker import EngineSettings, Sequence
 from rmo_train.console.errors import ProcessingError, UserError
 from rmo_train.console.progress import say
 from rmo_train.data.pairs import PairData
+from rmo_train.forward.memory import ITEM_BYTES, device_memory
 
 RESTARTS = 3  # of the process, while one part is scored
 REQUEST_STEPS = 16  # steps' worth of sequences sent at once: what a crash loses

@@ -6,18 +6,17 @@ float32 log-prob a vocabulary entry and the logits in the model's precision, abo
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 from rmo_train.console.errors import UserError
+from rmo_train.forward.memory import ITEM_BYTES
 
 BYTES_PER_LOGIT = 6
 LOGPROB_SHARE = 1 / 8  # of the device's memory, for the log-probs of one step
 FEWEST_TOKENS = 64
 MOST_TOKENS = {"cuda": 8192, "cpu": 2048}  # longer steps are no faster
 KV_STEPS = 4  # steps' worth of keys and values: a sequence leaves in the step that reads its last token
-ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
@@ -69,15 +68,6 @@ def plan_memory(config: Any, weights: int, dtype: str, longest: int, tokens: int
             "--dtype bfloat16"
         )
     return plan
-
-
-def device_memory() -> tuple[str, int]:
-    """The device that vLLM will use, "cuda" or "cpu", and its memory in bytes."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda", torch.cuda.get_device_properties(0).total_memory
-    return "cpu", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _gib(count: int) -> str:

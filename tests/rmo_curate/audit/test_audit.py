@@ -131,14 +131,14 @@ def test_the_noise_share_is_that_of_pairs_moved_towards_the_rejected_answer(audi
 
 def test_suspects_come_worst_first_with_their_margins(audited):
     _, page, numbers = audited
-    assert [s["id"] for s in numbers["suspects"]] == ["p15", "p10", "p5", "p0", "p7"]  # p7 is too long
+    assert [s["id"] for s in numbers["suspects"]] == ["p15", "p10", "p5", "p0"]  # not p7, which is too long
     worst = numbers["suspects"][0]
     assert worst["suspicion"] == 4.875 and worst["rewards"] == [0.0, -2.4375, -4.875]
     assert worst["margins"] == [-16.0, -18.4375, -20.875] and worst["decision"] == "noisy"
     assert "Training on other prompts moved the model 4.88 nats towards the rejected answer" in worst["why"][0]
     assert "base model by itself" not in " ".join(worst["why"])  # one of the reasons says it
     listed = embedded_data(page)["pairs"]
-    assert [p["id"] for p in listed] == ["p15", "p10", "p5", "p0", "p7"]
+    assert [p["id"] for p in listed] == ["p15", "p10", "p5", "p0"]
     assert [p["r"][-1] for p in listed[:4]] == [s["rewards"][-1] for s in numbers["suspects"][:4]]
 
 

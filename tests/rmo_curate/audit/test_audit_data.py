@@ -71,6 +71,12 @@ def test_every_planted_defect_is_found_and_sound_pairs_have_none(working_folder)
     worst = found["suspects"][0]
     assert worst["points"] == max(s["points"] for s in found["suspects"]) and worst["why"]
     assert found["kind"] == "data" and found["not_estimated"] == ""
+    lines = [json.loads(line).get("id") for line in data.read_text().splitlines()]
+    assert {s["id"]: (s["source_file"], s["source_line"]) for s in found["suspects"]} == {
+        s["id"]: (str(data), lines.index(s["id"]) + 1) for s in found["suspects"]
+    }
+    (at,) = re.findall(r'"id":"prefix","at":"([^"]*)"', Path("report/report.html").read_text())
+    assert at == f"{data}:{lines.index('prefix') + 1}"
     slices = {(s["column"], s["value"]): s["pairs"] for s in found["slices"]}
     assert slices["source", "a"] == 13 and slices["source", "b"] == 7 and slices["source", "(none)"] == 12
 

@@ -57,7 +57,9 @@ def omitted(out: Path) -> dict[str, str]:
     return {row["id"]: row["reason"] for row in lines(out / "omitted.jsonl")}
 
 
-PLAIN = {"prompt": "Hi é\u2028", "chosen": "Yes", "rejected": "No"}
+HERE = {"id": "p0", "source_file": "my.jsonl", "source_line": 17}
+ORIGIN = tuple(HERE)
+PLAIN = {**HERE, "prompt": "Hi é\u2028", "chosen": "Yes", "rejected": "No"}
 WITH_SYSTEM = {"prompt": [system("Be kind."), user("Hi"), assistant("Hello"), user("Rain?")]}
 SEVERAL = {"chosen": [assistant("Which?"), user("That."), assistant("Yes")]}
 WITH_TOOLS = {"prompt": "Rain?", "tools": TOOLS}
@@ -76,10 +78,15 @@ def test_trl_gets_message_lists_that_load_as_a_data_set(make_shards, tmp_path, m
     from datasets import load_dataset
 
     data = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
-    assert data.column_names[:4] == ["prompt", "chosen", "rejected", "tools"]
-    assert {name: data[0][name] for name in data.column_names[:4]} == {
-        "prompt": [user("Hi é\u2028")], "chosen": [assistant("Yes")], "rejected": [assistant("No")], "tools": None
-    }  # fmt: skip
+    own = [*ORIGIN, "prompt", "chosen", "rejected", "tools"]
+    assert data.column_names[: len(own)] == own
+    assert {name: data[0][name] for name in own} == {
+        **HERE,
+        "prompt": [user("Hi é\u2028")],
+        "chosen": [assistant("Yes")],
+        "rejected": [assistant("No")],
+        "tools": None,
+    }
     assert data["prompt"][1] == WITH_SYSTEM["prompt"]
     assert data["chosen"][2] == SEVERAL["chosen"]
     assert data["tools"][:] == [None, None, None, TOOLS, None]
@@ -146,10 +153,11 @@ def test_llama_factory_gets_a_sharegpt_ranking_and_its_entry(make_shards, tmp_pa
     entry = json.loads((tmp_path / "out" / "dataset_info.json").read_text())["rmo"]
     rows = lines(tmp_path / "out" / entry["file_name"])
     assert entry["formatting"] == "sharegpt" and entry["ranking"] is True
-    assert set(rows[0]) == set(entry["columns"].values())
+    assert set(rows[0]) == {*ORIGIN, *entry["columns"].values()}
     tags = entry["tags"]
     role, content = tags["role_tag"], tags["content_tag"]
     assert rows[0] == {
+        **HERE,
         "conversations": [{role: tags["user_tag"], content: "Hi é\u2028"}],
         "chosen": {role: tags["assistant_tag"], content: "Yes"},
         "rejected": {role: tags["assistant_tag"], content: "No"},
@@ -174,6 +182,7 @@ def test_axolotl_gets_messages_and_a_config_that_names_its_columns(make_shards, 
     assert (dataset["type"], dataset["ds_type"], dataset["split"]) == ("chat_template.default", "json", "train")
     rows = lines(Path(dataset["path"]))
     assert rows[0] == {
+        **HERE,
         dataset["field_messages"]: [user("Hi é\u2028")],
         dataset["field_chosen"]: assistant("Yes"),
         dataset["field_rejected"]: assistant("No"),
@@ -183,14 +192,14 @@ def test_axolotl_gets_messages_and_a_config_that_names_its_columns(make_shards, 
 
 
 def test_openrlhf_gets_lists_that_concatenate_and_the_flags_for_them(make_shards, tmp_path):
-    export.run_export(make_shards([WITH_SYSTEM, SEVERAL, DEVELOPER]), Trainer.OPENRLHF, tmp_path / "out")
+    export.run_export(make_shards([HERE | WITH_SYSTEM, SEVERAL, DEVELOPER]), Trainer.OPENRLHF, tmp_path / "out")
     readme = (tmp_path / "out" / "README.md").read_text()
     keys = {k: re.search(rf"--data\.{k}_key (\w+)", readme)[1] for k in ("prompt", "chosen", "rejected")}
     rows = lines(Path(re.search(r"--data\.dataset (\S+)", readme)[1]))
     assert "--data.apply_chat_template" in readme
     assert rows[0][keys["prompt"]] + rows[0][keys["chosen"]] == [*WITH_SYSTEM["prompt"], assistant("good answer 0")]
     assert rows[1][keys["chosen"]] == SEVERAL["chosen"]
-    assert len(rows) == 3 and "margin" not in rows[0]
+    assert len(rows) == 3 and "margin" not in rows[0] and {n: rows[0][n] for n in ORIGIN} == {**HERE}
 
 
 def test_openrlhf_gets_the_sources_margin_with_its_default_where_there_is_none(make_shards, tmp_path):
@@ -268,6 +277,19 @@ def test_pairs_that_do_not_count_alike_are_said(make_shards, tmp_path):
     lost = "weight and label_confidence, which are not 1 in 1 pairs"
     assert lost in curate("export", folder, "--to", "openrlhf", "--out", tmp_path / "out").out
     assert lost not in curate("export", folder, "--to", "trl", "--out", tmp_path / "trl").out
+
+
+def test_shards_that_do_not_say_where_pairs_are_from_are_exported_and_it_is_said(make_shards, tmp_path):
+    folder = make_shards([{}])
+    manifest = manifest_of(folder)
+    (part,) = manifest["parts"]
+    table = tables.pq.read_table(folder / part["file"]).drop_columns(["source_file", "source_line"])
+    manifest["parts"] = [vars(tables.write_table(folder / part["file"], table, table.schema, folder))]
+    files.write_json(folder / "manifest.json", manifest)
+    export.run_export(folder, Trainer.OPENRLHF, tmp_path / "out")
+    (row,) = lines(tmp_path / "out" / "train.jsonl")
+    assert row["id"] == "p0" and "source_line" not in row
+    assert "the file and line of each pair: the shards do not say" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_nothing_that_can_be_expressed_is_an_error(make_shards, tmp_path):

@@ -184,10 +184,10 @@ def test_a_protected_slice_loses_nothing_for_its_margins_and_removal_is_told_by_
     assert reasons(decided) == {"p3": "noisy", "p5": "ambiguous", "p10": "too_long"}
     found = summary(run, decided)
     assert found.protected == 6 and found.flipped == 0 and not found.reviewed
-    assert found.removal[0].worst == (SliceRemoval("chat", 0.4, 5), SliceRemoval("math", 1 / 6, 6))
+    assert found.removal[0].worst == (SliceRemoval("chat", 0.4, 5), SliceRemoval("math", 0.0, 5))  # of the scored pairs
     said = decision_lines(decided, found)
     assert "6 pairs are protected (source=math)" in said
-    assert "removed by source: chat 40% of 5, math 17% of 6" in said
+    assert "removed by source: chat 40% of 5, math 0% of 5" in said
 
 
 def test_a_protected_pair_is_not_flipped_and_not_weighed(folder):

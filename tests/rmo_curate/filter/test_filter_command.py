@@ -262,10 +262,10 @@ def test_decisions_do_not_depend_on_the_order_and_add_up(pairs, low_q, high_q, h
 def test_what_is_said_adds_up_and_warns(hand):
     settings = FilterSettings(rule="irm", low_q=0.25, high_q=0.8, hard=True)
     said = "\n".join(told(hand, settings))
-    assert "11 pairs = 5 kept + 2 noisy, 2 ambiguous, 1 too long, 1 duplicate" in said
+    assert "10 scored of 11 pairs = 5 kept + 2 noisy, 2 ambiguous, 1 duplicate" in said
     assert "T = oof-16 (2 folds), held out" in said
     assert "--high-q 0.8 finds at most 100%" in said and "tau = 2.25 nats" in said
-    assert "warning: 55% of the pairs are removed" in said
+    assert "warning: 50% of the pairs are removed" in said
     assert "finds at most 25%" in "\n".join(told(hand, FilterSettings(high_q=0.95)))
 
 

@@ -129,7 +129,11 @@ def test_the_same_command_again_rewrites_nothing(run, tmp_path):
     out = tmp_path / "out"
     run_filter(run, out, CUT)
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
-    assert run_filter(run, out, CUT) == [f"{out}: already done, 5 of 11 pairs kept"]
+    assert run_filter(run, out, CUT) == [
+        f"{out}: already done, 5 of 10 scored pairs kept",
+        "not scored, over the length limit of 1,024 tokens: 1 of 11 pairs (9%); score with a larger --max-length to "
+        "keep them",
+    ]
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
 
 

@@ -74,6 +74,33 @@ def test_every_record_is_counted_once(whole):
     assert lines == sorted(lines) and len(lines) == broken + refused
 
 
+def test_pairs_lead_back_to_their_file_and_line_beside_columns_of_the_same_names(renderer, tmp_path):
+    own = {"source": "mine", "line": 5, "source_line": "L5", "source_file": "own.txt"}
+    first = write_jsonl(tmp_path / "a.jsonl", [record(0, **own), "{broken", record(1, **own)])
+    second = write_jsonl(tmp_path / "b.jsonl", ["", record(2, **own)])
+    write(open_source([str(first), str(second)]), renderer, tmp_path / "run")
+    (table,) = tables.iter_parts(tmp_path / "run" / "pairs", parts_of(tmp_path / "run" / "pairs"))
+    places = list(zip(table["source_file"].to_pylist(), table["source_line"].to_pylist(), strict=True))
+    assert places == [(str(first), 1), (str(first), 3), (str(second), 2)]
+    names = {
+        "source": "source",
+        "line": "line",
+        "source_source_line": "source_line",
+        "source_source_file": "source_file",
+    }
+    assert {name: table[name][0].as_py() for name in names} == {name: own[theirs] for name, theirs in names.items()}
+
+
+def test_the_longest_pair_is_known_after_a_resumed_run(source, renderer, whole, tmp_path):
+    rows = [row for t in tables.iter_parts(whole / "pairs", parts_of(whole / "pairs")) for row in t.to_pylist()]
+    longest = max(len(r["prompt_ids"]) + max(r["chosen_tokens"], r["rejected_tokens"]) for r in rows)
+    assert longest > 80 and manifest_of(whole / "pairs")["longest"] == longest
+    write(source, renderer, tmp_path)
+    (tmp_path / "pairs" / "part-00006.parquet").write_bytes(b"")  # the last one: few pairs, none of them the longest
+    write(source, renderer, tmp_path)
+    assert manifest_of(tmp_path / "pairs")["longest"] == longest
+
+
 @pytest.mark.parametrize("workers", [2, 3])
 def test_the_bytes_do_not_depend_on_the_number_of_workers(source, renderer, whole, tmp_path, workers):
     write(source, renderer, tmp_path, workers=workers)

@@ -28,7 +28,7 @@ from tests.rmo_curate.scored import (
 @pytest.mark.parametrize(
     ("settings", "field"),
     [
-        ({"max_length": 512}, "max_length: the folder has 1024, you asked for 512"),
+        ({"max_length": 512}, "max_length: the folder has 2048, you asked for 512"),
         ({"limit": 8}, "limit: the folder has None, you asked for 8"),
         ({"part_size": 8}, "part_size: the folder has 4, you asked for 8"),
         ({"dtype": "bfloat16"}, "dtype: the folder has 'float32', you asked for 'bfloat16'"),
