@@ -32,6 +32,7 @@ class Suspect:
 
     rank: int
     id: str
+    because: str  # why it is listed, in one sentence
     right: float | None  # P(the label is right)
     reasons: tuple[Reason, ...]  # what makes it so, what speaks loudest against the label first
     suspicion: float | None
