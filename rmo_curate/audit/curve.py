@@ -34,6 +34,11 @@ class Curve:
     steps: tuple[Step, ...]
     start: int  # the step of the cut that is proposed: what the filter drops
 
+    @property
+    def estimated(self) -> bool:
+        """Whether anything is estimated at any step."""
+        return any(step.precision or step.recall for step in self.steps)
+
 
 def curve(
     values: np.ndarray,
