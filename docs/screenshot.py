@@ -2,7 +2,7 @@
 
 The README's pictures, of the demo's report (`make demo`):
 
-    python docs/screenshot.py demo-run/report/report.html docs/report.png --height 1000
+    python docs/screenshot.py demo-run/report/report.html docs/report.png --height 730
     python docs/screenshot.py demo-run/report/report.html docs/suspects.png --section suspects --height 1150
 
 Needs Selenium, chromium and chromedriver. The page is a local file; the browser is started without a network service

@@ -10,10 +10,13 @@
     curve.py         what each threshold costs and catches
     calibration.py   whether that probability can be believed, and what removal does to style
     suspects.py      the pairs and rejects to read
-    wording.py       sentences: the headline, what to do next (why.py: why a pair is listed; numerals.py: numbers)
+    standing_out.py  the findings that explain a data set: which are strong
+    wording.py       sentences: how noisy, and why that is said (why.py: why a pair is listed; numerals.py: numbers)
+    next_step.py     the one command that comes next
     contents.py      the Report: every number and sentence; collect.py: all of the above -> a Report
     command.py       a Report -> DIR/report.html and DIR/audit.json (schema.py: its JSON Schema); summary.py: the lines
-    page.py          the page: charts.py, listing.py (what page.js reads), explained.py, report.html.j2, style.css
+    page.py          the page: first_screen.py, charts.py, listing.py (what page.js reads), explained.py, style.css,
+                     report.html.j2
     gates.py         --fail-on; baseline.py: --baseline
 
 A chart more is drawn in charts.py, entered with its text in `charts` of page.py and placed in report.html.j2. Why a

@@ -122,20 +122,19 @@ def curve_chart(curve: Curve, title: str, text: str) -> str:
     at the slider's place: the page moves it."""
     fig, axes = figure()
     x = [step.dropped for step in curve.steps]
-    estimated = [step for step in curve.steps if step.precision is not None and step.recall is not None]
-    if estimated:
-        at = [step.dropped for step in estimated]
-        lines = (
-            ("precision", "kept", [step.precision for step in estimated if step.precision]),
-            ("recall", "noisy", [step.recall for step in estimated if step.recall]),
-        )
-        for name, ink, intervals in lines:
-            y = [interval.value for interval in intervals]
-            axes.fill_between(
-                at, [i.low for i in intervals], [i.high for i in intervals], color=COLOURS[ink], alpha=0.15, lw=0
-            )
-            axes.plot(at, y, color=COLOURS[ink], linewidth=2.2)
-            axes.annotate(name, (at[-1], y[-1]), (-4, 4), textcoords="offset points", ha="right", color=COLOURS["soft"])
+    lines = {
+        name: [(step.dropped, of) for step in curve.steps if (of := getattr(step, name)) is not None]
+        for name in ("precision", "recall")
+    }
+    lines = {name: points for name, points in lines.items() if len(points) > 1}
+    for name, points in lines.items():
+        at, intervals = zip(*points, strict=True)
+        ink = COLOURS[{"precision": "kept", "recall": "noisy"}[name]]
+        axes.fill_between(at, [i.low for i in intervals], [i.high for i in intervals], color=ink, alpha=0.15, lw=0)
+        axes.plot(at, [i.value for i in intervals], color=ink, linewidth=2.2)
+        end = (at[-1], intervals[-1].value)
+        axes.annotate(name, end, (-4, 4), textcoords="offset points", ha="right", color=COLOURS["soft"])
+    if lines:
         axes.set_ylim(0, 1)
         label(axes, "pairs dropped", "estimated share")
     else:

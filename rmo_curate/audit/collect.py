@@ -22,9 +22,10 @@ from rmo_curate.audit.overview import WHERE, finding_counts, openings, sizes, te
 from rmo_curate.audit.scored import Scored, identity, read_scores
 from rmo_curate.audit.settings import USUAL_MAX_LENGTH, AuditSettings
 from rmo_curate.audit.slices import longer_wins, slice_rows, slices
+from rmo_curate.audit.standing_out import Observed, standing_out
 from rmo_curate.audit.suspects import RejectGroup, Suspect
 from rmo_curate.audit.texts import Texts, first_texts, read_run, read_source
-from rmo_curate.audit.why import why_listed
+from rmo_curate.audit.why import because, finding_sentences, where_it_went
 from rmo_curate.audit.wording import (
     BASE_MARGIN,
     END_MARGIN,
@@ -32,7 +33,7 @@ from rmo_curate.audit.wording import (
     Wording,
     data_wording,
     tokens_counted_by,
-    too_few_text,
+    untold_text,
     wording,
 )
 from rmo_curate.evidence.contributions import contributions
@@ -75,7 +76,7 @@ class Material:
         """[pairs]; None where pairs have none."""
         if self.scored:
             return self.scored.decisions.suspicion
-        return self.estimated.suspicion if self.estimated.known else None
+        return None if self.estimated.posterior is None else self.estimated.suspicion
 
 
 def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettings | None) -> Audit:
@@ -107,10 +108,13 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
         scored=scored,
         difference=scores.chosen_tokens - scores.rejected_tokens,
         length=length,
-        curve=curve(scored.decisions.suspicion, unit_of(scored.settings.rule), estimated.at),
-        headline=wording(
-            run.folder, counts, end, scored.share_against, length, scored.settings, estimated, run.manifest.too_long
+        curve=curve(
+            scored.decisions.suspicion,
+            unit_of(scored.settings.rule),
+            estimated.at,
+            scored.decisions.thresholds["suspicion"],
         ),
+        headline=wording(run.folder, counts, end, length, scored.settings, estimated, run.manifest.too_long),
         tokens_counted_by=tokens_counted_by(run.manifest.reference.name or ""),
         identity=identity(run.manifest, scored.decisions.trajectory),
         versions=run.manifest.versions,
@@ -138,8 +142,8 @@ def collect_data(source: Source, data: tuple[str, ...], settings: AuditSettings)
     length = findings.length_bias(checked.words[:, 1], checked.words[:, 2], {}, unit="words")
     name = ", ".join(map(short, data))
     estimated = estimates_of_data(texts, settings, name)
-    if estimated.known:
-        cost = curve(estimated.suspicion, LOG_ODDS, estimated.at)
+    if estimated.posterior is not None:
+        cost = curve(estimated.suspicion, LOG_ODDS, estimated.at, doubted(estimated))
     else:
         cost = curve(checked.points.astype(float), POINTS)
     columns = ", ".join(f"{role}={name}" for role, name in source.columns.items())
@@ -154,13 +158,20 @@ def collect_data(source: Source, data: tuple[str, ...], settings: AuditSettings)
         difference=checked.words[:, 1] - checked.words[:, 2],
         length=length,
         curve=cost,
-        headline=data_wording(data, counts, checked, length, estimated),
+        headline=data_wording(data, source.columns, settings.max_length, counts, checked, length, estimated),
         tokens_counted_by=TOKENS_ESTIMATED,
         identity={"form": source.form.name, "max_length": max_length} | ({"columns": columns} if columns else {}),
         versions=versions(),
         inputs=source.inputs,
     )
     return audit_of(material, settings)
+
+
+def doubted(estimated: Estimates) -> float | None:
+    """The least suspicion of the labels that are more likely wrong than right; None where there are none, or where no
+    noise rate is told."""
+    s = estimated.suspicion
+    return float(s[s > 0].min()) if estimated.known and (s > 0).any() else None
 
 
 def unit_of(rule: str) -> str:
@@ -201,35 +212,47 @@ def report(material: Material, suspects_found: int, listed: np.ndarray) -> Repor
     noisy = scored.decisions.reason == "noisy" if scored and end else None
     believed = Believed.of(estimated.posterior, scored)
     lengths = token_counts(texts) if texts.tokens is not None else checked.words
+    observed = Observed(
+        counts=counts,
+        findings=finding_counts(checked, counts),
+        contradictions=int(contradicting.sum()),
+        openings=openings(texts),
+        longer=int((material.difference > 0).sum()),
+        shorter=int((material.difference < 0).sum()),
+        gaps=believed.evidence.gaps if believed else (),
+        gaps_of=estimated.pairs,
+    )
     return Report(
         schema=SCHEMA,
         kind="run" if scored else "data",
         name=material.name,
         headline=material.headline,
+        judged_pairs=estimated.pairs,
         noise_rate=estimated.noise_rate.value,
         noise_rate_low=estimated.noise_rate.low,
         noise_rate_high=estimated.noise_rate.high,
-        not_estimated=too_few_text(estimated.too_few) if estimated.too_few else "",
+        not_estimated=untold_text(estimated.untold) if estimated.untold else "",
         self_check=estimated.self_check,
         at_cut=estimated.at_cut,
+        standing_out=standing_out(observed),
         evidence=believed.evidence if believed else None,
         length_bias=longer_wins(material.difference),
         likely_wrong=believed.likely_wrong if believed else None,
         share_against=scored.share_against if scored else math.nan,
         flagged=int(flagged.sum()),
         flagged_share=float(flagged.mean()) if len(texts) else math.nan,
-        contradictions=int(contradicting.sum()),
+        contradictions=observed.contradictions,
         contradiction_share=float(contradicting.mean()) if len(texts) else math.nan,
         counts=counts,
         too_long=material.too_long,
         rejects=material.rejects,
-        findings=finding_counts(checked, counts),
+        findings=dict(observed.findings),
         texts=text_stats(checked),
         sizes=sizes(texts, checked),
         tokens_counted_by=material.tokens_counted_by,
         length=material.length,
         slices=slice_rows(columns, material.difference, flagged, moved, noisy),
-        openings=openings(texts),
+        openings=tuple(observed.openings),
         overlap=checked.overlap,
         curve=material.curve,
         end=end.name if end else None,
@@ -285,20 +308,24 @@ def suspect(
     texts, checked, scored = material.texts, material.checked, material.scored
     suspicion = float(scored.decisions.suspicion[i]) if scored else believed.suspicion[i] if believed else math.nan
     scorable = scored is not None and bool(scored.usable[i])
+    right = float(believed.right[i]) if believed else None
+    told = reasons(contributions(believed.posterior, i)) if believed else ()
+    moved, found = where_it_went(scored, i), finding_sentences(checked, texts, i)
     file, line = texts.place(i)
     return Suspect(
         rank=rank,
         id=suspects.presentable(texts.ids[i]),
         source_file=suspects.presentable(file) if file is not None else None,
         source_line=line,
-        right=float(believed.right[i]) if believed else None,
-        reasons=reasons(contributions(believed.posterior, i)) if believed else (),
+        because=suspects.presentable(because(right, told, moved, found)),
+        right=right,
+        reasons=told,
         suspicion=None if math.isnan(suspicion) else float(suspicion),
         points=int(checked.points[i]),
         decision=str(scored.decisions.reason[i] or findings.KEPT) if scored else "",
         findings={name: WHERE[int(checked.where[name][i])] for name in KINDS if checked.where[name][i]},
         slices={name: suspects.presentable(values[i]) for name, values in columns.items()},
-        why=tuple(suspects.presentable(sentence) for sentence in why_listed(scored, checked, texts, i)),
+        why=tuple(suspects.presentable(sentence) for sentence in (*moved, *found)),
         chosen_length=int(lengths[i, 1]),
         rejected_length=int(lengths[i, 2]),
         margins=findings.floats(scored.logp[i]) if scored and scorable else (),

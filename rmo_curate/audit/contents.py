@@ -16,6 +16,7 @@ from rmo_curate.audit.findings import Band, Counts, LengthBias
 from rmo_curate.audit.overview import FindingCount, Opening, Sizes, TextStats
 from rmo_curate.audit.scored import CheckpointFindings
 from rmo_curate.audit.slices import SliceRow
+from rmo_curate.audit.standing_out import StandingOut
 from rmo_curate.audit.suspects import RejectGroup, Suspect
 from rmo_curate.audit.texts import Texts
 from rmo_curate.audit.wording import Wording
@@ -37,7 +38,8 @@ class Report:
     kind: str  # "run": scored; "data": not
     name: str
     headline: Wording
-    noise_rate: float  # estimated share of wrong labels
+    judged_pairs: int  # that labels are judged of: on a run, the scored ones
+    noise_rate: float  # estimated share of wrong labels among them
     noise_rate_low: float
     noise_rate_high: float
     not_estimated: str  # why there is no noise rate; empty where there is one
@@ -45,6 +47,7 @@ class Report:
     at_cut: (
         Detection | None
     )  # what swapped copies say of pairs that the filter calls noisy; of data, that are likely wrong
+    standing_out: tuple[StandingOut, ...]  # strong findings
     evidence: Evidence | None  # what P(label right) is made of; null where nothing can be estimated
     length_bias: float  # of the pairs whose answers differ in length, the share in which the chosen one is longer
     likely_wrong: int | None  # pairs whose label is more likely wrong than right; null where that is not known

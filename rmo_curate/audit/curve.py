@@ -11,6 +11,7 @@ from rmo_curate.evidence.swapped_copies import MIN_FLAGGED, Detection
 from rmo_train.evaluation.metrics import Interval
 
 STEPS = 100
+VAGUE = 0.6  # width of an interval beyond which it says nothing
 
 
 @dataclass(frozen=True)
@@ -26,25 +27,46 @@ class Step:
 
 @dataclass(frozen=True)
 class Curve:
-    """`unit`: of the thresholds: nats, nats per token or points. `steps` start with dropping nothing."""
+    """`unit`: of the thresholds: log-odds, nats, nats per token or points. `steps` start with dropping nothing."""
 
     unit: str
-    pairs: int
+    pairs: int  # that have a value
     steps: tuple[Step, ...]
+    start: int  # the step of the cut that is proposed: what the filter drops
+
+    @property
+    def estimated(self) -> bool:
+        """Whether anything is estimated at any step."""
+        return any(step.precision or step.recall for step in self.steps)
 
 
-def curve(values: np.ndarray, unit: str, detect: Callable[[np.ndarray], list[Detection | None]] | None = None) -> Curve:
-    """Thresholds over the positive `values` [n] (NaN: a pair without one), at even shares of the data."""
+def curve(
+    values: np.ndarray,
+    unit: str,
+    detect: Callable[[np.ndarray], list[Detection | None]] | None = None,
+    cut: float | None = None,
+) -> Curve:
+    """Thresholds over the positive `values` [n] (NaN: a pair without one), at even shares of the data, and at `cut`,
+    the least value that is proposed to go (None: nothing is)."""
     finite = np.sort(values[np.isfinite(values)])[::-1]
     positive = finite[finite > 0]
     ranks = np.unique(np.linspace(1, len(positive), min(STEPS, len(positive))).round().astype(int)) - 1
-    thresholds = np.unique(positive[ranks])[::-1] if len(positive) else np.zeros(0)
+    chosen = np.append(positive[ranks], [] if cut is None or cut <= 0 else cut) if len(positive) else np.zeros(0)
+    thresholds = np.unique(chosen)[::-1]
     estimated = detect(thresholds) if detect else [None] * len(thresholds)
     steps = [Step(None, 0, 0.0, None, None)]
     for threshold, detection in zip(thresholds.tolist(), estimated, strict=True):
         dropped = int(np.searchsorted(-finite, -threshold, side="right"))
         precision, recall = (
-            (detection.precision, detection.recall) if detection and dropped >= MIN_FLAGGED else (None, None)
+            (telling(detection.precision), telling(detection.recall))
+            if detection and dropped >= MIN_FLAGGED
+            else (None, None)
         )
         steps.append(Step(threshold, dropped, dropped / len(finite), precision, recall))
-    return Curve(unit, len(finite), tuple(steps))
+    start = 0 if cut is None else int((thresholds >= cut).sum())
+    return Curve(unit, len(finite), tuple(steps), start)
+
+
+def telling(estimate: Interval) -> Interval | None:
+    """The estimate, or None where its interval is so wide that it says nothing."""
+    return estimate if estimate.high - estimate.low <= VAGUE else None

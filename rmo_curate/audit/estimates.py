@@ -21,12 +21,17 @@ from rmo_train.evaluation.metrics import Interval
 
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 WIDE = 0.15  # width of the noise rate's interval beyond which the page warns of it
-LEAST_PAIRS = 20  # of which anything is estimated
+LEAST_PAIRS = 20  # of which labels are judged at all
+LEAST_FOR_RATE = (
+    100  # of which a noise rate is told: were the truth of each label known, 2 x 1.96 x 0.4 / sqrt(n) would
+)
+# already be about WIDE at a rate of 20%
 
 
 @dataclass(frozen=True)
-class TooFew:
-    """Pairs of which nothing can be estimated: fewer than `LEAST_PAIRS`, or of fewer prompts than `LEAST_PROMPTS`."""
+class Untold:
+    """Why no noise rate is told: of fewer than `LEAST_PROMPTS` prompts, of fewer than `LEAST_FOR_RATE` pairs, or, if
+    neither, because the evidence predicts held-out labels no better than chance."""
 
     pairs: int
     prompts: int
@@ -34,14 +39,16 @@ class TooFew:
 
 @dataclass(frozen=True)
 class Estimates:
-    """Estimated of one data set. `too_few`: why there is no noise rate; then it is NaN and nothing is found."""
+    """Estimated of the `pairs` that have what it takes. `untold`: why there is no noise rate; then it is NaN and no
+    precision or recall is estimated."""
 
+    pairs: int = 0
     noise_rate: Interval = UNKNOWN
     self_check: SelfCheck | None = None
     at_cut: Detection | None = (
         None  # what the filter's settings find; without a model, labels more likely wrong than right
     )
-    too_few: TooFew | None = None
+    untold: Untold | None = None
     suspicion: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [pairs]
     of_swapped: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [pairs], of their swapped copies
     resampled: Resampled | None = None
@@ -70,13 +77,15 @@ def estimates(run: Run, decisions: Decisions) -> Estimates:
     posterior = scores.posterior
     assert posterior is not None
     margin = where_scored(posterior.margin, scores)
-    if few := too_few(posterior.groups[np.isfinite(margin)]):
-        return Estimates(too_few=few, posterior=posterior)
+    known = np.isfinite(margin)
+    pairs = int(known.sum())
+    if why := untold(posterior.groups[known], posterior):
+        return Estimates(pairs, untold=why, posterior=posterior)
     resampled = Resampled(margin, posterior.groups)
     rate, check = resampled.rate, swapped_copies.self_check(margin, resampled.rate.value)
     rule = RULES[decisions.settings.rule]
     if not rule.told_by_swapped_copies or (rule.needs_proxy and not swapped_copies.held_out(scores)):
-        return Estimates(rate, check, resampled=resampled, posterior=posterior)
+        return Estimates(pairs, rate, check, resampled=resampled, posterior=posterior)
     of_swapped = rule.suspicion_of_swapped(scores)
     least = decisions.thresholds["suspicion"]
     s = decisions.suspicion
@@ -84,7 +93,7 @@ def estimates(run: Run, decisions: Decisions) -> Estimates:
     if least is not None:
         with np.errstate(invalid="ignore"):
             at_cut = swapped_copies.detection(s >= least, of_swapped >= least, resampled)
-    return Estimates(rate, check, at_cut, None, s, of_swapped, resampled, posterior)
+    return Estimates(pairs, rate, check, at_cut, None, s, of_swapped, resampled, posterior)
 
 
 def estimates_of_data(texts: Texts, names: EvidenceColumns, name: str) -> Estimates:
@@ -96,17 +105,26 @@ def estimates_of_data(texts: Texts, names: EvidenceColumns, name: str) -> Estima
 
     columns = columns_among(texts.columns, names, name)
     read = texts_of(texts.prompt_messages, texts.chosen_messages, texts.rejected_messages)
-    if few := too_few(read.prompt):
-        return Estimates(too_few=few)
+    pairs = len(read.prompt)
+    if pairs < LEAST_PAIRS or prompts_in(read.prompt) < LEAST_PROMPTS:
+        return Estimates(pairs, untold=Untold(pairs, prompts_in(read.prompt)))
     posterior = without_model(read, columns)
-    resampled = Resampled(posterior.margin, posterior.groups)
-    s, of_swapped = -posterior.log_odds, -posterior.swapped().log_odds
+    s = -posterior.log_odds
+    if why := untold(read.prompt, posterior):
+        return Estimates(pairs, untold=why, suspicion=s, posterior=posterior)
+    resampled, of_swapped = Resampled(posterior.margin, posterior.groups), -posterior.swapped().log_odds
     at_cut = swapped_copies.detection(s > 0, of_swapped > 0, resampled) if (s > 0).any() else None
     check = swapped_copies.self_check(posterior.margin, resampled.rate.value)
-    return Estimates(resampled.rate, check, at_cut, None, s, of_swapped, resampled, posterior)
+    return Estimates(pairs, resampled.rate, check, at_cut, None, s, of_swapped, resampled, posterior)
 
 
-def too_few(prompts: np.ndarray) -> TooFew | None:
-    """Whether nothing can be estimated of pairs with these prompts [pairs]."""
-    counted = TooFew(len(prompts), len(np.unique(prompts)))
-    return counted if counted.prompts < LEAST_PROMPTS or counted.pairs < LEAST_PAIRS else None
+def untold(prompts: np.ndarray, posterior: Posterior) -> Untold | None:
+    """Why no noise rate is told of pairs with these prompts [pairs]; None where one is."""
+    counted = Untold(len(prompts), prompts_in(prompts))
+    enough = counted.prompts >= LEAST_PROMPTS and counted.pairs >= LEAST_FOR_RATE
+    return None if enough and posterior.noise.tells else counted
+
+
+def prompts_in(prompts: np.ndarray) -> int:
+    """Different ones among the prompts of all pairs [pairs]."""
+    return len(np.unique(prompts))

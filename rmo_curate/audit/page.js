@@ -8,6 +8,7 @@
   const PAGE = 50; // rows added at a time
   const MOST_CELLS = 4e6; // of the comparison of two answers, word by word
   const LEAST_COMMON = 0.3; // share of words in both answers, below which no difference is marked
+  const PATHS = data.path.length > 2; // of two checkpoints, a path is no more than its end
   const ACTIONS = ["keep", "drop", "flip"];
   const count = (n) => n.toLocaleString("en-US");
   const percent = (share) => share > 0 && share < 0.001 ? "<0.1%" : (100 * share).toFixed(share < 0.1 ? 1 : 0) + "%";
@@ -22,6 +23,19 @@
     if (content !== undefined) element.textContent = content;
     return element;
   }
+
+  // ---- the command of the first screen
+
+  $("copy").addEventListener("click", async () => {
+    const command = $("command");
+    try { await navigator.clipboard.writeText(command.textContent); }
+    catch { // no clipboard here: select it, so that one key copies it
+      getSelection().selectAllChildren(command);
+      if (!document.execCommand("copy")) return;
+    }
+    $("copy").textContent = "Copied";
+    setTimeout(() => { $("copy").textContent = "Copy"; }, 2000);
+  });
 
   // ---- decisions: kept in this browser under the pairs' ids, so that a reload loses none
 
@@ -136,6 +150,7 @@
 
   function row(pair) {
     const element = make("details", "suspect");
+    element.id = "pair-" + pair.rank;
     element.pair = pair;
     const summary = make("summary");
     summary.append(make("span", "rank", count(pair.rank)));
@@ -147,7 +162,7 @@
       tags.append(make("span", "badge", data.titles[name] + (at === "chosen" || at === "rejected" ? ": " + at : "")));
     }
     excerpt.append(tags);
-    summary.append(excerpt, pair.r ? spark(pair) : make("span", "spark"));
+    summary.append(excerpt, pair.r && PATHS ? spark(pair) : make("span", "spark"));
     const value = make("span", "number");
     if (data.probable && pair.q !== undefined) {
       value.textContent = percent(pair.q);
@@ -206,6 +221,10 @@
       button.addEventListener("click", () => decide(pair, action));
       actions.append(button);
     }
+    const next = make("button", "", "next pair");
+    next.type = "button";
+    next.addEventListener("click", () => go(1));
+    actions.append(next);
     const why = make("ul", "why");
     for (const sentence of pair.why || []) why.append(make("li", "", sentence));
     const evidence = pair.q === undefined ? [] : [believed(pair)];
@@ -351,16 +370,20 @@
   };
 
   function slide() {
-    const [threshold, dropped, share, precision, recall] = data.curve[Number($("threshold").value)];
+    const at = Number($("threshold").value);
+    const [threshold, dropped, share, precision, recall] = data.curve[at];
+    const of = `${count(data.valued)} ${data.kind === "run" ? "scored pairs" : "pairs"}`;
+    const pairs = dropped === 1 ? "1 pair" : `${count(dropped)} pairs`;
     let said = threshold === null
       ? "Nothing is dropped."
-      : `${dropping(threshold)}, ${count(dropped)} pairs would go: ${percent(share)} of the data.`;
+      : `${dropping(threshold)}, ${pairs} would go: ${percent(share)} of the ${of}.`;
+    if (at && at === data.start) said += data.kind === "run" ? " This is the filter's own cut." : " These labels are more likely wrong than right.";
     const range = ([value, low, high]) => `${percent(value)} (${percent(low)} to ${percent(high)})`;
-    if (precision && recall) {
-      said += ` By swapped copies ${range(precision)} of them are labelled wrongly; of labels flipped at random, ${range(recall)} would be among them.`;
-    } else if (threshold !== null && (data.kind === "run" || data.estimated)) {
-      said += data.estimated ? " They are too few to estimate how many are wrong." : " How many of them are wrong is not estimated for this run.";
-    }
+    const found = [];
+    if (precision) found.push(`${range(precision)} of them are mislabelled`);
+    if (recall) found.push(`${range(recall)} of all labels flipped at random are among them`);
+    if (found.length) said += ` By swapped copies, ${found.join(", and ")}.`;
+    if (threshold !== null && !precision && (data.kind === "run" || data.probable)) said += " How many of them are mislabelled cannot be told.";
     $("cost").textContent = said;
     $("threshold").setAttribute("aria-valuetext", said);
     const mark = $("curve-mark");
@@ -371,7 +394,7 @@
     line.setAttribute("transform", `translate(${((dropped / last) * (right - left)).toFixed(2)} 0)`);
   }
 
-  // ---- keys: n and p go from pair to pair; k, d, f decide on the open one; / searches
+  // ---- keys: n and p go from pair to pair; k, d, f decide on the open one; / searches; ? lists the keys
 
   function go(step) {
     const rows = [...document.querySelectorAll(".suspect")];
@@ -387,12 +410,13 @@
   }
 
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
+    if ($("help").open || event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
     const here = document.activeElement && document.activeElement.closest(".suspect");
     const action = { k: "keep", d: "drop", f: "flip" }[event.key];
     if (event.key === "n") go(1);
     else if (event.key === "p") go(-1);
     else if (event.key === "/") $("search").focus();
+    else if (event.key === "?") $("help").showModal();
     else if (action && here) decide(here.pair, action);
     else return;
     event.preventDefault();
@@ -427,6 +451,20 @@
     for (const id of ["finding", "side", "slice", "sort"]) $(id).addEventListener("change", choose);
     $("more").addEventListener("click", more);
     $("list").classList.add(data.kind);
+    if (!PATHS) $("list").classList.add("flat");
+    $("keys").addEventListener("click", () => $("help").showModal());
+    $("close").addEventListener("click", () => $("help").close());
+    for (const link of document.querySelectorAll("[data-rank]")) {
+      link.addEventListener("click", (event) => {
+        const pair = $("pair-" + link.dataset.rank); // there unless the list is narrowed or sorted otherwise
+        if (!pair) return;
+        event.preventDefault();
+        for (const row of document.querySelectorAll(".suspect[open]")) row.open = false;
+        pair.open = true;
+        pair.querySelector("summary").focus();
+        pair.scrollIntoView({ block: "start" });
+      });
+    }
     $("controls").hidden = false;
     showDecisions();
     choose();

@@ -22,8 +22,10 @@ from rmo_curate.audit.charts import (
 )
 from rmo_curate.audit.contents import Audit, Report
 from rmo_curate.audit.explained import explained
+from rmo_curate.audit.first_screen import worst_pairs
 from rmo_curate.audit.listing import embedded, listing
 from rmo_curate.audit.numerals import magnitude, number, percent, signed
+from rmo_curate.audit.standing_out import MOST
 from rmo_curate.evidence.wording import RANDOM_FLIPS, source_in_words
 from rmo_train.console.settings import flag_of
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 HERE = Path(__file__).parent
+LEAST_SPREAD = 0.02  # of expected shares, without which there is nothing to compare them by
+LEAST_STEPS = 3  # checkpoints of a trajectory, or thresholds, that are drawn: two say no more than a number does
 
 
 def render(audit: Audit, characters: int) -> str:
@@ -57,7 +61,8 @@ def render(audit: Audit, characters: int) -> str:
         "words": lambda text: str(text).replace("_", " "),
         "markup": Markup,
     }
-    data = listing(audit, characters)
+    env.tests["saying"] = saying
+    data, drawn = listing(audit, characters), charts(report)
     return env.get_template("report.html.j2").render(
         report=report,
         nan=math.nan,
@@ -70,7 +75,12 @@ def render(audit: Audit, characters: int) -> str:
         explained=explained(),
         random_flips=RANDOM_FLIPS,
         sources=listed_in_words([source_in_words(s) for s in report.evidence.sources]) if report.evidence else "",
-        charts={name: Markup(svg) for name, svg in charts(report).items()},
+        worst=worst_pairs(audit),
+        most_standing_out=MOST,
+        charts={name: Markup(svg) for name, svg in drawn.items()},
+        histograms=[c for c in report.checkpoints if f"histogram-{c.name}" in drawn],
+        trajectories=[b for b in report.bands if f"trajectory-{b.group}" in drawn],
+        trended=[t.margin for t in report.length.trends if f"length-{t.margin}" in drawn] if report.length else [],
     )
 
 
@@ -90,7 +100,14 @@ def value(setting: Any) -> str:
         return "yes" if setting else "no"
     if isinstance(setting, float):
         return f"{setting:.4g}"
+    if isinstance(setting, list | tuple):
+        return ", ".join(map(value, setting))
     return "–" if setting is None else str(setting)
+
+
+def saying(setting: Any) -> bool:
+    """Whether a setting or threshold says anything: it was asked for, or found."""
+    return setting is not None and setting is not False and setting not in ((), [], "")
 
 
 def prose(sentence: str) -> Markup:
@@ -110,7 +127,7 @@ def margin_charts(report: Report) -> dict[str, str]:
     drawn = {}
     for c in report.checkpoints:
         d = c.reward_margin or c.logp_margin
-        if c.histogram and d:
+        if c.histogram and d and d.sd > 0:
             unit = "reward" if c.reward_margin else "log-prob"
             text = (
                 f"Histogram of the {unit} margins of {d.n:,} pairs: median {signed(d.median)}, middle half "
@@ -118,7 +135,7 @@ def margin_charts(report: Report) -> dict[str, str]:
             )
             title = f"{unit.capitalize()} margins at {c.name}"
             drawn[f"histogram-{c.name}"] = histogram_chart(c.name, c.histogram, unit, title, text)
-    if report.bands:
+    if report.bands and len(report.path) >= LEAST_STEPS:
         values = np.array([v for b in report.bands for line in (b.lower, b.upper, *b.lines) for v in line])
         limits = findings.common_limits(values)  # not the extremes: one odd pair would flatten the rest
         for b in report.bands:
@@ -132,14 +149,17 @@ def margin_charts(report: Report) -> dict[str, str]:
 def length_charts(report: Report) -> dict[str, str]:
     if report.length is None:
         return {}
-    length = report.length
+    length, drawn = report.length, {}
     text = (
         f"Histogram of the difference in length, chosen minus rejected, of {length.n:,} pairs: the chosen answer is "
         f"longer in {percent(length.chosen_longer)}, the rejected one in {percent(length.rejected_longer)}; the median "
         f"difference is {signed(length.median_difference, 0)} {length.unit}."
     )
-    drawn = {"difference": difference_chart(length.histogram, length.unit, "Difference in length", text)}
+    if length.equal < 1:
+        drawn["difference"] = difference_chart(length.histogram, length.unit, "Difference in length", text)
     for t in length.trends:
+        if math.isnan(t.spearman):  # one of the two is the same for all pairs
+            continue
         text = (
             f"Over {t.n:,} pairs the rank correlation is {signed(t.spearman, 2)}. Medians, from the relatively "
             f"shortest to the relatively longest chosen answers: {', '.join(signed(v) for v in t.median)} nats."
@@ -152,6 +172,8 @@ def reliability_charts(report: Report) -> dict[str, str]:
     if report.evidence is None or not report.evidence.reliability:
         return {}
     deciles = report.evidence.reliability
+    if max(d.expected for d in deciles) - min(d.expected for d in deciles) < LEAST_SPREAD:
+        return {}
     told = "; ".join(f"{percent(d.expected)} expected, {percent(d.observed)} observed" for d in deciles)
     text = f"Share of labels that agree with the evidence, from the weakest evidence to the strongest: {told}."
     return {"reliability": reliability_chart(deciles, "Expected and observed agreement with the evidence", text)}
@@ -159,7 +181,7 @@ def reliability_charts(report: Report) -> dict[str, str]:
 
 def curve_charts(report: Report) -> dict[str, str]:
     steps = report.curve.steps
-    if len(steps) < 2:
+    if len(steps) < LEAST_STEPS:
         return {}
     some = [steps[i] for i in findings.evenly(len(steps), 5)[1:]]
     told = "; ".join(f"at {magnitude(s.threshold or 0)} {s.dropped:,} ({percent(s.share)})" for s in some)

@@ -5,38 +5,39 @@ from __future__ import annotations
 from pathlib import Path
 
 from rmo_curate.audit.contents import Report
-from rmo_curate.audit.numerals import magnitude, percent
+from rmo_curate.audit.numerals import percent
 from rmo_curate.audit.overview import FindingCount
+from rmo_curate.audit.standing_out import MOST
+from rmo_curate.audit.suspects import Suspect
 
 MOST_LINES = 25
-MOST_FINDINGS, MOST_CHANGES, MOST_SUSPECTS = 7, 4, 2
+MOST_FINDINGS, MOST_CHANGES, MOST_SUSPECTS = 7, 4, 3
+MOST_CHARACTERS = 240  # of why a pair is listed
 
 
 def summary_lines(report: Report, page: Path, json_path: Path) -> tuple[str, ...]:
     """At most MOST_LINES lines for the terminal."""
-    head = [report.headline.lead, *report.headline.sentences]
+    head = [report.headline.lead, report.headline.certainty]
     if report.headline.warning:
         head.append(f"warning: {report.headline.warning}")
+    head += [suspect_line(s) for s in report.suspects[:MOST_SUSPECTS]]
+    head += [strong.text for strong in report.standing_out[:MOST]]
     body = [f"rejects: {n:,} {reason}" for reason, n in list(report.counts.rejects_by_reason.items())[:3]]
-    commonest = sorted((f for f in report.findings.values() if f.count and f.of == "pairs"), key=lambda f: -f.count)
-    body += [finding_line(f) for f in commonest[:MOST_FINDINGS]]
-    if report.length and report.kind == "run":
-        body.append(f"length: the chosen answer is longer in {percent(report.length.chosen_longer)} of the pairs")
+    body += report.headline.sentences
     if report.end:
         end = report.checkpoints[-1]
         body.append(f"reward accuracy at {end.name} ({end.standing}): {percent(end.accuracy.reward)}")
     body += change_lines(report)
-    for s in report.suspects[:MOST_SUSPECTS]:
-        if not s.suspicion or s.suspicion < 0:
-            weight = f"points {s.points}"
-        elif report.by_probability:
-            weight = f"P(label right) {percent(s.right or 0.0)}"
-        else:
-            weight = f"suspicion {magnitude(s.suspicion)}"
-        body.append(f"look at {one_line(s.id)} ({weight}{', ' if s.decision else ''}{s.decision})")
-    steps = [step.command for step in report.headline.next_steps if step.command]
-    tail = [*steps, f"page: {page}", f"numbers: {json_path}"]
+    commonest = sorted((f for f in report.findings.values() if f.count and f.of == "pairs"), key=lambda f: -f.count)
+    body += [finding_line(f) for f in commonest[:MOST_FINDINGS]]
+    step = report.headline.next_step
+    tail = [f"next: {step.text}", step.command, f"page: {page}", f"numbers: {json_path}"]
     return (*(head + body)[: MOST_LINES - len(tail)], *tail)
+
+
+def suspect_line(suspect: Suspect) -> str:
+    decision = f" ({suspect.decision})" if suspect.decision else ""
+    return f"look at {one_line(suspect.id)}{decision}: {one_line(suspect.because, MOST_CHARACTERS)}"
 
 
 def finding_line(finding: FindingCount) -> str:
@@ -45,7 +46,9 @@ def finding_line(finding: FindingCount) -> str:
         sides = (
             f" (chosen only {finding.chosen_only:,}, rejected only {finding.rejected_only:,}, both {finding.both:,})"
         )
-    return f"{finding.title.lower()}: {finding.count:,} pairs, {percent(finding.share)}{sides}"
+    return (
+        f"{finding.title.lower()}: {finding.count:,} pair{'s' * (finding.count != 1)}, {percent(finding.share)}{sides}"
+    )
 
 
 def change_lines(report: Report) -> list[str]:
@@ -62,6 +65,6 @@ def plain(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.6g}"
 
 
-def one_line(text: str) -> str:
-    """An id of unknown origin, fit for a terminal."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)[:80]
+def one_line(text: str, most: int = 80) -> str:
+    """Text of unknown origin, fit for a terminal."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)[:most]

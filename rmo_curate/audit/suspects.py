@@ -34,6 +34,7 @@ class Suspect:
     id: str
     source_file: str | None  # the data file that it was read from, as the user named it; null where nobody recorded it
     source_line: int | None  # its line there in JSON lines, else the number of its record; from 1
+    because: str  # why it is listed, in one sentence
     right: float | None  # P(the label is right)
     reasons: tuple[Reason, ...]  # what makes it so, what speaks loudest against the label first
     suspicion: float | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rmo_curate.audit import answers
 from rmo_curate.audit.checks import ANSWER_CHECKS, BOTH, CHOSEN, KINDS, REJECTED, Checked, Shared
@@ -10,15 +10,24 @@ from rmo_curate.audit.numerals import magnitude, percent
 from rmo_curate.audit.scored import Movement, Scored, movement
 from rmo_curate.audit.texts import Texts
 from rmo_curate.audit.wording import moved_by
+from rmo_curate.evidence.wording import Reason
 
 SIDE_NAMES = {CHOSEN: "chosen", REJECTED: "rejected"}
 
 
-def why_listed(scored: Scored | None, checked: Checked, texts: Texts, i: int) -> list[str]:
-    """Of pair `i`: what its margins say, then its findings."""
+def because(right: float | None, reasons: Sequence[Reason], movement: Sequence[str], findings: Sequence[str]) -> str:
+    """Why a pair is listed, in one sentence: what speaks loudest against its label where that is more likely wrong,
+    else its first finding, else where its margin went."""
+    against = [reason for reason in reasons if reason.log_odds < 0]
+    if right is not None and right < 0.5 and against:
+        return f"The label is {percent(right)} likely to be right: {against[0].text}."
+    return next(iter((*findings, *movement)), "")
+
+
+def where_it_went(scored: Scored | None, i: int) -> list[str]:
+    """Of pair `i`: what its margins say."""
     moved = movement(scored, i) if scored else None
-    by_margins = movement_sentences(moved, moved_by(scored.end)) if scored and moved else []
-    return [*by_margins, *finding_sentences(checked, texts, i)]
+    return movement_sentences(moved, moved_by(scored.end)) if scored and moved else []
 
 
 def movement_sentences(moved: Movement, mover: str) -> list[str]:

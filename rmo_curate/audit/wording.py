@@ -1,22 +1,23 @@
-"""The sentences of an audit: the headline, what the filter does, what "held out" means here, what to do next."""
+"""The sentences of an audit: how noisy the labels are, what the filter does, what "held out" means here."""
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rmo_curate.audit.checks import Checked
-from rmo_curate.audit.estimates import LEAST_PAIRS, Estimates, TooFew
+from rmo_curate.audit.curve import telling
+from rmo_curate.audit.estimates import LEAST_FOR_RATE, Estimates, Untold
 from rmo_curate.audit.findings import Counts, LengthBias
+from rmo_curate.audit.next_step import Step, proxy, step_of_data, step_of_run
 from rmo_curate.audit.numerals import percent
 from rmo_curate.evidence.expected import outlook
 from rmo_curate.evidence.gather import LEAST_PROMPTS
 from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.swapped_copies import MIN_FLAGGED
 from rmo_curate.evidence.wording import RANDOM_FLIPS, outlook_lines
-from rmo_curate.filter.settings import FilterSettings, flags_of
-from rmo_curate.read.memory import IN_MEMORY
+from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.runs.run import Checkpoint
 from rmo_train.report import keeping_them
 from rmo_train.store.manifests import TooLong
@@ -26,55 +27,48 @@ HELD_OUT = (
     "Held out means: the model that scored a pair was trained on other prompts only, so it cannot have memorised "
     "a wrong label."
 )
-
-
-SUSPECTS = "A suspect is a pair to look at: some are wrong labels, some are hard, some are matters of taste."
+SUSPECTS = "A suspect is a pair to look at: some labels are wrong, some pairs are hard, some are a matter of taste."
 LIKELIHOOD = (
-    "The percentage is P(label right), the probability that a pair's label is right given all evidence: below 50%, the "
-    "label is more likely wrong."
+    "The percentage is P(label right), the probability that a pair's label is right given all evidence; below 50% the "
+    "label is more likely wrong than right."
 )
 TOKENS_ESTIMATED = "an estimate, four bytes of UTF-8 a token"
 BASE_MARGIN, END_MARGIN = "base log-prob", "end reward"  # the margins set against length
 
 
 @dataclass(frozen=True)
-class Step:
-    text: str
-    command: str | None = None
-
-
-@dataclass(frozen=True)
 class Wording:
     """Everything the page says in sentences; empty where there is nothing to say."""
 
-    lead: str
-    sentences: tuple[str, ...]
+    lead: str  # how noisy the labels are
+    certainty: str  # the interval of that, or why it cannot be told
+    sentences: tuple[str, ...]  # what stands behind it
     warning: str
     missing: str  # which command adds what a run without a proxy lacks
     filter_text: str
     length_text: str
     suspects_text: str
     held_out_text: str
-    next_steps: tuple[Step, ...]
+    next_step: Step
 
 
 def wording(
     folder: Path,
     counts: Counts,
     end: Checkpoint | None,
-    share_against: float,
     length: LengthBias | None,
     settings: FilterSettings,
     estimated: Estimates,
     too_long: TooLong | None,
 ) -> Wording:
-    """`share_against` is the share of scored pairs whose reward margin at `end` is below zero."""
+    """The sentences of the audit of the run in `folder`."""
     return Wording(
-        lead=lead(counts, end, share_against, estimated),
+        lead=lead(estimated, "scored pairs"),
+        certainty=certainty(estimated),
         sentences=(
             *too_long_sentences(too_long),
             *noise_sentences(estimated, "the filter calls noisy"),
-            *sentences(counts, end, share_against, settings, estimated),
+            *filter_sentences(counts, end, settings, estimated),
             *outlook_lines(outlook(counts.scorable, scored=True)),
         ),
         warning=warning(folder, end),
@@ -83,7 +77,7 @@ def wording(
         length_text=length_text(length),
         suspects_text=f"{SUSPECTS} {LIKELIHOOD}" if RULES[settings.rule].says_odds else SUSPECTS,
         held_out_text=held_out_text(end),
-        next_steps=next_steps(folder, end, settings),
+        next_step=step_of_run(folder, end, settings, counts, estimated),
     )
 
 
@@ -99,86 +93,94 @@ def too_long_sentences(lost: TooLong | None) -> tuple[str, ...]:
 
 
 def data_wording(
-    data: tuple[str, ...], counts: Counts, checked: Checked, length: LengthBias | None, estimated: Estimates
+    data: tuple[str, ...],
+    columns: Mapping[str, str],
+    max_length: int | None,
+    counts: Counts,
+    checked: Checked,
+    length: LengthBias | None,
+    estimated: Estimates,
 ) -> Wording:
-    """The sentences of an audit without a model."""
-    flagged = int(checked.any.sum())
-    share = flagged / counts.pairs if counts.pairs else 0.0
+    """The sentences of an audit without a model. columns, max_length: as they were asked for."""
+    judged = estimated.posterior is not None
     return Wording(
-        lead=f"{counts.records:,} records, {counts.pairs:,} usable pairs. "
-        + (
-            f"{wrong_labels(estimated)} of the labels look wrong, by their texts alone."
-            if estimated.known
-            else f"{flagged:,} of them ({percent(share)}) have something to look at."
+        lead=lead(estimated, "pairs", ", from their texts alone"),
+        certainty=certainty(estimated),
+        sentences=(
+            *noise_sentences(estimated, "are more likely labelled wrongly than rightly"),
+            *data_sentences(counts, checked),
+            SCORES_MISSING,
+            *outlook_lines(outlook(counts.pairs, scored=False)),
         ),
-        sentences=(*noise_of_data(counts, estimated), *data_sentences(checked, length, flagged, share)),
         warning=overlap_warning(checked),
         missing=SCORES_MISSING,
         filter_text="",
         length_text=length_text(length),
         suspects_text=f"{SUSPECTS} {LIKELIHOOD} Then come pairs with a finding, by points."
-        if estimated.known
+        if judged
         else "Points say how much a pair's findings speak against its label or its use; they order the list.",
-        held_out_text="No model has scored these pairs: everything here was told from their texts. What is learned "
-        "from the labels of some prompts is only asked about others.",
-        next_steps=(
-            Step("Read the pairs below, decide, and download the decisions. Then find more wrong labels with a model:"),
-            *scoring_steps(data),
-        ),
+        held_out_text="No model has scored these pairs: everything here is told from their texts. What is learned from "
+        "the labels of some prompts is only asked about others.",
+        next_step=step_of_data(data, columns, max_length),
     )
 
 
-def scoring_steps(data: tuple[str, ...]) -> tuple[Step, ...]:
-    """How data are scored and audited: data in memory from Python."""
-    if IN_MEMORY in data:
-        return (Step("", 'rmo_curate.score(data, "MODEL").report()'),)
-    names = " ".join(shlex.quote(name) for name in data)
-    return (Step("", f"rmo-curate score {names} --model MODEL --out RUN"), Step("", "rmo-curate audit RUN --out DIR"))
+SCORES_MISSING = "Texts alone tell some of the wrong labels; scoring with a model finds more."
 
 
-SCORES_MISSING = (
-    "Texts alone tell some of the wrong labels; scoring with a model finds more: "
-    "`rmo-curate score DATA --model MODEL --out RUN`, then `rmo-curate audit RUN`."
-)
+def lead(estimated: Estimates, pairs: str, how: str = "") -> str:
+    """How noisy the labels are: one number, or that none can be told. pairs: what the judged ones are called."""
+    if why := estimated.untold:
+        if why.prompts < LEAST_PROMPTS:
+            return "Too few prompts to tell how noisy these labels are."
+        if why.pairs < LEAST_FOR_RATE:
+            return "Too few pairs to tell how noisy these labels are."
+        return "How noisy these labels are cannot be told."
+    share = percent(estimated.noise_rate.value)
+    return f"{share} of the {estimated.pairs:,} {pairs} are estimated to be mislabelled{how}."
 
 
-def noise_of_data(counts: Counts, estimated: Estimates) -> tuple[str, ...]:
-    """What is estimated from texts alone, or why nothing is."""
-    said = noise_sentences(estimated, "are more likely labelled wrongly than rightly")
-    if estimated.too_few:
-        said = (f"How many labels are wrong cannot be estimated: {too_few_text(estimated.too_few)}.",)
-    return (*said, SCORES_MISSING, *outlook_lines(outlook(counts.pairs, scored=False)))
+def certainty(estimated: Estimates) -> str:
+    """How far the number of the lead can be relied on."""
+    if estimated.untold:
+        why = untold_text(estimated.untold)
+        return f"{why[0].upper()}{why[1:]}."
+    rate = estimated.noise_rate
+    interval = f"95% interval {percent(rate.low)} to {percent(rate.high)}"
+    if estimated.wide:
+        return f"{interval}: {estimated.pairs:,} pairs allow a rough figure only."
+    return f"{interval}: {estimated.pairs:,} pairs are enough to tell."
 
 
-def too_few_text(few: TooFew) -> str:
-    """Why nothing can be estimated."""
-    if few.prompts < LEAST_PROMPTS:
+def untold_text(why: Untold) -> str:
+    """Why no noise rate is told."""
+    if why.prompts < LEAST_PROMPTS:
         return "all pairs have one prompt, and what is learned from a prompt is asked of others only"
-    return f"there are {few.pairs} pairs, and nothing can be estimated of fewer than {LEAST_PAIRS}"
+    if why.pairs < LEAST_FOR_RATE:
+        return f"there are {why.pairs} pairs to judge, and a noise rate takes at least {LEAST_FOR_RATE}"
+    return (
+        f"over {why.pairs:,} pairs the evidence predicts held-out labels no better than chance: they are nearly "
+        "random, or the answers differ in nothing that it sees"
+    )
 
 
 def tokens_counted_by(reference: str) -> str:
     return f"the tokenizer of {reference}"
 
 
-def data_sentences(checked: Checked, length: LengthBias | None, flagged: int, share: float) -> tuple[str, ...]:
-    said = [f"{flagged:,} pairs ({percent(share)}) have a finding in their texts."]
+def data_sentences(counts: Counts, checked: Checked) -> Iterator[str]:
+    flagged = int(checked.any.sum())
+    share = flagged / counts.pairs if counts.pairs else 0.0
+    if flagged:
+        yield f"Pairs with a finding in their texts: {flagged:,} of {counts.pairs:,} ({percent(share)})."
     reversed_pairs, circled = (int((checked.where[name] > 0).sum()) for name in ("reversed", "cycle"))
     if reversed_pairs:
-        said.append(
+        yield (
             f"{reversed_pairs:,} pairs have a counterpart that prefers the same two answers the other way round: one "
             "of each two labels is wrong, or both are a matter of taste."
         )
     if circled:
-        said.append(f"{circled:,} pairs are part of a circle of preferences, A over B over C over A.")
-    if length:
-        unequal = length.chosen_longer + length.rejected_longer
-        bias = length.chosen_longer / unequal if unequal else 0.5
-        said.append(
-            f"The longer answer is preferred in {percent(bias)} of the pairs whose answers differ in length"
-            + (": a model trained on these learns to write more." if bias > 0.65 else ".")
-        )
-    return tuple(said)
+        yield f"{circled:,} pairs are part of a circle of preferences, A over B over C over A."
 
 
 def overlap_warning(checked: Checked) -> str:
@@ -191,35 +193,26 @@ def overlap_warning(checked: Checked) -> str:
     )
 
 
-def noise_sentences(estimated: Estimates, cut: str) -> tuple[str, ...]:
-    """The noise rate and what the cut finds, as far as they are known. cut: what is said of the pairs above it."""
+def noise_sentences(estimated: Estimates, cut: str) -> Iterator[str]:
+    """What the cut finds, and what the noise rate counts. cut: what is said of the pairs above it."""
     if not estimated.known:
-        return ()
-    rate = estimated.noise_rate
-    said = [f"The estimated noise rate is {percent(rate.value)} ({percent(rate.low)} to {percent(rate.high)})."]
+        return
     if estimated.wide:
-        said.append(
-            "That is a wide interval: the evidence is too weak to tell wrong labels from hard pairs. More data or more "
-            "evidence narrows it."
+        yield (
+            "The interval of the noise rate is wide: the evidence is too weak to tell wrong labels from hard pairs. "
+            "More pairs, or a larger model, narrow it."
         )
     detection = estimated.at_cut
     if detection and detection.flagged >= MIN_FLAGGED:
-        precision, recall = detection.precision, detection.recall
-        said.append(
-            f"Of the {detection.flagged:,} pairs that {cut}, swapped copies say, {percent(precision.value)} "
-            f"({percent(precision.low)} to {percent(precision.high)}) are labelled wrongly; of labels flipped at "
-            f"random, {percent(recall.value)} ({percent(recall.low)} to {percent(recall.high)}) would be among them."
+        found = (
+            (detection.precision, "of the {n:,} pairs that {cut}, {share} are labelled wrongly"),
+            (detection.recall, "of all labels flipped at random, {share} are among the {n:,} pairs that {cut}"),
         )
-    said.append(f"{RANDOM_FLIPS[0].upper()}{RANDOM_FLIPS[1:]}.")
-    return tuple(said)
-
-
-def wrong_labels(estimated: Estimates) -> str:
-    """The share of wrong labels as a headline has it: no single number where the interval is wide."""
-    rate = estimated.noise_rate
-    if estimated.wide:
-        return f"Somewhere between {percent(rate.low)} and {percent(rate.high)}"
-    return f"About {percent(rate.value)}"
+        for estimate, said in found:
+            if of := telling(estimate):
+                share = f"{percent(of.value)} ({percent(of.low)} to {percent(of.high)})"
+                yield f"By swapped copies, {said.format(n=detection.flagged, cut=cut, share=share)}."
+    yield f"{RANDOM_FLIPS[0].upper()}{RANDOM_FLIPS[1:]}."
 
 
 def standing(checkpoint: Checkpoint) -> str:
@@ -240,47 +233,26 @@ def moved_by(end: Checkpoint | None) -> str:
     return f"Training up to {end.name if end else 'the end'} moved the model"
 
 
-def lead(counts: Counts, end: Checkpoint | None, share_against: float, estimated: Estimates) -> str:
-    have = f"{counts.records:,} records, {counts.pairs:,} usable pairs"
-    if estimated.known:
-        return f"{have}. {wrong_labels(estimated)} of the labels look wrong."
-    if end is None:
-        return f"{have}. Only the reference has scored them."
-    taught = "the other prompts" if end.held_out else "this data" if end.held_out is False else f"the way to {end.name}"
-    return f"{have}. For {percent(share_against)} of the pairs, training on {taught} points against the label."
-
-
-def sentences(
-    counts: Counts, end: Checkpoint | None, share_against: float, settings: FilterSettings, estimated: Estimates
-) -> tuple[str, ...]:
-    """What the filter does; and where no noise rate is estimated, what to make of the lead."""
+def filter_sentences(
+    counts: Counts, end: Checkpoint | None, settings: FilterSettings, estimated: Estimates
+) -> Iterator[str]:
+    """What the filter does, and where its settings keep it from doing more."""
     by_filter = {reason: n for reason, n in counts.dropped.items() if reason != TOO_LONG}
     dropped = ", ".join(f"{n:,} {reason}" for reason, n in by_filter.items()) or "none"
-    scored = "scored pairs" if TOO_LONG in counts.dropped else "pairs"
-    kept = f"The filter keeps {counts.kept:,} {scored} and drops {sum(by_filter.values()):,} ({dropped})."
-    if end is None:
-        return (kept,)
-    said = [kept]
-    if not estimated.known:
-        said.insert(
-            0,
-            "That is the share that looks like noise. It counts hard pairs along with wrong labels and misses some "
-            "wrong ones: an indication, not an error rate.",
-        )
-    wrong = estimated.noise_rate.value if estimated.known else share_against
+    gone = sum(by_filter.values())
+    yield f"Of {counts.kept + gone:,} scored pairs the filter keeps {counts.kept:,} and drops {gone:,} ({dropped})."
     high_q = settings.high_q if settings.preset is None and settings.rule != "none" else None
-    if high_q is not None and 1 - high_q < wrong:
-        said.append(
-            f"At --high-q {high_q:g} at most {100 * (1 - high_q):.3g}% of the pairs can go as noisy; "
-            "lower it to drop more of them."
+    if end and estimated.known and high_q is not None and 1 - high_q < estimated.noise_rate.value:
+        yield (
+            f"At --high-q {high_q:g} at most {100 * (1 - high_q):.3g}% of the scored pairs can go as noisy; lower it "
+            "to drop more of them."
         )
-    return tuple(said)
 
 
 def warning(folder: Path, end: Checkpoint | None) -> str:
     if end is None or end.held_out:
         return ""
-    remedy = f"For scores that were, run `rmo-curate proxy {quoted(folder)}` and audit again."
+    remedy = f"For scores that are, run `{proxy(folder)}` and audit again."
     if end.held_out is False:
         return (
             f"These scores were not held out: {end.name} was trained on the very pairs that it judges. It can memorise "
@@ -295,7 +267,7 @@ def warning(folder: Path, end: Checkpoint | None) -> str:
 def missing(folder: Path) -> str:
     return (
         "Training has not been compared with the reference here, and wrong labels are told by less than could be: "
-        f"`rmo-curate proxy {quoted(folder)}` fits and scores a cross-fitted probe, then audit again."
+        f"`{proxy(folder)}` fits and scores a cross-fitted probe, then audit again."
     )
 
 
@@ -306,7 +278,7 @@ def filter_text(settings: FilterSettings) -> str:
         ambiguous = f"margin {settings.margin}, low-q {settings.low_q:g}, {how} cut of the ambiguous"
     by_hand = f"rule {settings.rule}, {cut_text(settings)}, {ambiguous}"
     chosen = f"preset {settings.preset}" if settings.preset else by_hand
-    return f"What the filter would do with {chosen}. Shares are of the bold line above them."
+    return f"What the filter does with {chosen}. Shares are of the bold line above them."
 
 
 def cut_text(settings: FilterSettings) -> str:
@@ -350,26 +322,3 @@ def held_out_text(end: Checkpoint | None) -> str:
     if end.held_out is False:
         return f"{HELD_OUT} These scores are not: the proxy was trained on all the pairs."
     return f"{HELD_OUT} Whether that holds for {end.name} is not known to this program."
-
-
-def next_steps(folder: Path, end: Checkpoint | None, settings: FilterSettings) -> tuple[Step, ...]:
-    if end is None:
-        return (Step("Fit a cross-fitted probe, then audit again:", f"rmo-curate proxy {quoted(folder)}"),)
-    return (
-        Step(
-            "Read the worst suspects below. Where most of them are labelled the wrong way round, filter:",
-            filter_command(folder, settings),
-        ),
-        Step("Where most of them look right, give a smaller --noise-rate, so that fewer are dropped."),
-    )
-
-
-def filter_command(folder: Path, settings: FilterSettings) -> str:
-    """The command that makes shards with the settings this page used."""
-    changed = {k: v for k, v in settings.model_dump().items() if v != type(settings).model_fields[k].default}
-    flags = flags_of(changed)
-    return " ".join(["rmo-curate filter", quoted(folder), "--out SHARDS", *flags])
-
-
-def quoted(folder: Path) -> str:
-    return shlex.quote(str(folder))

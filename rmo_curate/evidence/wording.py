@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ RANDOM_FLIPS = (
     "for longer answers or for one model, look right by all that is learned from the data, so most of them are neither "
     "found nor counted"
 )
+MOST_LOG_ODDS = 7.0  # beyond which odds are not told apart
 SAID_GAPS = 3  # of features, those with the largest
 UNLIKE_MORE = {  # features of style -> what the answer with more of it, and with less of it, is said to be
     "length": ("longer", "shorter"),
@@ -53,7 +55,8 @@ def reasons(contributions: Sequence[Contribution]) -> tuple[Reason, ...]:
 
 def reason_text(one: Contribution) -> str:
     side = "chosen" if one.log_odds > 0 else "rejected"
-    towards = f"favour the {side} answer by {abs(one.log_odds):.1f}"
+    odds = odds_text(abs(one.log_odds))
+    towards = f"favour the {side} answer {odds}"
     if one.comparisons:
         return comparisons_text(one.comparisons)
     if one.style:
@@ -63,8 +66,16 @@ def reason_text(one: Contribution) -> str:
     if one.source == REFERENCE:
         return f"the reference's own log-probs {towards}"
     if one.source == GENERATORS:
-        return f"the model that wrote the {side} answer usually writes the better one, by {abs(one.log_odds):.1f}"
+        return f"the model that wrote the {side} answer usually writes the better one, {odds}"
     return f"the margins of {one.source} {towards}"
+
+
+def odds_text(log_odds: float) -> str:
+    """Odds in favour (log-odds of 0 or more) as a reader says them."""
+    if log_odds > MOST_LOG_ODDS:
+        return f"over {math.exp(MOST_LOG_ODDS):,.0f} to 1"
+    odds = math.exp(log_odds)
+    return f"{odds:,.0f} to 1" if odds >= 10 else f"{odds:.1f} to 1"
 
 
 def comparisons_text(comparisons: OtherComparisons) -> str:

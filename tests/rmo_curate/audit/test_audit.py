@@ -126,7 +126,8 @@ def test_the_noise_share_is_that_of_pairs_moved_towards_the_rejected_answer(audi
     assert numbers["share_against"] == pytest.approx(4 / 19)  # pairs 0, 5, 10 and 15 of 19 scored
     assert numbers["checkpoints"][-1]["accuracy"]["reward"] == pytest.approx(15 / 19)
     assert numbers["checkpoints"][0]["accuracy"]["reward"] == 0.5
-    assert "21% of the pairs" in numbers["headline"]["lead"] and numbers["headline"]["lead"] in summary.lines
+    assert numbers["headline"]["lead"] == "Too few pairs to tell how noisy these labels are." == summary.lines[0]
+    assert numbers["noise_rate"] is None and "19 pairs" in numbers["headline"]["certainty"]
 
 
 def test_suspects_come_worst_first_with_their_margins(audited):
@@ -212,7 +213,7 @@ def test_a_run_of_the_base_alone_names_the_command_that_adds_the_rest(make_run, 
     assert numbers["end"] is None and numbers["suspects"] == [] and numbers["bands"] == []
     assert numbers["noise_rate"] is None and numbers["kind"] == "run"
     assert f"rmo-curate proxy {run}" in summary.lines
-    assert summary.page.read_text().count(f"<code>rmo-curate proxy {run}</code>") >= 3
+    assert summary.page.read_text().count(f"rmo-curate proxy {run}</code>") >= 3  # the command, the list, the margins
     with pytest.raises(UserError, match="rmo-curate proxy"):
         write_audit(run, tmp_path / "audit", settings(), FilterSettings(low_q=0.1))
 
@@ -240,8 +241,8 @@ def test_the_filter_command_repeats_the_settings_of_the_page(make_run, tmp_path)
         summary = write_audit(run, tmp_path / "audit", settings(), FilterSettings.model_validate(each))
         commands += [line for line in summary.lines if line.startswith("rmo-curate filter")]
     assert commands == [
-        f"rmo-curate filter {run} --out SHARDS --preset paper",
-        f"rmo-curate filter {run} --out SHARDS --low-q 0.1 --high-q 0.5 --rule irm-ln --hard",
+        f"rmo-curate filter {run} --out {run}-shards --preset paper",
+        f"rmo-curate filter {run} --out {run}-shards --low-q 0.1 --high-q 0.5 --rule irm-ln --hard",
     ]
     assert json.loads(summary.json.read_text())["suspicion_unit"] == "nats per token"
 

@@ -127,6 +127,56 @@ def test_it_fits_the_window_and_follows_the_theme(browser, page, width, theme):
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
+def at_size(browser, width: int, height: int):
+    window = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_the_first_screen_answers_three_questions(browser, page, width, height):
+    at_size(browser, width, height)
+    try:
+        browser.get(page)
+        first = ["h1", "#command", "#copy", ".worst li:nth-child(3)"]
+        bottoms = browser.execute_script(
+            "return arguments[0].map(s => document.querySelector(s).getBoundingClientRect().bottom)", first
+        )
+        assert max(bottoms) <= height
+        assert len(browser.find_elements("css selector", ".worst li")) == 3
+        assert browser.find_element("id", "command").text.startswith("rmo-curate filter ")
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_tables_fit_a_phone(browser, page):
+    at_size(browser, 390, 844)
+    try:
+        browser.get(page)
+        wide = browser.execute_script(
+            "return [...document.querySelectorAll('.table')].filter(t => t.scrollWidth > t.clientWidth)"
+            ".map(t => t.querySelector('table').getAttribute('aria-label'))"
+        )
+        assert wide == []
+        button = browser.find_element("id", "keys")
+        assert button.is_displayed()
+        button.click()
+        assert "exchange chosen and rejected" in browser.find_element("id", "help").text
+        browser.find_element("id", "close").click()
+        assert not browser.find_element("id", "help").is_displayed()
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_command_is_copied_and_a_worst_pair_opens(browser, page):
+    browser.get(page)
+    browser.find_element("id", "copy").click()
+    time.sleep(0.3)
+    assert browser.find_element("id", "copy").text == "Copied"
+    browser.find_element("css selector", ".worst li:nth-child(2) a").click()
+    opened = browser.execute_script("return [...document.querySelectorAll('.suspect[open]')].map(row => row.pair.rank)")
+    assert opened == [2]
+
+
 def test_a_suspect_opens_from_the_keyboard(browser, page):
     from selenium.webdriver.common.keys import Keys
 
@@ -266,7 +316,14 @@ def test_the_slider_tells_what_a_threshold_costs(browser, page):
             )
         )
     assert len(said) == len(places) == 3 and "Nothing is dropped." in said
-    assert any("nats up" in text and "pairs would go" in text for text in said)
+    assert any("nats up" in text and "of the 60 scored pairs" in text for text in said)
+
+
+def test_the_slider_starts_at_what_the_filter_drops(browser, page):
+    browser.get(page)
+    said = browser.find_element("id", "cost").text
+    dropped = browser.find_element("css selector", "[data-count=dropped-noisy]").get_attribute("textContent")
+    assert f" {dropped} pair" in said and "This is the filter's own cut." in said
 
 
 def test_decisions_are_kept_downloaded_and_obeyed(browser, page, tmp_path):

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from rmo_curate.audit.baseline import changes
-from rmo_curate.audit.curve import curve
-from rmo_curate.audit.estimates import TooFew, too_few
+from rmo_curate.audit.curve import curve, telling
+from rmo_curate.audit.estimates import Untold
 from rmo_curate.audit.gates import parse_gate, scalars
 from rmo_curate.audit.listing import embedded
 from rmo_curate.audit.preferences import Preferences, circles, reversals
 from rmo_curate.audit.scored import Movement
 from rmo_curate.audit.slices import SliceRow, longer_wins, parts, slice_rows, thirds
 from rmo_curate.audit.why import movement_sentences
-from rmo_curate.audit.wording import too_few_text
+from rmo_curate.audit.wording import untold_text
+from rmo_train.evaluation.metrics import Interval
 
 
 def preferences(*edges: tuple[int, int, int]) -> Preferences:
@@ -54,6 +55,19 @@ def test_the_curve_of_many_pairs_has_a_hundred_steps_and_falls():
     thresholds = [s.threshold for s in steps[1:]]
     assert thresholds == sorted(thresholds, reverse=True)
     assert [(values >= t).sum() for t in thresholds] == [s.dropped for s in steps[1:]]
+
+
+def test_the_curve_has_a_step_at_the_cut_that_is_proposed_and_starts_there():
+    values = np.random.default_rng(0).normal(size=5000)
+    cut = float(np.sort(values)[-1234])
+    found = curve(values, "nats", cut=cut)
+    assert found.steps[found.start].threshold == cut and found.steps[found.start].dropped == 1234
+    assert curve(values, "nats").start == 0 == curve(-np.abs(values), "nats", cut=None).start
+
+
+def test_an_interval_that_says_nothing_is_left_out():
+    assert telling(Interval(0.5, 0.1, 0.7)) == Interval(0.5, 0.1, 0.7)
+    assert telling(Interval(0.9, 0.34, 1.0)) is None
 
 
 def test_slices():
@@ -101,11 +115,10 @@ def test_where_a_margin_went_is_said_as_its_numbers_say():
     assert len(rose) == 1 and "0.500 nats towards the chosen answer; 25% of" in rose[0]
 
 
-def test_what_is_too_few_is_told_by_what_there_is_too_little_of():
-    assert too_few(np.arange(20)) is None
-    assert too_few(np.arange(19)) == TooFew(pairs=19, prompts=19)
-    assert "there are 19 pairs" in too_few_text(TooFew(19, 19))
-    assert "all pairs have one prompt" in too_few_text(TooFew(40, 1))
+def test_why_there_is_no_noise_rate_is_told_by_what_there_is_too_little_of():
+    assert "there are 99 pairs" in untold_text(Untold(99, 99))
+    assert "all pairs have one prompt" in untold_text(Untold(400, 1))
+    assert "over 400 pairs the evidence predicts held-out labels no better than chance" in untold_text(Untold(400, 90))
 
 
 def test_embedded_json_holds_nothing_that_html_knows():

@@ -23,12 +23,14 @@ from tests.rmo_curate.evidence.made import posterior_of
 @pytest.mark.parametrize(
     ("one", "text"),
     [
-        (Contribution("states", -1.25, None), "the model's hidden states favour the rejected answer by 1.2"),
-        (Contribution("reference", 0.5), "the reference's own log-probs favour the chosen answer by 0.5"),
-        (Contribution("oof-8", 2.0), "the margins of oof-8 favour the chosen answer by 2.0"),
+        (Contribution("states", -1.25, None), "the model's hidden states favour the rejected answer 3.5 to 1"),
+        (Contribution("reference", 0.5), "the reference's own log-probs favour the chosen answer 1.6 to 1"),
+        (Contribution("oof-8", 2.0), "the margins of oof-8 favour the chosen answer 7.4 to 1"),
+        (Contribution("oof-8", 3.0), "the margins of oof-8 favour the chosen answer 20 to 1"),
+        (Contribution("oof-8", 9.0), "the margins of oof-8 favour the chosen answer over 1,097 to 1"),
         (
             Contribution("generators", -0.4),
-            "the model that wrote the rejected answer usually writes the better one, by 0.4",
+            "the model that wrote the rejected answer usually writes the better one, 1.5 to 1",
         ),
         (
             Contribution("answers", -0.4, comparisons=OtherComparisons((0, 3), (1, 4))),

@@ -1,0 +1,111 @@
+"""What to do next: one command, with the paths and settings at hand, that would succeed."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rmo_curate.audit.estimates import Estimates
+from rmo_curate.audit.findings import Counts
+from rmo_curate.filter.settings import FilterSettings, flags_of
+from rmo_curate.read.memory import IN_MEMORY
+from rmo_curate.runs.run import Checkpoint
+from rmo_train.model.embedded import EMBEDDED
+
+SMALL, SMALL_ON_THE_HUB = "smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+@dataclass(frozen=True)
+class Step:
+    text: str
+    command: str
+
+
+def step_of_run(
+    folder: Path, end: Checkpoint | None, settings: FilterSettings, counts: Counts, estimated: Estimates
+) -> Step:
+    """After the audit of the run in `folder`."""
+    if end is None:
+        return Step("Compare with the reference what the labels teach: fit a probe, then audit again.", proxy(folder))
+    if not end.held_out:
+        return Step("Fit a probe whose scores are held out, then audit again.", proxy(folder))
+    scored, noisy = counts.scorable, counts.dropped.get("noisy", 0)
+    if estimated.untold and asked(settings) == {}:
+        return Step(
+            f"Drop nothing on this evidence: keep the {scored:,} scored pairs.", filter_command(folder, rule_none())
+        )
+    command = filter_command(folder, settings)
+    if settings.action != "drop":
+        return Step(f"Read the worst pairs. If they look mislabelled, filter ({settings.action}).", command)
+    if not noisy:
+        return Step(f"No label is doubted enough to drop it: keep the {scored:,} scored pairs.", command)
+    return Step(
+        f"Read the worst pairs. If they look mislabelled, drop {noisy:,} of the {scored:,} scored pairs as noisy.",
+        command,
+    )
+
+
+def step_of_data(data: Sequence[str], columns: Mapping[str, str], max_length: int | None) -> Step:
+    """After the audit of data that no model has scored. columns: as `score --map` takes them."""
+    told = "Score the pairs with a model, which finds more wrong labels than texts alone, then audit the run."
+    if IN_MEMORY in data:
+        return Step(told, f'rmo_curate.score(data, "{small_model()}").report()')
+    out = free(Path(f"{stem(data[0])}-run"))
+    mapped = [f"--map {shlex.quote(f'{role}={name}')}" for role, name in columns.items()]
+    longest = [f"--max-length {max_length}"] if max_length else []
+    files = " ".join(map(shlex.quote, data))
+    command = " ".join(["rmo-curate score", files, "--model", small_model(), "--out", quoted(out), *mapped, *longest])
+    return Step(told, command)
+
+
+def small_model() -> str:
+    """A model that can be had here: the embedded one where its package is installed, else the same on the hub."""
+    return SMALL if importlib.util.find_spec(EMBEDDED[SMALL].package) else SMALL_ON_THE_HUB
+
+
+def stem(data: str) -> str:
+    """What data are called: a file without its endings, a folder, the last part of hf:owner/name:split."""
+    if data.startswith("hf:"):
+        return data.removeprefix("hf:").split(":")[0].split("/")[-1]
+    return Path(data).resolve().name.split(".")[0] or "data"
+
+
+def proxy(folder: Path) -> str:
+    return f"rmo-curate proxy {quoted(folder)}"
+
+
+def filter_command(folder: Path, settings: FilterSettings) -> str:
+    """The command that makes shards with these settings, in a folder beside the run that is not there yet."""
+    beside = folder / ".." if folder.name in ("", "..") else folder.parent
+    shards = free(beside / f"{folder.resolve().name}-shards")
+    return " ".join(["rmo-curate filter", quoted(folder), "--out", quoted(shards), *flags_of(asked(settings))])
+
+
+def asked(settings: FilterSettings) -> dict[str, object]:
+    """The settings that are other than the filter's own."""
+    own = FilterSettings().model_dump()
+    return {name: value for name, value in settings.model_dump().items() if value != own[name]}
+
+
+def rule_none() -> FilterSettings:
+    return FilterSettings.model_validate({"rule": "none"})
+
+
+def free(path: Path) -> Path:
+    """`path`, or the first of path-2, path-3 … that is not there: a command may not refuse it, nor overwrite it."""
+    return next(candidate for candidate in numbered(path) if not candidate.exists())
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    yield path
+    n = 2
+    while True:
+        yield path.with_name(f"{path.name}-{n}")
+        n += 1
+
+
+def quoted(path: Path) -> str:
+    return shlex.quote(str(path))
