@@ -130,8 +130,8 @@ def test_the_tutorial_runs_as_it_stands(tmp_path: Path, tiny_model_folder: Path,
     assert (tmp_path / "tour" / "report" / "report.html").is_file()
 
 
-def test_every_room_is_in_the_readme_and_every_module_in_its_rooms_tour():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_every_room_is_in_the_tree_and_every_module_in_its_rooms_tour():
+    tree = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     for package in ("rmo_train", "rmo_curate", "rmo", "benchmarks"):
         for init in (ROOT / package).rglob("__init__.py"):
             tour = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) or ""
@@ -139,7 +139,7 @@ def test_every_room_is_in_the_readme_and_every_module_in_its_rooms_tour():
             rooms = [p.parent.name for p in init.parent.glob("*/__init__.py")]
             assert [name for name in (*inside, *rooms) if not re.search(rf"\b{name}\b", tour)] == [], init
             if init.parent.parent == ROOT / package:
-                assert f"{init.parent.name}/" in readme, init
+                assert f"{init.parent.name}/" in tree, init
 
 
 def test_the_readmes_demo_is_what_was_kept_of_it():
