@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rmo_train.console.errors import size_text
+from rmo_train.console.wording import counted
+
 if TYPE_CHECKING:
     from rmo_train.evaluation.comparison import Comparison, Difference
     from rmo_train.evaluation.result import Evaluation
@@ -26,8 +29,8 @@ if TYPE_CHECKING:
 # ---------------------------------------------------------------------------------------------------- before step 1
 
 
-def dry_run_lines(model: str, shards: Path, out: Path, plan: Plan, settings: TrainSettings) -> list[str]:
-    return [f"would train {model} on {shards} into {out}", *plan_lines(plan, settings)]
+def dry_run_lines(model: str, shards: Path, out: Path, planned: Sequence[str]) -> list[str]:
+    return [f"would train {model} on {shards} into {out}", *planned]
 
 
 def already_trained(out: Path) -> str:
@@ -51,6 +54,31 @@ def plan_lines(plan: Plan, settings: TrainSettings) -> list[str]:
         f"diversification: {mixed}",
         "labels: certain" if plan.confidence is None else f"labels: soft, mean confidence {plan.confidence:.3f}",
     ]
+
+
+def checkpoint_lines(settings: TrainSettings, steps: int, size: int, free: int) -> list[str]:
+    """When checkpoints are saved and what they take; `size` and `free`: bytes of one of them, and on the disk."""
+    periods, most = [], 1  # one more than are kept is on the disk while it is written
+    if settings.save_minutes:
+        periods.append(f"every {counted(settings.save_minutes, 'minute')}, the newest 2 until training ends")
+        most += 2
+    if settings.save_steps:
+        kept = (steps - 1) // settings.save_steps
+        if settings.save_total_limit:
+            kept = min(kept, settings.save_total_limit)
+        periods.append(f"every {counted(settings.save_steps, 'step')}, {kept} kept")
+        most += kept
+    said = f"checkpoints: {'; '.join(periods) or 'none but at Ctrl-C'}; about {size_text(size)} each"
+    if most * size <= free:
+        return [said]
+    return [said, f"warning: they can need {size_text(most * size)}, and {size_text(free)} are free on that disk"]
+
+
+def stopped_line(out: Path, step: int, steps: int) -> str:
+    return (
+        f"stopped after step {step} of {steps}; checkpoint saved in {out / f'checkpoint-{step}'}. Run the same command "
+        "again to go on from it"
+    )
 
 
 def layout_line(layout: Layout) -> str:

@@ -96,7 +96,7 @@ def score_stage(
     total = sum(len(a.rows) for a in stage.assignments)
     results: list[_Scored] = []
     first_part = 0
-    with progress(f"score {stage.name}", total, "pairs") as bar:
+    with progress(f"score {stage.name}", total, "pair") as bar:
         for assignment in stage.assignments:
             parts = part_rows(data.groups, assignment.rows, part_size, first=first_part)
             results.append(_score_assignment(data, stage, assignment, parts, writer, states, engine_for, bar.advance))

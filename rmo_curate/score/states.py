@@ -72,7 +72,7 @@ def read_missing(
     missing = [file for file in parts if not states.has(file)]
     if missing:
         engine = load()
-        with progress("read hidden states", len(data), "pairs") as bar:
+        with progress("read hidden states", len(data), "pair") as bar:
             bar.advance(sum(len(rows) for file, rows in parts.items() if states.has(file)))
             for file in missing:
                 states.write(file, data, parts[file], engine.state_differences(data, parts[file], bar.advance))

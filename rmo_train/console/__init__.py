@@ -2,6 +2,7 @@
 
 - `errors`: errors with an exit code: what is printed in place of a traceback.
 - `settings`: a component's settings as flags and as a recipe's section.
+- `wording`: numbers with their nouns.
 - `progress`: bars on a terminal, log lines elsewhere.
 - `quiet`: libraries kept quiet.
 - `loading`: what answers a Ctrl-C until a command is loaded.

@@ -47,7 +47,7 @@ def evaluate(
     """Measure `model` on `data`, whose reference columns give the reward margins."""
     reference_logps(data)  # refused before the forward passes, not after
     total = int((data.prompt.lengths + data.chosen.lengths + data.rejected.lengths).sum())
-    with progress("evaluate", total, "tokens") as bar:
+    with progress("evaluate", total, "token") as bar:
         logps = logps_in_parts(model, data, layout, bar.advance, world)
     return summarise(data, logps, overlap)
 

@@ -242,7 +242,7 @@ def _decoder(
     load = _vllm if engine == "vllm" else _transformers
     decode, dtype = load(model, decoding, settings, longest)
     say(f"{total} answers with {'vLLM' if engine == 'vllm' else 'transformers'}, {dtype}")
-    with progress("generate", total, "answers") as bar:
+    with progress("generate", total, "answer") as bar:
         yield lambda requests: decode(requests, bar.advance)
 
 

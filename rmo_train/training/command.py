@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from rmo_train.console.errors import ProcessingError, UserError
+from rmo_train.console.errors import ProcessingError, UserError, free_space
 from rmo_train.console.progress import say
 from rmo_train.data.pairs import PairData, open_pairs
 from rmo_train.evaluation.evaluate import evaluate, overlap_of, reference_logps, summarise
@@ -22,6 +23,7 @@ from rmo_train.model.adapters import check_adapter
 from rmo_train.model.policy import context_length, identity, load_config, load_model, resolve, save_model
 from rmo_train.report import (
     already_trained,
+    checkpoint_lines,
     dry_run_lines,
     overlap_warning,
     own_reference,
@@ -38,17 +40,28 @@ from rmo_train.training.checkpoint import (
     STATE,
     TrainState,
     best_checkpoint,
+    checkpoint_bytes,
     load_state,
     newest_checkpoint,
+    remove_resumable,
     take_model,
 )
 from rmo_train.training.curves import draw_curves
 from rmo_train.training.hints import Hints
-from rmo_train.training.job import Job, build_job, check_step_zero, step_zero_noise, with_all_references
+from rmo_train.training.job import (
+    Job,
+    build_job,
+    check_step_zero,
+    step_zero_noise,
+    training_dtype,
+    with_all_references,
+)
 from rmo_train.training.loop import run_evaluation, save_policy, train
 from rmo_train.training.plan import Plan, make_plan
 from rmo_train.training.record import Record, read_metrics
+from rmo_train.training.saves import Saves
 from rmo_train.training.settings import TrainSettings
+from rmo_train.training.stopping import StopRequest
 from rmo_train.training.trackers import open_trackers, require_trackers
 
 RENDERING_FIELDS = ("tokenizer_sha256", "template_sha256")
@@ -63,7 +76,7 @@ class Trained:
     out: Path
     pairs: int
     steps: int
-    metrics: Mapping[str, Any]  # of the last step; empty where a resumed run had none left
+    metrics: Mapping[str, Any]  # of the last step
     evaluation: Evaluation | None
     best: Path | None  # the checkpoint that the model is, where held-out accuracy chose one
 
@@ -101,10 +114,12 @@ def run_training(
     ignore_identity: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[str]:
     """Train `model` on the kept pairs of `shards`; the model, its card and its metrics are written to `out`.
 
     Returns the lines to print. The same call again resumes an interrupted run, and does nothing after a finished one.
+    `clock` (seconds) decides when the checkpoints of `save_minutes` are due.
     """
     with joined() as world:
         require_trackers(settings.report_to)
@@ -119,8 +134,10 @@ def run_training(
         held_out = _open_eval(eval_data, data, model_identity, settings, ignore_identity)
         for pairs in (data, held_out) if held_out is not None else (data,):
             check_lengths(pairs, model)
+        size = checkpoint_bytes(model, training_dtype(settings, data), settings.lora)
+        planned = [*plan_lines(plan, settings), *checkpoint_lines(settings, plan.steps, size, free_space(out)[1])]
         if dry_run:
-            return dry_run_lines(model, shards, out, plan, settings)
+            return dry_run_lines(model, shards, out, planned)
         key = run_key(data, model_identity, settings, held_out, plan)
         if overwrite and world.is_main and out.exists():
             shutil.rmtree(out)
@@ -128,6 +145,8 @@ def run_training(
         done = read_manifest(out, TrainManifest)
         if done is not None:
             check_key(done.key, key, out)
+            if world.is_main:
+                remove_resumable(out)  # a kill came between the manifest and this
             return [already_trained(out)]
         if out.exists() and any(p.name[0] != "." for p in out.iterdir()) and not (out / "run.json").is_file():
             raise UserError(f"--out {out}: the folder has files that are no training run; choose another folder")
@@ -143,7 +162,9 @@ def run_training(
         state = load_state(checkpoint, key) if checkpoint else None
         if checkpoint:
             say(f"resuming from {checkpoint}")
-        return _train_and_write(data, plan, model, out, settings, held_out, key, state, ignore_identity, world)
+        for line in planned:
+            say(line)
+        return _train_and_write(data, plan, model, out, settings, held_out, key, state, ignore_identity, world, clock)
 
 
 def run_key(
@@ -152,8 +173,8 @@ def run_key(
     """What makes a training run this one: a checkpoint or a folder of another run is refused by name of the field."""
     # What is logged or kept, and how pairs are packed and dealt: a run may go on with other values of these.
     incidental = {
-        "logging_steps", "save_steps", "save_total_limit", "eval_steps", "tokens_per_batch", "attention", "fsdp",
-        "per_device_train_batch_size", "gradient_accumulation_steps", "report_to",
+        "logging_steps", "save_minutes", "save_steps", "save_total_limit", "eval_steps", "tokens_per_batch",
+        "attention", "fsdp", "per_device_train_batch_size", "gradient_accumulation_steps", "report_to",
     }  # fmt: skip
     return {
         "data": data.fingerprint,
@@ -195,9 +216,8 @@ def _train_and_write(
     state: TrainState | None,
     ignore_identity: bool,
     world: World,
+    clock: Callable[[], float],
 ) -> list[str]:
-    for line in plan_lines(plan, settings):
-        say(line)
     job = build_job(data, plan, model, out, settings, key, eval_data=held_out, world=world)
     job = with_all_references(job, model)
     if state is None:
@@ -209,9 +229,10 @@ def _train_and_write(
         shard(job.model)
     reported = settings.report_to if world.is_main else ()
     hints = Hints(plan.steps, referenced=job.data.has_references, max_grad_norm=settings.max_grad_norm)
-    with open_trackers(reported, out, key, state.step if state else 0) as trackers:
+    with open_trackers(reported, out, key, state.step if state else 0) as trackers, StopRequest() as request:
         record = Record(out, settings.logging_steps, hints=hints, trackers=trackers)
-        metrics = train(replace(job, record=record), state)
+        saves = Saves(settings.save_steps, settings.save_minutes, clock=clock, told=lambda: request.heard)
+        metrics = train(replace(job, record=record, saves=saves), state) or read_metrics(out)[-1]
     evaluation = run_evaluation(job) if held_out is not None else None
     best = best_checkpoint(out) if settings.load_best_model_at_end else None
     if best is not None and evaluation is not None:
@@ -226,6 +247,7 @@ def _train_and_write(
         return []
     trained = Trained(out, len(data), plan.steps, metrics, evaluation, best)
     _write_results(job, model, trained)
+    remove_resumable(out)
     return trained_lines(trained)
 
 

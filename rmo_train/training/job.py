@@ -23,6 +23,7 @@ from rmo_train.store.files import read_json, write_json
 from rmo_train.training.plan import Plan
 from rmo_train.training.record import Record
 from rmo_train.training.references import with_references
+from rmo_train.training.saves import Saves
 from rmo_train.training.settings import TrainSettings
 
 LAYOUT = "layout.json"
@@ -45,6 +46,7 @@ class Job:
     models_at: Mapping[int, Path] | None = None  # steps whose model is kept, and where
     world: World = ALONE
     record: Record | None = None  # default: metrics.jsonl in `out`, every step
+    saves: Saves | None = None  # default: no checkpoints
 
 
 @dataclass(frozen=True)

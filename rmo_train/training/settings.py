@@ -70,8 +70,18 @@ class TrainSettings(Settings):
     eval_steps: int | None = Field(
         None, ge=1, description="Steps between evaluations on --eval-data (default: at the end)"
     )
-    save_steps: int | None = Field(None, ge=1, description="Steps between checkpoints (default: none but the end)")
-    save_total_limit: int | None = Field(None, ge=1, description="Checkpoints kept, the newest ones")
+    save_minutes: float = Field(
+        10,
+        ge=0,
+        allow_inf_nan=False,
+        description="Minutes between checkpoints to resume from; the newest 2 are kept until training ends; 0 = off",
+    )
+    save_steps: int | None = Field(
+        None, ge=1, description="Steps between checkpoints that stay when training has ended (default: none)"
+    )
+    save_total_limit: int | None = Field(
+        None, ge=1, description="Keep only the newest N checkpoints of --save-steps (default: all)"
+    )
     load_best_model_at_end: bool = Field(
         False, description="End with the checkpoint of the best reward accuracy on --eval-data, kept beside the newest"
     )

@@ -57,7 +57,7 @@ def _checked(files: tuple[AnswerFile, AnswerFile], pairings: list[Pairing]) -> R
     prompts = [p.prompt for p in pairings if p.prompt]
     checkers = Checkers(prompts)
     total = sum(len(p.a) + len(p.b) for p in pairings)
-    with progress("check", total, "answers") as bar:
+    with progress("check", total, "answer") as bar:
 
         def met(prompt: Prompt, answers: tuple[tuple[str, ...], ...]) -> list[Met]:
             bar.advance(len(answers))

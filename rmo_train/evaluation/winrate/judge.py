@@ -172,7 +172,7 @@ async def _ask_all(cases: Sequence[Case], settings: JudgeSettings, kept: Judgeme
     unasked = iter(different.values())
 
     async with Endpoint(str(settings.judge), model, settings.judge_tokens) as endpoint:
-        with progress("judge", len(different), "verdicts") as bar:
+        with progress("judge", len(different), "verdict") as bar:
 
             async def ask(case: Case) -> None:
                 nonlocal away
