@@ -102,9 +102,10 @@ def score_stage(
             results.append(_score_assignment(data, stage, assignment, parts, writer, states, engine_for, bar.advance))
             first_part += len(parts)
     work = sum((r.work for r in results), Work())
+    saved = f" ({work.saved:.0%} saved)" if work.saved >= 0.005 else ""  # padding may cost more than sharing saves
     say(
         f"{stage.name}: {work.sequences:,} sequences asked, {work.distinct:,} distinct; {work.tokens_computed:,} of "
-        f"{work.tokens_asked:,} tokens computed ({work.saved:.0%} saved); {results[0].layout.reason}"
+        f"{work.tokens_asked:,} tokens computed{saved}; {results[0].layout.reason}"
     )
     manifest = writer.finish(
         {"pairs": total},
@@ -116,7 +117,7 @@ def score_stage(
         folds=stage.folds,
         held_out=stage.held_out,
         noise_sd=float(np.mean([r.noise_sd for r in results])),
-        layout=results[0].layout.reason,
+        layout=f"{results[0].layout.reason}; {results[0].layout.gap:.1g} nats per token from plain rows",
         computed_by=results[0].layout.computed_by,
         work=asdict(work) | {"saved": round(work.saved, 4)},
     )

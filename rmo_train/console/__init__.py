@@ -4,6 +4,7 @@
 - `settings`: a component's settings as flags and as a recipe's section.
 - `wording`: numbers with their nouns.
 - `progress`: bars on a terminal, log lines elsewhere.
+- `version`: `--version`.
 - `quiet`: libraries kept quiet.
 - `loading`: what answers a Ctrl-C until a command is loaded.
 """

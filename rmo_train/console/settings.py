@@ -220,7 +220,7 @@ def flags(cls: type[Settings], section: str | None = None) -> Callable[[Callable
     return decorate
 
 
-RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="Recipe file (default: rmo.yaml when it is there)")]
+RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="Recipe file (default: rmo.yaml if it exists)")]
 
 
 def run_app(app: typer.Typer) -> None:
@@ -240,7 +240,7 @@ def run_app(app: typer.Typer) -> None:
         typer.echo(f"error: {e}", err=True)
         raise SystemExit(e.exit_code) from None
     except KeyboardInterrupt:
-        typer.echo("\nstopped; run the same command again to go on from what is finished", err=True)
+        typer.echo("\nstopped. Run the same command again to go on from what is finished", err=True)
         raise SystemExit(Stopped.exit_code) from None
     except typer.Abort:
         raise SystemExit(1) from None

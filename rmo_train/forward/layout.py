@@ -75,6 +75,11 @@ class Layout:
         return layout_line(self)
 
     @property
+    def gap(self) -> float:
+        """By how many nats per token the path differs from plain rows on random tokens, where it was probed."""
+        return self.choice.gap if self.choice is not None else 0.0
+
+    @property
     def shared(self) -> bool:
         """True where a prompt is computed once for its responses."""
         return self.path != "rows"

@@ -176,7 +176,7 @@ def newest_checkpoint(out: Path) -> Path | None:
         said = damage(folder)
         if said is None:
             return folder
-        say(f"{folder}: {said}; using the checkpoint before it")
+        say(f"{folder}: {said}; going on from the one before it")
     return None
 
 

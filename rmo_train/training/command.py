@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from rmo_train.console.errors import ProcessingError, UserError, free_space
 from rmo_train.console.progress import say
+from rmo_train.console.wording import counted
 from rmo_train.data.pairs import PairData, open_pairs
 from rmo_train.evaluation.evaluate import evaluate, overlap_of, reference_logps, summarise
 from rmo_train.evaluation.result import Evaluation
@@ -66,6 +67,7 @@ from rmo_train.training.trackers import open_trackers, require_trackers
 
 RENDERING_FIELDS = ("tokenizer_sha256", "template_sha256")
 IDENTITY_FIELDS = ("weights_sha256", *RENDERING_FIELDS)
+STEP_ZERO = "step_zero.json"
 TRAINED_ON = pa.schema([("id", pa.string()), ("group", pa.string())])
 
 
@@ -88,8 +90,8 @@ def check_identity(data: PairData, identity: Any, fields: tuple[str, ...] = IDEN
         if expected != own:
             raise UserError(
                 f"{field.removesuffix('_sha256')}: {data.folder} was scored with {data.reference.name!r} "
-                f"({expected!s:.12}), but {identity.name!r} has {own!s:.12}. Give the scored model as --model, score "
-                "again with this one, or pass --ignore-identity if you know that they fit."
+                f"({expected!s:.12}), but {identity.name!r} has {own!s:.12}. Give that model as --model, score the "
+                "pairs again with this one, or pass --ignore-identity if you know that they match."
             )
 
 
@@ -98,8 +100,8 @@ def check_lengths(data: PairData, model: str) -> None:
     longest, context = data.longest(), context_length(load_config(model))
     if longest > context:
         raise UserError(
-            f"{data.folder}: a pair has {longest} tokens, the context of {model} is {context}; "
-            "score again with --max-length of at most that"
+            f"{data.folder}: a pair has {longest:,} tokens, more than the context of {model} ({context:,}); score the "
+            f"pairs again with --max-length {context} or less"
         )
 
 
@@ -149,7 +151,9 @@ def run_training(
                 remove_resumable(out)  # a kill came between the manifest and this
             return [already_trained(out)]
         if out.exists() and any(p.name[0] != "." for p in out.iterdir()) and not (out / "run.json").is_file():
-            raise UserError(f"--out {out}: the folder has files that are no training run; choose another folder")
+            raise UserError(
+                f"--out {out}: the folder has files in it that are not from a training run; choose another folder"
+            )
         if (out / "run.json").is_file():
             check_key(json.loads((out / "run.json").read_text(encoding="utf-8")), key, out)
         world.wait()  # all have looked at the folder before one changes it
@@ -191,7 +195,7 @@ def _open_eval(
 ) -> PairData | None:
     if folder is None:
         if settings.eval_steps:
-            raise UserError("--eval-steps needs pairs to evaluate on: give --eval-data, or leave --eval-steps out")
+            raise UserError("--eval-steps needs pairs to evaluate on: give --eval-data, or leave out --eval-steps")
         return None
     held_out = open_pairs(folder)
     if not ignore_identity:
@@ -199,8 +203,8 @@ def _open_eval(
     ids, prompts = len(set(held_out.ids) & set(data.ids)), len(set(held_out.groups) & set(data.groups))
     if ids or prompts:
         raise UserError(
-            f"--eval-data {folder} shares {ids} ids and {prompts} prompts with the training data; "
-            "evaluate on pairs of other prompts"
+            f"--eval-data {folder} shares {counted(ids, 'id')} and {counted(prompts, 'prompt')} with the training "
+            "data; give pairs of other prompts"
         )
     return held_out
 
@@ -221,8 +225,7 @@ def _train_and_write(
     job = build_job(data, plan, model, out, settings, key, eval_data=held_out, world=world)
     job = with_all_references(job, model)
     if state is None:
-        say("the reference check is skipped (--ignore-identity)" if ignore_identity else
-            step_zero(check_step_zero(job, step_zero_noise(job, model))))  # fmt: skip
+        _check_start(job, model, ignore_identity)
         if world.is_main:
             _try_save(job)
     if settings.fsdp:
@@ -249,6 +252,17 @@ def _train_and_write(
     _write_results(job, model, trained)
     remove_resumable(out)
     return trained_lines(trained)
+
+
+def _check_start(job: Job, model: str, ignore_identity: bool) -> None:
+    """Compare the untrained policy with its references, and record how far they are apart."""
+    if ignore_identity:
+        say("the model is not compared with the reference log-probs (--ignore-identity)")
+        return
+    check = check_step_zero(job, step_zero_noise(job, model))
+    say(step_zero(check))
+    if check is not None and job.world.is_main:
+        write_json(job.out / STEP_ZERO, asdict(check))
 
 
 def _write_results(job: Job, model: str, trained: Trained) -> None:

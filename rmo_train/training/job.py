@@ -12,6 +12,7 @@ import torch
 
 from rmo_train.console.errors import UserError
 from rmo_train.console.progress import say
+from rmo_train.console.wording import counted
 from rmo_train.data.pairs import PairData
 from rmo_train.forward.attention import use_attention
 from rmo_train.forward.distributed import ALONE, World
@@ -85,8 +86,8 @@ def build_job(
     layout = world.agreed(choose_layout(model, data, attention=attention, tokens_per_batch=settings.tokens_per_batch))
     use_attention(model, layout.path)
     if world.is_main:
-        write_json(remembered, {"attention": layout.path})
-    say(f"{layout.reason}; {layout.budget} tokens a row, {training_dtype(settings, data)}")
+        write_json(remembered, {"attention": layout.path, "gap_nats_per_token": layout.gap})
+    say(f"{layout.reason}; {layout.budget:,} tokens per row, {training_dtype(settings, data)}")
     return Job(model, tokenizer, data, settings, plan, layout, out, key, eval_data, models_at, world, record)
 
 
@@ -131,10 +132,11 @@ def check_step_zero(job: Job, noise_sd: float) -> StepZero | None:
     mean = float(margins.mean())
     if abs(mean) > tolerance:
         raise UserError(
-            f"step 0: the policy's margins differ from the reference columns by {mean:+.4f} nats on average over "
-            f"{len(rows)} pairs (tolerance {tolerance:.4f}). Likely reasons: --model is not the model that was scored, "
-            "another chat template or tokenizer, other precision (--bf16/--no-bf16), or another engine. "
-            "Score again with this model."
+            "step 0: before any training, the model's margins differ from the reference log-probs of the data by "
+            f"{mean:+.4f} nats on average over {counted(len(rows), 'pair')}; rounding explains at most "
+            f"{tolerance:.4f}. Likely reasons: --model is not the model that the pairs were scored with, or its chat "
+            "template, tokenizer, precision (--bf16/--no-bf16) or engine is another. Score the pairs again with this "
+            "model."
         )
     return StepZero(mean, tolerance)
 

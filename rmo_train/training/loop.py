@@ -65,7 +65,7 @@ def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
             if not (np.isfinite(grad_norm) and np.isfinite(metrics["loss"])):
                 raise ProcessingError(
                     f"step {done}: loss {metrics['loss']}, gradient norm {grad_norm}: not finite, weights not "
-                    "updated; lower --learning-rate, or train without --bf16"
+                    "updated. Lower --learning-rate, or train with --no-bf16"
                 )
             lr = learning_rate_at(
                 step, plan.steps, settings.peak_learning_rate, settings.lr_scheduler_type, plan.warmup_steps
