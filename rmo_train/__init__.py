@@ -12,6 +12,7 @@ Its rooms, each of which imports only from those above it:
 - `generation`: prompts -> answers, in the forms of benchmarks.
 - `evaluation`: accuracy, paired comparison, win rates.
 - `training`: settings, plan, loop, optimizer, checkpoints, and what a run leaves.
+- `next_command`: which command comes after another.
 - `cli`: the command line `rmo-train`.
 """
 

@@ -8,12 +8,13 @@ from typing import Annotated, Literal
 import typer
 from pydantic import Field
 
+from rmo_train.console.progress import is_first
 from rmo_train.console.settings import Sections, Settings, flags, from_recipe, is_awaited, run_app
 from rmo_train.console.version import Version
 from rmo_train.evaluation.winrate.judge import JudgeSettings
 from rmo_train.generation.answer_forms import AnswerForm
 from rmo_train.generation.command import GenerationSettings, run_generation
-from rmo_train.report import comparison_lines, evaluation_lines, rates_lines
+from rmo_train.report import comparison_lines, evaluate_next, evaluation_lines, next_lines, rates_lines
 from rmo_train.training.settings import TrainCommand, TrainSettings
 
 app = typer.Typer(name="rmo-train", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -41,6 +42,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop")] = False,
 ) -> None:
     """Train a model on preference pairs, with DPO or another loss. Run it again to resume."""
+    from rmo_train.next_command import after_run
     from rmo_train.training.command import run_training
 
     shards = settings.shards
@@ -58,6 +60,8 @@ def run(
         overwrite=overwrite,
         dry_run=dry_run,
     )
+    if not dry_run and is_first():
+        lines += next_lines(after_run(settings, recipe)) or [evaluate_next(settings.model)]
     typer.echo("\n".join(lines))
 
 
@@ -80,6 +84,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Measure a model's accuracy on held-out pairs, plain and length-matched, with 95% intervals."""
+    from rmo_train.next_command import after_eval
     from rmo_train.store.files import write_json
     from rmo_train.training.command import run_eval
 
@@ -92,7 +97,8 @@ def evaluate(
     )
     if settings.out:
         write_json(settings.out, result.as_json())
-    typer.echo("\n".join(evaluation_lines(result)))
+    following = next_lines(after_eval(settings.data, settings.model, settings.out))
+    typer.echo("\n".join([*evaluation_lines(result), *following]))
 
 
 @app.command()
@@ -128,7 +134,10 @@ def generate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite --out")] = False,
 ) -> None:
     """Generate answers to prompts, in the file format of AlpacaEval, Arena-Hard v2, MT-Bench or IFEval."""
-    typer.echo("\n".join(run_generation(model, prompts, out, settings, to=to, overwrite=overwrite)))
+    from rmo_train.next_command import after_generate
+
+    lines = run_generation(model, prompts, out, settings, to=to, overwrite=overwrite)
+    typer.echo("\n".join([*lines, *next_lines(after_generate(prompts, model, out, to, settings))]))
 
 
 @app.command()

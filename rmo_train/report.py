@@ -192,6 +192,15 @@ def trained_lines(trained: Trained) -> list[str]:
     return [*lines, *(evaluation_lines(trained.evaluation) if trained.evaluation else [])]
 
 
+def next_lines(command: str | None) -> list[str]:
+    """The command that comes next, to be copied; none where there is no certain one."""
+    return [] if command is None else [f"next: {command}"]
+
+
+def evaluate_next(model: str) -> str:
+    return f"next: evaluate the model on held-out pairs that were scored with {model}, or train with --eval-data"
+
+
 def merged_line(adapter: Path, base: str, dtype: str, out: Path) -> str:
     return f"merged {adapter} into {base}; the {dtype} model is in {out}"
 
