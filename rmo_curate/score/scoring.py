@@ -117,7 +117,7 @@ def score_stage(
         folds=stage.folds,
         held_out=stage.held_out,
         noise_sd=float(np.mean([r.noise_sd for r in results])),
-        layout=f"{results[0].layout.reason}; {results[0].layout.gap:.1g} nats per token from plain rows",
+        layout=results[0].layout.recorded,
         computed_by=results[0].layout.computed_by,
         work=asdict(work) | {"saved": round(work.saved, 4)},
     )

@@ -119,7 +119,8 @@ def remove_old_checkpoints(out: Path, limit: int | None, *, keep_best: bool) -> 
     """Leave the `limit` newest checkpoints that stay (None: all) and the best one beside them when asked to, and of
     those to resume from the newest two, or `limit` if that is less."""
     best = best_checkpoint(out) if keep_best else None
-    staying, going = [], []
+    staying: list[Path] = []
+    going: list[Path] = []
     for folder in checkpoints(out):
         (staying if stays(folder) else going).append(folder)
     old = [*(staying[:-limit] if limit else ()), *going[: -min(RESUMABLE, limit or RESUMABLE)]]

@@ -53,7 +53,7 @@ def test_files_that_do_not_answer_the_same_prompts_are_refused(tmp_path: Path):
     with pytest.raises(UserError, match="1 prompt not found in --prompts; the first has `instruction` 'x'"):
         pair(a, a, asked)
     other_form = read_answers(lines(tmp_path / "c.jsonl", {"prompt": "x", "response": "1"}))
-    with pytest.raises(UserError, match=r"a.json is in AlpacaEval's form, .*c.jsonl in IFEval's; expected the same"):
+    with pytest.raises(UserError, match=r"a.json is in AlpacaEval's format, .*c.jsonl in IFEval's; expected the same"):
         pair(a, other_form, None)
 
 
