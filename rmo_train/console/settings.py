@@ -232,7 +232,8 @@ def run_app(app: typer.Typer) -> None:
         if code:
             raise SystemExit(code)
     except Stopped as e:
-        typer.echo(f"\n{e}", err=True)
+        if is_first():
+            typer.echo(f"\n{e}", err=True)
         raise SystemExit(e.exit_code) from None
     except RmoError as e:
         if not is_first():
