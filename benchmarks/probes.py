@@ -57,7 +57,7 @@ def read_tokens(data: PairData, rows: np.ndarray, reference: dict[str, Any], cac
     lengths = {slot: len(r) for tree in trees for slot, r in zip(tree.owners, tree.responses, strict=True)}
     if not cache.exists():
         engine, found = TransformersEngine(reference["name"], reference["dtype"], Workload.of(data)), {}
-        with progress("read token states", engine.layout.tokens(trees), "tokens") as bar:
+        with progress("read token states", engine.layout.tokens(trees), "token") as bar:
             for pack, states in over_packs(lambda p: pack_tokens(engine.model, p), trees, engine.layout, bar.advance):
                 found.update({slot: states[pack.owners == slot] for slot in np.unique(pack.owners).tolist()})
         unfinished = cache.with_suffix(".unfinished.npy")

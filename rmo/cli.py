@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from rmo_train.console.settings import RECIPE, run_app
+from rmo_train.console.version import Version
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(name="rmo", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.callback()
-def rmo() -> None:
+def rmo(version: Version = False) -> None:
     """Curate preference data and train on them, end to end. The stages alone: `rmo-curate` and `rmo-train`."""
 
 

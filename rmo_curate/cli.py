@@ -23,15 +23,16 @@ from rmo_curate.score.settings import (
 )
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import Sections, Settings, build, flags, from_recipe, is_awaited, run_app
+from rmo_train.console.version import Version
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(name="rmo-curate", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done and stop")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make everything in the output folder again")]
 
 
 @app.callback()
-def rmo_curate() -> None:
+def rmo_curate(version: Version = False) -> None:
     """Find the noise in preference data: score pairs, filter them, audit them."""
 
 

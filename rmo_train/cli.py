@@ -8,20 +8,22 @@ from typing import Annotated, Literal
 import typer
 from pydantic import Field
 
+from rmo_train.console.progress import is_first
 from rmo_train.console.settings import Sections, Settings, flags, from_recipe, is_awaited, run_app
+from rmo_train.console.version import Version
 from rmo_train.evaluation.winrate.judge import JudgeSettings
 from rmo_train.generation.answer_forms import AnswerForm
 from rmo_train.generation.command import GenerationSettings, run_generation
-from rmo_train.report import comparison_lines, evaluation_lines, rates_lines
+from rmo_train.report import comparison_lines, evaluate_next, evaluation_lines, next_lines, rates_lines
 from rmo_train.training.settings import TrainCommand, TrainSettings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(name="rmo-train", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 
 @app.callback()
-def rmo_train() -> None:
+def rmo_train(version: Version = False) -> None:
     """Train on curated preference shards, and measure the result."""
 
 
@@ -31,20 +33,21 @@ def run(
     settings: TrainCommand,
     recipe: Sections,
     resume_from_checkpoint: Annotated[
-        Path | None, typer.Option(help="Checkpoint to go on from (default: the newest in --out)")
+        Path | None, typer.Option(help="Checkpoint to resume from (default: the newest one in --out)")
     ] = None,
     ignore_identity: Annotated[
-        bool, typer.Option("--ignore-identity", help="Train though the model is not the scored one")
+        bool, typer.Option("--ignore-identity", help="Train a model that is not the one the pairs were scored with")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start --out afresh")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete --out and train again from the start")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop")] = False,
 ) -> None:
-    """Train a model on preference shards: DPO or another loss, diversified batches, amplified margins."""
+    """Train a model on preference pairs, with DPO or another loss. Run it again to resume."""
+    from rmo_train.next_command import after_run
     from rmo_train.training.command import run_training
 
     shards = settings.shards
     if dry_run and is_awaited(shards, recipe, "filter.out"):
-        typer.echo(f"{shards} is not there yet: known after `rmo-curate filter`")
+        typer.echo(f"{shards} is not there yet; the plan is known once it is made")
         return
     lines = run_training(
         shards,
@@ -57,17 +60,19 @@ def run(
         overwrite=overwrite,
         dry_run=dry_run,
     )
+    if not dry_run and is_first():
+        lines += next_lines(after_run(settings, recipe)) or [evaluate_next(settings.model)]
     typer.echo("\n".join(lines))
 
 
 class EvalCommand(Settings):
     """`rmo-train eval`."""
 
-    data: Path = from_recipe("eval.run", description="Run or shard folder with scored pairs", argument="DATA")
-    model: str = from_recipe("train.out", description="Model to measure")
-    out: Path | None = Field(None, description="JSON file for the numbers")
-    dtype: Dtype = Field("auto", description="auto: as the references were scored")
-    tokens_per_batch: int | None = Field(None, ge=16, description="Tokens of one packed row")
+    data: Path = from_recipe("eval.run", description="Scored pairs: a run or shard folder", argument="DATA")
+    model: str = from_recipe("train.out", description="Model to evaluate: a folder, a Hub name or smollm2-135m")
+    out: Path | None = Field(None, description="JSON file to write the results to")
+    dtype: Dtype = Field("auto", description="Precision; auto: that of the reference log-probs")
+    tokens_per_batch: int | None = Field(None, ge=16, description="Tokens per packed row (default: by device)")
 
 
 @app.command("eval")
@@ -75,10 +80,11 @@ class EvalCommand(Settings):
 def evaluate(
     settings: EvalCommand,
     ignore_identity: Annotated[
-        bool, typer.Option("--ignore-identity", help="Accept another tokenizer or template")
+        bool, typer.Option("--ignore-identity", help="Evaluate a model that has another tokenizer or chat template")
     ] = False,
 ) -> None:
-    """Held-out accuracy of a model, plain and length-matched, with intervals."""
+    """Measure a model's accuracy on held-out pairs, plain and length-matched, with 95% intervals."""
+    from rmo_train.next_command import after_eval
     from rmo_train.store.files import write_json
     from rmo_train.training.command import run_eval
 
@@ -91,16 +97,17 @@ def evaluate(
     )
     if settings.out:
         write_json(settings.out, result.as_json())
-    typer.echo("\n".join(evaluation_lines(result)))
+    following = next_lines(after_eval(settings.data, settings.model, settings.out))
+    typer.echo("\n".join([*evaluation_lines(result), *following]))
 
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(help="JSON file that `eval --out` wrote")],
-    b: Annotated[Path, typer.Argument(help="Another one, of another model on the same pairs")],
-    json: Annotated[Path | None, typer.Option(help="JSON file for the numbers")] = None,
+    a: Annotated[Path, typer.Argument(help="Results of model A, written by `eval --out`")],
+    b: Annotated[Path, typer.Argument(help="Results of model B on the same pairs")],
+    json: Annotated[Path | None, typer.Option(help="JSON file to write the comparison to")] = None,
 ) -> None:
-    """Whether model B is better than model A: paired differences of accuracy, with intervals."""
+    """Tell whether model B is better than model A: paired differences in accuracy, with 95% intervals."""
     from rmo_train.evaluation.comparison import compare as compared
     from rmo_train.evaluation.result import read_evaluation
     from rmo_train.store.files import write_json
@@ -115,31 +122,39 @@ def compare(
 @flags(GenerationSettings)
 def generate(
     settings: GenerationSettings,
-    prompts: Annotated[Path, typer.Argument(help="JSON lines, a JSON list, Parquet, or a run or shard folder")],
-    model: Annotated[str, typer.Option(help="Model that answers: a folder, a hub name or smollm2-135m")],
-    out: Annotated[Path, typer.Option(help="JSON file for the answers")],
+    prompts: Annotated[
+        Path, typer.Argument(help="Prompts: JSON lines, a JSON list, Parquet, or a run or shard folder")
+    ],
+    model: Annotated[str, typer.Option(help="Model that answers: a folder, a Hub name or smollm2-135m")],
+    out: Annotated[Path, typer.Option(help="JSON file to write the answers to")],
     to: Annotated[
-        AnswerForm, typer.Option(help="Form of the answers (auto: that of the prompts; alpaca-eval if they have none)")
+        AnswerForm,
+        typer.Option(help="Benchmark whose file format to write (auto: that of the prompts, else alpaca-eval)"),
     ] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite --out")] = False,
 ) -> None:
-    """Answer a file of prompts, in the form of AlpacaEval, Arena-Hard v2, MT-Bench (two turns) or IFEval."""
-    typer.echo("\n".join(run_generation(model, prompts, out, settings, to=to, overwrite=overwrite)))
+    """Generate answers to prompts, in the file format of AlpacaEval, Arena-Hard v2, MT-Bench or IFEval."""
+    from rmo_train.next_command import after_generate
+
+    lines = run_generation(model, prompts, out, settings, to=to, overwrite=overwrite)
+    typer.echo("\n".join([*lines, *next_lines(after_generate(prompts, model, out, to, settings))]))
 
 
 @app.command()
 @flags(JudgeSettings)
 def winrate(
     settings: JudgeSettings,
-    a: Annotated[Path, typer.Argument(help="Answers of model A, as `generate` writes them in any form")],
-    b: Annotated[Path, typer.Argument(help="Answers of model B to the same prompts, in the same form")],
+    a: Annotated[Path, typer.Argument(help="Answers of model A, written by `generate`")],
+    b: Annotated[Path, typer.Argument(help="Answers of model B to the same prompts, in the same format")],
     prompts: Annotated[
         Path | None,
-        typer.Option(help="Prompts with constraints that programs check (IFEval's form); with --judge, the questions"),
+        typer.Option(help="IFEval prompts, whose constraints are checked by programs; with --judge: the questions"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON file for the rates and each prompt's result")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file to write the win rates and each prompt's result to")
+    ] = None,
 ) -> None:
-    """How often A's answers beat B's: by checkers of constraints (--prompts), or by a judge (--judge)."""
+    """Measure how often A's answers beat B's: by checking constraints (--prompts) or by asking a judge (--judge)."""
     from rmo_train.evaluation.winrate.command import run_winrate
 
     rates, failure = run_winrate(a, b, prompts, out, settings)
@@ -150,12 +165,12 @@ def winrate(
 
 @app.command()
 def merge(
-    adapter: Annotated[Path, typer.Argument(help="Folder of a LoRA adapter")],
+    adapter: Annotated[Path, typer.Argument(help="Folder of the LoRA adapter")],
     out: Annotated[Path, typer.Option(help="Folder for the merged model")],
-    dtype: Annotated[Dtype, typer.Option(help="auto: as the base is stored")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in --out")] = False,
+    dtype: Annotated[Dtype, typer.Option(help="Precision; auto: that of the base's stored weights")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite the model in --out")] = False,
 ) -> None:
-    """Merge an adapter into its base: a plain model folder, for what loads no adapters."""
+    """Merge a LoRA adapter into its base model and write a plain model folder."""
     from rmo_train.model.merging import merge_adapter
 
     typer.echo("\n".join(merge_adapter(adapter, out, dtype, overwrite=overwrite)))

@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rmo_train.console.errors import size_text
+from rmo_train.console.wording import counted
+
 if TYPE_CHECKING:
     from rmo_train.evaluation.comparison import Comparison, Difference
     from rmo_train.evaluation.result import Evaluation
@@ -29,12 +32,12 @@ NAMED = 3  # ids in a warning
 # ---------------------------------------------------------------------------------------------------- before step 1
 
 
-def dry_run_lines(model: str, shards: Path, out: Path, plan: Plan, settings: TrainSettings) -> list[str]:
-    return [f"would train {model} on {shards} into {out}", *plan_lines(plan, settings)]
+def dry_run_lines(model: str, shards: Path, out: Path, planned: Sequence[str]) -> list[str]:
+    return [f"would train {model} on {shards} into {out}", *planned]
 
 
 def already_trained(out: Path) -> str:
-    return f"{out}: already trained with these settings; nothing to do (--overwrite trains again)"
+    return f"{out}: already trained with these settings, nothing to do (--overwrite trains it again)"
 
 
 def plan_lines(plan: Plan, settings: TrainSettings) -> list[str]:
@@ -46,9 +49,10 @@ def plan_lines(plan: Plan, settings: TrainSettings) -> list[str]:
     mixed = "off" if fraction is None else f"{settings.diversify_margin} margin, {fraction:.4%} of the bound"
     sft = f", SFT weight {plan.parameters.sft_weight:g}" if plan.parameters.sft_weight else ""
     return [
-        f"{plan.pairs:,} pairs, {plan.tokens_per_epoch:,} tokens an epoch (prompts shared)",
-        f"{plan.steps} steps of {plan.pairs_per_step} pairs, {plan.batches_per_epoch} an epoch, "
-        f"{plan.warmup_steps} of warm-up, peak learning rate {settings.peak_learning_rate:g}",
+        f"{counted(plan.pairs, 'pair')}, {counted(plan.tokens_per_epoch, 'token')} per epoch (shared prompts counted "
+        "once)",
+        f"{counted(plan.steps, 'step')} of {counted(plan.pairs_per_step, 'pair')}, {plan.batches_per_epoch:,} per "
+        f"epoch; warm-up: {counted(plan.warmup_steps, 'step')}; peak learning rate {settings.peak_learning_rate:g}",
         f"loss {settings.loss}, beta {plan.parameters.beta:g}{sft}",
         f"amplification: {amplified}",
         f"diversification: {mixed}",
@@ -92,13 +96,38 @@ def too_long_to_train(
     )
 
 
+def checkpoint_lines(settings: TrainSettings, steps: int, size: int, free: int) -> list[str]:
+    """When checkpoints are saved and what they take; `size` and `free`: bytes of one of them, and on the disk."""
+    periods, most = [], 1  # one more than are kept is on the disk while it is written
+    if settings.save_minutes:
+        periods.append(f"every {counted(settings.save_minutes, 'minute')}, the newest 2 until training ends")
+        most += 2
+    if settings.save_steps:
+        kept = (steps - 1) // settings.save_steps
+        if settings.save_total_limit:
+            kept = min(kept, settings.save_total_limit)
+        periods.append(f"every {counted(settings.save_steps, 'step')}, {kept} kept")
+        most += kept
+    said = f"checkpoints: {'; '.join(periods) or 'none but at Ctrl-C'}; about {size_text(size)} each"
+    if most * size <= free:
+        return [said]
+    return [said, f"warning: they can need {size_text(most * size)}, and {size_text(free)} are free on that disk"]
+
+
+def stopped_line(out: Path, step: int, steps: int) -> str:
+    return (
+        f"stopped after step {step} of {steps}; checkpoint saved in {out / f'checkpoint-{step}'}. Run the same command "
+        "again to go on from it"
+    )
+
+
 def layout_line(layout: Layout) -> str:
     """Which attention path a model takes on its data, and why."""
     name = "plain rows" if layout.path == "rows" else f"{layout.path} attention"
     if (choice := layout.choice) is None:
         return name
     if choice.asked:
-        why = "as asked"
+        why = "as requested"
     elif choice.followed:
         why = "as the references were computed"
     elif layout.path != "rows":
@@ -106,15 +135,14 @@ def layout_line(layout: Layout) -> str:
     elif choice.obstacle is not None:
         why = obstacle_line(choice.obstacle)
     else:
-        why = f"{_savings(choice.lengths)}, too little to gain by it"
-    differs = "" if layout.path == "rows" else f" (differs from plain rows by {choice.gap:.1g} nats per token)"
+        why = f"{_savings(choice.lengths)}, too little to pay off"
     path, device = choice.reference
-    unlike = f"; the references were computed by {path} on {device}" if path not in (None, layout.path) else ""
-    return f"{name}: {why}{differs}{unlike}"
+    unlike = f"; the references were computed with {path} on {device}" if path not in (None, layout.path) else ""
+    return f"{name}: {why}{unlike}"
 
 
 def _savings(lengths: Lengths) -> str:
-    return f"sharing prompts saves {lengths.saved:.0%} of the tokens, {lengths.pair:.0f} are left a pair"
+    return f"sharing prompts saves {lengths.saved:.0%} of the tokens ({lengths.pair:.0f} per pair remain)"
 
 
 def obstacle_line(met: Obstacle) -> str:
@@ -122,22 +150,19 @@ def obstacle_line(met: Obstacle) -> str:
     if met.window is not None:
         return f"the model's sliding window ({met.window}) is shorter than the data ({met.longest})"
     if met.error is not None:
-        return f"the model takes no packed rows ({met.error})"
-    return f"packed rows differ by {met.gap:.2g} nats per token on this architecture"
+        return f"the model does not accept packed rows ({met.error})"
+    return "this architecture gives other log-probs when rows are packed"
 
 
 def references_missing(data: Path, kept_in: Path) -> str:
-    return f"{data} has no reference log-probs: computed once with the untrained model, kept in {kept_in}"
+    return f"{data} has no reference log-probs: they are computed once with the untrained model and kept in {kept_in}"
 
 
 def step_zero(check: StepZero | None) -> str:
     """That the untrained policy is the reference; None: there is nothing to compare it with."""
     if check is None:
-        return "no reference columns to compare the policy with"
-    return (
-        f"step 0: policy reproduces the reference columns (mean margin {check.mean_margin:+.1e} nats, "
-        f"tolerance {check.tolerance:.1e})"
-    )
+        return "the data have no reference log-probs to check the model against"
+    return "step 0: the model reproduces the reference log-probs of the data"
 
 
 # ---------------------------------------------------------------------------------------------------- while it trains
@@ -145,40 +170,37 @@ def step_zero(check: StepZero | None) -> str:
 # By the name of a hint (`rmo_train.training.hints`); its figures fill the sentence.
 HINTS = {
     "both fall": (
-        "chosen and rejected answers both get less likely (rewards {chosen:+.2f} and {rejected:+.2f} since the start): "
-        "the model moves away from both; try --sft-weight 0.1, a lower --learning-rate or a higher --beta"
+        "chosen and rejected answers are both becoming less likely (rewards {chosen:+.2f} and {rejected:+.2f} since "
+        "the start). Try --sft-weight 0.1, a lower --learning-rate or a higher --beta"
     ),
     "too easy": (
-        "accuracy 1.0 and loss {loss:.3f} on pairs seen for the first time: either something gives the labels away "
-        "(length, a phrase, repeated pairs: `rmo-curate audit` shows it), or the steps are too large; try a lower "
-        "--learning-rate"
+        "accuracy 1.0 and loss {loss:.3f} on pairs seen for the first time. Either something gives the labels away "
+        "(length, a phrase, repeated pairs; audit the data), or the steps are too large: try a lower --learning-rate"
     ),
     "against the labels": (
-        "the first {count} margins are all negative (mean {margin:+.2f}, accuracy {accuracy:.2f}): are chosen and "
-        "rejected swapped in a part of the data? `rmo-curate inspect DATA` shows samples; if not, try a lower "
-        "--learning-rate"
+        "the margins of the first {count} steps are all negative (mean {margin:+.2f}, accuracy {accuracy:.2f}). Are "
+        "chosen and rejected swapped in part of the data? If not, try a lower --learning-rate"
     ),
     "held out reversed": (
-        "accuracy {trained:.2f} in training and {held_out:.2f} on --eval-data: are chosen and rejected swapped in one "
-        "of the two? `rmo-curate inspect DATA` shows samples"
+        "accuracy is {trained:.2f} in training and {held_out:.2f} on --eval-data. Are chosen and rejected swapped in "
+        "one of the two?"
     ),
     "ranks by length": (
-        "accuracy {longer:.2f} where the chosen answer is the longer and {shorter:.2f} where it is the shorter: the "
-        "policy ranks by length, and its answers will grow; try --loss simpo (rewards per token), and look at lengths "
-        "in the report of `rmo-curate audit`"
+        "accuracy is {longer:.2f} where the chosen answer is longer and {shorter:.2f} where it is shorter: the model "
+        "ranks by length, and its answers will grow. Try --loss simpo (rewards per token), and audit the lengths in "
+        "the data"
     ),
     "ranks by length, held out": (
-        "held-out accuracy {plain:.2f}, of which {gap:.2f} is gone when lengths are matched: the policy ranks by "
-        "length, and its answers will grow; try --loss simpo (rewards per token), and look at lengths in the report of "
-        "`rmo-curate audit`"
+        "held-out accuracy is {plain:.2f}, and {gap:.2f} lower on pairs matched by length: the model ranks by length, "
+        "and its answers will grow. Try --loss simpo (rewards per token), and audit the lengths in the data"
     ),
     "flat": (
-        "after {step} of {steps} steps the margins have not moved (mean {margin:+.3f}, accuracy {accuracy:.2f}): try a "
-        "higher --learning-rate (the highest so far was {peak:.2g}; ten times that is a usual next value)"
+        "after {step} of {steps} steps the margins have not moved (mean {margin:+.3f}, accuracy {accuracy:.2f}). Try a "
+        "higher --learning-rate, such as ten times the {peak:.2g} reached so far"
     ),
     "loss rises": (
-        "the loss has risen from {start:.3f} to {now:.3f}, gradients scaled down in {scaled:.0%} of the steps: the "
-        "steps are too large; try a lower --learning-rate or a longer --warmup-ratio"
+        "the loss has risen from {start:.3f} to {now:.3f} (gradients were clipped in {scaled:.0%} of the last steps): "
+        "the steps are too large. Try a lower --learning-rate or a higher --warmup-ratio"
     ),
 }
 
@@ -191,25 +213,35 @@ def speed_line(metrics: Mapping[str, Any]) -> str:
     """How fast the run's steps were."""
     return (
         f"{metrics['pairs_per_second']:.3g} pairs/s, {metrics['tokens_per_second']:,.0f} tokens/s, "
-        f"{metrics['matmul_share']:.0%} of the matrix-product rate, at most {metrics['peak_memory_gib']:.2f} GiB"
+        f"{metrics['matmul_share']:.0%} of the machine's matmul rate, peak memory {metrics['peak_memory_gib']:.2f} GiB"
     )
 
 
 def trained_lines(trained: Trained) -> list[str]:
     """What a training run came to."""
-    lines = [f"trained {trained.steps} steps on {trained.pairs} pairs; model in {trained.out}"]
+    did = f"{counted(trained.steps, 'step')} on {counted(trained.pairs, 'pair')}"
+    lines = [f"trained for {did}; the model is in {trained.out}"]
     if trained.metrics:
         lines.append(speed_line(trained.metrics))
     if trained.best is not None:
         lines.append(
-            f"the model is {trained.best.name}: it has the best reward accuracy on --eval-data, so the figures below "
+            f"the model is {trained.best.name}, chosen by its reward accuracy on --eval-data; so the figures below "
             "flatter it"
         )
     return [*lines, *(evaluation_lines(trained.evaluation) if trained.evaluation else [])]
 
 
+def next_lines(command: str | None) -> list[str]:
+    """The command that comes next, to be copied; none where there is no certain one."""
+    return [] if command is None else [f"next: {command}"]
+
+
+def evaluate_next(model: str) -> str:
+    return f"next: evaluate the model on held-out pairs that were scored with {model}, or train with --eval-data"
+
+
 def merged_line(adapter: Path, base: str, dtype: str, out: Path) -> str:
-    return f"{adapter} merged into {base}: a {dtype} model in {out}"
+    return f"merged {adapter} into {base}; the {dtype} model is in {out}"
 
 
 # ---------------------------------------------------------------------------------------------------- answers
@@ -217,14 +249,16 @@ def merged_line(adapter: Path, base: str, dtype: str, out: Path) -> str:
 
 def form_line(title: str, markers: Sequence[str] | None) -> str:
     """Which form answers are written in, and by which fields of the prompts; None: they have no benchmark's."""
-    fields = "no benchmark's fields" if markers is None else " and ".join(f"`{name}`" for name in markers)
-    return f"answers in the form of {title}: the prompts have {fields}"
+    if markers is None:
+        return f"writing answers in the form of {title}: the prompts are in no benchmark's form"
+    fields = " and ".join(f"`{name}`" for name in markers)
+    return f"writing answers in the form of {title}: the prompts have {fields}"
 
 
 def generated_lines(generator: str, out: Path, answers: int, cut: int, max_new_tokens: int) -> list[str]:
     """How many answers were written, and how many of them did not end by themselves."""
-    lines = [f"{answers} answers of {generator} in {out}"]
-    return [*lines, f"{cut} of them were cut at --max-new-tokens {max_new_tokens}"] if cut else lines
+    lines = [f"{counted(answers, 'answer')} of {generator} in {out}"]
+    return [*lines, f"{cut:,} of them cut off at --max-new-tokens {max_new_tokens}"] if cut else lines
 
 
 # ---------------------------------------------------------------------------------------------------- how good it is
@@ -232,7 +266,7 @@ def generated_lines(generator: str, out: Path, answers: int, cut: int, max_new_t
 
 def evaluation_lines(evaluation: Evaluation) -> list[str]:
     return [
-        f"{evaluation.n} pairs; accuracy with 95% interval (bootstrap over prompts)",
+        f"{counted(evaluation.n, 'pair')}; accuracy with 95% interval (bootstrap over prompts)",
         f"  reward                  {evaluation.reward_accuracy}   (the reference itself: 0.500)",
         f"  reward, length-matched  {evaluation.length_matched_reward_accuracy}",
         f"  log-prob                {evaluation.logp_accuracy}",
@@ -242,26 +276,29 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
 
 
 def own_reference(model: str) -> str:
-    return f"{model} is the reference itself: its log-probs are read from the data, nothing is computed"
+    return f"{model} is the reference: its log-probs are in the data, so nothing is computed"
 
 
 def overlap_warning(evaluated: Path, pairs: int, prompts: int) -> str:
-    return f"warning: {pairs} pairs and {prompts} prompts of {evaluated} were in this model's training data"
+    both = f"{counted(pairs, 'pair')} and {counted(prompts, 'prompt')}"
+    return f"warning: this model was trained on {both} of {evaluated}"
 
 
 def comparison_lines(comparison: Comparison) -> list[str]:
     m = comparison.mcnemar
     lines = [
-        f"{comparison.pairs} pairs of {comparison.prompts} prompts; A -> B, and B - A with 95% interval (paired "
-        "bootstrap)",
+        f"{counted(comparison.pairs, 'pair')}, {counted(comparison.prompts, 'prompt')}; A -> B, then B - A with 95% "
+        "interval (paired bootstrap)",
         f"  reward accuracy         {_difference(comparison.reward_accuracy)}",
         f"  reward, length-matched  {_difference(comparison.length_matched_reward_accuracy)}",
-        f"  right by B alone {m.b_alone}, by A alone {m.a_alone}: exact two-sided p = {m.p:.2g} (McNemar)",
+        f"  only B right: {m.b_alone}; only A right: {m.a_alone}; McNemar's exact two-sided p = {m.p:.2g}",
     ]
     if m.ties:
-        lines.append(f"  {m.ties} pairs with a margin of 0 count for neither there, and half in the accuracies")
+        lines.append(
+            f"  {counted(m.ties, 'pair')} with a margin of 0: not counted by McNemar, one half in the accuracies"
+        )
     if not comparison.same_reference:
-        lines.append("note: the margins of A and B are taken against two different references")
+        lines.append("note: the margins of A and B are relative to different reference models")
     return lines
 
 
@@ -281,34 +318,39 @@ def checked_lines(rates: CheckedRates) -> list[str]:
         f"                              {'A':<23} B",
         f"  satisfied, strict           {rates.strict_a!s:<23} {rates.strict_b}",
         f"  satisfied, loose            {rates.loose_a!s:<23} {rates.loose_b}",
-        f"  win rate of A, strict       {rates.win_rate}   ties one half: {_of_a(rates.verdict)}",
+        f"  win rate of A, strict       {rates.win_rate}   ties count one half: {_of_a(rates.verdict)}",
         f"  win rate of A, loose        {rates.loose_win_rate}",
     ]
 
 
 def judged_lines(rates: JudgedRates) -> list[str]:
     """Win rates by a judge."""
-    missing = f"{rates.unparsable} verdicts without A, B or tie on the last line, {rates.failed} that never came"
+    unreadable = f"{counted(rates.unparsable, 'verdict')} without A, B or tie on the last line"
+    missing = f"{unreadable}, {rates.failed:,} never received"
     lines = [
         *_heading(rates),
-        f"judge {rates.judge_model}: {rates.judged} of {rates.pairs} pairs of answers in both orders",
+        f"judge {rates.judge_model}: {rates.judged:,} of {counted(rates.pairs, 'pair')} of answers, in both orders",
     ]
     if rates.win_rate is None:
-        return [*lines, f"  no pair has two verdicts: {missing}"]
-    controlled = rates.length_controlled or "not defined: all pairs differ in length by the same"
+        return [*lines, f"  no pair of answers has both verdicts: {missing}"]
+    controlled = rates.length_controlled or "undefined: the answers of every pair differ equally in length"
     lines += [
-        f"  win rate of A               {rates.win_rate}   ties one half: {_of_a(rates.verdict)}",
+        f"  win rate of A               {rates.win_rate}   ties count one half: {_of_a(rates.verdict)}",
         f"  length-controlled           {controlled}",
         f"  A wins, loses, neither      {rates.wins}, {rates.losses}, {rates.split}",
         f"  mean length                 {rates.length_a:,.0f} and {rates.length_b:,.0f} characters",
     ]
     if rates.first_shown is not None:
-        lines.append(f"  for the one shown first     {rates.first_shown:.3f} of verdicts for a side")
+        lines.append(f"  for the answer shown first  {rates.first_shown:.3f} of verdicts that are no tie")
     return [*lines, f"  left out: {missing}"] if rates.judged < rates.pairs else lines
 
 
 def _heading(rates: CheckedRates | JudgedRates) -> list[str]:
-    return [f"A: {rates.a}", f"B: {rates.b}", f"{rates.prompts} prompts; 95% intervals, bootstrap over prompts"]
+    return [
+        f"A: {rates.a}",
+        f"B: {rates.b}",
+        f"{counted(rates.prompts, 'prompt')}; 95% intervals, bootstrap over prompts",
+    ]
 
 
 def _of_a(verdict: str | None) -> str:

@@ -130,7 +130,7 @@ def check(texts: Texts, max_length: int, held_out: Texts | None = None, held_out
     """Look for every finding. `max_length`: tokens of prompt + longer answer; `held_out`: what must not be in here."""
     n = len(texts)
     where = {name: np.zeros(n, np.uint8) for name in KINDS}
-    with progress("check the texts", len(ANSWER_CHECKS) + 4, "steps") as bar:
+    with progress("check the texts", len(ANSWER_CHECKS) + 4, "step") as bar:
         for name, look in ANSWER_CHECKS.items():
             for side, column in ((CHOSEN, texts.chosen), (REJECTED, texts.rejected)):
                 where[name] |= np.fromiter((bool(look(text)) for text in column), bool, n).astype(np.uint8) * side

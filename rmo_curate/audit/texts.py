@@ -71,7 +71,7 @@ def joined(messages: list[Message]) -> str:
 def read_source(source: Source) -> tuple[Texts, pa.Table]:
     """Every pair of `source`, and its rejects as a run's table has them: all of them, the text of the first ones."""
     texts, rejects, seen = Texts(), [], Counter[str]()
-    with progress("read", sum(source.counts.values()), "records") as bar:
+    with progress("read", sum(source.counts.values()), "record") as bar:
         for record in source.records():
             if isinstance(record, Pair):
                 texts.add(record.id, record.prompt, record.chosen, record.rejected)

@@ -75,6 +75,7 @@ class Described:
 
     noise_sd: float  # nats, of D
     reason: str  # of the layout, for people
+    recorded: str  # the same for the manifest
     computed_by: dict[str, str]
 
 
@@ -127,7 +128,7 @@ def compute(engine: Engine, part: Part, advance: Advance = lambda pairs: None) -
 
 
 def describe(engine: Engine, data: PairData) -> Described:
-    return Described(engine.noise_sd(data), engine.layout.reason, engine.layout.computed_by)
+    return Described(engine.noise_sd(data), engine.layout.reason, engine.layout.recorded, engine.layout.computed_by)
 
 
 def _sent(data: PairData) -> PairData:

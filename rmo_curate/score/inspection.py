@@ -97,7 +97,7 @@ def inspect_source(source: Source, renderer: Renderer | None, max_length: int) -
     seen: set[bytes] = set()
     at = 0
     records = source.records()
-    with progress("look through", sum(source.counts.values()), "records") as bar:
+    with progress("look through", sum(source.counts.values()), "record") as bar:
         while batch := list(islice(records, BATCH)):
             for record, rendered in _rendered(batch, renderer):
                 if isinstance(record, Reject):

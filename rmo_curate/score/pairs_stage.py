@@ -66,7 +66,7 @@ def write_pairs(
             yield batch.pairs
 
     make = RowMaker(renderer, schema, max_length)
-    with progress("read and render", total, "records") as bar:
+    with progress("read and render", total, "record") as bar:
         for rows in rendered(make, to_render(), workers or workers_for(total)):
             batch = sent.popleft()
             refusals = batch.rejects(rows)

@@ -99,7 +99,7 @@ def score_stage(
     parts = {part.file: part for job in jobs for part in job.parts}
     total = sum(len(part.rows) for part in parts.values())
     work, described = Work(), []
-    with progress(f"score {stage.name}", total, "pairs") as bar:
+    with progress(f"score {stage.name}", total, "pair") as bar:
         for answer in (crew or Alone()).run(jobs, bar.advance):
             if isinstance(answer, Described):
                 described.append(answer)
@@ -112,9 +112,10 @@ def score_stage(
             if states is not None and answer.differences is not None:
                 states.write(answer.file, data, rows, answer.differences)
     layout = described[0]
+    saved = f" ({work.saved:.0%} saved)" if work.saved >= 0.005 else ""  # padding may cost more than sharing saves
     say(
         f"{stage.name}: {work.sequences:,} sequences asked, {work.distinct:,} distinct; {work.tokens_computed:,} of "
-        f"{work.tokens_asked:,} tokens computed ({work.saved:.0%} saved); {layout.reason}"
+        f"{work.tokens_asked:,} tokens computed{saved}; {layout.reason}"
     )
     manifest = writer.finish(
         {"pairs": total},
@@ -126,7 +127,7 @@ def score_stage(
         folds=stage.folds,
         held_out=stage.held_out,
         noise_sd=float(np.mean([d.noise_sd for d in described])),
-        layout=layout.reason,
+        layout=layout.recorded,
         computed_by=layout.computed_by,
         work=asdict(work) | {"saved": round(work.saved, 4)},
     )

@@ -73,7 +73,7 @@ def read_missing(
         Part(file, data, rows, scores=False, states=True) for file, rows in parts.items() if not states.has(file)
     ]
     if missing:
-        with progress("read hidden states", len(data), "pairs") as bar:
+        with progress("read hidden states", len(data), "pair") as bar:
             bar.advance(sum(len(rows) for file, rows in parts.items() if states.has(file)))
             for answer in crew.run([Job(spec, missing, data, describe=False)], bar.advance):
                 assert isinstance(answer, Computed) and answer.differences is not None

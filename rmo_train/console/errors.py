@@ -48,14 +48,21 @@ def cannot_write(path: Path, error: OSError, needed: int | None = None) -> Proce
     """What to say of a file or folder that could not be written; a full disk with its numbers. `needed`: bytes."""
     if error.errno not in FULL:
         return ProcessingError(f"cannot write {path}: {error.strerror or error}")
-    there = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
+    there, free = free_space(path)
     said = f"cannot write {path}: {FULL[error.errno]}"
-    said += f"; it needs {_size(needed)} and " if needed is not None else "; "
-    said += f"{_size(shutil.disk_usage(there).free)} are free on the disk of {there}"
+    said += f"; it needs {size_text(needed)} and " if needed is not None else "; "
+    said += f"{size_text(free)} are free on the disk of {there}"
     return ProcessingError(f"{said}. What is finished is kept: free some space and run the same command again to go on")
 
 
-def _size(n: int) -> str:
+def free_space(path: Path) -> tuple[Path, int]:
+    """The folder on whose disk `path` is or will be, and the bytes that are free there."""
+    there = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
+    return there, shutil.disk_usage(there).free
+
+
+def size_text(n: int) -> str:
+    """A number of bytes for people."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if n >= size:
             return f"{n / size:.1f} {unit}"

@@ -7,7 +7,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
+
+from rmo_train.console.wording import counted, noun_for
 
 LINE_EVERY = 20.0  # seconds between two log lines where there is no terminal
 
@@ -24,20 +26,29 @@ class _Lines:
 
     def advance(self, amount: float = 1, note: str = "") -> None:
         self.done += amount
+        self.total = max(self.total, self.done)  # foreseen too low: no time left, not a negative one
         now = time.monotonic()
         if now - self.printed >= LINE_EVERY:
             self.printed = now
             rate = (self.done - self.before) / (now - self.start)
             left = (self.total - self.done) / rate if rate else 0
-            say(f"{self.label}: {self.done:,.0f}/{self.total:,.0f} {self.unit}, {left:,.0f} s left {note}".rstrip())
+            of = f"{self.done:,.0f}/{counted(round(self.total), self.unit)}"
+            say(f"{self.label}: {of}, {left:,.0f} s left {note}".rstrip())
+
+    def close(self) -> None:
+        did = counted(round(self.done - self.before), self.unit)
+        say(f"{self.label}: {did} in {time.monotonic() - self.start:,.1f} s")
 
 
 class _Bar:
-    def __init__(self, bar: object, task: object):
-        self.bar, self.task = bar, task
+    def __init__(self, bar: Any, label: str, total: float, done: float):
+        self.bar, self.total, self.done = bar, total, done
+        self.task = bar.add_task(label, total=total, completed=int(done), note="")
 
     def advance(self, amount: float = 1, note: str = "") -> None:
-        self.bar.update(self.task, advance=amount, note=note)  # type: ignore[attr-defined]
+        self.done += amount
+        self.total = max(self.total, self.done)
+        self.bar.update(self.task, advance=amount, total=self.total, note=note)
 
 
 def say(line: str) -> None:
@@ -53,19 +64,19 @@ def is_first() -> bool:
 
 @contextmanager
 def progress(label: str, total: float, unit: str, done: float = 0) -> Iterator[Progress]:
-    """Follow `total` units of work, of which `done` were done by a run before."""
+    """Follow `total` units of work, of which `done` were done by a run before. `unit`: a noun in the singular."""
     if not sys.stderr.isatty() or not is_first():
         lines = _Lines(label, total, unit, done)
         yield lines
-        say(f"{label}: {lines.done - done:,.0f} {unit} in {time.monotonic() - lines.start:,.1f} s")
+        lines.close()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(noun_for(total, unit)),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
     )  # fmt: skip
     with RichProgress(*columns, console=Console(stderr=True)) as bar:
-        yield _Bar(bar, bar.add_task(label, total=total, completed=int(done), note=""))
+        yield _Bar(bar, label, total, done)

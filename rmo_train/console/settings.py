@@ -226,7 +226,7 @@ def flags(cls: type[Settings], section: str | None = None) -> Callable[[Callable
     return decorate
 
 
-RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="Recipe file (default: rmo.yaml when it is there)")]
+RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="Recipe file (default: rmo.yaml if it exists)")]
 
 
 def run_app(app: typer.Typer) -> None:
@@ -238,7 +238,8 @@ def run_app(app: typer.Typer) -> None:
         if code:
             raise SystemExit(code)
     except Stopped as e:
-        typer.echo(f"\n{e}", err=True)
+        if is_first():
+            typer.echo(f"\n{e}", err=True)
         raise SystemExit(e.exit_code) from None
     except RmoError as e:
         if not is_first():
@@ -246,7 +247,7 @@ def run_app(app: typer.Typer) -> None:
         typer.echo(f"error: {e}", err=True)
         raise SystemExit(e.exit_code) from None
     except KeyboardInterrupt:
-        typer.echo("\nstopped; run the same command again to go on from what is finished", err=True)
+        typer.echo("\nstopped. Run the same command again to go on from what is finished", err=True)
         raise SystemExit(Stopped.exit_code) from None
     except typer.Abort:
         raise SystemExit(1) from None

@@ -127,13 +127,12 @@ def open_pairs(folder: Path) -> PairData:
     """
     if not folder.is_dir():
         raise UserError(
-            f"{folder}: no such folder; expected a run folder (rmo-curate score) or a shard folder (filter)"
+            f"{folder}: no such folder; expected a run folder (scored pairs) or a shard folder (filtered pairs)"
         )
     manifest = read_one_of(folder, RunManifest, ShardsManifest)
     if manifest is None:
         raise UserError(
-            f"{folder}: not a finished run or shard folder (no {MANIFEST} of one); "
-            "make one with `rmo-curate score` or `rmo-curate filter`"
+            f"{folder}: not a finished run or shard folder (no {MANIFEST} of one); score or filter the pairs first"
         )
     data = _from_shards(folder, manifest) if isinstance(manifest, ShardsManifest) else _from_run(folder)
     if not len(data):
@@ -235,7 +234,7 @@ def _end_column(folder: Path, table: pa.Table, name: str, checkpoints: Sequence[
         mismatch = f"a pair has {other[0]} {name}" if len(other) else f"{end!r} is not among them"
         raise UserError(
             f"{folder / MANIFEST}: it lists the checkpoints {', '.join(checkpoints)}, and {mismatch}; "
-            "make the folder again with `rmo-curate filter`"
+            "make the shards again"
         )
     return rows.list.get(checkpoints.index(end)).to_numpy(writable=True)
 

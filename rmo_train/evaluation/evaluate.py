@@ -47,7 +47,7 @@ def evaluate(
     """Measure `model` on `data`, whose reference columns give the reward margins."""
     reference_logps(data)  # refused before the forward passes, not after
     total = int((data.prompt.lengths + data.chosen.lengths + data.rejected.lengths).sum())
-    with progress("evaluate", total, "tokens") as bar:
+    with progress("evaluate", total, "token") as bar:
         logps = logps_in_parts(model, data, layout, bar.advance, world)
     return summarise(data, logps, overlap)
 
@@ -55,9 +55,7 @@ def evaluate(
 def reference_logps(data: PairData) -> np.ndarray:
     """The reference's log-probs [n, 2] from the data's columns; a UserError where there are none."""
     if data.ref_chosen is None or data.ref_rejected is None:
-        raise UserError(
-            f"{data.folder}: no reference log-probs to evaluate against; run `rmo-curate score` on the data first"
-        )
+        raise UserError(f"{data.folder}: no reference log-probs to compare with; expected a folder of scored pairs")
     return np.stack([data.ref_chosen, data.ref_rejected], axis=1)
 
 

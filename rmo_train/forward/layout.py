@@ -72,8 +72,18 @@ class Layout:
 
     @property
     def reason(self) -> str:
-        """The path and why, for people and manifests."""
+        """The path and why, for people."""
         return layout_line(self)
+
+    @property
+    def gap(self) -> float:
+        """By how many nats per token the path differs from plain rows on random tokens, where it was probed."""
+        return self.choice.gap if self.choice is not None else 0.0
+
+    @property
+    def recorded(self) -> str:
+        """The path and why, with its gap, for manifests."""
+        return f"{self.reason}; {self.gap:.1g} nats per token from plain rows"
 
     @property
     def shared(self) -> bool:

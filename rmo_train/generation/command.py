@@ -17,6 +17,7 @@ from pydantic import Field
 from rmo_train.console.errors import Stopped, UserError
 from rmo_train.console.progress import progress, say
 from rmo_train.console.settings import Settings
+from rmo_train.console.wording import counted
 from rmo_train.generation.answer_forms import FORMS, Answer, check_fits, recognised, write_answers
 from rmo_train.generation.prompts import Prompt, read_prompts
 from rmo_train.report import form_line, generated_lines
@@ -31,18 +32,25 @@ Decode = Callable[["Sequence[Request]"], list[list[int]]]  # requests -> token i
 class GenerationSettings(Settings):
     """How answers are made; a model's own generation settings (generation_config.json) do not apply."""
 
-    samples: int = Field(1, ge=1, description="Answers to each prompt, each with draws of its own; needs --temperature")
-    max_new_tokens: int = Field(512, ge=1, description="Maximum tokens per answer, or per turn of it")
-    temperature: float = Field(0.0, ge=0, description="0: the likeliest token each time; above, answers are drawn")
-    top_p: float = Field(1.0, gt=0, le=1, description="Draw from the likeliest tokens whose probabilities sum to this")
-    seed: int = Field(42, ge=0, description="Seed of the draws")
-    batch_size: int | None = Field(None, ge=1, description="Answers at a time (default: by device; not for vllm)")
-    limit: int | None = Field(None, ge=1, description="Answer only the prompts of the first N records")
+    samples: int = Field(1, ge=1, description="Answers per prompt; more than 1 needs --temperature")
+    max_new_tokens: int = Field(512, ge=1, description="Maximum tokens per answer (per turn in MT-Bench)")
+    temperature: float = Field(0.0, ge=0, description="Sampling temperature; 0 = greedy decoding")
+    top_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Nucleus sampling: sample from the likeliest tokens whose probabilities sum to this",
+    )
+    seed: int = Field(42, ge=0, description="Random seed for sampling")
+    batch_size: int | None = Field(
+        None, ge=1, description="Answers generated at once (default: by device; unused by vllm)"
+    )
+    limit: int | None = Field(None, ge=1, description="Use the first N prompts only")
     engine: Literal["auto", "transformers", "vllm"] = Field(
-        "auto", description="auto: vllm where it is installed and there is a GPU"
+        "auto", description="auto: vllm if it is installed and there is a GPU, else transformers"
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 where the device multiplies it natively"
+        "auto", description="auto: bfloat16 if the device supports it natively, else float32"
     )
 
 
@@ -51,13 +59,13 @@ def run_generation(
 ) -> list[str]:
     """Answer every prompt and write `out` whole, at the end, in the form `to`; returns the lines to print."""
     if out.is_dir():
-        raise UserError(f"--out {out}: a folder; expected the name of a JSON file")
+        raise UserError(f"--out {out}: this is a folder; expected the name of a JSON file")
     if out.exists() and not overwrite:
-        raise UserError(f"--out {out}: exists already; give another name, or --overwrite to replace it")
+        raise UserError(f"--out {out}: the file exists; give another name, or --overwrite to replace it")
     if settings.samples > 1 and not settings.temperature:
         raise UserError(
-            f"--samples {settings.samples}: at --temperature 0 all answers to a prompt are the same; give "
-            "--temperature 1"
+            f"--samples {settings.samples}: at --temperature 0 all answers to a prompt are the same; give a higher "
+            "one, such as --temperature 1"
         )
     questions = read_prompts(prompts, settings.limit)
     form = settled_form(to, questions)
@@ -65,7 +73,7 @@ def run_generation(
     try:
         answers = answer(model, questions, settings)
     except KeyboardInterrupt:
-        raise Stopped(f"stopped; {out} is not written: answers are written together at the end") from None
+        raise Stopped(f"stopped; {out} was not written: answers are written together at the end") from None
     name = generator_name(model)
     write_answers(out, form, questions, answers, name)
     finished = [one.finished for of_prompt in answers for one in of_prompt]
@@ -207,8 +215,8 @@ def _check_lengths(model: str, renderer: Any, dialogues: Sequence[Dialogue], new
     fix = f"give --max-new-tokens {room} or less" if room > 0 else "leave that prompt out"
     answers = f"an answer of {new}" if asked == 1 else f"{asked} answers of {new}"
     raise UserError(
-        f"{whole[longest].prompt.where}: {tokens} tokens and {answers} are more than the {context} that {model} "
-        f"was made for; {fix}"
+        f"{whole[longest].prompt.where}: a prompt of {counted(tokens, 'token')} and {answers} exceed the context of "
+        f"{model} ({counted(context, 'token')}); {fix}"
     )
 
 
@@ -241,8 +249,8 @@ def _decoder(
     """What decodes requests with `engine`, loaded once; `longest`: tokens of the longest request with its answer."""
     load = _vllm if engine == "vllm" else _transformers
     decode, dtype = load(model, decoding, settings, longest)
-    say(f"{total} answers with {'vLLM' if engine == 'vllm' else 'transformers'}, {dtype}")
-    with progress("generate", total, "answers") as bar:
+    say(f"generating {counted(total, 'answer')} with {'vLLM' if engine == 'vllm' else 'transformers'}, {dtype}")
+    with progress("generate", total, "answer") as bar:
         yield lambda requests: decode(requests, bar.advance)
 
 

@@ -83,7 +83,7 @@ class Manifest(Described, Parts):
 class OfScore(Manifest):
     """Of a folder that `score` fills part by part."""
 
-    made_again: ClassVar[str] = "run the same `rmo-curate score` command again, which makes this part anew"
+    made_again: ClassVar[str] = "run the same scoring command again, which makes this part anew"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@
 - `loop`: the training loop.
 - `optimizer`: AdamW with float32 master weights; learning rates.
 - `checkpoint`: training checkpoints, written whole or not at all: what a killed run resumes from (`command` picks it).
+- `saves`, `stopping`: when a checkpoint is saved: by steps, by minutes, at Ctrl-C.
 - `throughput`: pairs/s, tokens/s, share of the matrix-product rate, peak memory.
 - `hints`: what goes wrong, and the flag to try.
 - `trackers`: TensorBoard and its like.

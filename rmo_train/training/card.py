@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rmo_train.console.wording import counted
 from rmo_train.data.pairs import PairData
 from rmo_train.report import evaluation_lines, plan_lines, speed_line
 from rmo_train.store.manifests import ShardsManifest, versions
@@ -38,7 +39,7 @@ def model_card(
         "",
         f"# {model}, aligned with {settings.loss.upper()}",
         "",
-        f"Trained on {kept} preference pairs in {trained.steps} steps with rmo.",
+        f"Trained on {kept} preference pairs for {counted(trained.steps, 'step')} with rmo.",
         "",
         "## Data",
         "",

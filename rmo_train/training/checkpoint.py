@@ -13,8 +13,9 @@ import torch
 
 from rmo_train.console.errors import ProcessingError, UserError, cannot_write
 from rmo_train.console.progress import say
+from rmo_train.console.quiet import quiet
 from rmo_train.forward.distributed import full_weights
-from rmo_train.model.policy import move_into, save_model
+from rmo_train.model.policy import add_lora, load_config, move_into, save_model
 from rmo_train.store.files import damaged_file, file_hashes, read_json, sync_folder, write_json
 from rmo_train.store.manifests import check_key
 from rmo_train.training.optimizer import MasterAdamW
@@ -25,6 +26,23 @@ RECORD = "checkpoint.json"  # written last: the hashes of a checkpoint's files
 TRAINING = "training.pt"
 EVALUATION = "eval_results.json"
 HEADLINE = "eval/reward_accuracy"  # by which checkpoints are compared
+RESUMABLE = 2  # checkpoints to resume from that are kept: were the newest damaged, the one before is there
+
+
+def checkpoint_bytes(model: str, dtype: str, lora: int | None) -> int:
+    """Size of one checkpoint on disk, from the model's configuration alone: no weight is loaded.
+
+    The weights that are saved, and of each weight that is trained a float32 master and AdamW's two moments.
+    """
+    from transformers import AutoModelForCausalLM
+
+    loader: Any = AutoModelForCausalLM
+    with torch.device("meta"), quiet():
+        made = loader.from_config(load_config(model))
+        if lora is not None:
+            made = add_lora(made, lora, 0)
+    trained = sum(p.numel() for p in made.parameters() if p.requires_grad)
+    return trained * (getattr(torch, dtype).itemsize + 3 * torch.float32.itemsize)
 
 
 @dataclass(frozen=True)
@@ -46,16 +64,19 @@ def save_checkpoint(
     tokens: int,
     key: Mapping[str, Any],
     evaluation: Mapping[str, Any] | None = None,
+    *,
+    stays: bool = True,
 ) -> None:
     """Write `out/checkpoint-<step>` under a temporary name, then rename it.
 
-    Every process takes part, the main one writes.
+    `stays`: it is not removed when the run has ended. Every process takes part, the main one writes.
     """
     training = {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
     weights = full_weights(model)
     state = {"global_step": step, "num_input_tokens_seen": tokens, "key": dict(key)}
     if optimizer.world.is_main:
-        _write_checkpoint(out / f"checkpoint-{step}", model, tokenizer, weights, training, state, evaluation)
+        final = out / f"checkpoint-{step}"
+        _write_checkpoint(final, model, tokenizer, weights, training, state, evaluation, stays=stays)
     optimizer.world.wait()
 
 
@@ -67,16 +88,19 @@ def _write_checkpoint(
     training: Mapping[str, Any],
     state: Mapping[str, Any],
     evaluation: Mapping[str, Any] | None,
+    *,
+    stays: bool,
 ) -> None:
     out, partial = final.parent, final.with_name(f".{final.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    _remove_partial(out)
     try:
         save_model(model, tokenizer, partial, state_dict=weights)
         torch.save(dict(training), partial / TRAINING)
         if evaluation is not None:
             write_json(partial / EVALUATION, evaluation)
         write_json(partial / STATE, {**state, "log_history": read_metrics(out)})
-        write_json(partial / RECORD, {"step": state["global_step"], "sha256": file_hashes(partial)})
+        record = {"step": state["global_step"], "stays": stays, "sha256": file_hashes(partial)}
+        write_json(partial / RECORD, record)
     except (OSError, RuntimeError) as e:
         shutil.rmtree(partial, ignore_errors=True)
         raise ProcessingError(f"cannot write {final}: {e}; checkpoints before it are untouched") from e
@@ -85,12 +109,40 @@ def _write_checkpoint(
     sync_folder(out)
 
 
-def remove_old_checkpoints(out: Path, limit: int, *, keep_best: bool) -> None:
-    """Leave the `limit` newest checkpoints of `out`, and the best one beside them when asked to."""
+def _remove_partial(out: Path) -> None:
+    """Remove what killed saves left. The clock decides when one is made, so none would be written over."""
+    for partial in out.glob(".checkpoint-*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_old_checkpoints(out: Path, limit: int | None, *, keep_best: bool) -> None:
+    """Leave the `limit` newest checkpoints that stay (None: all) and the best one beside them when asked to, and of
+    those to resume from the newest two, or `limit` if that is less."""
     best = best_checkpoint(out) if keep_best else None
-    for old in checkpoints(out)[:-limit]:
-        if old != best:
-            shutil.rmtree(old)
+    staying: list[Path] = []
+    going: list[Path] = []
+    for folder in checkpoints(out):
+        (staying if stays(folder) else going).append(folder)
+    old = [*(staying[:-limit] if limit else ()), *going[: -min(RESUMABLE, limit or RESUMABLE)]]
+    for folder in old:
+        if folder != best:
+            shutil.rmtree(folder)
+
+
+def remove_resumable(out: Path) -> None:
+    """Remove what was kept for resuming alone: the run has ended."""
+    _remove_partial(out)
+    for folder in checkpoints(out):
+        if not stays(folder):
+            shutil.rmtree(folder)
+
+
+def stays(folder: Path) -> bool:
+    """Whether a checkpoint outlives its run. One without a readable record is not ours to remove."""
+    try:
+        return bool(read_json(folder / RECORD).get("stays", True))
+    except UserError:
+        return True
 
 
 def best_checkpoint(out: Path) -> Path | None:
@@ -125,7 +177,7 @@ def newest_checkpoint(out: Path) -> Path | None:
         said = damage(folder)
         if said is None:
             return folder
-        say(f"{folder}: {said}; using the checkpoint before it")
+        say(f"{folder}: {said}; going on from the one before it")
     return None
 
 

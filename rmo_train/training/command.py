@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rmo_train.console.errors import ProcessingError, UserError
+from rmo_train.console.errors import ProcessingError, UserError, free_space
 from rmo_train.console.progress import say
+from rmo_train.console.wording import counted
 from rmo_train.data.pairs import PairData, open_pairs
 from rmo_train.evaluation.evaluate import evaluate, overlap_of, reference_logps, summarise
 from rmo_train.evaluation.result import Evaluation
@@ -26,6 +28,7 @@ from rmo_train.model.models import weights_bytes
 from rmo_train.model.policy import context_length, identity, load_config, load_model, resolve, save_model
 from rmo_train.report import (
     already_trained,
+    checkpoint_lines,
     dry_run_lines,
     overlap_warning,
     own_reference,
@@ -44,8 +47,10 @@ from rmo_train.training.checkpoint import (
     STATE,
     TrainState,
     best_checkpoint,
+    checkpoint_bytes,
     load_state,
     newest_checkpoint,
+    remove_resumable,
     take_model,
 )
 from rmo_train.training.curves import draw_curves
@@ -61,11 +66,14 @@ from rmo_train.training.job import (
 from rmo_train.training.loop import run_evaluation, save_policy, train
 from rmo_train.training.plan import Plan, make_plan
 from rmo_train.training.record import Record, read_metrics
+from rmo_train.training.saves import Saves
 from rmo_train.training.settings import TrainSettings
+from rmo_train.training.stopping import StopRequest
 from rmo_train.training.trackers import open_trackers, require_trackers
 
 RENDERING_FIELDS = ("tokenizer_sha256", "template_sha256")
 IDENTITY_FIELDS = ("weights_sha256", *RENDERING_FIELDS)
+STEP_ZERO = "step_zero.json"
 TRAINED_ON = pa.schema([("id", pa.string()), ("group", pa.string())])
 
 
@@ -76,7 +84,7 @@ class Trained:
     out: Path
     pairs: int
     steps: int
-    metrics: Mapping[str, Any]  # of the last step; empty where a resumed run had none left
+    metrics: Mapping[str, Any]  # of the last step
     evaluation: Evaluation | None
     best: Path | None  # the checkpoint that the model is, where held-out accuracy chose one
 
@@ -88,8 +96,8 @@ def check_identity(data: PairData, identity: Any, fields: tuple[str, ...] = IDEN
         if expected != own:
             raise UserError(
                 f"{field.removesuffix('_sha256')}: {data.folder} was scored with {data.reference.name!r} "
-                f"({expected!s:.12}), but {identity.name!r} has {own!s:.12}. Give the scored model as --model, score "
-                "again with this one, or pass --ignore-identity if you know that they fit."
+                f"({expected!s:.12}), but {identity.name!r} has {own!s:.12}. Give that model as --model, score the "
+                "pairs again with this one, or pass --ignore-identity if you know that they match."
             )
 
 
@@ -98,8 +106,8 @@ def check_lengths(data: PairData, model: str) -> None:
     longest, context = data.longest(), context_length(load_config(model))
     if longest > context:
         raise UserError(
-            f"{data.folder}: a pair has {longest} tokens, the context of {model} is {context}; "
-            "score again with --max-length of at most that"
+            f"{data.folder}: a pair has {longest:,} tokens, more than the context of {model} ({context:,}); score the "
+            f"pairs again with --max-length {context} or less"
         )
 
 
@@ -140,10 +148,12 @@ def run_training(
     ignore_identity: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[str]:
     """Train `model` on the kept pairs of `shards`; the model, its card and its metrics are written to `out`.
 
     Returns the lines to print. The same call again resumes an interrupted run, and does nothing after a finished one.
+    `clock` (seconds) decides when the checkpoints of `save_minutes` are due.
     """
     with joined() as world:
         require_trackers(settings.report_to)
@@ -162,8 +172,10 @@ def run_training(
             check_memory(data, model, settings, world.size)
             if data.manifest is not None and data.manifest.too_long is not None:
                 say(too_long_line(data.manifest.too_long))
+        size = checkpoint_bytes(model, training_dtype(settings, data), settings.lora)
+        planned = [*plan_lines(plan, settings), *checkpoint_lines(settings, plan.steps, size, free_space(out)[1])]
         if dry_run:
-            return dry_run_lines(model, shards, out, plan, settings)
+            return dry_run_lines(model, shards, out, planned)
         key = run_key(data, model_identity, settings, held_out, plan)
         if overwrite and world.is_main and out.exists():
             shutil.rmtree(out)
@@ -171,9 +183,13 @@ def run_training(
         done = read_manifest(out, TrainManifest)
         if done is not None:
             check_key(done.key, key, out)
+            if world.is_main:
+                remove_resumable(out)  # a kill came between the manifest and this
             return [already_trained(out)]
         if out.exists() and any(p.name[0] != "." for p in out.iterdir()) and not (out / "run.json").is_file():
-            raise UserError(f"--out {out}: the folder has files that are no training run; choose another folder")
+            raise UserError(
+                f"--out {out}: the folder has files in it that are not from a training run; choose another folder"
+            )
         if (out / "run.json").is_file():
             check_key(json.loads((out / "run.json").read_text(encoding="utf-8")), key, out)
         world.wait()  # all have looked at the folder before one changes it
@@ -186,7 +202,9 @@ def run_training(
         state = load_state(checkpoint, key) if checkpoint else None
         if checkpoint:
             say(f"resuming from {checkpoint}")
-        return _train_and_write(data, plan, model, out, settings, held_out, key, state, ignore_identity, world)
+        for line in planned:
+            say(line)
+        return _train_and_write(data, plan, model, out, settings, held_out, key, state, ignore_identity, world, clock)
 
 
 def run_key(
@@ -195,8 +213,8 @@ def run_key(
     """What makes a training run this one: a checkpoint or a folder of another run is refused by name of the field."""
     # What is logged or kept, and how pairs are packed and dealt: a run may go on with other values of these.
     incidental = {
-        "logging_steps", "save_steps", "save_total_limit", "eval_steps", "tokens_per_batch", "attention", "fsdp",
-        "per_device_train_batch_size", "gradient_accumulation_steps", "report_to",
+        "logging_steps", "save_minutes", "save_steps", "save_total_limit", "eval_steps", "tokens_per_batch",
+        "attention", "fsdp", "per_device_train_batch_size", "gradient_accumulation_steps", "report_to",
     }  # fmt: skip
     return {
         "data": data.fingerprint,
@@ -213,7 +231,7 @@ def _open_eval(
 ) -> PairData | None:
     if folder is None:
         if settings.eval_steps:
-            raise UserError("--eval-steps needs pairs to evaluate on: give --eval-data, or leave --eval-steps out")
+            raise UserError("--eval-steps needs pairs to evaluate on: give --eval-data, or leave out --eval-steps")
         return None
     held_out = open_pairs(folder)
     if not ignore_identity:
@@ -221,8 +239,8 @@ def _open_eval(
     ids, prompts = len(set(held_out.ids) & set(data.ids)), len(set(held_out.groups) & set(data.groups))
     if ids or prompts:
         raise UserError(
-            f"--eval-data {folder} shares {ids} ids and {prompts} prompts with the training data; "
-            "evaluate on pairs of other prompts"
+            f"--eval-data {folder} shares {counted(ids, 'id')} and {counted(prompts, 'prompt')} with the training "
+            "data; give pairs of other prompts"
         )
     return held_out
 
@@ -238,23 +256,22 @@ def _train_and_write(
     state: TrainState | None,
     ignore_identity: bool,
     world: World,
+    clock: Callable[[], float],
 ) -> list[str]:
-    for line in plan_lines(plan, settings):
-        say(line)
     job = build_job(data, plan, model, out, settings, key, eval_data=held_out, world=world)
     job = with_all_references(job, model)
     if state is None:
-        say("the reference check is skipped (--ignore-identity)" if ignore_identity else
-            step_zero(check_step_zero(job, step_zero_noise(job, model))))  # fmt: skip
+        _check_start(job, model, ignore_identity)
         if world.is_main:
             _try_save(job)
     if settings.fsdp:
         shard(job.model)
     reported = settings.report_to if world.is_main else ()
     hints = Hints(plan.steps, referenced=job.data.has_references, max_grad_norm=settings.max_grad_norm)
-    with open_trackers(reported, out, key, state.step if state else 0) as trackers:
+    with open_trackers(reported, out, key, state.step if state else 0) as trackers, StopRequest() as request:
         record = Record(out, settings.logging_steps, hints=hints, trackers=trackers)
-        metrics = train(replace(job, record=record), state)
+        saves = Saves(settings.save_steps, settings.save_minutes, clock=clock, told=lambda: request.heard)
+        metrics = train(replace(job, record=record, saves=saves), state) or read_metrics(out)[-1]
     evaluation = run_evaluation(job) if held_out is not None else None
     best = best_checkpoint(out) if settings.load_best_model_at_end else None
     if best is not None and evaluation is not None:
@@ -269,7 +286,19 @@ def _train_and_write(
         return []
     trained = Trained(out, len(data), plan.steps, metrics, evaluation, best)
     _write_results(job, model, trained)
+    remove_resumable(out)
     return trained_lines(trained)
+
+
+def _check_start(job: Job, model: str, ignore_identity: bool) -> None:
+    """Compare the untrained policy with its references, and record how far they are apart."""
+    if ignore_identity:
+        say("the model is not compared with the reference log-probs (--ignore-identity)")
+        return
+    check = check_step_zero(job, step_zero_noise(job, model))
+    say(step_zero(check))
+    if check is not None and job.world.is_main:
+        write_json(job.out / STEP_ZERO, asdict(check))
 
 
 def _write_results(job: Job, model: str, trained: Trained) -> None:

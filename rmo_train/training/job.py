@@ -12,6 +12,7 @@ import torch
 
 from rmo_train.console.errors import UserError
 from rmo_train.console.progress import say
+from rmo_train.console.wording import counted
 from rmo_train.data.pairs import PairData
 from rmo_train.forward.attention import use_attention
 from rmo_train.forward.distributed import ALONE, World
@@ -23,6 +24,7 @@ from rmo_train.store.files import read_json, write_json
 from rmo_train.training.plan import Plan
 from rmo_train.training.record import Record
 from rmo_train.training.references import with_references
+from rmo_train.training.saves import Saves
 from rmo_train.training.settings import TrainSettings
 
 LAYOUT = "layout.json"
@@ -45,6 +47,7 @@ class Job:
     models_at: Mapping[int, Path] | None = None  # steps whose model is kept, and where
     world: World = ALONE
     record: Record | None = None  # default: metrics.jsonl in `out`, every step
+    saves: Saves | None = None  # default: no checkpoints
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,8 @@ def build_job(
     )
     use_attention(model, layout.path)
     if world.is_main:
-        write_json(remembered, {"attention": layout.path})
-    say(f"{layout.reason}; {layout.budget} tokens a row, {training_dtype(settings, data)}")
+        write_json(remembered, {"attention": layout.path, "gap_nats_per_token": layout.gap})
+    say(f"{layout.reason}; {layout.budget:,} tokens per row, {training_dtype(settings, data)}")
     return Job(model, tokenizer, data, settings, plan, layout, out, key, eval_data, models_at, world, record)
 
 
@@ -131,10 +134,11 @@ def check_step_zero(job: Job, noise_sd: float) -> StepZero | None:
     mean = float(margins.mean())
     if abs(mean) > tolerance:
         raise UserError(
-            f"step 0: the policy's margins differ from the reference columns by {mean:+.4f} nats on average over "
-            f"{len(rows)} pairs (tolerance {tolerance:.4f}). Likely reasons: --model is not the model that was scored, "
-            "another chat template or tokenizer, other precision (--bf16/--no-bf16), or another engine. "
-            "Score again with this model."
+            "step 0: before any training, the model's margins differ from the reference log-probs of the data by "
+            f"{mean:+.4f} nats on average over {counted(len(rows), 'pair')}; rounding explains at most "
+            f"{tolerance:.4f}. Likely reasons: --model is not the model that the pairs were scored with, or its chat "
+            "template, tokenizer, precision (--bf16/--no-bf16) or engine is another. Score the pairs again with this "
+            "model."
         )
     return StepZero(mean, tolerance)
 

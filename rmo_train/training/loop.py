@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rmo_train.console.errors import ProcessingError
+from rmo_train.console.errors import ProcessingError, Stopped
 from rmo_train.console.progress import progress
 from rmo_train.data.pairs import PairData
 from rmo_train.evaluation.evaluate import evaluate
@@ -22,16 +22,21 @@ from rmo_train.forward.packing import Pack, first_fit, make_pack, make_row_packs
 from rmo_train.model.policy import save_model
 from rmo_train.objective.amplify import Amplifier, amplified
 from rmo_train.objective.losses import Loss, LossParameters, PairLogps, loss_named, sft
+from rmo_train.report import stopped_line
 from rmo_train.training.checkpoint import TrainState, remove_old_checkpoints, save_checkpoint
 from rmo_train.training.job import Job
 from rmo_train.training.optimizer import MasterAdamW, learning_rate_at
 from rmo_train.training.record import Record
+from rmo_train.training.saves import Saves, Wish
 from rmo_train.training.throughput import Speed
 
 
 def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
-    """Train to the end, from `state` when resuming, writing files to `job.out`; returns the last metrics."""
-    settings, plan, world = job.settings, job.plan, job.world
+    """Train to the end, from `state` when resuming, writing files to `job.out`; returns the last metrics.
+
+    Raises Stopped, with a checkpoint saved, where the job's saves were told to stop.
+    """
+    settings, plan, world, saves = job.settings, job.plan, job.world, job.saves or Saves()
     loss = loss_named(settings.loss)
     optimizer = MasterAdamW(job.model.parameters(), settings.peak_learning_rate, settings.weight_decay, world)
     start, tokens_seen = 0, 0
@@ -44,7 +49,7 @@ def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
         record.rewind(start)
     speed, metrics = Speed(job.model, world.size), {}
     job.model.train()
-    with progress("train", plan.steps, "steps", start) as bar:
+    with progress("train", plan.steps, "step", start) as bar:
         for step in range(start, plan.steps):
             speed.start()
             epoch, at = divmod(step, plan.batches_per_epoch)
@@ -53,15 +58,16 @@ def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
             rows, done = batches[at], step + 1
             mine = packed_batch(job, rows)
             with saying_of(job.data, rows):
-                parts = [forward_backward(job, loss, rows, packs, members) for packs, members in mine]
-            parts = world.gathered(parts)
+                own = [forward_backward(job, loss, rows, packs, members) for packs, members in mine]
+            turns = world.gathered([Turn(own, saves.wish())])
+            parts = [part for turn in turns for part in turn.parts]
             optimizer.gather_gradients()
             grad_norm = optimizer.clip(settings.max_grad_norm)
             metrics = batch_metrics(parts, loss, plan.parameters, plan.amplifier)
             if not (np.isfinite(grad_norm) and np.isfinite(metrics["loss"])):
                 raise ProcessingError(
                     f"step {done}: loss {metrics['loss']}, gradient norm {grad_norm}: not finite, weights not "
-                    "updated; lower --learning-rate, or train without --bf16"
+                    "updated. Lower --learning-rate, or train with --no-bf16"
                 )
             lr = learning_rate_at(
                 step, plan.steps, settings.peak_learning_rate, settings.lr_scheduler_type, plan.warmup_steps
@@ -77,12 +83,20 @@ def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
                 record.add(done, metrics, due=evaluation is not None or done == plan.steps)
             if job.models_at and done in job.models_at:
                 save_policy(job, job.models_at[done])
-            if _due(settings.save_steps, done) and done < plan.steps:
-                measured = evaluation.as_json() if evaluation is not None else None
-                save_checkpoint(job.out, job.model, job.tokenizer, optimizer, done, tokens_seen, job.key, measured)
-                if world.is_main and settings.save_total_limit is not None:
+            decision = saves.decide(done, plan.steps, [turn.wish for turn in turns])
+            if decision.save:
+                # Which checkpoint is the best must not depend on a clock, so one that will go has no evaluation.
+                measured = evaluation.as_json() if evaluation is not None and decision.stays else None
+                save_checkpoint(
+                    job.out, job.model, job.tokenizer, optimizer, done, tokens_seen, job.key, measured,
+                    stays=decision.stays,
+                )  # fmt: skip
+                saves.saved()
+                if world.is_main:
                     keep_best = settings.load_best_model_at_end
                     remove_old_checkpoints(job.out, settings.save_total_limit, keep_best=keep_best)
+            if decision.stop:
+                raise Stopped(stopped_line(job.out, done, plan.steps))
             bar.advance(1, f"loss {metrics['loss']:.4f}, {metrics['pairs_per_second']:.3g} pairs/s")
     optimizer.close()
     return metrics
@@ -105,6 +119,14 @@ def saying_of(data: PairData, rows: np.ndarray) -> Iterator[None]:
 
 def _due(every: int | None, step: int) -> bool:
     return every is not None and step % every == 0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one process tells the others in a step: its parts of the batch, and whether to save or stop after it."""
+
+    parts: list[Part]
+    wish: Wish
 
 
 @dataclass(frozen=True)

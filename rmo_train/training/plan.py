@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmo_train.console.errors import UserError
+from rmo_train.console.wording import counted
 from rmo_train.data.pairs import PairData
 from rmo_train.objective.amplify import AUTHORS, Amplifier, calibrate
 from rmo_train.objective.diversify import bound_fraction, diversified_batches, random_batches
 from rmo_train.objective.losses import LossParameters, loss_named
 from rmo_train.training.settings import TrainSettings
 
-NO_END = "the data has no trajectory end (no checkpoint but the reference was scored)"
-MAKE_END = "score with a proxy (`rmo-curate proxy RUN`) and filter again"
+NO_END = "the data have no trajectory end (only the reference was scored)"
+MAKE_END = "score the pairs with a proxy and filter again"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def make_plan(data: PairData, settings: TrainSettings, processes: int = 1) -> Pl
     group = settings.pairs_per_step(processes)
     if group > len(data):
         raise UserError(
-            f"an optimizer batch of {group} pairs is larger than the data ({len(data)} pairs); "
+            f"an optimizer batch of {counted(group, 'pair')} is larger than the data ({counted(len(data), 'pair')}); "
             "lower --per-device-train-batch-size or --gradient-accumulation-steps"
         )
     per_epoch = math.ceil(len(data) / group)
@@ -82,9 +83,9 @@ def _check_end(data: PairData, settings: TrainSettings) -> None:
     if data.end_chosen is not None and data.end_rejected is not None and data.has_references:
         return
     if settings.amplify:
-        raise UserError(f"--amplify needs margins to aim at, and {NO_END}; {MAKE_END}, or leave --amplify out")
+        raise UserError(f"--amplify needs margins to aim at, and {NO_END}; {MAKE_END}, or leave out --amplify")
     if settings.diversify:
-        raise UserError(f"--diversify needs margins, and {NO_END}; {MAKE_END}, or leave --diversify out")
+        raise UserError(f"--diversify needs margins, and {NO_END}; {MAKE_END}, or leave out --diversify")
 
 
 def _amplifier(data: PairData, settings: TrainSettings, parameters: LossParameters) -> Amplifier | None:

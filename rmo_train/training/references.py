@@ -71,7 +71,7 @@ def _compute(data: PairData, model: Any, layout: Layout, world: World) -> tuple[
     model.eval()
     try:
         total = int((data.prompt.lengths + data.chosen.lengths + data.rejected.lengths).sum())
-        with progress("references", total, "tokens") as bar:
+        with progress("references", total, "token") as bar:
             logps = logps_in_parts(model, data, layout, bar.advance, world)
         rows = data.spread(NOISE_PAIRS)
         return logps, margin_sd(logps[rows], pair_logps(model, data, rows, layout))

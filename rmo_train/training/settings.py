@@ -19,66 +19,83 @@ class TrainSettings(Settings):
     """Names follow Hugging Face's TrainingArguments; log-probs are nats, lengths are tokens."""
 
     loss: str = Field("dpo", description="Preference loss: dpo, simpo, ipo, orpo, hinge, cdpo, rdpo")
-    beta: float | None = Field(None, gt=0, description="Loss temperature (default: 0.1; simpo 2.0)")
-    simpo_gamma: float = Field(1.0, ge=0, description="SimPO's target margin, as in TRL")
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="Flip probability assumed by cdpo and rdpo")
+    beta: float | None = Field(
+        None, gt=0, description="Strength of the KL penalty in DPO; scale of the rewards (default: 0.1; simpo: 2.0)"
+    )
+    simpo_gamma: float = Field(1.0, ge=0, description="Target reward margin of SimPO")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="Share of wrong labels that cdpo and rdpo assume")
     sft_weight: float | None = Field(
-        None, ge=0, description="Weight of the chosen answer's negative log-likelihood per token (default: 0; orpo 1)"
+        None, ge=0, description="Weight of an SFT loss on the chosen answer (default: 0; orpo: 1)"
     )
 
     amplify: float = Field(
         0.0,
         ge=0,
         allow_inf_nan=False,
-        description="Margin amplification's slope at the median margin, relative to DPO's; 0 = off",
+        description="Strength of margin amplification, relative to DPO's gradient; 0 = off, 0.25 is a usual value",
     )
     amplify_preset: Literal["authors"] | None = Field(
-        None, description="authors: raw log-prob margin, weight 1, median 1.82, scale 125"
+        None, description="authors: margin amplification with the constants of the paper's code"
     )
-    diversify: bool = Field(False, description="Mix margins within every optimizer batch")
+    diversify: bool = Field(False, description="Mix large and small margins in every optimizer batch")
     diversify_margin: Literal["reward", "logp"] = Field(
-        "reward", description="Margin that diversification mixes; logp as in the paper"
+        "reward", description="Margin that --diversify mixes; logp: as in the paper"
     )
 
     soft_labels: bool | None = Field(
-        None, description="Soften each label by its label_confidence (default: as the filter decided)"
+        None,
+        description="Soften labels by their label_confidence (default: as recorded in the shards)",
     )
 
-    lora: int | None = Field(None, ge=1, description="Train LoRA adapters of this rank instead of all weights")
-    per_device_train_batch_size: int = Field(4, ge=1, description="Pairs per device and micro-step")
-    gradient_accumulation_steps: int = Field(4, ge=1, description="Micro-steps per optimizer step")
+    lora: int | None = Field(None, ge=1, description="Train a LoRA adapter of this rank (default: train all weights)")
+    per_device_train_batch_size: int = Field(4, ge=1, description="Pairs per device and micro-batch")
+    gradient_accumulation_steps: int = Field(4, ge=1, description="Micro-batches per optimizer step")
     num_train_epochs: float = Field(1.0, gt=0, description="Passes over the data")
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps; overrides --num-train-epochs")
-    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate (default: 1e-6 full, 1e-5 LoRA)")
-    lr_scheduler_type: Literal["cosine", "linear", "constant"] = Field("cosine", description="Shape after warm-up")
-    warmup_ratio: float = Field(0.1, ge=0, le=1, description="Share of the steps that warm up")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm above which gradients are scaled down")
+    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate (default: 1e-6; LoRA: 1e-5)")
+    lr_scheduler_type: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="Learning rate schedule after warm-up"
+    )
+    warmup_ratio: float = Field(0.1, ge=0, le=1, description="Fraction of the steps used for warm-up")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW")
+    max_grad_norm: float = Field(1.0, gt=0, description="Clip gradients to this norm")
     bf16: bool | None = Field(
-        None, description="bfloat16 with float32 master weights (default: as the references were scored)"
+        None,
+        description="Train in bfloat16 with float32 master weights (default: the precision of the reference log-probs)",
     )
     gradient_checkpointing: bool = Field(
-        False, description="Compute activations again in the backward pass: less memory, slower"
+        False, description="Recompute activations in the backward pass: less memory, slower"
     )
     attention: Attention = Field(
-        "auto", description="How packed rows attend; auto: as the references were computed, else by device and lengths"
+        "auto",
+        description="Attention over packed rows; auto: as for the reference log-probs, else by device and lengths",
     )
-    tokens_per_batch: int | None = Field(None, ge=16, description="Tokens of one packed row (default: by device)")
-    fsdp: bool = Field(False, description="Shard weights and optimizer over the processes (FSDP2); see torchrun")
+    tokens_per_batch: int | None = Field(None, ge=16, description="Tokens per packed row (default: by device)")
+    fsdp: bool = Field(False, description="Shard weights and optimizer over the processes that torchrun starts (FSDP2)")
 
-    logging_steps: int = Field(1, ge=1, description="Steps between two lines of metrics.jsonl")
+    logging_steps: int = Field(1, ge=1, description="Log metrics every N steps")
     eval_steps: int | None = Field(
-        None, ge=1, description="Steps between evaluations on --eval-data (default: at the end)"
+        None, ge=1, description="Evaluate on --eval-data every N steps (default: only at the end)"
     )
-    save_steps: int | None = Field(None, ge=1, description="Steps between checkpoints (default: none but the end)")
-    save_total_limit: int | None = Field(None, ge=1, description="Checkpoints kept, the newest ones")
+    save_minutes: float = Field(
+        10,
+        ge=0,
+        allow_inf_nan=False,
+        description="Save a checkpoint to resume from every N minutes; two are kept until training ends; 0 = off",
+    )
+    save_steps: int | None = Field(
+        None, ge=1, description="Save a checkpoint every N steps; these are kept after training (default: none)"
+    )
+    save_total_limit: int | None = Field(
+        None, ge=1, description="Keep only the newest N checkpoints of --save-steps (default: all)"
+    )
     load_best_model_at_end: bool = Field(
-        False, description="End with the checkpoint of the best reward accuracy on --eval-data, kept beside the newest"
+        False, description="Use the checkpoint with the best reward accuracy on --eval-data as the final model"
     )
     report_to: tuple[TrackerName, ...] = Field(
-        (), description="Trackers beside metrics.jsonl: none, tensorboard, wandb or trackio; repeatable"
+        (), description="Also log to tensorboard, wandb or trackio; repeatable (default: metrics.jsonl only)"
     )
-    seed: int = Field(42, ge=0, description="Seed of order and initialisation")
+    seed: int = Field(42, ge=0, description="Random seed for the order of pairs and for LoRA's initial weights")
 
     @field_validator("report_to", mode="before")
     @classmethod
@@ -96,15 +113,15 @@ class TrainSettings(Settings):
             return self
         if not (self.eval_steps and self.save_steps) or self.save_steps % self.eval_steps:
             raise ValueError(
-                "--load-best-model-at-end compares checkpoints: give --eval-steps and --save-steps, the latter a "
-                f"multiple of the former (they are {self.eval_steps} and {self.save_steps})"
+                "--load-best-model-at-end needs an evaluation of every checkpoint: give --eval-steps and --save-steps, "
+                f"the latter a multiple of the former (found {self.eval_steps} and {self.save_steps})"
             )
         return self
 
     @model_validator(mode="after")
     def _one_way_to_amplify(self) -> Self:
         if self.amplify_preset and self.amplify:
-            raise ValueError("--amplify-preset sets the amplification whole: leave out --amplify")
+            raise ValueError("--amplify-preset already sets the amplification: leave out --amplify")
         return self
 
     def pairs_per_step(self, processes: int = 1) -> int:
@@ -120,10 +137,10 @@ class TrainCommand(TrainSettings):
     """`rmo-train run`."""
 
     shards: Path = from_recipe(
-        "train.shards", "filter.out", description="Shard folder made by `rmo-curate filter`", argument="SHARDS"
+        "train.shards", "filter.out", description="Folder of shards to train on", argument="SHARDS"
     )
     model: str = from_recipe(
-        "train.model", "score.model", description="Model to train: a folder, a hub name or smollm2-135m"
+        "train.model", "score.model", description="Model to train: a folder, a Hub name or smollm2-135m"
     )
     out: Path = from_recipe("train.out", description="Folder for the trained model")
-    eval_data: Path | None = Field(None, description="Run or shard folder with held-out pairs")
+    eval_data: Path | None = Field(None, description="Held-out pairs to evaluate on: a run or shard folder")

@@ -42,7 +42,7 @@ def test_the_commands_work_as_they_stand_with_a_recipe(working_folder, model):
         assert outcome.code == 0 and not Path("out").exists(), outcome
     assert "out/run is not there yet: known after `rmo-curate score`" in outcome.out
     outcome = train("run", "--dry-run")
-    assert outcome.code == 0 and "out/shards is not there yet: known after `rmo-curate filter`" in outcome.out
+    assert outcome.code == 0 and "out/shards is not there yet" in outcome.out
     outcome = curate("score")
     assert outcome.code == 0 and "16 records = 16 pairs + 0 rejects" in outcome.out and "oof-2" in outcome.out
     outcome = curate("filter", "--low-q", 0.1, "--high-q", 0.95)
@@ -50,7 +50,7 @@ def test_the_commands_work_as_they_stand_with_a_recipe(working_folder, model):
     counts = manifest_of(Path("out/shards"))["counts"]
     assert counts["kept"] + counts["noisy"] + counts["ambiguous"] == 16
     outcome = train("run")
-    assert outcome.code == 0 and "model in out/model" in outcome.out
+    assert outcome.code == 0 and "the model is in out/model" in outcome.out
     assert Path("out/model/adapter_config.json").is_file()
     assert curate("status").out.endswith("nothing is left\n")
     assert curate("audit").code == 0 and Path("out/report/report.html").is_file()

@@ -42,6 +42,9 @@ class LayoutOfEngine(Protocol):
     def reason(self) -> str: ...
 
     @property
+    def recorded(self) -> str: ...
+
+    @property
     def computed_by(self) -> dict[str, str]: ...
 
 

@@ -53,6 +53,10 @@ class VllmLayout:
         return f"every distinct sequence by itself (vLLM {self.version})"
 
     @property
+    def recorded(self) -> str:
+        return self.reason
+
+    @property
     def computed_by(self) -> dict[str, str]:
         return {}  # no path of the trainer's
 

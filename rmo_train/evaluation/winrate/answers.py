@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rmo_train.console.errors import UserError
+from rmo_train.console.wording import counted
 from rmo_train.generation.answer_forms import FORMS, Stored
 from rmo_train.generation.prompts import Prompt, json_records
 
@@ -50,7 +51,7 @@ def read_answers(path: Path) -> AnswerFile:
         questions[stored.key] = stored.question
         generator = generator or stored.generator
     if form is None:
-        raise UserError(f"{path}: no answers in it; expected a file that `rmo-train generate` wrote")
+        raise UserError(f"{path}: the file has no answers; expected one that `rmo-train generate` wrote")
     return AnswerFile(path, form, generator or path.stem, answers, questions)
 
 
@@ -60,20 +61,20 @@ def _form_of(where: str, record: object) -> str:
         return fitting[0]
     fields = ", ".join(record) if isinstance(record, dict) else type(record).__name__
     titles = ", ".join(form.title for form in FORMS.values())
-    raise UserError(f"{where}: {fields or 'no fields'}; expected an answer in one of the forms {titles}")
+    raise UserError(f"{where}: fields {fields or 'none'}; expected an answer in the format of {titles}")
 
 
 def _stored(where: str, record: object, form: str) -> Stored:
     if not (isinstance(record, dict) and FORMS[form].is_answer(record)):
-        raise UserError(f"{where}: not an answer in {FORMS[form].title}'s form, as the file's first one is")
+        raise UserError(f"{where}: not an answer in {FORMS[form].title}'s format, unlike the first one of the file")
     try:
         stored = FORMS[form].read(record)
         hash(stored.key)
     except (KeyError, TypeError, ValueError, IndexError) as e:
-        raise UserError(f"{where}: damaged ({type(e).__name__}: {e}); expected {FORMS[form].title}'s form") from e
+        raise UserError(f"{where}: damaged ({type(e).__name__}: {e}); expected {FORMS[form].title}'s format") from e
     texts = [text for turns in (stored.question or (), *stored.answers) for text in turns]
     if not stored.answers or not all(isinstance(text, str) for text in texts):
-        raise UserError(f"{where}: a question or an answer is no text; expected {FORMS[form].title}'s form")
+        raise UserError(f"{where}: a question or an answer is not text; expected {FORMS[form].title}'s format")
     return stored
 
 
@@ -81,24 +82,24 @@ def pair(a: AnswerFile, b: AnswerFile, prompts: Sequence[Prompt] | None) -> list
     """The answers of both files to each prompt, in A's order; a UserError where they do not answer the same ones."""
     if a.form != b.form:
         raise UserError(
-            f"{a.path} is in {FORMS[a.form].title}'s form, {b.path} in {FORMS[b.form].title}'s; expected the same: "
-            "give both to `rmo-train generate` with one --to"
+            f"{a.path} is in {FORMS[a.form].title}'s format, {b.path} in {FORMS[b.form].title}'s; expected the same "
+            "format: generate both with the same --to"
         )
     form = FORMS[a.form]
     for one, other in ((a, b), (b, a)):
         missing = [key for key in one.answers if key not in other.answers]
         if missing:
             raise UserError(
-                f"{one.path} answers {len(missing)} prompts that {other.path} does not, first `{form.key}` "
-                f"{missing[0]!r:.60}; expected answers to the same prompts"
+                f"{one.path} answers {counted(len(missing), 'prompt')} that {other.path} does not; the first "
+                f"has `{form.key}` {missing[0]!r:.60}; expected answers to the same prompts"
             )
     records = {form.key_of(p): p for p in prompts or ()}
     if prompts is not None:
         unknown = [key for key in a.answers if key not in records]
         if unknown:
             raise UserError(
-                f"{a.path}: {len(unknown)} of its prompts are not in --prompts, first `{form.key}` {unknown[0]!r:.60}; "
-                "expected the file that the answers were generated from"
+                f"{a.path}: {counted(len(unknown), 'prompt')} not found in --prompts; the first has `{form.key}` "
+                f"{unknown[0]!r:.60}; expected the file that the answers were generated from"
             )
     return [
         Pairing(key, records.get(key), _question(key, a, records), a.answers[key], b.answers[key]) for key in a.answers

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rmo_train.console.errors import ProcessingError, UserError
 from rmo_train.console.progress import progress, say
+from rmo_train.console.wording import counted
 from rmo_train.evaluation.winrate.answers import AnswerFile, Pairing, pair, read_answers
 from rmo_train.evaluation.winrate.checkers import Checkers, Met
 from rmo_train.evaluation.winrate.endpoint import base_of
@@ -23,17 +24,22 @@ def run_winrate(
     judged = bool(settings.judge or settings.judge_model)
     if not judged and prompts is None:
         raise UserError(
-            "nothing to compare the answers by; expected --prompts FILE with constraints (IFEval's form), or a judge: "
+            "no way to compare the answers was given; expected --prompts FILE with IFEval's constraints, or a judge: "
             "--judge URL --judge-model NAME"
         )
     if judged and out is None:
-        raise UserError("--judge needs --out JSON: what the judge says is kept beside it, so that it is asked once")
+        raise UserError(
+            "--judge needs --out JSON: the verdicts are kept beside that file, so that each is asked for once"
+        )
     _check_out(out, (a, b, *([prompts] if prompts else [])))
     questions = read_prompts(prompts) if prompts else None
     files = read_answers(a), read_answers(b)
     pairings = pair(*files, questions)
     if questions and len(pairings) < len(questions):
-        say(f"{len(questions) - len(pairings)} of {len(questions)} prompts in {prompts} have no answers: left out")
+        say(
+            f"{len(questions) - len(pairings):,} of {counted(len(questions), 'prompt')} in {prompts} left out: "
+            "not answered"
+        )
     if judged:
         assert out is not None
         rates, failure = _judged(files, pairings, settings, out)
@@ -48,16 +54,16 @@ def _check_out(out: Path | None, inputs: tuple[Path, ...]) -> None:
     if out is None:
         return
     if out.is_dir():
-        raise UserError(f"--out {out}: a folder; expected the name of a JSON file")
+        raise UserError(f"--out {out}: this is a folder; expected the name of a JSON file")
     if any(path.exists() and out.exists() and path.samefile(out) for path in inputs):
-        raise UserError(f"--out {out}: one of the files that are read; give another name")
+        raise UserError(f"--out {out}: this is one of the input files; give another name")
 
 
 def _checked(files: tuple[AnswerFile, AnswerFile], pairings: list[Pairing]) -> Rates:
     prompts = [p.prompt for p in pairings if p.prompt]
     checkers = Checkers(prompts)
     total = sum(len(p.a) + len(p.b) for p in pairings)
-    with progress("check", total, "answers") as bar:
+    with progress("check", total, "answer") as bar:
 
         def met(prompt: Prompt, answers: tuple[tuple[str, ...], ...]) -> list[Met]:
             bar.advance(len(answers))
@@ -82,13 +88,13 @@ def _judged(
 def _failure(rates: JudgedRates, reason: str | None, kept: Judgements) -> ProcessingError | None:
     if rates.failed:
         return ProcessingError(
-            f"the judge gave no reply for {rates.failed} of {2 * rates.pairs} verdicts, first: {reason}; the others "
-            f"are kept in {kept.path}: run the same command again to ask for what is missing"
+            f"the judge did not reply for {rates.failed:,} of {counted(2 * rates.pairs, 'verdict')} (first: {reason}). "
+            f"The others are kept in {kept.path}: run the same command again to ask for the rest"
         )
     if rates.win_rate is None:
         ends = next((reply.strip()[-60:] for reply in kept.replies.values()), "")
         return ProcessingError(
-            f"no pair of answers has two verdicts; expected A, B or tie on a reply's last line, found replies that end "
-            f"with {ends!r}: take a judge that follows instructions, or more --judge-tokens"
+            f"no pair of answers has both verdicts; expected A, B or tie on the last line of a reply, found one "
+            f"that ends with {ends!r}: use a judge that follows instructions, or raise --judge-tokens"
         )
     return None

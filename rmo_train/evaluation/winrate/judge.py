@@ -12,6 +12,7 @@ from pydantic import Field
 from rmo_train.console.errors import Stopped, UserError
 from rmo_train.console.progress import progress
 from rmo_train.console.settings import Settings
+from rmo_train.console.wording import counted
 from rmo_train.evaluation.winrate.answers import Pairing, Text
 from rmo_train.evaluation.winrate.endpoint import Endpoint, NoReply, Unavailable
 from rmo_train.evaluation.winrate.judgements import Judgements, judgement_key
@@ -47,11 +48,11 @@ class JudgeSettings(Settings):
     """Which model judges, and how it is asked."""
 
     judge: str | None = Field(
-        None, description="URL of an OpenAI-compatible endpoint, such as http://localhost:8000/v1"
+        None, description="URL of the judge: an OpenAI-compatible endpoint, such as http://localhost:8000/v1"
     )
-    judge_model: str | None = Field(None, description="Name of the model there")
-    judge_tokens: int = Field(1024, ge=1, description="Maximum tokens of a verdict with its reasons")
-    concurrency: int = Field(8, ge=1, description="Verdicts asked for at a time")
+    judge_model: str | None = Field(None, description="Name of the judge model at that endpoint")
+    judge_tokens: int = Field(1024, ge=1, description="Maximum tokens per verdict, its reasons included")
+    concurrency: int = Field(8, ge=1, description="Number of verdicts requested at once")
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _ask(cases: Sequence[Case], settings: JudgeSettings, kept: Judgements) -> li
         return asyncio.run(_ask_all(cases, settings, kept))
     except KeyboardInterrupt:
         raise Stopped(
-            f"stopped; {len(kept.replies)} verdicts are kept in {kept.path}: run the same command again to go on"
+            f"stopped; {counted(len(kept.replies), 'verdict')} kept in {kept.path}. Run the same command again to go on"
         ) from None
 
 
@@ -172,7 +173,7 @@ async def _ask_all(cases: Sequence[Case], settings: JudgeSettings, kept: Judgeme
     unasked = iter(different.values())
 
     async with Endpoint(str(settings.judge), model, settings.judge_tokens) as endpoint:
-        with progress("judge", len(different), "verdicts") as bar:
+        with progress("judge", len(different), "verdict") as bar:
 
             async def ask(case: Case) -> None:
                 nonlocal away
@@ -199,12 +200,14 @@ def check_settings(settings: JudgeSettings, pairings: Sequence[Pairing]) -> None
     """Refuse what cannot be judged, before anybody is asked."""
     if not (settings.judge and settings.judge_model):
         named, lacking = ("--judge", "--judge-model") if settings.judge else ("--judge-model", "--judge")
-        raise UserError(f"{named} needs {lacking}, too: the endpoint's URL and the name of a model there")
+        raise UserError(f"{named} needs {lacking} too: give the endpoint's URL and the name of a model there")
     for pairing in pairings:
         if pairing.question is None:
-            raise UserError("these answers name their prompts by number only; give the questions with --prompts FILE")
+            raise UserError(
+                "these answers refer to their prompts by number only; give the questions with --prompts FILE"
+            )
         if len(pairing.a) != len(pairing.b):
             raise UserError(
-                f"prompt {pairing.key!r:.60}: {len(pairing.a)} answers in one file, {len(pairing.b)} in the other; a "
-                "judge compares the first with the first, and so on: expected as many of each (--samples)"
+                f"prompt {pairing.key!r:.60}: {counted(len(pairing.a), 'answer')} in one file, {len(pairing.b)} in the "
+                "other; expected as many in both (--samples), since the first is compared with the first, and so on"
             )

@@ -100,14 +100,14 @@ def test_a_policy_takes_the_path_of_its_references():
 
 
 def test_what_keeps_a_policy_from_the_path_of_its_references_is_said():
-    said = "the references were computed by segments on cpu"
+    said = "the references were computed with segments on cpu"
     for layout in (
         choose_layout(model_of("llama"), Workload.of(scored_by("segments", "cpu")), attention="rows"),
         choose_layout(model_of("gemma2"), Workload.of(scored_by("segments", "cpu"))),  # a soft cap: segments cannot
     ):
         assert layout.path != "segments" and layout.reason.endswith(said)
     elsewhere = choose_layout(model_of("llama"), Workload.of(scored_by("flex", "cuda")))
-    assert elsewhere.path == "segments" and elsewhere.reason.endswith("computed by flex on cuda")
+    assert elsewhere.path == "segments" and elsewhere.reason.endswith("computed with flex on cuda")
 
 
 def test_a_path_that_is_asked_for_is_taken():

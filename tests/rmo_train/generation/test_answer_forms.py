@@ -184,4 +184,4 @@ def test_room_for_all_turns_is_checked_before_the_model_is_loaded(tmp_path: Path
     short = write_tiny_model(tmp_path / "short", context=60)
     (short / "model.safetensors").write_text("not read")
     done, _ = generated(tmp_path, short, QUESTIONS["mt-bench"], "--max-new-tokens", 20)
-    assert done.refused("line 1: ", "and 2 answers of 20 are more than the 60", "give --max-new-tokens")
+    assert done.refused("line 1: ", "and 2 answers of 20 exceed the context", "give --max-new-tokens")

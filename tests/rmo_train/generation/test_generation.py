@@ -170,14 +170,14 @@ def test_cut_answers_are_counted(tiny_model_folder, prompts, tmp_path):
     cut = sum(not a.finished for (a,) in found)
     assert len(found) == 3 and cut
     lines = run_generation(str(tiny_model_folder), prompts, tmp_path / "o.json", how)
-    assert lines[1:] == [f"{cut} of them were cut at --max-new-tokens 1"]
+    assert lines[1:] == [f"{cut} of them cut off at --max-new-tokens 1"]
 
 
 def test_a_finished_file_stays_unless_told(tiny_model_folder, prompts, tmp_path):
     out = tmp_path / "outputs.json"
     out.write_text("[]")
     given = ("generate", prompts, "--model", tiny_model_folder, "--out", out, "--max-new-tokens", 2)
-    assert train(*given).refused("exists already", "--overwrite")
+    assert train(*given).refused("the file exists", "--overwrite")
     assert out.read_text() == "[]"
     assert train(*given, "--overwrite").code == 0
     assert len(json.loads(out.read_text())) == 4
@@ -189,7 +189,7 @@ def test_ctrl_c_leaves_nothing(tiny_model_folder, prompts, tmp_path, monkeypatch
 
     monkeypatch.setattr(LlamaForCausalLM, "generate", interrupted)
     stopped = train("generate", prompts, "--model", tiny_model_folder, "--out", tmp_path / "o.json")
-    assert stopped.code == 130 and "o.json is not written" in stopped.err
+    assert stopped.code == 130 and "o.json was not written" in stopped.err
     assert [p.name for p in tmp_path.iterdir()] == ["prompts.jsonl"]
 
 
@@ -198,7 +198,7 @@ def test_what_cannot_be_answered_is_refused_before_the_model_is_loaded(prompts, 
     (short / "model.safetensors").write_text("not read")
     monkeypatch.setattr(generation, "find_spec", lambda name: None)
     given = ("generate", prompts, "--model", short, "--out", tmp_path / "o.json")
-    assert train(*given, "--max-new-tokens", 30).refused("prompts.jsonl, line 2: ", "more than the 40", "or less")
+    assert train(*given, "--max-new-tokens", 30).refused("prompts.jsonl, line 2: ", "(40 tokens)", "or less")
     assert train(*given, "--engine", "vllm").refused("vLLM is not installed", "--engine transformers")
     assert train(*given, "--top-p", 0).refused("--top-p: Input should be greater than 0, got 0.0")
     assert train(*given[:-1], tmp_path).refused("a folder; expected the name of a JSON file")

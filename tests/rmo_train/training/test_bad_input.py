@@ -36,9 +36,9 @@ def run(shards, tiny_model_folder, tmp_path):
 
 
 def test_a_wrong_path_and_a_folder_that_is_no_data(run, tmp_path):
-    assert run(data=tmp_path / "nowhere").refused("nowhere: no such folder", "rmo-curate")
+    assert run(data=tmp_path / "nowhere").refused("nowhere: no such folder", "a run folder (scored pairs)")
     (tmp_path / "empty").mkdir()
-    assert run(data=tmp_path / "empty").refused("not a finished run or shard folder", "rmo-curate filter")
+    assert run(data=tmp_path / "empty").refused("not a finished run or shard folder", "score or filter the pairs first")
 
 
 def test_shards_of_another_schema_version(run, make_shards, tmp_path):
@@ -51,7 +51,7 @@ def test_a_manifest_that_does_not_match(run, make_shards, tmp_path):
     folder = make_shards(tmp_path / "shards")
     manifest = read_json(folder / "manifest.json")
     write_json(folder / "manifest.json", manifest | {"end": "oof-9"})
-    assert run(data=folder).refused("'oof-9' is not among them", "rmo-curate filter")
+    assert run(data=folder).refused("'oof-9' is not among them", "make the shards again")
     write_json(folder / "manifest.json", manifest | {"checkpoints": ["base", "a", "oof-4"]})
     assert run(data=folder).refused("a pair has 2 chosen_logps")
     write_json(folder / "manifest.json", "no object")
@@ -89,7 +89,7 @@ def test_a_weight_or_confidence_out_of_range(column, value, make_shards, tmp_pat
 
 def test_a_pair_longer_than_the_context(run, make_shards, tmp_path):
     short = write_tiny_model(tmp_path / "short", context=12)
-    assert run("--ignore-identity", model=short).refused("tokens, the context of", "is 12", "--max-length")
+    assert run("--ignore-identity", model=short).refused("tokens, more than the context of", "(12)", "--max-length")
 
 
 def test_a_batch_larger_than_the_data(run):
@@ -125,7 +125,7 @@ def test_another_model(run, tmp_path):
 
 def test_reference_columns_of_another_model(run, make_shards, tmp_path):
     folder = make_shards(tmp_path / "shards", ref_chosen_logps=np.full(24, -3.0))
-    assert run(data=folder, made=True).refused("step 0:", "Likely reasons", "Score again")
+    assert run(data=folder, made=True).refused("step 0:", "Likely reasons", "Score the pairs again")
 
 
 def test_eval_data_that_overlaps(run, shards):
@@ -176,7 +176,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(shards, tiny_model_fo
 def test_a_folder_that_is_no_training_run_is_left_alone(run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
-    assert run().refused("no training run")
+    assert run().refused("not from a training run")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -36,7 +36,7 @@ def test_a_run_leaves_metrics_curves_and_a_card(shards, make_shards, tiny_model_
     } <= logged[0].keys()  # fmt: skip
     assert ["eval/reward_accuracy" in line for line in logged] == [False, True, False, True]
     assert all(0 < line["matmul_share"] < 1 and line["peak_memory_gib"] > 0 for line in logged)
-    assert any("of the matrix-product rate" in line for line in lines)
+    assert any("of the machine's matmul rate" in line for line in lines)
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert "![metrics of every step](curves.png)" in (out / "README.md").read_text()
     assert list((out / "tensorboard").iterdir())

@@ -46,28 +46,28 @@ def test_files_that_do_not_answer_the_same_prompts_are_refused(tmp_path: Path):
     b = read_answers(alpaca(tmp_path / "b.json", ("x", "4")))
     for one, other in ((a, b), (b, a)):
         with pytest.raises(
-            UserError, match=r"a.json answers 1 prompts that .*b.json does not, first `instruction` 'y'"
+            UserError, match=r"a.json answers 1 prompt that .*b.json does not; the first has `instruction` 'y'"
         ):
             pair(one, other, None)
     asked = read_prompts(lines(tmp_path / "p.jsonl", {"prompt": "y"}))
-    with pytest.raises(UserError, match="1 of its prompts are not in --prompts, first `instruction` 'x'"):
+    with pytest.raises(UserError, match="1 prompt not found in --prompts; the first has `instruction` 'x'"):
         pair(a, a, asked)
     other_form = read_answers(lines(tmp_path / "c.jsonl", {"prompt": "x", "response": "1"}))
-    with pytest.raises(UserError, match=r"a.json is in AlpacaEval's form, .*c.jsonl in IFEval's; expected the same"):
+    with pytest.raises(UserError, match=r"a.json is in AlpacaEval's format, .*c.jsonl in IFEval's; expected the same"):
         pair(a, other_form, None)
 
 
 @pytest.mark.parametrize(
     ("records", "said"),
     [
-        ([{"prompt": "x"}], "line 1: prompt; expected an answer in one of the forms AlpacaEval"),
-        (["x"], "line 1: str; expected an answer"),
-        ([], "no answers in it"),
+        ([{"prompt": "x"}], "line 1: fields prompt; expected an answer in the format of AlpacaEval"),
+        (["x"], "line 1: fields str; expected an answer"),
+        ([], "the file has no answers"),
         ([{"prompt": "x", "response": "1"}, {"instruction": "x", "output": "1"}], "line 2: not an answer in IFEval's"),
         ([{"prompt": "x", "response": "1"}] * 2, "line 2: a second record with `prompt` 'x'"),
-        ([{"prompt": "x", "response": None}], "line 1: a question or an answer is no text"),
+        ([{"prompt": "x", "response": None}], "line 1: a question or an answer is not text"),
         ([{"uid": "1", "messages": []}], "line 1: damaged"),
-        ([{"question_id": 1, "choices": []}], "line 1: a question or an answer is no text"),
+        ([{"question_id": 1, "choices": []}], "line 1: a question or an answer is not text"),
         ([{"question_id": [1], "choices": [{"turns": ["x"]}]}], "line 1: damaged"),
     ],
 )

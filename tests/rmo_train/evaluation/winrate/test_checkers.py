@@ -156,7 +156,7 @@ def test_shares_and_win_rate_by_hand(tmp_path: Path):
     assert (rates.loose_a.value, rates.loose_b.value, rates.loose_win_rate.value) == (0.75, 1.0, 0.375)
     assert [one["win"] for one in rates.by_prompt] == [1.0, 0.25]
     assert rates.by_prompt[1]["a"] == [{"strict": [True], "loose": [True]}, {"strict": [False], "loose": [False]}]
-    assert "win rate of A, strict       0.625 [0.250, 1.000]   ties one half: not distinguishable" in done.out
+    assert "win rate of A, strict       0.625 [0.250, 1.000]   ties count one half: not distinguishable" in done.out
     assert len(done.out.splitlines()) <= 24
 
 
@@ -182,11 +182,11 @@ def test_mistakes_of_the_command_line(tmp_path: Path):
     a, b, prompts = files(tmp_path, [["yes"]], [["no, not"]])
     assert train("winrate", a, b).refused("--prompts FILE", "--judge URL --judge-model NAME")
     assert train("winrate", a, tmp_path / "c.json", "--prompts", prompts).refused("c.json: no such file")
-    assert train("winrate", a, b, "--prompts", prompts, "--out", a).refused("one of the files that are read")
+    assert train("winrate", a, b, "--prompts", prompts, "--out", a).refused("one of the input files")
     assert train("winrate", a, b, "--prompts", prompts, "--out", tmp_path).refused("a folder")
     assert train("winrate", a, b, "--judge", "http://localhost:1/v1", "--judge-model", "m").refused("needs --out")
     out = ("--out", tmp_path / "o.json")
-    assert train("winrate", a, b, *out, "--judge-model", "m").refused("--judge-model needs --judge, too")
+    assert train("winrate", a, b, *out, "--judge-model", "m").refused("--judge-model needs --judge too")
     assert train("winrate", a, b, *out, "--judge", "localhost:1", "--judge-model", "m").refused("not a URL")
     (tmp_path / "plain.jsonl").write_text(json.dumps({"prompt": "Prompt 0"}))
     assert train("winrate", a, b, "--prompts", tmp_path / "plain.jsonl").refused("line 1: no constraints", "--judge")

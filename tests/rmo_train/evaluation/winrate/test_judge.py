@@ -175,7 +175,7 @@ def test_unparsable_verdicts_are_counted_and_no_ties(tmp_path: Path):
         rates = stored(tmp_path)
         assert (rates.unparsable, rates.judged, rates.win_rate and rates.win_rate.value) == (1, 1, 1.0)
         assert rates.by_prompt[1]["verdicts"] == ["unparsable", "B"] and rates.by_prompt[1]["win"] is None
-        assert "left out: 1 verdicts without A, B or tie on the last line, 0 that never came" in done.out
+        assert "left out: 1 verdict without A, B or tie on the last line, 0 never received" in done.out
         asked = len(server.asked)
         assert winrate(pair, server.url).code == 0 and len(server.asked) == asked  # kept, too
 
@@ -184,7 +184,7 @@ def test_a_judge_without_any_verdict_is_an_error_that_shows_what_it_says(tmp_pat
     pair = files(tmp_path, ["aaa"], ["bb"])
     with judging(lambda first, second: "I like both.") as server:
         done = winrate(pair, server.url)
-    assert done.code == 3 and "no pair of answers has two verdicts" in done.err and "I like both." in done.err
+    assert done.code == 3 and "no pair of answers has both verdicts" in done.err and "I like both." in done.err
     assert stored(tmp_path).win_rate is None
 
 
@@ -204,7 +204,7 @@ def test_what_passes_is_asked_again_and_what_does_not_is_exit_3_and_goes_on(tmp_
     with judging(reply) as server:
         done = winrate(pair, server.url)
         assert done.code == 3
-        assert "no reply for 1 of 6 verdicts, first: status 500: out of order (6 tries)" in done.err
+        assert "did not reply for 1 of 6 verdicts (first: status 500: out of order (6 tries)" in done.err
         assert "run the same command again" in done.err and "win rate of A" in done.out
         assert times["stubborn", "bb"] == endpoint.TRIES
         rates = stored(tmp_path)
@@ -219,7 +219,7 @@ def test_a_server_that_stays_away_is_given_up(tmp_path: Path):
     pair = files(tmp_path, ["a" * (i + 2) for i in range(50)], ["b"] * 50)
     with judging(lambda first, second: (503, {"error": {"message": "away"}})) as server:
         done = winrate(pair, server.url, "--concurrency", 2)
-    assert done.code == 3 and "no reply for 100 of 100 verdicts, first: status 503: away" in done.err
+    assert done.code == 3 and "did not reply for 100 of 100 verdicts (first: status 503: away" in done.err
     assert len(server.asked) <= 12 * endpoint.TRIES
 
 
@@ -313,7 +313,7 @@ def test_a_run_that_is_killed_half_way_asks_only_for_what_is_missing(sent: int, 
         _, err = run.communicate(timeout=60)
         assert run.returncode == (-signal.SIGKILL if sent == signal.SIGKILL else 130), err
         if sent == signal.SIGINT:
-            assert "verdicts are kept in" in err and "Traceback" not in err
+            assert "verdicts kept in" in err and "Traceback" not in err
         assert not out.exists()
         kept = len(Judgements(tmp_path / "out.json.judgements.jsonl").replies)
         assert 9 <= kept < 40
