@@ -9,6 +9,7 @@ Its rooms, each of which imports only from those above it:
 - `filter`: `filter` and `rules`: which pairs go, and why; shards.
 - `export`: `export`: the kept pairs for other trainers.
 - `audit`: `audit`: findings, numbers, the page.
+- `next_command`: which command comes after another.
 - `cli`: the command line `rmo-curate`.
 - `api`: the same from Python; its names are those of `rmo_curate` itself.
 """

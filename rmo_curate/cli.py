@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,13 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be don
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make everything in the output folder again")]
 
 
+def print_lines(lines: Sequence[str], following: str | None = None) -> None:
+    """What a command says, and the command that comes next."""
+    typer.echo("\n".join(lines))
+    if following:
+        typer.echo(f"next: {following}")
+
+
 @app.callback()
 def rmo_curate(version: Version = False) -> None:
     """Find the noise in preference data: score pairs, filter them, audit them."""
@@ -40,6 +48,7 @@ def rmo_curate(version: Version = False) -> None:
 @flags(ScoreCommand, "score")
 def score(settings: ScoreCommand, recipe: Sections, overwrite: Overwrite = False, dry_run: DryRun = False) -> None:
     """Record every pair's log-probs under the reference and a chain of checkpoints (your own, or a proxy)."""
+    from rmo_curate.next_command import after_score
     from rmo_curate.score.command import run_score
 
     lines = run_score(
@@ -54,22 +63,19 @@ def score(settings: ScoreCommand, recipe: Sections, overwrite: Overwrite = False
         overwrite=overwrite,
         dry_run=dry_run,
     )
-    typer.echo("\n".join(lines))
+    print_lines(lines, None if dry_run else after_score(settings.out, recipe))
 
 
 @app.command()
 @flags(ProxyCommand, "proxy")
-def proxy(settings: ProxyCommand, dry_run: DryRun = False) -> None:
+def proxy(settings: ProxyCommand, recipe: Sections, dry_run: DryRun = False) -> None:
     """Make and score one family of proxies on a scored run: a probe, or trained ones."""
+    from rmo_curate.next_command import after_score
     from rmo_curate.score.command import run_proxy
 
-    typer.echo(
-        "\n".join(
-            run_proxy(
-                settings.run, settings.part(ProxySettings), workers=settings.part(WorkerSettings), dry_run=dry_run
-            )
-        )
-    )
+    workers = settings.part(WorkerSettings)
+    lines = run_proxy(settings.run, settings.part(ProxySettings), workers=workers, dry_run=dry_run)
+    print_lines(lines, None if dry_run else after_score(settings.run, recipe))
 
 
 @app.command("filter")
@@ -77,12 +83,13 @@ def proxy(settings: ProxyCommand, dry_run: DryRun = False) -> None:
 def filter_(settings: FilterCommand, recipe: Sections, overwrite: Overwrite = False, dry_run: DryRun = False) -> None:
     """Drop noisy and ambiguous pairs (Dual Denoising Filtering) and write the rest as shards."""
     from rmo_curate.filter.command import run_filter
+    from rmo_curate.next_command import after_filter
 
     if dry_run and is_awaited(settings.run, recipe, "score.out"):
         typer.echo(f"{settings.run} is not there yet: known after `rmo-curate score`")
         return
     lines = run_filter(settings.run, settings.out, settings.part(FilterSettings), overwrite=overwrite, dry_run=dry_run)
-    typer.echo("\n".join(lines))
+    print_lines(lines, None if dry_run else after_filter(settings.out, recipe))
 
 
 class RulesCommand(EvidenceColumns):
@@ -129,10 +136,11 @@ def audit(settings: AuditCommand, recipe: Sections) -> None:
 @flags(InspectCommand)
 def inspect(settings: InspectCommand) -> None:
     """Show what data hold before they are scored: form, columns, samples with their tokens, problems by kind."""
+    from rmo_curate.next_command import after_inspect
     from rmo_curate.score.inspection import run_inspect
 
     limits = ScoreSettings(limit=settings.limit, max_length=settings.max_length)
-    typer.echo("\n".join(run_inspect(settings.data, settings.model, limits, columns=settings.map)))
+    print_lines(run_inspect(settings.data, settings.model, limits, columns=settings.map), after_inspect(settings))
 
 
 class ExportCommand(Settings):

@@ -48,7 +48,9 @@ def step_of_run(
     )
 
 
-def step_of_data(data: Sequence[str], columns: Mapping[str, str], max_length: int | None) -> Step:
+def step_of_data(
+    data: Sequence[str], columns: Mapping[str, str], max_length: int | None, model: str | None = None
+) -> Step:
     """After the audit of data that no model has scored. columns: as `score --map` takes them."""
     told = "Score the pairs with a model, which finds more wrong labels than texts alone, then audit the run."
     if IN_MEMORY in data:
@@ -57,7 +59,18 @@ def step_of_data(data: Sequence[str], columns: Mapping[str, str], max_length: in
     mapped = [f"--map {shlex.quote(f'{role}={name}')}" for role, name in columns.items()]
     longest = [f"--max-length {max_length}"] if max_length else []
     files = " ".join(map(shlex.quote, data))
-    command = " ".join(["rmo-curate score", files, "--model", small_model(), "--out", quoted(out), *mapped, *longest])
+    command = " ".join(
+        [
+            "rmo-curate score",
+            files,
+            "--model",
+            shlex.quote(model or small_model()),
+            "--out",
+            quoted(out),
+            *mapped,
+            *longest,
+        ]
+    )
     return Step(told, command)
 
 

@@ -178,7 +178,6 @@ def summary(run: Path) -> list[str]:
         f"{counts['records']} records = {counts['pairs']} pairs + {counts['rejects']} rejects; "
         f"{counts[TOO_LONG]} pairs too long; scored: {names}",
         *([too_long_line(manifest.too_long)] if manifest.too_long else []),
-        f"next: rmo-curate filter {run} --out SHARDS",
     ]
 
 
