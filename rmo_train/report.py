@@ -192,14 +192,25 @@ def generated_lines(generator: str, out: Path, answers: int, cut: int, max_new_t
 
 
 def evaluation_lines(evaluation: Evaluation) -> list[str]:
+    matched = f"   of {counted(evaluation.length_matched_n, 'pair')}"
+    few = ", too few to tell" if evaluation.few else ""
     return [
-        f"{evaluation.n} pairs; accuracy with 95% interval (bootstrap over prompts)",
+        f"{of_prompts(evaluation.n, evaluation.prompts)}{few}; accuracy with 95% interval over prompts",
         f"  reward                  {evaluation.reward_accuracy}   (the reference itself: 0.500)",
-        f"  reward, length-matched  {evaluation.length_matched_reward_accuracy}",
+        f"  reward, length-matched  {evaluation.length_matched_reward_accuracy}{matched}",
         f"  log-prob                {evaluation.logp_accuracy}",
         f"  mean log-prob           {evaluation.mean_logp_accuracy}",
         f"  the longer wins         {evaluation.length_accuracy}",
     ]
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things: 1 pair, 2 pairs."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
+def of_prompts(pairs: int, prompts: int) -> str:
+    return f"{counted(pairs, 'pair')} of {counted(prompts, 'prompt')}"
 
 
 def own_reference(model: str) -> str:
@@ -211,16 +222,18 @@ def overlap_warning(evaluated: Path, pairs: int, prompts: int) -> str:
 
 
 def comparison_lines(comparison: Comparison) -> list[str]:
-    m = comparison.mcnemar
+    m, matched = comparison.mcnemar, comparison.length_matched_reward_accuracy
+    once = ", a prompt counted once" if comparison.prompts < comparison.pairs else ""
     lines = [
-        f"{comparison.pairs} pairs of {comparison.prompts} prompts; A -> B, and B - A with 95% interval (paired "
-        "bootstrap)",
+        f"{of_prompts(comparison.pairs, comparison.prompts)}; A -> B, and B - A with 95% interval over prompts, paired",
         f"  reward accuracy         {_difference(comparison.reward_accuracy)}",
-        f"  reward, length-matched  {_difference(comparison.length_matched_reward_accuracy)}",
-        f"  right by B alone {m.b_alone}, by A alone {m.a_alone}: exact two-sided p = {m.p:.2g} (McNemar)",
+        f"  reward, length-matched  {_difference(matched)}   of {counted(matched.n, 'pair')}",
+        f"  right by B alone {m.b_alone}, by A alone {m.a_alone} of {counted(comparison.pairs - m.ties, 'pair')}: "
+        f"exact two-sided p = {m.p:.2g} (McNemar{once})",
     ]
     if m.ties:
-        lines.append(f"  {m.ties} pairs with a margin of 0 count for neither there, and half in the accuracies")
+        ties = f"{counted(m.ties, 'pair')} with a margin of 0 count{'s' * (m.ties == 1)}"
+        lines.append(f"  {ties} for neither there, and half in the accuracies")
     if not comparison.same_reference:
         lines.append("note: the margins of A and B are taken against two different references")
     return lines
@@ -258,18 +271,19 @@ def judged_lines(rates: JudgedRates) -> list[str]:
         return [*lines, f"  no pair has two verdicts: {missing}"]
     controlled = rates.length_controlled or "not defined: all pairs differ in length by the same"
     lines += [
-        f"  win rate of A               {rates.win_rate}   ties one half: {_of_a(rates.verdict)}",
+        f"  win rate of A               {rates.win_rate}   ties one half: {_of_a(rates.verdict)}; of "
+        f"{of_prompts(rates.judged, rates.judged_prompts)}",
         f"  length-controlled           {controlled}",
         f"  A wins, loses, neither      {rates.wins}, {rates.losses}, {rates.split}",
         f"  mean length                 {rates.length_a:,.0f} and {rates.length_b:,.0f} characters",
     ]
     if rates.first_shown is not None:
-        lines.append(f"  for the one shown first     {rates.first_shown:.3f} of verdicts for a side")
+        lines.append(f"  for the one shown first     {rates.first_shown:.3f} of {rates.sided:,} verdicts for a side")
     return [*lines, f"  left out: {missing}"] if rates.judged < rates.pairs else lines
 
 
 def _heading(rates: CheckedRates | JudgedRates) -> list[str]:
-    return [f"A: {rates.a}", f"B: {rates.b}", f"{rates.prompts} prompts; 95% intervals, bootstrap over prompts"]
+    return [f"A: {rates.a}", f"B: {rates.b}", f"{counted(rates.prompts, 'prompt')}; 95% intervals over prompts"]
 
 
 def _of_a(verdict: str | None) -> str:
