@@ -40,6 +40,7 @@ from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.wording import reasons
 from rmo_curate.filter.decisions import REASONS
+from rmo_curate.filter.grounds import ground
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.read.sources import Source, open_source
 from rmo_curate.runs.run import DEFAULT_MAX_LENGTH, Run
@@ -285,6 +286,7 @@ def suspect(
         suspicion=None if math.isnan(suspicion) else float(suspicion),
         points=int(checked.points[i]),
         decision=str(scored.decisions.reason[i] or findings.KEPT) if scored else "",
+        decided=ground(scored.decisions, i) if scored else None,
         findings={name: WHERE[int(checked.where[name][i])] for name in KINDS if checked.where[name][i]},
         slices={name: suspects.presentable(values[i]) for name, values in columns.items()},
         why=tuple(suspects.presentable(sentence) for sentence in why_listed(scored, checked, texts, i)),

@@ -11,7 +11,7 @@ from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.wording import RANDOM_FLIPS, evidence_line, gap_lines, lengths_line, outlook_lines
 from rmo_curate.filter.ambiguity import AUTHORS_RANGE
 from rmo_curate.filter.budget import Budget
-from rmo_curate.filter.decisions import REASONS, Decisions
+from rmo_curate.filter.decisions import REASONS, Decisions, noisy_rule
 from rmo_curate.filter.rule_comparison import COMPARED_WITH, Comparison, RuleAtCut
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.filter.slices import ColumnRemoval
@@ -67,6 +67,8 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
     elif settings.action in ("drop", "flip"):
         says_odds = RULES[settings.rule].says_odds
         only = "where the label is more likely wrong than right" if says_odds else "with suspicion > 0"
+        if noisy_rule(settings).spares_supported and not says_odds:
+            only += " where all evidence finds the label more likely wrong than right"
         least = ""
         if (cut := decisions.thresholds["suspicion"]) is not None:
             likely = f"is {1 / (1 + math.exp(cut)):.0%} likely to be right" if says_odds else f"has {cut:.4g}"
