@@ -40,8 +40,8 @@ def ground_sentence(because: Ground, rule: Rule, done: str) -> str:
     suspicion, threshold = magnitude(because.suspicion), magnitude(because.threshold)
     if rule.says_odds and because.right is not None:
         return (
-            f"{done}: by all evidence P(label right) is {percent(because.right)}, below 50%. Its suspicion, the log-odds "
-            f"of a wrong label, is {suspicion}; pairs of {threshold} or more were called noisy."
+            f"{done}: by all evidence P(label right) is {percent(because.right)}, below 50%. Its suspicion, the "
+            f"log-odds of a wrong label, is {suspicion}; pairs of {threshold} or more were called noisy."
         )
     said = (
         f"{done}: rule {rule.name} gives it a suspicion of {suspicion}; pairs of {threshold} or more were called noisy"
