@@ -79,6 +79,7 @@ COLUMNS = {
     "label_confidence": "P(the label is right) by all evidence; 1 where none was weighed or somebody decided",
     "drop_reason": "`too_long`, `duplicate`, `noisy`, `ambiguous` or `decision`",
     "keep_probability": "probability with which the soft cut keeps the pair",
+    "noisy_because": "of noisy pairs: rule, least suspicion dropped, P(label right), the log-odds that add up to it",
     "draw": "number in [0, 1) that was drawn for it",
 }
 TABLES: dict[str, Iterable[pa.Field]] = {

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from rmo.recipe import Recipe
+from rmo_train.report import of_prompts
 from rmo_train.store.manifests import RunManifest, ShardsManifest, require_manifest
 
 Row = tuple[str, str]
@@ -32,7 +33,8 @@ def accuracy_rows(evaluations: Sequence[tuple[str, str, Path]]) -> list[Row]:
     from rmo_train.evaluation.result import read_evaluation
 
     evaluated = [(name, str(file), read_evaluation(file)) for name, _, file in evaluations]
-    rows = [(f"held-out reward accuracy, {name}", str(measured.reward_accuracy)) for name, _, measured in evaluated]
+    rows = [("held-out pairs", of_prompts(one.n, one.prompts)) for _, _, one in evaluated[:1]]
+    rows += [(f"held-out reward accuracy, {name}", str(measured.reward_accuracy)) for name, _, measured in evaluated]
     for (name_a, file_a, a), (name_b, file_b, b) in pairwise(evaluated):
         accuracy = compare(a, b, (file_a, file_b)).reward_accuracy
         rows.append((f"  {name_b} against {name_a}, paired", f"{accuracy.difference:+}, {accuracy.verdict}"))

@@ -265,14 +265,20 @@ def generated_lines(generator: str, out: Path, answers: int, cut: int, max_new_t
 
 
 def evaluation_lines(evaluation: Evaluation) -> list[str]:
+    matched = f"   of {counted(evaluation.length_matched_n, 'pair')}"
+    few = ", too few to tell" if evaluation.few else ""
     return [
-        f"{counted(evaluation.n, 'pair')}; accuracy with 95% interval (bootstrap over prompts)",
+        f"{of_prompts(evaluation.n, evaluation.prompts)}{few}; accuracy with 95% interval over prompts",
         f"  reward                  {evaluation.reward_accuracy}   (the reference itself: 0.500)",
-        f"  reward, length-matched  {evaluation.length_matched_reward_accuracy}",
+        f"  reward, length-matched  {evaluation.length_matched_reward_accuracy}{matched}",
         f"  log-prob                {evaluation.logp_accuracy}",
         f"  mean log-prob           {evaluation.mean_logp_accuracy}",
         f"  the longer wins         {evaluation.length_accuracy}",
     ]
+
+
+def of_prompts(pairs: int, prompts: int) -> str:
+    return f"{counted(pairs, 'pair')} of {counted(prompts, 'prompt')}"
 
 
 def own_reference(model: str) -> str:
@@ -285,18 +291,18 @@ def overlap_warning(evaluated: Path, pairs: int, prompts: int) -> str:
 
 
 def comparison_lines(comparison: Comparison) -> list[str]:
-    m = comparison.mcnemar
+    m, matched = comparison.mcnemar, comparison.length_matched_reward_accuracy
+    once = ", a prompt counted once" if comparison.prompts < comparison.pairs else ""
     lines = [
-        f"{counted(comparison.pairs, 'pair')}, {counted(comparison.prompts, 'prompt')}; A -> B, then B - A with 95% "
-        "interval (paired bootstrap)",
+        f"{of_prompts(comparison.pairs, comparison.prompts)}; A -> B, and B - A with 95% interval over prompts, paired",
         f"  reward accuracy         {_difference(comparison.reward_accuracy)}",
-        f"  reward, length-matched  {_difference(comparison.length_matched_reward_accuracy)}",
-        f"  only B right: {m.b_alone}; only A right: {m.a_alone}; McNemar's exact two-sided p = {m.p:.2g}",
+        f"  reward, length-matched  {_difference(matched)}   of {counted(matched.n, 'pair')}",
+        f"  right by B alone {m.b_alone}, by A alone {m.a_alone} of {counted(comparison.pairs - m.ties, 'pair')}: "
+        f"exact two-sided p = {m.p:.2g} (McNemar{once})",
     ]
     if m.ties:
-        lines.append(
-            f"  {counted(m.ties, 'pair')} with a margin of 0: not counted by McNemar, one half in the accuracies"
-        )
+        ties = f"{counted(m.ties, 'pair')} with a margin of 0 count{'s' * (m.ties == 1)}"
+        lines.append(f"  {ties} for neither there, and half in the accuracies")
     if not comparison.same_reference:
         lines.append("note: the margins of A and B are relative to different reference models")
     return lines
@@ -335,22 +341,19 @@ def judged_lines(rates: JudgedRates) -> list[str]:
         return [*lines, f"  no pair of answers has both verdicts: {missing}"]
     controlled = rates.length_controlled or "undefined: the answers of every pair differ equally in length"
     lines += [
-        f"  win rate of A               {rates.win_rate}   ties count one half: {_of_a(rates.verdict)}",
+        f"  win rate of A               {rates.win_rate}   ties one half: {_of_a(rates.verdict)}; of "
+        f"{of_prompts(rates.judged, rates.judged_prompts)}",
         f"  length-controlled           {controlled}",
         f"  A wins, loses, neither      {rates.wins}, {rates.losses}, {rates.split}",
         f"  mean length                 {rates.length_a:,.0f} and {rates.length_b:,.0f} characters",
     ]
     if rates.first_shown is not None:
-        lines.append(f"  for the answer shown first  {rates.first_shown:.3f} of verdicts that are no tie")
+        lines.append(f"  for the one shown first     {rates.first_shown:.3f} of {rates.sided:,} verdicts for a side")
     return [*lines, f"  left out: {missing}"] if rates.judged < rates.pairs else lines
 
 
 def _heading(rates: CheckedRates | JudgedRates) -> list[str]:
-    return [
-        f"A: {rates.a}",
-        f"B: {rates.b}",
-        f"{counted(rates.prompts, 'prompt')}; 95% intervals, bootstrap over prompts",
-    ]
+    return [f"A: {rates.a}", f"B: {rates.b}", f"{counted(rates.prompts, 'prompt')}; 95% intervals over prompts"]
 
 
 def _of_a(verdict: str | None) -> str:

@@ -54,7 +54,7 @@ def truth_rows(shards: Path) -> list[Row]:
     rows = [
         ("swapped among all pairs (what guessing finds)", share(int(wrong.sum()), len(wrong))),
         (
-            "mean P(label right): swapped, others",
+            f"mean P(label right): {int(wrong.sum())} swapped, {int((~wrong).sum())} others",
             f"{right[wrong].mean():.2f}, {right[~wrong].mean():.2f}",
         ),
         ("really swapped where P is below 0.5", share(int((doubted & wrong).sum()), int(doubted.sum()))),

@@ -25,7 +25,7 @@ from rmo_curate.audit.slices import longer_wins, slice_rows, slices
 from rmo_curate.audit.standing_out import Observed, standing_out
 from rmo_curate.audit.suspects import RejectGroup, Suspect
 from rmo_curate.audit.texts import Texts, first_texts, read_run, read_source
-from rmo_curate.audit.why import because, finding_sentences, where_it_went
+from rmo_curate.audit.why import because, finding_sentences, margin_sentences
 from rmo_curate.audit.wording import (
     BASE_MARGIN,
     END_MARGIN,
@@ -41,6 +41,7 @@ from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.wording import reasons
 from rmo_curate.filter.decisions import REASONS
+from rmo_curate.filter.grounds import ground
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.read.sources import Source, open_source
 from rmo_curate.runs.run import Run
@@ -310,7 +311,7 @@ def suspect(
     scorable = scored is not None and bool(scored.usable[i])
     right = float(believed.right[i]) if believed else None
     told = reasons(contributions(believed.posterior, i)) if believed else ()
-    moved, found = where_it_went(scored, i), finding_sentences(checked, texts, i)
+    moved, found = list(margin_sentences(scored, i)) if scored else [], finding_sentences(checked, texts, i)
     file, line = texts.place(i)
     return Suspect(
         rank=rank,
@@ -323,6 +324,7 @@ def suspect(
         suspicion=None if math.isnan(suspicion) else float(suspicion),
         points=int(checked.points[i]),
         decision=str(scored.decisions.reason[i] or findings.KEPT) if scored else "",
+        decided=ground(scored.decisions, i) if scored else None,
         findings={name: WHERE[int(checked.where[name][i])] for name in KINDS if checked.where[name][i]},
         slices={name: suspects.presentable(values[i]) for name, values in columns.items()},
         why=tuple(suspects.presentable(sentence) for sentence in (*moved, *found)),

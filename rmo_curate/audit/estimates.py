@@ -12,9 +12,8 @@ from rmo_curate.evidence.columns import EvidenceColumns, columns_among
 from rmo_curate.evidence.gather import LEAST_PROMPTS, with_posterior, without_model
 from rmo_curate.evidence.label_noise import Resampled
 from rmo_curate.evidence.posterior import Posterior
-from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.swapped_copies import Detection, SelfCheck
-from rmo_curate.filter.decisions import Decisions
+from rmo_curate.filter.decisions import Decisions, noisy_rule
 from rmo_curate.runs.margins import where_scored
 from rmo_curate.runs.run import Run
 from rmo_train.evaluation.metrics import Interval
@@ -83,7 +82,7 @@ def estimates(run: Run, decisions: Decisions) -> Estimates:
         return Estimates(pairs, untold=why, posterior=posterior)
     resampled = Resampled(margin, posterior.groups)
     rate, check = resampled.rate, swapped_copies.self_check(margin, resampled.rate.value)
-    rule = RULES[decisions.settings.rule]
+    rule = noisy_rule(decisions.settings)
     if not rule.told_by_swapped_copies or (rule.needs_proxy and not swapped_copies.held_out(scores)):
         return Estimates(pairs, rate, check, resampled=resampled, posterior=posterior)
     of_swapped = rule.suspicion_of_swapped(scores)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from rmo_curate.evidence.wording import Reason
+from rmo_curate.filter.grounds import Ground
 
 UNSHOWABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # control characters that no page may hold
 
@@ -40,6 +41,7 @@ class Suspect:
     suspicion: float | None
     points: int  # of its findings
     decision: str  # "kept" or the drop reason; empty where nothing was decided
+    decided: Ground | None  # what called it noisy; null where nothing did
     findings: dict[str, str]  # name -> chosen, rejected, both or pair
     slices: dict[str, str]  # column -> value
     why: tuple[str, ...]

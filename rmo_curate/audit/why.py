@@ -1,8 +1,8 @@
-"""Why a pair is listed, in sentences: where its margin went, and what its texts have."""
+"""Why a pair is listed, in sentences: what called it noisy, and what its texts have."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rmo_curate.audit import answers
 from rmo_curate.audit.checks import ANSWER_CHECKS, BOTH, CHOSEN, KINDS, REJECTED, Checked, Shared
@@ -10,8 +10,11 @@ from rmo_curate.audit.numerals import magnitude, percent
 from rmo_curate.audit.scored import Movement, Scored, movement
 from rmo_curate.audit.texts import Texts
 from rmo_curate.audit.wording import moved_by
+from rmo_curate.evidence.rules import RULES, Rule
 from rmo_curate.evidence.wording import Reason
+from rmo_curate.filter.grounds import Ground, ground
 
+ASK_THE_BASE = ("rmo", "rmo-ln")  # rules that also ask what the base prefers
 SIDE_NAMES = {CHOSEN: "chosen", REJECTED: "rejected"}
 
 
@@ -24,10 +27,33 @@ def because(right: float | None, reasons: Sequence[Reason], movement: Sequence[s
     return next(iter((*findings, *movement)), "")
 
 
-def where_it_went(scored: Scored | None, i: int) -> list[str]:
-    """Of pair `i`: what its margins say."""
-    moved = movement(scored, i) if scored else None
-    return movement_sentences(moved, moved_by(scored.end)) if scored and moved else []
+def margin_sentences(scored: Scored, i: int) -> Iterator[str]:
+    """What the filter's rule made of the margins of pair `i`."""
+    rule, because = RULES[scored.settings.rule], ground(scored.decisions, i)
+    if because:
+        yield ground_sentence(because, rule, "Flipped" if scored.decisions.flipped[i] else "Dropped as noisy")
+    if not rule.needs_proxy:  # what another rule would have said decided nothing
+        return
+    if rule.name in ASK_THE_BASE and scored.logp[i, 0] < 0:
+        yield f"The base prefers the rejected answer by {magnitude(-float(scored.logp[i, 0]))} nats."
+    if moved := movement(scored, i):
+        yield from movement_sentences(moved, moved_by(scored.end))
+
+
+def ground_sentence(because: Ground, rule: Rule, done: str) -> str:
+    """What called a pair noisy, with every number that it went by."""
+    suspicion, threshold = magnitude(because.suspicion), magnitude(because.threshold)
+    if rule.says_odds and because.right is not None:
+        return (
+            f"{done}: by all evidence P(label right) is {percent(because.right)}, below 50%. Its suspicion, the "
+            f"log-odds of a wrong label, is {suspicion}; pairs of {threshold} or more were called noisy."
+        )
+    said = (
+        f"{done}: rule {rule.name} gives it a suspicion of {suspicion}; pairs of {threshold} or more were called noisy"
+    )
+    if because.right is None:
+        return f"{said}. The rule asks nothing else: P(label right) had no part in it."
+    return f"{said} where all evidence doubts the label, too: P(label right) is {percent(because.right)}, below 50%."
 
 
 def movement_sentences(moved: Movement, mover: str) -> list[str]:

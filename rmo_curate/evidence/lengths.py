@@ -19,6 +19,8 @@ class Lengths:
 
     longer_chosen: float  # of the pairs whose answers differ in length, the share whose chosen answer is the longer one
     base_accuracy: float  # of the base's summed log-probs
+    unequal: int  # pairs whose answers differ in length, which `longer_chosen` is of
+    pairs: int  # scored ones, which `base_accuracy` is of
 
     @classmethod
     def of(cls, scores: Scores) -> Lengths:
@@ -26,7 +28,8 @@ class Lengths:
         difference = scores.chosen_tokens[known].astype(np.int64) - scores.rejected_tokens[known]
         unequal = difference != 0
         longer = float((difference[unequal] > 0).mean()) if unequal.any() else 0.5
-        return cls(longer, float((margins.logp(scores, 0)[known] > 0).mean()))
+        base = float((margins.logp(scores, 0)[known] > 0).mean())
+        return cls(longer, base, int(unequal.sum()), int(known.sum()))
 
     @property
     def alike(self) -> bool:

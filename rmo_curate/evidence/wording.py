@@ -143,14 +143,15 @@ def lengths_line(lengths: Lengths) -> str:
     share = lengths.longer_chosen
     if lengths.alike:
         return (
-            f"answers are of like length ({share:.0%} of the chosen ones are the longer ones): rules on summed "
-            "log-probs, the paper's among them, are not misled by length here"
+            f"answers are of like length (in {share:.0%} of {lengths.unequal:,} scored pairs that differ in it the "
+            "chosen one is the longer): rules on summed log-probs, the paper's among them, are not misled by length "
+            "here"
         )
     which = "longer" if share > 0.5 else "shorter"
     return (
-        f"{max(share, 1 - share):.0%} of the chosen answers are the {which} ones: summed log-probs fall with "
-        f"length (the base's are right in {lengths.base_accuracy:.0%}), so the paper's rule follows length; prefer "
-        "irm"
+        f"{max(share, 1 - share):.0%} of the chosen answers are the {which} ones ({lengths.unequal:,} scored pairs "
+        f"differ in length): summed log-probs fall with length (the base's are right in {lengths.base_accuracy:.0%} of "
+        f"{lengths.pairs:,} scored pairs), so the paper's rule follows length; prefer irm"
     )
 
 

@@ -88,8 +88,10 @@ def dataset_card(manifest: ShardsManifest, inputs: Sequence[InputFile]) -> str:
         "computed; `rmo-train run` softens labels by it "
         + ("unless" if manifest.soft_labels else "where")
         + " told so (`--no-soft-labels`, `--soft-labels`). Dropped pairs also have `drop_reason`, "
-        "`keep_probability` and `draw`. `source_file` and `source_line` "
-        "say where a pair was read: its line in JSON lines, else the number of its record, from 1.",
+        "`keep_probability` and `draw`, and noisy ones `noisy_because`: the rule, the least suspicion that was "
+        "dropped, P(label right) and the log-odds that add up to it (null where the rule weighs no evidence). "
+        "`source_file` and `source_line` say where a pair was read: its line in JSON lines, else the number of its "
+        "record, from 1.",
         "",
     ]
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n" + "\n".join(lines)

@@ -12,7 +12,7 @@ import numpy as np
 
 from rmo_curate.evidence.gather import with_posterior
 from rmo_curate.evidence.posterior import Posterior
-from rmo_curate.evidence.rules import check_proxy, get_rule, suspicion
+from rmo_curate.evidence.rules import Rule, check_proxy, get_rule, sparing_supported, suspicion
 from rmo_curate.filter import thresholds, worth
 from rmo_curate.filter.ambiguity import check_margin, cut_ambiguous
 from rmo_curate.filter.budget import Budget, noisy_budget
@@ -123,8 +123,10 @@ def decide_scored(
     settings = resolved(settings, scores)
     scorable = ~too_long
     n = int(scorable.sum())
-    rule = get_rule(settings.rule)
-    s = suspicion(rule, scores)
+    plain, rule = get_rule(settings.rule), noisy_rule(settings)
+    s = suspicion(plain, scores)  # refused where the rule itself, nothing spared, cannot rank
+    if rule is not plain:
+        s = rule.suspicion(scores)
     budget = noisy_budget(rule, scores, s, n, settings)
     noisy = thresholds.most_suspect(s, ids, budget.pairs)
     cut = cut_ambiguous(ids, scores, trajectory, settings)
@@ -175,6 +177,17 @@ def decide_scored(
         label_confidence=confidence,
         settings=settings,
     )
+
+
+def noisy_rule(settings: FilterSettings) -> Rule:
+    """The rule that says which pairs are noisy.
+
+    A label that the evidence on the whole supports is no noise, whatever may go. A rule of margins asks its own
+    statistic only, as a preset's and a quantile's do; where all evidence is weighed for how many may go, it is asked of
+    each pair, too. Controls and a score of the user's are no part of that evidence and stay as they are.
+    """
+    rule = get_rule(settings.rule)
+    return sparing_supported(rule) if settings.weighs_evidence and rule.needs_proxy else rule
 
 
 def resolved(settings: FilterSettings, scores: Scores) -> FilterSettings:

@@ -6,6 +6,7 @@ No reader ever sees half of a shard folder: it is made beside its place (`rmo_cu
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 
 from rmo_curate.filter.card import dataset_card
 from rmo_curate.filter.decisions import Decisions
+from rmo_curate.filter.grounds import ground
 from rmo_curate.filter.reviews import file_sha256
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.filter.wording import counts_line
@@ -165,10 +167,22 @@ def with_decisions(pairs: pa.Table, decisions: Decisions, rows: slice) -> pa.Tab
         "drop_reason": pa.array(decisions.reason[rows], pa.string()),
         "keep_probability": number(decisions.keep_probability[rows]),
         "draw": number(decisions.draw[rows]),
+        "noisy_because": grounds(decisions, rows),
     }
     for field in (*tables.SHARD_COLUMNS, *tables.DROP_COLUMNS):
         pairs = pairs.append_column(field, columns[field.name])
     return pairs
+
+
+def grounds(decisions: Decisions, rows: slice) -> pa.Array:
+    """What decided on each pair that is dropped as noisy; null for any other."""
+    noisy = decisions.reason[rows] == "noisy"
+    found: list[dict[str, Any] | None] = [None] * len(noisy)
+    for i in np.flatnonzero(noisy).tolist():
+        because = ground(decisions, rows.start + i)
+        assert because is not None
+        found[i] = asdict(because)
+    return pa.array(found, tables.NOISY_BECAUSE)
 
 
 def with_answers_exchanged(pairs: pa.Table, flipped: np.ndarray) -> pa.Table:

@@ -14,6 +14,7 @@ from rmo_curate.filter.decisions import Decisions, known_right
 from rmo_curate.filter.reviews import ACTIONS, FLIP, KEEP
 from rmo_curate.filter.slices import ColumnRemoval, removal
 from rmo_curate.filter.worth import Worth, worth
+from rmo_curate.runs.margins import where_scored
 from rmo_curate.runs.run import Run
 from rmo_train.store.manifests import TooLong
 
@@ -24,6 +25,8 @@ class Judged:
 
     sources: tuple[str, ...]
     missing: tuple[Missing, ...]
+    pairs: int  # that have scores
+    prompts: int  # of theirs
     foretold: bool  # whether held-out labels are foretold better than chance
     noise_rate: float
     worth: Worth
@@ -66,9 +69,11 @@ def judged(decisions: Decisions) -> Judged | None:
     return Judged(
         posterior.sources,
         posterior.missing,
+        len(known_right(decisions.scores, posterior)),
+        len(np.unique(posterior.groups[np.isfinite(where_scored(posterior.margin, decisions.scores))])),
         posterior.noise.tells,
         posterior.noise.rate,
         worth(known_right(decisions.scores, posterior)),
-        outlook(len(decisions.kept), scored=decisions.trajectory.end is not None),
+        outlook(decisions.scorable, scored=decisions.trajectory.end is not None),
         tuple(gaps(posterior.style.difference, decisions.kept, decisions.effect)),
     )

@@ -8,16 +8,18 @@ from pathlib import Path
 
 from rmo_curate.evidence.lengths import FOLLOWING_LENGTH, Lengths
 from rmo_curate.evidence.rules import RULES
+from rmo_curate.evidence.swapped_copies import MIN_FLAGGED
 from rmo_curate.evidence.wording import RANDOM_FLIPS, evidence_line, gap_lines, lengths_line, outlook_lines
 from rmo_curate.filter.ambiguity import AUTHORS_RANGE
 from rmo_curate.filter.budget import Budget
-from rmo_curate.filter.decisions import REASONS, Decisions
+from rmo_curate.filter.decisions import REASONS, Decisions, noisy_rule
 from rmo_curate.filter.rule_comparison import COMPARED_WITH, Comparison, RuleAtCut
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.filter.slices import ColumnRemoval
 from rmo_curate.filter.summary import Judged, Summary
 from rmo_curate.filter.worth import Worth
 from rmo_curate.runs.run import Checkpoint
+from rmo_train.evaluation.intervals import LEAST_PROMPTS
 from rmo_train.evaluation.metrics import Interval
 from rmo_train.report import too_long_line
 from rmo_train.store.manifests import ShardsManifest
@@ -74,12 +76,14 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
     elif settings.action in ("drop", "flip"):
         says_odds = RULES[settings.rule].says_odds
         only = "where the label is more likely wrong than right" if says_odds else "with suspicion > 0"
+        if noisy_rule(settings).spares_supported and not says_odds:
+            only += " where all evidence finds the label more likely wrong than right"
         least = ""
         if (cut := decisions.thresholds["suspicion"]) is not None:
             likely = f"is {1 / (1 + math.exp(cut)):.0%} likely to be right" if says_odds else f"has {cut:.4g}"
             least = f"; the least suspect of them {likely}"
         yield (
-            f"noisy: --rule {settings.rule}, at most {decisions.budget.pairs:,} of {decisions.scorable:,} scorable "
+            f"noisy: --rule {settings.rule}, at most {decisions.budget.pairs:,} of {decisions.scorable:,} scored "
             f"pairs ({budget_text(decisions.budget, settings)}), and only {only}{least}"
         )
         if settings.high_q is not None:
@@ -118,12 +122,13 @@ def ambiguous_lines(decisions: Decisions) -> Iterator[str]:
 
 
 def heavy_removal_lines(decisions: Decisions) -> Iterator[str]:
-    counts = decisions.counts
-    removed = 1 - counts["kept"] / (counts["pairs"] - counts[TOO_LONG])
-    if removed > HEAVY_REMOVAL and decisions.budget.noise_rate is None:  # as many as are wrong may go: that pays
+    """That much goes for its margins; pairs that are too long or come again were never scored, and are no part."""
+    gone, scored = decisions.counts["noisy"] + decisions.counts["ambiguous"], decisions.scorable
+    if gone > HEAVY_REMOVAL * scored and decisions.budget.noise_rate is None:  # as many as are wrong may go: that pays
         yield (
-            f"warning: {removed:.0%} of the pairs are removed; beyond {HEAVY_REMOVAL:.0%} the loss of data is reported "
-            "to cost more than the noise did: compare with a random drop of the same size"
+            f"warning: {gone:,} of {scored:,} scored pairs ({gone / scored:.0%}) are removed as noisy or ambiguous; "
+            f"beyond {HEAVY_REMOVAL:.0%} the loss of data is reported to cost more than the noise did: compare with a "
+            "random drop of the same size"
         )
 
 
@@ -161,18 +166,25 @@ def judged_lines(judged: Judged) -> Iterator[str]:
             "labels that are nearly random, or answers that differ in nothing the evidence sees"
         )
         return
-    yield f"an estimated {judged.noise_rate:.0%} of the labels are wrong"
-    yield from worth_lines(judged.worth)
+    of = f"the labels of {judged.pairs:,} scored pairs"
+    if judged.prompts < LEAST_PROMPTS:
+        yield f"too few to tell how many of {of} are wrong: that needs {LEAST_PROMPTS} prompts at least"
+    else:
+        yield f"an estimated {judged.noise_rate:.0%} of {of} are wrong"
+    yield from worth_lines(judged.worth, judged.pairs)
     yield from outlook_lines(judged.outlook)
     yield from (f"style: {line}" for line in gap_lines(judged.gaps))
 
 
-def worth_lines(worth: Worth) -> Iterator[str]:
-    """What each action would bring."""
+def worth_lines(worth: Worth, scored: int) -> Iterator[str]:
+    """What each action would bring to so many scored pairs."""
     if worth.as_given:
         for action, pairs in worth.by_action.items():
             times = pairs / worth.as_given
-            yield f"--action {action}: worth {pairs:,.0f} clean pairs, {times:.2f} times the labels as given"
+            yield (
+                f"--action {action}: {scored:,} scored pairs are worth {pairs:,.0f} clean pairs, {times:.2f} times the "
+                "labels as given"
+            )
 
 
 def removal_line(column: ColumnRemoval) -> str:
@@ -198,8 +210,7 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     """At most 25 lines for a terminal."""
     check, end = comparison.check, comparison.end
     said = [
-        f"{comparison.pairs:,} scorable pairs, T = {end}; estimated noise rate "
-        f"{percent_interval(comparison.noise_rate)}",
+        f"{comparison.pairs:,} scored pairs, T = {end}; estimated noise rate {percent_interval(comparison.noise_rate)}",
         evidence_line(comparison.sources, comparison.missing),
     ]
     if not comparison.held_out:
@@ -217,7 +228,12 @@ def comparison_lines(comparison: Comparison) -> list[str]:
 
 def rule_line(rule: RuleAtCut) -> str:
     of = rule.estimated
-    estimates = "-" if of is None else f"{interval_text(of.precision):20}  {interval_text(of.recall)}"
+    if of is None:
+        estimates = "-"
+    elif of.flagged < MIN_FLAGGED:
+        estimates = f"too few to tell: {MIN_FLAGGED} flagged at least"
+    else:
+        estimates = f"{interval_text(of.precision):20}  {interval_text(of.recall)}"
     return f"  {rule.rule:16} {rule.flagged:9,} {rule.overlap:16.0%}  {estimates}"
 
 

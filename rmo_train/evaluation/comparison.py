@@ -8,15 +8,8 @@ from typing import Any
 import numpy as np
 
 from rmo_train.console.errors import UserError
-from rmo_train.evaluation.metrics import (
-    Interval,
-    McNemar,
-    accuracy,
-    length_matched_accuracy,
-    mcnemar,
-    paired_difference,
-    verdict,
-)
+from rmo_train.evaluation.intervals import accuracy_difference, length_matched_difference, verdict
+from rmo_train.evaluation.metrics import Interval, McNemar, length_matched_weights, mcnemar
 from rmo_train.evaluation.result import Evaluation
 
 
@@ -24,6 +17,7 @@ from rmo_train.evaluation.result import Evaluation
 class Difference:
     """A figure of both models, and b - a with its paired interval and what that says of b."""
 
+    n: int  # pairs that it is of
     a: float
     b: float
     difference: Interval
@@ -48,24 +42,24 @@ class Comparison:
 def compare(a: Evaluation, b: Evaluation, names: tuple[str, str] = ("A", "B")) -> Comparison:
     """Evaluation `b` against `a`; UserError where they are not of the same pairs. `names`: where they are from."""
     check_same_pairs(a, b, names)
-    margins_a, prompts, longer = (np.array(column) for column in zip(*a.pairs.values(), strict=True))
+    margins_a, prompts, longer_by = (np.array(column) for column in zip(*a.pairs.values(), strict=True))
     margins_b = np.array([b.pairs[i][0] for i in a.pairs])
+    matched = length_matched_weights(longer_by, np.zeros(len(longer_by))) > 0
 
-    def matched(margins: np.ndarray, rows: np.ndarray) -> float:
-        return length_matched_accuracy(margins, longer[rows], np.zeros(len(rows)))
+    def difference(name: str, interval: Interval, of: np.ndarray) -> Difference:
+        said = verdict(interval, len(np.unique(of)))
+        return Difference(len(of), getattr(a, name).value, getattr(b, name).value, interval, said)
 
-    def difference(name: str, interval: Interval) -> Difference:
-        return Difference(getattr(a, name).value, getattr(b, name).value, interval, verdict(interval))
-
-    plain = paired_difference(lambda margins, rows: accuracy(margins), margins_a, margins_b, prompts)
     return Comparison(
         pairs=len(prompts),
         prompts=len(np.unique(prompts)),
-        reward_accuracy=difference("reward_accuracy", plain),
+        reward_accuracy=difference("reward_accuracy", accuracy_difference(margins_a, margins_b, prompts), prompts),
         length_matched_reward_accuracy=difference(
-            "length_matched_reward_accuracy", paired_difference(matched, margins_a, margins_b, prompts)
+            "length_matched_reward_accuracy",
+            length_matched_difference(margins_a, margins_b, longer_by, prompts),
+            prompts[matched],
         ),
-        mcnemar=mcnemar(margins_a, margins_b),
+        mcnemar=mcnemar(margins_a, margins_b, prompts),
         same_reference=a.reference_sha256 == b.reference_sha256,
     )
 

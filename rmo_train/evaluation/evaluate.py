@@ -10,7 +10,8 @@ import numpy as np
 from rmo_train.console.errors import UserError
 from rmo_train.console.progress import progress
 from rmo_train.data.pairs import PairData
-from rmo_train.evaluation.metrics import Interval, accuracy, bootstrap, length_matched_accuracy
+from rmo_train.evaluation.intervals import accuracy_interval, length_matched_interval
+from rmo_train.evaluation.metrics import Interval
 from rmo_train.evaluation.result import Evaluation, PairMargin, rounded
 from rmo_train.forward.distributed import ALONE, World
 from rmo_train.forward.layout import Layout
@@ -69,18 +70,15 @@ def summarise(data: PairData, logps: np.ndarray, overlap: tuple[int, int] = (0, 
     longer = (chosen_n - rejected_n).astype(float)
 
     def of(values: np.ndarray) -> Interval:
-        return bootstrap(lambda rows: accuracy(values[rows]), data.groups)
+        return accuracy_interval(values, data.groups)
 
-    matched = bootstrap(
-        lambda rows: length_matched_accuracy(reward[rows], chosen_n[rows], rejected_n[rows]), data.groups
-    )
     return Evaluation(
         n=len(data),
         reward_accuracy=of(reward),
         logp_accuracy=of(margin),
         mean_logp_accuracy=of(mean),
         length_accuracy=of(longer),
-        length_matched_reward_accuracy=matched,
+        length_matched_reward_accuracy=length_matched_interval(reward, chosen_n, rejected_n, data.groups),
         mean_reward_margin=float(reward.mean()),
         pairs=pair_margins(data, reward),
         pairs_sha256=data.content_sha256,

@@ -1,6 +1,6 @@
-"""Accuracy of margins, plain and length-matched, of one model or of two on the same pairs: pure functions of arrays.
+"""Accuracy of margins, plain and length-matched, the bootstrap over prompts and exact tests: pure functions of arrays.
 
-Intervals are by bootstrap over prompts.
+Which interval an accuracy is given, and of how few pairs, is a matter of `intervals`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,14 @@ import numpy as np
 from rmo_train.data.ragged import Ragged
 
 
+def right(margins: np.ndarray) -> np.ndarray:
+    """1 where a margin is above 0, 0.5 where it is 0, a tie, and 0 below: [n]."""
+    return (margins > 0) + 0.5 * (margins == 0)
+
+
 def accuracy(margins: np.ndarray) -> float:
     """Share of pairs with a margin above 0; a tie counts 0.5, so a model that cannot tell has 0.5."""
-    return float(np.mean((margins > 0) + 0.5 * (margins == 0))) if len(margins) else float("nan")
+    return float(np.mean(right(margins))) if len(margins) else float("nan")
 
 
 def length_strata(chosen_tokens: np.ndarray, rejected_tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -33,26 +38,31 @@ def length_strata(chosen_tokens: np.ndarray, rejected_tokens: np.ndarray) -> tup
     return stratum, difference > 0
 
 
+def length_matched_weights(chosen_tokens: np.ndarray, rejected_tokens: np.ndarray) -> np.ndarray:
+    """What each pair counts in `length_matched_accuracy`: [n], their sum 1; all 0 when no stratum has both kinds."""
+    stratum, longer = length_strata(chosen_tokens, rejected_tokens)
+    weights = np.zeros(len(stratum))
+    for s in range(3):
+        a, b = (stratum == s) & longer, (stratum == s) & ~longer
+        n_a, n_b = int(a.sum()), int(b.sum())
+        weights[a], weights[b] = n_b, n_a  # n_a x n_b in all for either kind
+    total = weights.sum()
+    return weights / total if total else weights
+
+
 def length_matched_accuracy(margins: np.ndarray, chosen_tokens: np.ndarray, rejected_tokens: np.ndarray) -> float:
     """Accuracy with length's help taken out: the mean over strata of |difference in tokens| of the plain average of
     accuracy where the chosen response is longer and where it is shorter, weighted by n_longer x n_shorter.
 
     "The longer wins" has exactly 0.5. NaN when no stratum has both kinds.
     """
-    stratum, longer = length_strata(chosen_tokens, rejected_tokens)
-    total, weight = 0.0, 0.0
-    for s in range(3):
-        a, b = margins[(stratum == s) & longer], margins[(stratum == s) & ~longer]
-        w = float(len(a) * len(b))
-        if w:
-            total += w * (accuracy(a) + accuracy(b)) / 2
-            weight += w
-    return total / weight if weight else float("nan")
+    weights = length_matched_weights(chosen_tokens, rejected_tokens)
+    return float(weights @ right(margins)) if weights.any() else float("nan")
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its 95% bootstrap interval."""
+    """A value with its 95% interval."""
 
     value: float
     low: float
@@ -91,16 +101,19 @@ def paired_difference(
     return bootstrap(lambda rows: statistic(b[rows], rows) - statistic(a[rows], rows), groups)
 
 
-def verdict(interval: Interval, even: float = 0.0) -> str:
-    """ "higher" or "lower" where the interval leaves out `even`, else "not distinguishable"."""
-    return "higher" if interval.low > even else "lower" if interval.high < even else "not distinguishable"
+def sign_test(up: int, down: int) -> float:
+    """Exact two-sided p of `up` against `down` as tosses of a fair coin: twice the smaller tail of Binomial(., 1/2)."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(up, up + down).pvalue) if up + down else 1.0
 
 
 @dataclass(frozen=True)
 class McNemar:
     """Pairs that one model alone has right, and the exact two-sided p that they are as often the one's as the other's.
 
-    Pairs with a tie, a margin of 0, in either model are neither right nor wrong, and are left out.
+    Pairs with a tie, a margin of 0, in either model are neither right nor wrong, and are left out. Pairs of a prompt
+    are no independent tosses: p counts a prompt once, for the model that has more of its pairs alone.
     """
 
     a_alone: int
@@ -109,13 +122,15 @@ class McNemar:
     p: float
 
 
-def mcnemar(a: np.ndarray, b: np.ndarray) -> McNemar:
-    """McNemar's exact test of margins [n] of the same pairs: twice the smaller tail of Binomial(discordant, 1/2)."""
-    from scipy.stats import binomtest
-
+def mcnemar(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> McNemar:
+    """McNemar's exact test of margins [n] of the same pairs; groups: [n], equal where prompts are."""
     decided = (a != 0) & (b != 0)
-    a_alone = int((decided & (a > 0) & (b < 0)).sum())
-    b_alone = int((decided & (a < 0) & (b > 0)).sum())
-    discordant = a_alone + b_alone
-    p = float(binomtest(b_alone, discordant).pvalue) if discordant else 1.0
-    return McNemar(a_alone, b_alone, int((~decided).sum()), p)
+    alone = np.where(decided, (b > 0).astype(int) - (a > 0), 0)  # 1: B's, -1: A's
+    _, prompt = np.unique(groups.astype(str), return_inverse=True)
+    net = np.bincount(prompt, alone)
+    return McNemar(
+        a_alone=int((alone < 0).sum()),
+        b_alone=int((alone > 0).sum()),
+        ties=int((~decided).sum()),
+        p=sign_test(int((net > 0).sum()), int((net < 0).sum())),
+    )

@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rmo_train.console.errors import UserError
-from rmo_train.evaluation.metrics import Interval
+from rmo_train.evaluation.intervals import LEAST_PROMPTS
+from rmo_train.evaluation.metrics import Interval, length_matched_weights
 from rmo_train.store.files import read_json
 
 # Reward margin in nats, number of the pair's prompt, tokens by which its chosen response is the longer one.
@@ -22,14 +25,14 @@ def rounded(margin: float) -> float:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracies with 95% intervals (bootstrap over prompts) and what they were computed from.
+    """Accuracies with 95% intervals over prompts (`intervals`) and what they were computed from.
 
     A pair counts as right when its margin is above 0; a tie counts 0.5, so that the reference itself has 0.5 by
     `reward_accuracy`. `length_accuracy` is what "the longer answer wins" would get. `pairs_sha256` is of the pairs'
     ids and tokens, `reference_sha256` of the weights that the margins are taken against.
     """
 
-    n: int
+    n: int  # pairs
     reward_accuracy: Interval
     logp_accuracy: Interval
     mean_logp_accuracy: Interval
@@ -42,10 +45,28 @@ class Evaluation:
     overlap_pairs: int = 0
     overlap_prompts: int = 0
 
+    @property
+    def prompts(self) -> int:
+        """Distinct ones."""
+        return len({prompt for _, prompt, _ in self.pairs.values()})
+
+    @property
+    def few(self) -> bool:
+        """Whether they are too few to tell anything."""
+        return self.prompts < LEAST_PROMPTS
+
+    @property
+    def length_matched_n(self) -> int:
+        """Pairs that count in the length-matched accuracy."""
+        longer_by = np.array([tokens for _, _, tokens in self.pairs.values()])
+        return int((length_matched_weights(longer_by, np.zeros(len(longer_by))) > 0).sum())
+
     def as_json(self) -> dict[str, Any]:
         """The figures first, the pairs last."""
         entries = asdict(self)
-        return {**entries, "pairs": entries.pop("pairs")}
+        counts = {"n": entries.pop("n"), "prompts": self.prompts, "length_matched_n": self.length_matched_n}
+        pairs = entries.pop("pairs")
+        return {**counts, **entries, "pairs": pairs}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Evaluation:

@@ -83,10 +83,19 @@ SHARD_COLUMNS = [
     pa.field("weight", pa.float64()),
     pa.field("label_confidence", pa.float64()),
 ]
+NOISY_BECAUSE = pa.struct(
+    [
+        ("rule", pa.string()),
+        ("threshold", pa.float64()),  # the least suspicion that was dropped
+        ("right", pa.float64()),  # P(the label is right); null where the rule weighs no evidence
+        ("reasons", pa.list_(pa.struct([("source", pa.string()), ("log_odds", pa.float64())]))),  # add up to right's
+    ]
+)
 DROP_COLUMNS = [
     pa.field("drop_reason", pa.string()),
     pa.field("keep_probability", pa.float64()),
     pa.field("draw", pa.float64()),
+    pa.field("noisy_because", NOISY_BECAUSE),  # null unless drop_reason is noisy
 ]
 RESERVED_COLUMNS = frozenset(PAIR_SCHEMA.names) | {f.name for f in SHARD_COLUMNS} | {f.name for f in DROP_COLUMNS}
 

@@ -7,15 +7,15 @@ what a rule is), enter a `Rule` in `RULES`, and add its hand-computed value to t
 from __future__ import annotations
 
 from rmo_curate.evidence.rules import controls, of_evidence, of_margins
-from rmo_curate.evidence.rules.rule import Rule, as_it_is, check_proxy, is_constant, suspicion
+from rmo_curate.evidence.rules.rule import Rule, as_it_is, check_proxy, is_constant, sparing_supported, suspicion
 from rmo_train.console.errors import UserError, nearest
 
-__all__ = ["RULES", "Rule", "check_proxy", "get_rule", "is_constant", "suspicion"]
+__all__ = ["RULES", "Rule", "check_proxy", "get_rule", "is_constant", "sparing_supported", "suspicion"]
 
 RULES: dict[str, Rule] = {
     rule.name: rule
     for rule in (
-        Rule("posterior", as_it_is(of_evidence.posterior), needs_proxy=False),
+        Rule("posterior", as_it_is(of_evidence.posterior), needs_proxy=False, spares_supported=True),
         Rule("irm", as_it_is(of_margins.irm)),
         Rule("irm-ln", as_it_is(of_margins.irm_ln)),
         Rule("rmo", as_it_is(of_margins.rmo)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,7 +23,8 @@ class Rule:
 
     name: str
     fit: Callable[[Scores], Statistic]
-    needs_proxy: bool = True
+    needs_proxy: bool = True  # whether it compares the base's margins with those of T
+    spares_supported: bool = False  # whether its suspicion is 0 at most where all evidence supports the label
 
     @property
     def ranks(self) -> bool:
@@ -47,6 +48,23 @@ class Rule:
     def suspicion_of_swapped(self, scores: Scores) -> np.ndarray:
         """[pairs]: what the rule would say of each pair with its answers exchanged."""
         return self.fit(scores)(swapped(scores))
+
+
+def sparing_supported(rule: Rule) -> Rule:
+    """The same rule, without suspicion of a label that all evidence on the whole supports: P(label right) of at least
+    one half, of a swapped copy its own. Its scores have the posterior."""
+
+    def fit(scores: Scores) -> Statistic:
+        statistic = rule.fit(scores)
+
+        def spared(of: Scores) -> np.ndarray:
+            assert of.posterior is not None
+            s = statistic(of)
+            return np.where(of.posterior.log_odds >= 0, np.minimum(s, 0.0), s)
+
+        return spared
+
+    return replace(rule, fit=fit, spares_supported=True)
 
 
 def as_it_is(statistic: Statistic) -> Callable[[Scores], Statistic]:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rmo_train.evaluation.metrics import Interval, bootstrap, verdict
+from rmo_train.evaluation.intervals import share_interval, verdict
+from rmo_train.evaluation.metrics import Interval, bootstrap
 from rmo_train.evaluation.winrate.answers import Pairing
 from rmo_train.evaluation.winrate.checkers import Met
 from rmo_train.evaluation.winrate.judge import Judged
@@ -22,7 +23,7 @@ class CheckedRates:
     """Shares of answers that meet all constraints of their prompt, and how A's compare with B's.
 
     Of several answers to a prompt each of A's stands against each of B's: with one half for a tie the win rate of a
-    prompt is (1 + share of A - share of B) / 2. Intervals: 95%, bootstrap over prompts, both models on the same draws.
+    prompt is (1 + share of A - share of B) / 2. Intervals: 95%, over prompts.
     """
 
     a: str
@@ -40,14 +41,14 @@ class CheckedRates:
     @property
     def verdict(self) -> str:
         """What the win rate says of A."""
-        return verdict(self.win_rate, EVEN)
+        return verdict(self.win_rate, self.prompts, EVEN)
 
 
 @dataclass(frozen=True)
 class JudgedRates:
     """A's win rate by a judge: the mean over pairs of answers of A's share of the two verdicts, ties one half.
 
-    Pairs without two verdicts are left out and counted. Intervals: 95%, bootstrap over prompts. None: not defined.
+    Pairs without two verdicts are left out and counted. Intervals: 95%, over prompts. None: not defined.
     """
 
     a: str
@@ -71,9 +72,19 @@ class JudgedRates:
     method: Literal["judge"] = "judge"
 
     @property
+    def judged_prompts(self) -> int:
+        """Those of at least one pair with both verdicts."""
+        return len({one["prompt"] for one in self.by_prompt if one["win"] is not None})
+
+    @property
+    def sided(self) -> int:
+        """Verdicts for a side, which `first_shown` is of."""
+        return sum(verdict in ("A", "B") for one in self.by_prompt for verdict in one["verdicts"])
+
+    @property
     def verdict(self) -> str | None:
         """What the win rate says of A."""
-        return None if self.win_rate is None else verdict(self.win_rate, EVEN)
+        return None if self.win_rate is None else verdict(self.win_rate, self.judged_prompts, EVEN)
 
 
 Rates = CheckedRates | JudgedRates
@@ -105,7 +116,7 @@ def of_checks(
     groups = np.arange(len(pairings))
 
     def rate(values: np.ndarray) -> Interval:
-        return bootstrap(lambda rows: float(values[rows].mean()), groups)
+        return share_interval(values, groups)
 
     strict_wins = (1 + shares["a", "strict"] - shares["b", "strict"]) / 2
     loose_wins = (1 + shares["a", "loose"] - shares["b", "loose"]) / 2
@@ -141,7 +152,7 @@ def of_verdicts(a: str, b: str, url: str, model: str, judged: Sequence[Judged]) 
         judged=len(whole),
         judge_url=url,
         judge_model=model,
-        win_rate=bootstrap(lambda rows: float(wins[rows].mean()), groups) if whole else None,
+        win_rate=share_interval(wins, groups) if whole else None,
         length_controlled=_controlled(wins, difference, groups) if whole else None,
         wins=int((wins == 1).sum()),
         losses=int((wins == 0).sum()),

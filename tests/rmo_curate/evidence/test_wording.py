@@ -73,8 +73,11 @@ def test_what_is_missing_is_told_with_its_reason():
 
 
 def test_lengths_say_which_rule_suits():
-    assert "answers are of like length (55% of the chosen ones" in lengths_line(Lengths(0.55, 0.5))
-    assert lengths_line(Lengths(0.2, 0.9)).startswith("80% of the chosen answers are the shorter ones")
+    alike = lengths_line(Lengths(0.55, 0.5, 20, 30))
+    assert alike.startswith("answers are of like length (in 55% of 20 scored pairs that differ in it the chosen one")
+    unlike = lengths_line(Lengths(0.2, 0.9, 20, 30))
+    assert unlike.startswith("80% of the chosen answers are the shorter ones (20 scored pairs differ in length)")
+    assert "right in 90% of 30 scored pairs" in unlike
 
 
 def test_more_pairs_are_said_to_help_only_where_more_were_measured():

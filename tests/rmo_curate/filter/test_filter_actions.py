@@ -7,18 +7,24 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from rmo_curate.evidence.gather import with_posterior
 from rmo_curate.evidence.label_noise import LabelNoise
-from rmo_curate.filter.decisions import Overrides, decide, decide_scored, resolved
+from rmo_curate.evidence.rules import RULES
+from rmo_curate.filter.decisions import Overrides, decide, decide_scored, noisy_rule, resolved
+from rmo_curate.filter.grounds import ground
 from rmo_curate.filter.reviews import SCHEMA
 from rmo_curate.filter.settings import FilterSettings, flags_of
 from rmo_curate.filter.slices import SliceRemoval
 from rmo_curate.filter.summary import summary
 from rmo_curate.filter.wording import decision_lines
-from rmo_curate.runs.run import Checkpoint, Trajectory, open_run
+from rmo_curate.runs.run import Checkpoint, Scores, Trajectory, open_run
 from rmo_train.console.errors import UserError
 from rmo_train.store import tables
 from tests.command_line import curate
@@ -334,6 +340,59 @@ def test_a_pair_whose_evidence_supports_its_label_is_never_noisy(cut):
     assert decided.thresholds["noisy_budget"] > n // 10
     np.testing.assert_array_equal(decided.reason == "noisy", x < 0)
     assert (scores.posterior.right[decided.reason == "noisy"] < 0.5).all()
+
+
+CUTS_OF_ALL = [{"high_q": 0.0}, {"high_q": 0.6}, {"noise_rate": "auto"}, {"noise_rate": "0.4"}, {"precision": 0.3}]
+
+
+@hypothesis.settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(*[st.floats(-8, 8)] * 3), min_size=12, max_size=40),
+    st.floats(0, 0.45),
+    st.sampled_from([0.0, 0.3, 1.0, 5.0]),
+    st.sampled_from(["posterior", "irm", "irm-ln", "rmo", "rmo-ln"]),
+    st.sampled_from(CUTS_OF_ALL),
+)
+def test_no_pair_is_noisy_against_what_its_rule_weighs(pairs, rate, slope, rule, cut):
+    base, end, x = np.array(pairs).T
+    assume(np.ptp(end - base) > 1e-3 and np.ptp(np.minimum(-base, base - end)) > 1e-3)
+    n, settings = len(x), FilterSettings(rule=rule, **cut)
+    logp = np.stack([base, end], axis=1)
+    scores = Scores(
+        names=("base", "oof-9"),
+        chosen_logp=logp,
+        rejected_logp=np.zeros((n, 2)),
+        chosen_tokens=np.full(n, 2),
+        rejected_tokens=np.full(n, 2),
+        held_out=np.full(n, True),
+        ids=pa.array([f"p{i}" for i in range(n)]),
+        posterior=posterior_of(x, max(rate, 0.01), slope) if settings.weighs_evidence else None,
+    )
+    no = np.zeros(n, dtype=bool)
+    trajectory = Trajectory((Checkpoint("base", "base", None, None, None, None, 0.01), OOF), OOF)
+    decided = decide_scored(scores.ids, no, no, scores, trajectory, settings)
+    noisy = np.flatnonzero(decided.reason == "noisy")
+    assert (decided.suspicion[noisy] > 0).all() and len(noisy) <= decided.budget.pairs
+    if settings.weighs_evidence:
+        assert (scores.posterior.right[noisy] < 0.5).all()
+    for pair in range(n):
+        because = ground(decided, pair)
+        assert (because is not None) == (pair in noisy)
+        if because:
+            assert because.suspicion >= because.threshold > 0
+            assert (because.right is not None) == settings.weighs_evidence
+            odds = sum(part.log_odds for part in because.reasons)
+            assert because.right is None or because.right == pytest.approx(1 / (1 + np.exp(-odds)))
+
+
+@pytest.mark.parametrize("preset", ["paper", "authors-code"])
+def test_the_presets_stay_as_published(preset):
+    rule = noisy_rule(FilterSettings(preset=preset))
+    assert rule is RULES["rmo"] and not rule.spares_supported
+    assert noisy_rule(FilterSettings(rule="irm", high_q=0.9)) is RULES["irm"]
+    assert noisy_rule(FilterSettings(rule="irm")).spares_supported
+    for control in ("random", "length"):
+        assert noisy_rule(FilterSettings(rule=control)) is RULES[control]
 
 
 # ---------------------------------------------------------------------------------------------------- other scores

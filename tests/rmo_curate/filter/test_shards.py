@@ -76,6 +76,10 @@ def test_the_columns_hold_the_trajectory(run, tmp_path):
         "p8": "duplicate",
         "p10": "too_long",
     }
+    # irm's suspicion is D_0 - D_T: 4 of p2, and 2 of p3, the least that went; it weighs no evidence
+    nothing = {"rule": "irm", "threshold": 2, "right": None, "reasons": []}
+    assert by_id["p2"]["noisy_because"] == by_id["p3"]["noisy_because"] == nothing and by_id["p2"]["suspicion"] == 4
+    assert by_id["p4"]["noisy_because"] is None and by_id["p10"]["noisy_because"] is None
     assert by_id["p5"]["keep_probability"] == 0 and by_id["p2"]["keep_probability"] == 1
     for name in ("chosen_logps", "rejected_logps", "margins", "ref_chosen_logps", "suspicion", "keep_probability"):
         assert by_id["p10"][name] is None

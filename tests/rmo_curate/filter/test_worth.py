@@ -50,6 +50,6 @@ def test_what_is_known_of_labels_by_simulation():
 
 
 def test_labels_worth_nothing_are_not_compared():
-    assert list(worth_lines(worth(np.full(10, 0.5)))) == []
-    told = list(worth_lines(worth(np.repeat([1.0, 0.0], [8, 2]))))
-    assert told[0] == "--action drop: worth 8 clean pairs, 2.22 times the labels as given"
+    assert list(worth_lines(worth(np.full(10, 0.5)), 10)) == []
+    told = list(worth_lines(worth(np.repeat([1.0, 0.0], [8, 2])), 10))
+    assert told[0] == "--action drop: 10 scored pairs are worth 8 clean pairs, 2.22 times the labels as given"

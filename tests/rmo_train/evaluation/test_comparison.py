@@ -14,7 +14,7 @@ from rmo_train.evaluation.comparison import compare
 from rmo_train.evaluation.evaluate import summarise
 from rmo_train.evaluation.metrics import accuracy
 from rmo_train.evaluation.result import Evaluation, read_evaluation, rounded
-from rmo_train.report import comparison_lines
+from rmo_train.report import comparison_lines, evaluation_lines
 from rmo_train.store.files import read_json, write_json
 from rmo_train.training.command import run_eval, run_training
 from rmo_train.training.settings import TrainSettings
@@ -53,9 +53,24 @@ def test_a_comparison_by_hand(data: PairData):
 
 def test_pairing_sees_what_overlapping_intervals_do_not(data: PairData):
     a = evaluated(data, [BELOW] * 12 + [ABOVE] * 12)
-    b = evaluated(data, [BELOW] * 7 + [ABOVE] * 17)
+    b = evaluated(data, [BELOW] * 6 + [ABOVE] * 18)  # 6 gained: p = 2 / 2^6
     assert a.reward_accuracy.high > b.reward_accuracy.low
     assert compare(a, b).reward_accuracy.verdict == "higher"
+
+
+def test_few_prompts_give_no_verdict_and_every_figure_its_n(data: PairData):
+    few = data.subset(np.arange(6))
+    a, b = evaluated(few, [BELOW] * 6), evaluated(few, [ABOVE] * 6)
+    found = compare(a, b)
+    assert found.reward_accuracy.verdict == "too few to tell" and found.reward_accuracy.difference.low < 1
+    assert "6 pairs of 6 prompts; A -> B" in comparison_lines(found)[0]
+    assert "of 6 pairs: exact two-sided p = 0.031" in comparison_lines(found)[3]
+    said = evaluation_lines(b)
+    assert said[0].startswith("6 pairs of 6 prompts, too few to tell; ") and "1.000 [0.610, 1.000]" in said[1]
+    assert said[2].endswith(f"of {b.length_matched_n} pairs")
+    enough = evaluated(data, [ABOVE] * 24)
+    assert "24 pairs of 24 prompts; " in evaluation_lines(enough)[0]
+    assert {"n": 24, "prompts": 24}.items() <= enough.as_json().items()
 
 
 def test_a_model_beside_itself_is_not_distinguishable(data: PairData):

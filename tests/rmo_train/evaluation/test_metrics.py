@@ -8,14 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmo_train.evaluation.metrics import (
-    Interval,
     McNemar,
     accuracy,
     bootstrap,
     length_matched_accuracy,
     mcnemar,
     paired_difference,
-    verdict,
 )
 
 
@@ -58,9 +56,16 @@ def test_mcnemar_by_hand():
     a = np.array([1.0, 1.0, -1.0, -1.0, -1.0, 0.0, 2.0, -2.0])
     b = np.array([1.0, -1.0, 1.0, 1.0, 1.0, 1.0, 0.0, -1.0])
     # right by b alone 3, by a alone 1: 2 (C(4, 0) + C(4, 1)) / 2^4; two pairs have a tie
-    assert mcnemar(a, b) == McNemar(a_alone=1, b_alone=3, ties=2, p=pytest.approx(10 / 16))
-    assert mcnemar(b, a) == McNemar(a_alone=3, b_alone=1, ties=2, p=pytest.approx(10 / 16))
-    assert mcnemar(a, a).p == 1.0
+    prompts = np.arange(8)
+    assert mcnemar(a, b, prompts) == McNemar(a_alone=1, b_alone=3, ties=2, p=pytest.approx(10 / 16))
+    assert mcnemar(b, a, prompts) == McNemar(a_alone=3, b_alone=1, ties=2, p=pytest.approx(10 / 16))
+    assert mcnemar(a, a, prompts).p == 1.0
+
+
+def test_mcnemar_counts_a_prompt_once():
+    a, b = np.full(12, -1.0), np.full(12, 1.0)
+    assert mcnemar(a, b, np.arange(12)).p == pytest.approx(2 / 2**12)
+    assert mcnemar(a, b, np.repeat([0, 1, 2], 4)) == McNemar(a_alone=0, b_alone=12, ties=0, p=pytest.approx(2 / 2**3))
 
 
 def test_a_paired_difference_has_the_spread_of_the_differences_alone():
@@ -73,12 +78,3 @@ def test_a_paired_difference_has_the_spread_of_the_differences_alone():
     assert found.value == 5 / 40 and 0 < found.low < found.value < found.high
     # 2.5% and 97.5% of Binomial(40, 1/8) are 1 and 9
     assert found.low * 40 == pytest.approx(1, abs=1) and found.high * 40 == pytest.approx(9, abs=1)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "said"),
-    [(0.01, 0.2, "higher"), (-0.2, -0.01, "lower"), (0.0, 0.2, "not distinguishable"), (-1, 1, "not distinguishable")],
-)
-def test_a_verdict_needs_an_interval_without_0(low, high, said):
-    assert verdict(Interval((low + high) / 2, low, high)) == said
-    assert verdict(Interval(float("nan"), float("nan"), float("nan"))) == "not distinguishable"
