@@ -8,6 +8,7 @@
 - `gpu`, `gpu_train`: scoring and training there: share of the matrix-product rate, beside padded batches.
 - `gpu_checks`: whether paths, training and the commands are right there.
 - `score`: scoring beside padded transformers, TRL and vLLM (grid: plan.yaml).
+- `workers`: scoring by one process and by workers, beside a busy neighbour too.
 - `train`: training beside TRL and a padded loop, step by step.
 - `growth`: training on 1,000 to 100,000 pairs.
 - `paths`: what the attention paths cost at different lengths.
@@ -18,7 +19,7 @@
 - `claims`, `result_tables`: every target beside what was measured; the tables of all other results.
 - `probes`: other heads on the probe's states: classifiers of answers, gated tokens.
 - `baselines`, `mixture`: published statistics that rules are compared with; two mirrored normals, fitted by EM.
-- `data`, `workers`: preference files as tokens and messages; methods in processes that take turns.
+- `data`, `turns`: preference files as tokens and messages; methods in processes that take turns.
 - `align`: does curation make a better model: flipped labels, arms of DPO and SimPO, win rates.
 - `constraints`, `constraint_prompts`, `sampling`: what its prompts ask, its checkers, the answers to them.
 - `align_tasks`, `align_data`, `align_cells`, `align_table`: its stages, its pairs, a cell, its tables.

@@ -29,7 +29,7 @@ import yaml
 
 from benchmarks.data import Loaded, load
 from benchmarks.environment import environment
-from benchmarks.workers import Worker, answers_to_parent, peak_gib, questions
+from benchmarks.turns import Worker, answers_to_parent, peak_gib, questions
 from rmo_train.forward.layout import Workload
 from rmo_train.store.files import read_json, write_json
 from rmo_train.training.throughput import matmul_rate

@@ -106,7 +106,7 @@ class VllmEngine:
         self._process: EngineProcess | None = None
         self._folder: Path | None = None  # whole weights
         self._temporary: str | None = None  # the same, where they were merged for this engine
-        self._agreement: Agreement | None = None
+        self._verified: tuple[PairData, Agreement] | None = None  # on which pairs
 
     # ------------------------------------------------------------------------------------------------ scoring
 
@@ -124,7 +124,7 @@ class VllmEngine:
 
     def verify(self, data: PairData) -> Agreement:
         """Compare with the transformers engine on a sample of the data, once; UserError above the tolerance."""
-        if self._agreement is None:
+        if self._verified is None:
             rows = data.spread(NOISE_PAIRS)
             # First, and freed before vLLM starts: the device need not hold the model twice.
             theirs = _transformers_logps(self.checkpoint, self.dtype, data, rows)
@@ -135,8 +135,8 @@ class VllmEngine:
                 f"vLLM agrees with transformers within {agreement.per_token:.1g} nats per token on {len(rows)} pairs "
                 f"(tolerance {TOLERANCE[self.dtype]:g})"
             )
-            self._agreement = agreement
-        return self._agreement
+            self._verified = data.subset(rows), agreement
+        return self._verified[1]
 
     def noise_sd(self, data: PairData) -> float:
         """sd of D, in nats: between batches and sequences one by one, or between vLLM and transformers if that is more.
@@ -145,8 +145,10 @@ class VllmEngine:
         """
         from rmo_train.forward.logps import margin_sd
 
-        agreement = self.verify(data)
-        one_by_one = self._score(data, data.spread(NOISE_PAIRS), one_by_one=True)
+        self.verify(data)
+        assert self._verified is not None
+        sample, agreement = self._verified  # a worker is asked this of other pairs than it was verified on
+        one_by_one = self._score(sample, np.arange(len(sample)), one_by_one=True)
         return max(agreement.margin_sd, margin_sd(agreement.vllm, one_by_one))
 
     def _score(
