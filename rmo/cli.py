@@ -39,6 +39,18 @@ def run(
         print_table(closing(loaded))
 
 
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of all that the demo writes")] = Path("demo-run"),
+    json: Annotated[Path | None, typer.Option(help="Write the closing table to this JSON file, too")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what each stage would do and stop")] = False,
+) -> None:
+    """Run the demo: the whole chain on the embedded model and pairs that come with rmo; run it again to resume."""
+    from rmo.demo import run_demo
+
+    run_demo(out, json, dry_run=dry_run)
+
+
 def main() -> None:
     run_app(app)
 

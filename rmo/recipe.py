@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -81,9 +83,19 @@ class Recipe:
 
 def load_recipe(path: Path, data: str | None = None, eval_data: str | None = None, limit: int | None = None) -> Recipe:
     """Read and validate a recipe; `data`, `eval_data` and `limit` take the place of what it says."""
-    sections = read_recipe(path)
+    return recipe_of(read_recipe(path), path, data, eval_data, limit)
+
+
+def recipe_of(
+    sections: Mapping[str, Mapping[str, Any]],
+    path: Path,
+    data: str | None = None,
+    eval_data: str | None = None,
+    limit: int | None = None,
+) -> Recipe:
+    """The recipe of these sections, read from `path`."""
     replaced = {name: value for name, value in (("train", data), ("heldout", eval_data)) if value}
-    sections["data"] = {**sections.get("data", {}), **replaced}
+    sections = {**sections, "data": {**sections.get("data", {}), **replaced}}
     if "train" not in sections["data"]:
         raise UserError(f"{path}: names no training data; give --data FILE (and --eval-data FILE)")
     evaluated = bool(sections["data"].get("heldout"))

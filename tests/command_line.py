@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+import rmo.cli
 import rmo_curate.cli
 import rmo_train.cli
 
@@ -34,6 +35,10 @@ def curate(*arguments: Any) -> Outcome:
 
 def train(*arguments: Any) -> Outcome:
     return _run("rmo-train", rmo_train.cli.main, arguments)
+
+
+def chain(*arguments: Any) -> Outcome:
+    return _run("rmo", rmo.cli.main, arguments)
 
 
 def _run(name: str, main: Any, arguments: tuple[Any, ...]) -> Outcome:

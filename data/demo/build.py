@@ -1,7 +1,7 @@
 """Build the demo's data: `python data/demo/build.py` reads written/*.jsonl and writes train, heldout and truth.
 
 written/ holds pairs written for this project, each with the answer its writer meant to be better. Truth is mechanical:
-a pair's labels are swapped where hash(id, seed) < 0.2. truth.jsonl says which; only the demo's scorecard reads it.
+a pair's labels are swapped where hash(id, seed) < 0.2. truth.jsonl says which; only `rmo/demo.py` reads it.
 Held-out labels are never swapped. Near-ties are pairs of paraphrases.
 """
 

@@ -33,7 +33,8 @@ class Packs(Protocol):
 def causal_parts(model: Any) -> tuple[Any, Any]:
     """The decoder and the language-model head of a causal model, under LoRA or not."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return inner.get_decoder(), inner.get_output_embeddings()
+    decoder = inner.get_decoder() or inner.base_model  # transformers 4 gives None where these are one
+    return decoder, inner.get_output_embeddings()
 
 
 def run_pack(model: Any, pack: Pack, **options: Any) -> Any:

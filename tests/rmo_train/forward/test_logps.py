@@ -51,7 +51,7 @@ SHAPES = st.lists(
 @cache
 def model_of(family: str):
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(FAMILIES[family], attn_implementation="sdpa").eval()
+    return AutoModelForCausalLM.from_config(FAMILIES[family]).eval()
 
 
 def trees_of(shapes, seed: int = 0) -> tuple[list[Tree], int]:

@@ -29,7 +29,7 @@ def plain_states(model, prompt: np.ndarray, response: np.ndarray) -> np.ndarray:
     use_attention(model, "rows")
     ids = torch.from_numpy(np.concatenate([prompt, response]).astype(np.int64))[None]
     with torch.inference_mode():
-        hidden = model.get_decoder()(input_ids=ids, output_hidden_states=True).hidden_states
+        hidden = model.base_model(input_ids=ids, output_hidden_states=True).hidden_states
     at = slice(len(prompt) - 1, ids.shape[1] - 1)
     return np.concatenate([hidden[k][0, at].mean(0).numpy() for k in layers_read(len(hidden) - 1)])
 

@@ -1,6 +1,6 @@
-"""The demo's closing table: `python data/demo/scorecard.py RECIPE [JSON]`, after `rmo run RECIPE`.
+"""The demo: `rmo demo` runs pipelines/quickstart.yaml on the pairs of data/demo, and says what was found of the truth.
 
-JSON: a file to keep the rows in, as benchmarks/results/demo.json does for the README.
+Recipe and pairs come with the package: in a clone they lie at its top, in a wheel beside this module (see setup.py).
 
 The only reader of truth.jsonl: it says how many of the pairs that were doubted had really been swapped, and trains on
 the true labels what plain DPO was trained on as labelled, which is the most that curation could bring.
@@ -9,28 +9,66 @@ the true labels what plain DPO was trained on as labelled, which is the most tha
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rmo.recipe import Recipe, load_recipe
-from rmo.run import measure
+from rmo.recipe import Recipe, recipe_of
+from rmo.run import measure, run_recipe
 from rmo.summary import Row, print_table, summary
 from rmo_curate.filter.command import run_filter
 from rmo_curate.filter.reviews import SCHEMA
 from rmo_curate.filter.settings import FilterSettings
+from rmo_train.console.settings import read_recipe
 from rmo_train.store.files import write_json
 from rmo_train.store.manifests import ShardsManifest, require_manifest
 from rmo_train.store.tables import iter_parts
 from rmo_train.training.command import run_training
 
-HERE = Path(__file__).parent
+PACKAGE = Path(__file__).parent
+ROOT = PACKAGE if (PACKAGE / "data").is_dir() else PACKAGE.parent
+RECIPE = ROOT / "pipelines" / "quickstart.yaml"
+DATA = "data/demo/"  # how the recipe's paths of pairs begin
+RESULTS = "demo-run/"  # and those of what it writes
+
+
+def run_demo(out: Path, kept: Path | None = None, *, dry_run: bool = False) -> None:
+    """The chain with its results under `out`, then the closing table; kept: a JSON file for the table's rows."""
+    recipe = demo_recipe(out)
+    run_recipe(recipe, dry_run=dry_run)
+    if dry_run:
+        return
+    evaluations = oracle(recipe)
+    sections = summary(recipe, truth_rows(recipe.shards), evaluations)
+    if kept:
+        write_json(kept, sections)
+    print_table(sections)
+
+
+def demo_recipe(out: Path) -> Recipe:
+    """The quickstart recipe with its results under `out` and the pairs that came with the package."""
+    sections = {
+        section: {field: _placed(value, out) for field, value in fields.items()}
+        for section, fields in read_recipe(RECIPE).items()
+    }
+    return recipe_of(sections, RECIPE)
+
+
+def _placed(value: Any, out: Path) -> Any:
+    """A value of the recipe, if it is a path: where it is for whoever runs the demo from any folder."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith(RESULTS):
+        return str(out / value.removeprefix(RESULTS))
+    if value.startswith(DATA):
+        path, here = ROOT / value, Path.cwd()
+        return str(path.relative_to(here) if path.is_relative_to(here) else path)
+    return value
 
 
 def truth() -> dict[str, dict[str, Any]]:
-    rows = (HERE / "truth.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = (ROOT / DATA / "truth.jsonl").read_text(encoding="utf-8").splitlines()
     return {row["id"]: row for row in map(json.loads, rows)}
 
 
@@ -82,16 +120,3 @@ def oracle(recipe: Recipe) -> list[tuple[str, str, Path]]:
     file = recipe.eval.out / "true-labels.json"
     measure(recipe.eval.run, str(model), file)
     return [("true labels", str(model), file)]
-
-
-def main(path: str, kept: str | None = None) -> None:
-    recipe = load_recipe(Path(path))
-    evaluations = oracle(recipe)
-    sections = summary(recipe, truth_rows(recipe.shards), evaluations)
-    if kept:
-        write_json(Path(kept), sections)
-    print_table(sections)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
