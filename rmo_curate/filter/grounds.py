@@ -34,7 +34,8 @@ def ground(decisions: Decisions, pair: int) -> Ground | None:
     if threshold is None or not (decisions.reason[pair] == "noisy" or by_rule):
         return None
     rule, posterior = noisy_rule(decisions.settings), decisions.scores.posterior
-    right, reasons = None, ()
+    right: float | None = None
+    reasons: tuple[Part, ...] = ()
     if rule.spares_supported:
         assert posterior is not None
         adds = zip(posterior.sources, posterior.contributions(pair).tolist(), strict=True)
