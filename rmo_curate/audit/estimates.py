@@ -10,7 +10,7 @@ from rmo_curate.audit.texts import Texts
 from rmo_curate.evidence import swapped_copies
 from rmo_curate.evidence.columns import EvidenceColumns, columns_among
 from rmo_curate.evidence.gather import LEAST_PROMPTS, with_posterior, without_model
-from rmo_curate.evidence.label_noise import Resampled
+from rmo_curate.evidence.label_noise import LEAST_FOR_RATE, Resampled
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.swapped_copies import Detection, SelfCheck
 from rmo_curate.filter.decisions import Decisions, noisy_rule
@@ -21,10 +21,6 @@ from rmo_train.evaluation.metrics import Interval
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 WIDE = 0.15  # width of the noise rate's interval beyond which the page warns of it
 LEAST_PAIRS = 20  # of which labels are judged at all
-LEAST_FOR_RATE = (
-    100  # of which a noise rate is told: were the truth of each label known, 2 x 1.96 x 0.4 / sqrt(n) would
-)
-# already be about WIDE at a rate of 20%
 
 
 @dataclass(frozen=True)

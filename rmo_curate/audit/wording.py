@@ -8,12 +8,13 @@ from pathlib import Path
 
 from rmo_curate.audit.checks import Checked
 from rmo_curate.audit.curve import telling
-from rmo_curate.audit.estimates import LEAST_FOR_RATE, Estimates, Untold
+from rmo_curate.audit.estimates import Estimates, Untold
 from rmo_curate.audit.findings import Counts, LengthBias
 from rmo_curate.audit.next_step import Step, proxy, step_of_data, step_of_run
 from rmo_curate.audit.numerals import percent
 from rmo_curate.evidence.expected import outlook
 from rmo_curate.evidence.gather import LEAST_PROMPTS
+from rmo_curate.evidence.label_noise import LEAST_FOR_RATE
 from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.swapped_copies import MIN_FLAGGED
 from rmo_curate.evidence.wording import RANDOM_FLIPS, outlook_lines

@@ -23,6 +23,9 @@ import numpy as np
 from rmo_curate.score.logistic import logit
 from rmo_train.evaluation.metrics import Interval
 
+# Pairs of which a rate is told, and cut by: were the truth of each label known, its interval at a rate of 20% would
+# already be 2 x 1.96 x 0.4 / sqrt(100) = 16 points wide.
+LEAST_FOR_RATE = 100
 DRAWS = 200
 BUNDLES = 2000  # of prompts: more are drawn in bundles, whose bootstrap has the same spread at a bounded cost
 BINS = 256  # of |x|, of equal numbers of pairs

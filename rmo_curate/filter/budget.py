@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmo_curate.evidence import swapped_copies
-from rmo_curate.evidence.label_noise import Resampled
+from rmo_curate.evidence.label_noise import LEAST_FOR_RATE, Resampled
 from rmo_curate.evidence.rules import Rule
 from rmo_curate.filter import thresholds
 from rmo_curate.filter.settings import FilterSettings
@@ -20,6 +20,7 @@ from rmo_train.evaluation.metrics import Interval
 class Budget:
     pairs: int
     noise_rate: Interval | None = None  # that was estimated for it; None: none was
+    few: bool = False  # too few pairs to cut by an estimate
 
 
 def noisy_budget(rule: Rule, scores: Scores, suspicion: np.ndarray, n: int, settings: FilterSettings) -> Budget:
@@ -30,6 +31,8 @@ def noisy_budget(rule: Rule, scores: Scores, suspicion: np.ndarray, n: int, sett
         return Budget(thresholds.noisy_budget(n, settings.high_q))
     if settings.noise_rate not in (None, "auto"):
         return Budget(thresholds.noisy_budget(n, 1 - float(settings.noise_rate)))
+    if settings.precision is None and n < LEAST_FOR_RATE:
+        return Budget(0, few=True)
     assert scores.posterior is not None
     rate = Resampled(margins.where_scored(scores.posterior.margin, scores), scores.posterior.groups).rate
     if settings.precision is None:

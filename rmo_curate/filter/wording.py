@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from rmo_curate.evidence.label_noise import LEAST_FOR_RATE
 from rmo_curate.evidence.lengths import FOLLOWING_LENGTH, Lengths
 from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.swapped_copies import MIN_FLAGGED
@@ -73,6 +74,11 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
     settings = decisions.settings
     if settings.rule == "none":
         yield "noisy: --rule none, so none is dropped"
+    elif decisions.budget.few:
+        yield (
+            f"noisy: {decisions.scorable:,} scored pairs are too few to estimate how many labels are wrong, so none is "
+            f"dropped ({LEAST_FOR_RATE} would do); read the worst suspects, or name a share: --noise-rate 0.1"
+        )
     elif settings.action in ("drop", "flip"):
         says_odds = RULES[settings.rule].says_odds
         only = "where the label is more likely wrong than right" if says_odds else "with suspicion > 0"
@@ -167,8 +173,9 @@ def judged_lines(judged: Judged) -> Iterator[str]:
         )
         return
     of = f"the labels of {judged.pairs:,} scored pairs"
-    if judged.prompts < LEAST_PROMPTS:
-        yield f"too few to tell how many of {of} are wrong: that needs {LEAST_PROMPTS} prompts at least"
+    if judged.prompts < LEAST_PROMPTS or judged.pairs < LEAST_FOR_RATE:
+        least = f"{LEAST_FOR_RATE} pairs of {LEAST_PROMPTS} prompts at least"
+        yield f"too few to tell how many of {of} are wrong: that needs {least}"
     else:
         yield f"an estimated {judged.noise_rate:.0%} of {of} are wrong"
     yield from worth_lines(judged.worth, judged.pairs)

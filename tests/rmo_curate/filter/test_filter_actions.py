@@ -320,12 +320,20 @@ def test_settings_that_contradict_each_other_are_refused(folder, tmp_path, flags
 def test_an_estimate_reads_no_margins_that_are_not_held_out(make_run):
     in_sample = open_run(make_run({"base": D_0, "insample-16": D_T}))
     alone = open_run(make_run({"base": D_0}, name="alone"))
-    settings = FilterSettings(rule="posterior", low_q=0, noise_rate="auto")
+    settings = FilterSettings(rule="posterior", low_q=0, precision=0.5)
     found, expected = (decide(run, settings) for run in (in_sample, alone))
     np.testing.assert_array_equal(found.suspicion, expected.suspicion)
     assert found.thresholds == expected.thresholds
     assert found.budget == expected.budget and found.budget.noise_rate is not None
-    assert any("--noise-rate auto: " in line for line in decision_lines(found, summary(in_sample, found)))
+    assert any("--precision 0.5" in line for line in decision_lines(found, summary(in_sample, found)))
+
+
+def test_of_few_pairs_none_is_dropped_by_an_estimate_unless_a_share_is_named(folder, tmp_path):
+    done = curate("filter", folder, "--out", tmp_path / "out")
+    assert done.code == 0 and "too few to estimate how many labels are wrong, so none is dropped" in done.out
+    assert manifest_of(tmp_path / "out")["counts"]["noisy"] == 0
+    asked = curate("filter", folder, "--out", tmp_path / "asked", "--noise-rate", "0.3")
+    assert asked.code == 0 and manifest_of(tmp_path / "asked")["counts"]["noisy"] > 0
 
 
 @pytest.mark.parametrize("cut", [{"high_q": 0}, {"noise_rate": "0.4"}], ids=str)
