@@ -332,7 +332,7 @@ def test_of_few_pairs_none_is_dropped_by_an_estimate_unless_a_share_is_named(fol
     done = curate("filter", folder, "--out", tmp_path / "out")
     assert done.code == 0 and "too few to estimate how many labels are wrong, so none is dropped" in done.out
     assert manifest_of(tmp_path / "out")["counts"]["noisy"] == 0
-    asked = curate("filter", folder, "--out", tmp_path / "asked", "--noise-rate", "0.3")
+    asked = curate("filter", folder, "--out", tmp_path / "asked", "--rule", "irm", "--noise-rate", "0.3")
     assert asked.code == 0 and manifest_of(tmp_path / "asked")["counts"]["noisy"] > 0
 
 
