@@ -60,10 +60,11 @@ def score(settings: ScoreCommand, recipe: Sections, overwrite: Overwrite = False
         checkpoints=settings.checkpoint,
         columns=settings.map,
         workers=settings.part(WorkerSettings),
+        share=settings.share,
         overwrite=overwrite,
         dry_run=dry_run,
     )
-    print_lines(lines, None if dry_run else after_score(settings.out, recipe))
+    print_lines(lines, None if dry_run or settings.shard else after_score(settings.out, recipe))
 
 
 @app.command()

@@ -8,6 +8,7 @@
 - `pairs_stage`: records -> RUN/pairs (rendered, tokenised) and RUN/rejects.
 - `engines`: token ids in, log-probs out: transformers and vLLM.
 - `crew`, `workers`: who computes parts: this process, or workers on Ray.
+- `shares`: `--shard`: processes that know nothing of each other.
 - `scoring`: the scores of one checkpoint, part by part.
 - `states`: RUN/states: hidden states, kept of the reference's pass.
 - `logistic`: which of two answers is chosen, by a regression that is cross-fitted (few features: `rmo_train`'s solver).

@@ -6,7 +6,7 @@ and handed on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -36,11 +36,14 @@ from rmo_curate.score.run_folder import (
     summary,
     write_run_manifest,
 )
-from rmo_curate.score.scoring import Assignment, ScoreStage, in_group_order, score_stage
+from rmo_curate.score.scoring import Assignment, ScoreStage, SpecFor, in_group_order, score_share, score_stage
 from rmo_curate.score.settings import ProxySettings, ScoreSettings, WorkerSettings
+from rmo_curate.score.shares import Share, check_none_at_work, remove_shares
+from rmo_curate.score.states import StateWriter
 from rmo_curate.score.workers import LOGS, hired
 from rmo_train.console.errors import UserError
 from rmo_train.console.progress import say
+from rmo_train.console.wording import counted
 from rmo_train.data.pairs import PairData, open_pairs, with_references
 from rmo_train.store.files import canonical_json, sha256_text
 from rmo_train.store.manifests import (
@@ -69,13 +72,14 @@ def run_score(
     checkpoints: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
     workers: WorkerSettings | None = None,
+    share: Share | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> list[str]:
     """Read, render and score `data` under the reference, the checkpoints and a proxy; returns the lines to print.
 
     The same call again goes on where a killed one stopped, and computes nothing after a finished one. `overwrite`
-    starts afresh: pairs, scores and proxies.
+    starts afresh: pairs, scores and proxies. `share`: only what is its own of that, see `shares`.
     """
     check_run_folder(run)
     if not dry_run:
@@ -83,6 +87,9 @@ def run_score(
     job = resolve(data, model, run, settings, proxy.resolved(checkpoints), checkpoints, columns, afresh=overwrite)
     if dry_run:
         return dry_run_lines(job.source, job.renderer, job.reference, job.limit, job.proxy, len(job.checkpoints))
+    if share is not None:
+        return run_share(job, share)
+    check_none_at_work(run)
     checks.check_not_inside(run, [*(d for d in data if isinstance(d, str)), model, *checkpoints], overwrite)
     with filling(run, afresh=overwrite):
         if not overwrite and recorded_reference(run) != job.recorded:
@@ -94,7 +101,31 @@ def run_score(
             checkpoint_stages(job, pairs, crew)
             if family is not None:
                 proxy_stage(run, pairs, family, settings, crew)
+        remove_shares(run)
         return summary(run)
+
+
+def run_share(job: ScoreJob, share: Share) -> list[str]:
+    """The pairs (share 0), or one share's parts of the reference's and the checkpoints' scores."""
+    if share.number == 0:
+        with filling(job.run):
+            pairs = pairs_stage(job)
+            plan(job, pairs)
+        return [f"{len(pairs):,} pairs are ready: start --shard 1/{share.of} to {share.of}/{share.of}"]
+    if job.recorded is None:
+        raise UserError(f"--shard {share}: {job.run} has no pairs yet; run the same command with --shard 0/{share.of}")
+    with filling(share.folder(job.run)):
+        pairs = open_pairs(job.run)
+        check_key(require_manifest(job.run / "pairs", PairsManifest, MADE_BY).key, job.key, job.run / "pairs")
+        family = planned(job.run, pairs, job.proxy) if job.proxy.kind != "none" else None
+        probe = family if states_from(job.run, family, pairs.reference) == "reference" else None
+        stages = [(base_stage(job, pairs), probe), *((stage, None) for stage in user_stages(job, pairs))]
+        done = 0
+        for stage, probed in stages:
+            key, spec_for, states = stage_parts(job.run, pairs, stage, job.settings, probed)
+            keyed = replace(stage, key=key)
+            done += score_share(job.run, share, pairs, keyed, spec_for, job.settings.part_size, states)
+    return [f"--shard {share}: {counted(done, 'part')} done; when all are, run the same command without --shard"]
 
 
 def run_proxy(
@@ -268,18 +299,28 @@ def states_from(run: Path, family: Family | None, reference: Reference) -> State
 
 def reference_stage(job: ScoreJob, pairs: PairData, family: Family | None, crew: Crew) -> PairData:
     """Score the reference, with a probe's states from the same pass; returns the pairs with its log-probs."""
-    base = _plain_stage(job.run, pairs, "base", "base", job.identity)
+    base = base_stage(job, pairs)
     probe = family if states_from(job.run, family, pairs.reference) == "reference" else None
     _score(job.run, pairs, base, job.settings, crew, probe)
     write_run_manifest(job.run, pairs.reference)
     return with_references(pairs)
 
 
-def checkpoint_stages(job: ScoreJob, pairs: PairData, crew: Crew) -> None:
-    """Score the user's own checkpoints, in the order given."""
+def base_stage(job: ScoreJob, pairs: PairData) -> ScoreStage:
+    return _plain_stage(job.run, pairs, "base", "base", job.identity)
+
+
+def user_stages(job: ScoreJob, pairs: PairData) -> Iterator[ScoreStage]:
+    """One a checkpoint of the user's; its place among them is told when it is asked for."""
     for other in job.checkpoints:
         name = f"{_slug(other.name)}-{other.weights_sha256[:8]}"
-        _score(job.run, pairs, _plain_stage(job.run, pairs, name, "user", other), job.settings, crew)
+        yield _plain_stage(job.run, pairs, name, "user", other)
+
+
+def checkpoint_stages(job: ScoreJob, pairs: PairData, crew: Crew) -> None:
+    """Score the user's own checkpoints, in the order given."""
+    for stage in user_stages(job, pairs):
+        _score(job.run, pairs, stage, job.settings, crew)
         write_run_manifest(job.run, pairs.reference)
 
 
@@ -305,10 +346,17 @@ def _score(
     run: Path, pairs: PairData, stage: ScoreStage, settings: ScoreSettings, crew: Crew, probe: Family | None = None
 ) -> None:
     """Score a stage; `probe`: the family of probes whose states are kept of the same pass."""
-    states = partial(open_states, run, probe, settings.part_size) if probe is not None else None
-    spec_for = _spec(run, pairs, stage.key["engine"], stage.key["dtype"], settings, stage.name)
-    key = {**stage.key, "pairs": _pairs_sha(run), "part_size": settings.part_size}
+    key, spec_for, states = stage_parts(run, pairs, stage, settings, probe)
     score_stage(run, pairs, replace(stage, key=key), spec_for, settings.part_size, states, crew)
+
+
+def stage_parts(
+    run: Path, pairs: PairData, stage: ScoreStage, settings: ScoreSettings, probe: Family | None
+) -> tuple[dict[str, Any], SpecFor, Callable[[Path], StateWriter] | None]:
+    """The whole key of a stage, what its engines are made of, and what opens the states that are kept beside it."""
+    states = partial(open_states, probe, settings.part_size) if probe is not None else None
+    spec_for = _spec(run, pairs, stage.key["engine"], stage.key["dtype"], settings, stage.name)
+    return {**stage.key, "pairs": _pairs_sha(run), "part_size": settings.part_size}, spec_for, states
 
 
 def _spec(

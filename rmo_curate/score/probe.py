@@ -48,10 +48,10 @@ def plan_probe(run: Path, data: PairData, settings: ProxySettings, pairs_sha: st
     return Family(name, order, key, folds_of)
 
 
-def open_states(run: Path, family: Family, part_size: int) -> StateWriter:
-    """RUN/states to be filled for a probe; one of another split on the same pairs reads the same."""
+def open_states(family: Family, part_size: int, folder: Path) -> StateWriter:
+    """States to be filled for a probe, in a run or share folder; another split of the same pairs has the same ones."""
     key = {name: family.key[name] for name in ("pairs", "reference")}
-    return StateWriter(run, key | {"widest": family.key["fit"]["widest"], "part_size": part_size})
+    return StateWriter(folder, key | {"widest": family.key["fit"]["widest"], "part_size": part_size})
 
 
 def wants_states(run: Path, family: Family) -> bool:
@@ -73,7 +73,7 @@ def fit_probe(run: Path, data: PairData, family: Family, part_size: int, spec: L
         say(f"{family.name}: already scored")
     else:
         parts = part_rows(data.groups, in_group_order(data.groups), part_size)
-        states = read_missing(open_states(run, family, part_size), data, parts, spec, crew)
+        states = read_missing(open_states(family, part_size, run), data, parts, spec, crew)
         write_scores(writer, run, data, family, states, parts)
     folder = run / "proxies" / family.name
     if read_manifest(folder, ProbeManifest) is None:

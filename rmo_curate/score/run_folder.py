@@ -15,7 +15,9 @@ from rmo_curate.runs.manifests import RejectsManifest
 from rmo_curate.runs.run import MADE_BY
 from rmo_curate.runs.run_lock import is_held, only_one
 from rmo_curate.score.families import is_family, planned_families
+from rmo_curate.score.shares import SHARES, share_folders
 from rmo_train.console.errors import FULL, ProcessingError, Stopped, UserError, cannot_write
+from rmo_train.console.wording import counted
 from rmo_train.data.rendering import RENDERING_FLAGS
 from rmo_train.report import too_long_line
 from rmo_train.store.files import read_json
@@ -32,7 +34,7 @@ from rmo_train.store.manifests import (
 )
 from rmo_train.store.tables import JOURNAL, TOO_LONG, iter_parts
 
-STAGES = ("pairs", "rejects", "scores", "states", "proxies")
+STAGES = ("pairs", "rejects", "scores", "states", "proxies", SHARES)
 WORKING = "workers.json"  # in a run folder: who does what, while a command with workers runs
 NAMED = 5  # ids that `status` gives for each flag
 KINDS = ("base", "user", "proxy")
@@ -236,6 +238,10 @@ def run_status(run: Path) -> list[str]:
         else:
             parts = len(list((run / "scores" / name).glob("part-*.parquet")))
             left.append(f"scores/{name}: not finished ({parts} parts)")
+    for folder in share_folders(run):
+        parts = len(list(folder.glob("scores/*/part-*.parquet")))
+        state = "at work" if is_held(folder) else "not at work"
+        left.append(f"--shard {folder.name.replace('-of-', '/')}: {counted(parts, 'part')} of scores, {state}")
     at_work = worker_lines(run)
     if left and not at_work:
         left.append("to go on, run the same command again")

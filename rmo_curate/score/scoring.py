@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +12,11 @@ import pyarrow as pa
 
 from rmo_curate.score.crew import Alone, Crew, Described, Job, Loads, Part
 from rmo_curate.score.engines.base import Work
-from rmo_curate.score.states import StateWriter
+from rmo_curate.score.shares import Share, share_folders
+from rmo_curate.score.states import STATES, StateWriter
 from rmo_train.console.progress import progress, say
 from rmo_train.data.pairs import PairData
-from rmo_train.store.manifests import ScoresManifest
+from rmo_train.store.manifests import ScoresManifest, read_manifest
 from rmo_train.store.tables import SCORE_SCHEMA, PartWriter
 
 SpecFor = Callable[[str], Loads]  # of a model
@@ -76,13 +77,15 @@ def score_stage(
     stage: ScoreStage,
     spec_for: SpecFor,
     part_size: int,
-    open_states: Callable[[], StateWriter] | None = None,
+    open_states: Callable[[Path], StateWriter] | None = None,
     crew: Crew | None = None,
 ) -> ScoresManifest:
     """Score what is not finished yet and write the stage's manifest; returns it. A finished stage loads no model.
 
-    open_states: opens RUN/states, to be filled part by part beside the scores of a stage that is not finished; the
-    engines must be ones that see states.
+    What shares of the run have finished is taken in first.
+
+    open_states: opens states in a run or share folder, to be filled part by part beside the scores of a stage that is
+    not finished; the engines must be ones that see states.
     """
     folder = run / "scores" / stage.name
     writer = PartWriter(folder, ScoresManifest, stage.key, SCORE_SCHEMA)
@@ -90,27 +93,13 @@ def score_stage(
         assert writer.manifest is not None
         say(f"{stage.name}: already scored")
         return writer.manifest
-    for name in writer.repaired:
-        say(f"{folder}: {name} was damaged and is scored again")
-    if writer.finished:
-        say(f"{stage.name}: going on after {len(writer.finished)} finished parts")
-    states = open_states() if open_states is not None else None
-    jobs, fold_of = jobs_of(data, stage, spec_for, part_size, writer, states)
-    parts = {part.file: part for job in jobs for part in job.parts}
-    total = sum(len(part.rows) for part in parts.values())
-    work, described = Work(), []
-    with progress(f"score {stage.name}", total, "pair") as bar:
-        for answer in (crew or Alone()).run(jobs, bar.advance):
-            if isinstance(answer, Described):
-                described.append(answer)
-                continue
-            work += answer.work
-            rows = parts[answer.file].rows
-            if answer.logps is not None:
-                table = score_table(data, rows, answer.logps, fold_of[answer.file], stage.held_out)
-                writer.write(answer.file, table)
-            if states is not None and answer.differences is not None:
-                states.write(answer.file, data, rows, answer.differences)
+    for share in share_folders(run):
+        writer.adopt(share / "scores" / stage.name)
+    states = open_states(run) if open_states is not None else None
+    if states is not None:
+        for share in share_folders(run):
+            states.writer.adopt(share / STATES)
+    total, work, described = score_parts(data, stage, spec_for, part_size, writer, states, crew or Alone())
     layout = described[0]
     saved = f" ({work.saved:.0%} saved)" if work.saved >= 0.005 else ""  # padding may cost more than sharing saves
     say(
@@ -134,6 +123,74 @@ def score_stage(
     if states is not None:
         states.finish(total)
     return manifest
+
+
+def score_share(
+    run: Path,
+    share: Share,
+    data: PairData,
+    stage: ScoreStage,
+    spec_for: SpecFor,
+    part_size: int,
+    open_states: Callable[[Path], StateWriter] | None,
+) -> int:
+    """Score the parts of a stage that are this share's into its own folder; returns how many of them there are."""
+    if read_manifest(run / "scores" / stage.name, ScoresManifest) is not None:
+        say(f"{stage.name}: already scored")
+        return 0
+    folder = share.folder(run)
+    writer = PartWriter(folder / "scores" / stage.name, ScoresManifest, stage.key, SCORE_SCHEMA)
+    states = open_states(folder) if open_states is not None else None
+    score_parts(data, stage, spec_for, part_size, writer, states, Alone(), share)
+    return len(writer.finished)
+
+
+def score_parts(
+    data: PairData,
+    stage: ScoreStage,
+    spec_for: SpecFor,
+    part_size: int,
+    writer: PartWriter[ScoresManifest],
+    states: StateWriter | None,
+    crew: Crew,
+    share: Share | None = None,
+) -> tuple[int, Work, list[Described]]:
+    """Compute and write what the two writers do not have; returns pairs, their work, and how each model computed.
+
+    share: only its parts, and no word on how they were computed.
+    """
+    for name in writer.repaired:
+        say(f"{writer.folder}: {name} was damaged and is scored again")
+    if writer.finished:
+        say(f"{stage.name}: going on after {len(writer.finished)} finished parts")
+    jobs, fold_of = jobs_of(data, stage, spec_for, part_size, writer, states)
+    if share is not None:
+        jobs = jobs_of_share(jobs, share)
+    parts = {part.file: part for job in jobs for part in job.parts}
+    total = sum(len(part.rows) for part in parts.values())
+    work, described = Work(), []
+    with progress(f"score {stage.name}", total, "pair") as bar:
+        for answer in crew.run(jobs, bar.advance):
+            if isinstance(answer, Described):
+                described.append(answer)
+                continue
+            work += answer.work
+            rows = parts[answer.file].rows
+            if answer.logps is not None:
+                table = score_table(data, rows, answer.logps, fold_of[answer.file], stage.held_out)
+                writer.write(answer.file, table)
+            if states is not None and answer.differences is not None:
+                states.write(answer.file, data, rows, answer.differences)
+    return total, work, described
+
+
+def jobs_of_share(jobs: Sequence[Job], share: Share) -> list[Job]:
+    """The unfinished parts of a share; a model that has none of them is not loaded."""
+    numbers = {part.file: n for n, part in enumerate(part for job in jobs for part in job.parts)}
+    own = [
+        replace(j, parts=[p for p in j.parts if p.wanted and share.has(numbers[p.file])], describe=False) for j in jobs
+    ]
+    return [job for job in own if job.parts]
 
 
 def jobs_of(

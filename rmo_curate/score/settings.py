@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from rmo_curate.read.column_map import ColumnMap, column_map
+from rmo_curate.score.shares import Share
 from rmo_train.console.settings import Settings, from_recipe
 from rmo_train.training.settings import Attention, TrainSettings
 
@@ -73,7 +74,34 @@ class WorkerSettings(Settings):
         return self.workers is not None or self.ray is not None
 
 
-class ScoreCommand(ScoreSettings, WorkerSettings):
+class ShareSettings(WorkerSettings):
+    """Who computes, be it one of several processes that know nothing of each other."""
+
+    shard: str | None = Field(
+        None,
+        description="Score one of n shares of the parts, as 3/8, beside processes that have the others; 0/8 makes the "
+        "pairs first, and the same command without --shard ends the run",
+    )
+
+    @field_validator("shard")
+    @classmethod
+    def _one_of_n(cls, value: str | None) -> str | None:
+        if value is not None:
+            Share.parsed(value)
+        return value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.shard is not None and self.hires:
+            raise ValueError("--shard is one process of several; --workers and --ray start their own: give one of them")
+        return self
+
+    @property
+    def share(self) -> Share | None:
+        return None if self.shard is None else Share.parsed(self.shard)
+
+
+class ScoreCommand(ScoreSettings, ShareSettings):
     """`rmo-curate score`."""
 
     data: tuple[str, ...] = from_recipe("data.train", description=DATA_HELP, argument="DATA")

@@ -156,6 +156,11 @@ def _journal_entry(line: bytes) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) else None
 
 
+def _journal_entries(journal: Path) -> list[dict[str, Any]]:
+    text = journal.read_bytes() if journal.exists() else b""
+    return [entry for line in text.splitlines() if (entry := _journal_entry(line)) is not None]
+
+
 def recorded_key(folder: Path, kind: type[Manifest]) -> Mapping[str, Any] | None:
     """The key of a stage, be it finished or only begun; None where nothing is recorded yet."""
     if (made := read_manifest(folder, kind)) is not None:
@@ -199,7 +204,7 @@ class PartWriter(Generic[K]):
     def _read_journal(self) -> None:
         journal = self.folder / JOURNAL
         text = journal.read_bytes() if journal.exists() else b""
-        entries = [entry for line in text.splitlines() if (entry := _journal_entry(line)) is not None]
+        entries = _journal_entries(journal)
         if entries and "key" in entries[0]:
             check_key(entries[0]["key"], self.key, self.folder)
         recorded = {e["file"]: PartFile(**e) for e in entries if "file" in e}  # the last line of a part counts
@@ -220,6 +225,21 @@ class PartWriter(Generic[K]):
         part = write_table(self.folder / name, table, self.schema, self.folder)
         self.finished[name] = part
         append_line(self.folder / JOURNAL, canonical_json(asdict(part)))
+
+    def adopt(self, folder: Path) -> None:
+        """Take over what another writer of the same key has finished in `folder`, a folder of the same file system.
+
+        A part that is not what that writer recorded is left there; so is everything where the key is another one.
+        """
+        recorded = _journal_entries(folder / JOURNAL)
+        if not recorded or recorded[0].get("key") != self.key:
+            return
+        for entry in recorded[1:]:
+            part = PartFile(**entry)
+            if part.file not in self.finished and is_intact(folder, part):
+                (folder / part.file).replace(self.folder / part.file)
+                self.finished[part.file] = part
+                append_line(self.folder / JOURNAL, canonical_json(asdict(part)))
 
     def finish(self, counts: Mapping[str, int], **of_kind: Any) -> K:
         """Write the manifest, with the fields `of_kind` that it has beside a stage's own: the stage is complete."""
