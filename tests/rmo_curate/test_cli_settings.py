@@ -92,7 +92,7 @@ def test_folds_are_of_prompts_not_of_pairs(working_folder, model):
         (["--loss", "dop"], ["dop", "did you mean 'dpo'"]),
         (["--losss", "dpo"], ["No such option: --losss"]),
         (["--beta", 0], ["--beta (recipe: train.beta)"]),
-        (["--amplify-preset", "authors", "--amplify", 0.5], ["--amplify-preset sets the amplification whole"]),
+        (["--amplify-preset", "authors", "--amplify", 0.5], ["--amplify-preset already sets the amplification"]),
         (["--eval-data", "nowhere"], ["nowhere: no such folder"]),
     ],
 )
@@ -105,4 +105,4 @@ def test_training_settings_that_cannot_be(full_run, model, arguments, said):
 def test_training_on_what_is_no_shard_folder(data, model):
     for folder in ("nowhere", "."):
         outcome = train("run", folder, "--model", model, "--out", "trained")
-        assert outcome.refused(folder, "rmo-curate") and not Path("trained").exists()
+        assert outcome.refused(folder, "shard folder") and not Path("trained").exists()
