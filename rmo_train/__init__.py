@@ -12,7 +12,7 @@ Its rooms, each of which imports only from those above it:
 - `generation`: prompts -> answers, in the forms of benchmarks.
 - `evaluation`: accuracy, paired comparison, win rates.
 - `training`: settings, plan, loop, optimizer, checkpoints, and what a run leaves.
-- `trl`: TRL's `DPOTrainer` with the same objective and order, on data of `rmo-curate export --to trl`.
+- `trl`: TRL's `DPOTrainer` with the same objective and order, on data exported for TRL.
 - `next_command`: which command comes after another.
 - `cli`: the command line `rmo-train`.
 - `api`: the same from Python; its names are those of `rmo_train` itself.

@@ -68,7 +68,7 @@ def too_long_line(lost: TooLong) -> str:
 
 
 def keeping_them(lost: TooLong) -> str:
-    """The flag of `rmo-curate score` that keeps pairs which are too long."""
+    """The flag of scoring that keeps pairs which are too long."""
     if lost.longest is None:
         return "score with a larger --max-length to keep them"
     if lost.context is None or lost.longest <= lost.context:

@@ -2,7 +2,7 @@
 
     RMODPOTrainer(MODEL, args=DPOConfig(OUT, precompute_ref_log_probs=True, max_length=None), train_dataset=pairs)
 
-on `pairs` of `rmo-curate export --to trl`; needs `trl` (1.16). Loss, gradient and order are those of `rmo-train run`,
+on `pairs` exported for TRL (`export --to trl`); needs `trl` (1.16). Loss, gradient and order are those of `rmo-train run`,
 except that several processes fill up an epoch's last batches with pairs of its first, as everywhere in TRL.
 
 What it takes hold of in TRL: the data set is not tokenised again, because log-probs belong to the tokens that were
@@ -162,7 +162,7 @@ def pairs_of(dataset: Dataset) -> PairData:
     if missing := {*TOKENS, *PER_PAIR} - names:
         raise UserError(
             f'train_dataset has no column {", ".join(sorted(missing))}: expected `load_dataset(DIR, split="train")` '
-            "on a folder of `rmo-curate export SHARDS --to trl --out DIR`; on other data, use DPOTrainer"
+            "on a folder that `export SHARDS --to trl --out DIR` made; on other data, use DPOTrainer"
         )
     table = dataset.select_columns(sorted(names)).with_format("arrow")[:]
     rows = np.arange(table.num_rows).astype(str)

@@ -84,7 +84,7 @@ def test_the_reference_has_ties_alone(data: PairData):
     found = compare(evaluated(data, [0.0] * 24), evaluated(data, [ABOVE] * 24))
     assert found.reward_accuracy.difference.value == 0.5 and found.reward_accuracy.verdict == "higher"
     assert (found.mcnemar.a_alone, found.mcnemar.b_alone, found.mcnemar.ties, found.mcnemar.p) == (0, 0, 24, 1)
-    assert "24 pairs with a margin of 0: not counted" in "\n".join(comparison_lines(found))
+    assert "24 pairs with a margin of 0 count for neither" in "\n".join(comparison_lines(found))
 
 
 def test_pairs_are_joined_by_id(data: PairData):
@@ -132,7 +132,7 @@ def test_the_command_compares_what_eval_wrote(shards: Path, tiny_model_folder: P
     write_json(base, run_eval(shards, str(tiny_model_folder)).as_json())
     assert train("eval", shards, "--model", tmp_path / "out", "--out", trained).code == 0
     shown = train("compare", base, trained, "--json", tmp_path / "found.json")
-    assert shown.code == 0 and "24 pairs, 24 prompts" in shown.out and "McNemar" in shown.out
+    assert shown.code == 0 and "24 pairs of 24 prompts" in shown.out and "McNemar" in shown.out
     found = read_json(tmp_path / "found.json")
     assert found["reward_accuracy"]["a"] == 0.5 and found["mcnemar"]["ties"] == 24
     assert found["reward_accuracy"]["verdict"] in shown.out

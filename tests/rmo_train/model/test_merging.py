@@ -47,7 +47,7 @@ def adapter(base: Path, tmp_path: Path) -> Path:
 def test_log_probs_of_the_merged_model_are_the_adapters(tiny_model_folder, shards, tmp_path):
     unmerged = make_adapter(tiny_model_folder, tmp_path / "adapter")
     done = train("merge", tmp_path / "adapter", "--out", tmp_path / "merged")
-    assert done.code == 0 and "a float32 model in" in done.out, done
+    assert done.code == 0 and "the float32 model is in" in done.out, done
     merged = load_model(str(tmp_path / "merged"), "float32", device="cpu")
     data = open_pairs(shards)
     rows, layout = data.spread(24), Layout("rows", 256)

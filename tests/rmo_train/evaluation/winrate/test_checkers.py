@@ -157,7 +157,7 @@ def test_shares_and_win_rate_by_hand(tmp_path: Path):
     assert [one["win"] for one in rates.by_prompt] == [1.0, 0.25]
     assert rates.by_prompt[1]["a"] == [{"strict": [True], "loose": [True]}, {"strict": [False], "loose": [False]}]
     assert "2 prompts; 95% intervals" in done.out
-    assert f"win rate of A, strict       {rates.win_rate}   ties one half: too few to tell" in done.out
+    assert f"win rate of A, strict       {rates.win_rate}   ties count one half: too few to tell" in done.out
     assert len(done.out.splitlines()) <= 24
 
 
