@@ -13,6 +13,7 @@
 - `growth`: training on 1,000 to 100,000 pairs.
 - `paths`: what the attention paths cost at different lengths.
 - `forward`: where the time of scoring and of training goes.
+- `coverage`: how often intervals of few prompts hold the truth.
 - `detect`, `cells`: how well the posterior and every rule find flipped labels; the grid's cells.
 - `flips`: which labels are flipped: at random, or for a reason.
 - `detection`, `detect_table`, `detect_values`: its figures, and as tables.
