@@ -3,7 +3,8 @@
     RMODPOTrainer(MODEL, args=DPOConfig(OUT, precompute_ref_log_probs=True, max_length=None), train_dataset=pairs)
 
 on `pairs` exported for TRL (`export --to trl`); needs `trl` (1.16). Loss, gradient and order are those of
-`rmo-train run`, except that several processes fill up an epoch's last batches with pairs of its first, as everywhere in TRL.
+`rmo-train run`, except that several processes fill up an epoch's last batches with pairs of its first, as everywhere
+in TRL.
 
 What it takes hold of in TRL: the data set is not tokenised again, because log-probs belong to the tokens that were
 scored; the collator keeps two columns more; the per-pair log-probs are read off the model's output, since TRL returns
