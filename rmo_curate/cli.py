@@ -117,7 +117,7 @@ def inspect(settings: InspectCommand) -> None:
     from rmo_curate.score.inspection import run_inspect
 
     limits = ScoreSettings(limit=settings.limit, max_length=settings.max_length)
-    typer.echo("\n".join(run_inspect(settings.data, settings.model, limits, columns=settings.map)))
+    typer.echo("\n".join(run_inspect(settings.data, settings.model, limits, columns=settings.map, to=settings.to)))
 
 
 class ExportCommand(Settings):

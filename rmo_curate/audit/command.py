@@ -20,6 +20,8 @@ from rmo_curate.audit.page import render
 from rmo_curate.audit.settings import AuditSettings
 from rmo_curate.audit.summary import summary_lines
 from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.read.files import STDIN
+from rmo_curate.read.hub import HUB
 from rmo_curate.read.sources import open_source
 from rmo_curate.runs.run import open_run
 from rmo_curate.score.run_folder import is_run
@@ -58,7 +60,7 @@ def write_data_audit(
     """Audit data that no model has scored: files, folders, `hf:` names, as `score` takes them."""
     if runs := [path for path in data if is_run(Path(path))]:
         raise UserError(f"{runs[0]} is a run folder: audit it alone, or give data files only")
-    if len(data) == 1 and not data[0].startswith("hf:") and not Path(data[0]).exists():
+    if len(data) == 1 and data[0] != STDIN and not data[0].startswith(HUB) and not Path(data[0]).exists():
         raise UserError(
             f"{data[0]}: no such file or folder; give data, or the run folder that `rmo-curate score` makes of them"
         )

@@ -81,7 +81,7 @@ def find_files(paths: Sequence[str]) -> Sources:
             sources.files += [DataFile(name, file, _reader(file)) for name, file in files]
             sources.notes.append(f"{given}: {', '.join(str(file) for _, file in files)}")
         elif given == STDIN:
-            sources.files.append(DataFile(STDIN, spooled := _spooled(), reader_of_content(spooled)))
+            sources.files.append(DataFile(STDIN, spooled := spooled_input(), reader_of_content(spooled)))
         elif path.is_file():
             sources.files.append(_data_file(path))
         elif path.is_dir():
@@ -96,7 +96,7 @@ def find_files(paths: Sequence[str]) -> Sources:
 
 
 @cache
-def _spooled() -> Path:
+def spooled_input() -> Path:
     """The standard input as a file, since data are read more than once; it is removed when the process ends."""
     with tempfile.NamedTemporaryFile(prefix="rmo-stdin-", delete=False) as f:
         atexit.register(Path(f.name).unlink, missing_ok=True)

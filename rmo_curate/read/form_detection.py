@@ -96,7 +96,8 @@ def _read_json(value: Any) -> Any:
 def _json_columns(sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> frozenset[str]:
     """The columns of which every filled cell of the sample is messages in JSON."""
     found = set()
-    for name in {*ALL_COLUMNS, *columns.values()} & set(column_names(sample)):
+    known = {*ALL_COLUMNS, *columns.values()}
+    for name in filter(known.__contains__, column_names(sample)):
         cells = [r[name] for r in sample if r.get(name) not in NOTHING]
         if not cells or not all(isinstance(cell, str) for cell in cells):
             continue

@@ -23,6 +23,10 @@ BETTER = re.compile(r"chosen|accept|prefer|better|good|win|best|positive|pos\b|r
 WORSE = re.compile(
     r"reject|unprefer|dispref|non_?-?prefer|not_?prefer|worse|bad|los|worst|negative|neg\b|generated", re.I
 )
+# Names of what is said about an answer and is none.
+ABOUT = re.compile(
+    r"model|score|rating|generator|source|rank|length|tokens|type|reason|policy|name|\bid$|_id$|margin", re.I
+)
 QUESTIONS = ("prompt", "question", "instruction", "query", "input", "context", "messages", "conversations", "history")
 MOST = 12  # columns tried for a role
 ENOUGH = 0.5  # of the sample must become pairs
@@ -57,6 +61,12 @@ def why_not_pairs(sample: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
     if unpaired and isinstance(first.get("label", first.get("kto_tag")), bool | int | float):
         return f"unpaired data (KTO): one answer ({min(unpaired)}) and a label; expected two answers to one prompt"
     several = [n for n in names if isinstance(first.get(n), list) and n in ("completions", "responses", "answers")]
+    judged = [n for n in names if re.search(r"score|reward|rank|rating", n, re.I)]
+    if several and judged:
+        return (
+            f"{several[0]!r} holds several answers and {judged[0]!r} what they are worth, in a form that is not known; "
+            "write records with prompt, chosen and rejected, or a list of {answer, rank} under 'answers'"
+        )
     if several:
         return f"{several[0]!r} holds several answers and nothing that says which one is better"
     if unpaired and not any(WORSE.search(n) for n in names):
@@ -66,7 +76,7 @@ def why_not_pairs(sample: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
 
 def proposed_map(sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> dict[str, str]:
     """The names of columns with which most of the sample become pairs; empty where there are none."""
-    names = list(dict.fromkeys(name for record in sample for name in _paths(record)))
+    names = list(dict.fromkeys(n for record in sample for n in _paths(record) if not ABOUT.search(n)))
     better = [n for n in names if BETTER.search(n) and not WORSE.search(n)][:MOST]
     worse = [n for n in names if WORSE.search(n)][:MOST]
     asked = sorted((n for n in names if n not in {*better, *worse}), key=_likely)[:MOST]

@@ -5,6 +5,7 @@ In the ranked forms a record stands for every two of its answers of different ra
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,17 +15,20 @@ import pyarrow as pa
 
 from rmo_curate.read.extras import ExtraColumn, kind_of, plan_columns
 from rmo_curate.read.files import DataFile, find_files, read
-from rmo_curate.read.form_detection import check_columns, column_names, detect, notes_on_columns, parsed
+from rmo_curate.read.form_detection import SAMPLE, check_columns, column_names, detect, notes_on_columns, parsed
 from rmo_curate.read.forms import ALL_COLUMNS, Candidate, Form, candidates, convert, fields_of
 from rmo_curate.read.forms.form import json_column
 from rmo_curate.read.messages import Message, RejectReason, Unfit, check_text, describe
 from rmo_curate.read.pair_ids import Ids, content_hash, own_id
-from rmo_curate.read.proposals import check_no_label_is_passed_over
+from rmo_curate.read.proposals import check_no_label_is_passed_over, command, proposed_map
 from rmo_curate.read.readers.record import Record, encodable
 from rmo_train.console.errors import UserError, nearest
 from rmo_train.data.rendering import Conversation
 from rmo_train.store.files import canonical_json
 from rmo_train.store.manifests import InputFile
+
+MANY_REJECTS = 0.2  # a share of rejects that is a sign of data that are not read as they are meant
+UNLIKE = (RejectReason.MISSING_FIELD, RejectReason.OTHER_FORM)  # reasons of records that may be read otherwise
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,19 @@ class Source:
     counts: Mapping[str, int] = field(default_factory=dict)  # "pairs", and each reject reason that occurs
     input_records: int = 0  # records as they stand in the data; `counts` adds up to more where they hold ranked answers
     extras: tuple[ExtraColumn, ...] = ()
+    way_through: str = ""  # the command that reads records of which this reading makes rejects; empty: none is known
+
+    def warning(self) -> str | None:
+        """What to say loudly where more than `MANY_REJECTS` of the records are no pairs; None where fewer are."""
+        total = sum(self.counts.values())
+        rejects = total - self.counts["pairs"]
+        if rejects <= MANY_REJECTS * total:
+            return None
+        reason = max((r for r in self.counts if r != "pairs"), key=lambda r: self.counts[r])
+        said = f"WARNING: {rejects:,} of {total:,} records ({rejects / total:.0%}) are no pairs, most for {reason}"
+        if self.way_through:
+            return f"{said}; so they would be read: {self.way_through}"
+        return f"{said}; `rmo-curate inspect ... --to FILE.jsonl` writes each with its reason beside the pairs"
 
     def extra_fields(self) -> list[pa.Field]:
         """Name and type of the source's other columns."""
@@ -166,6 +183,7 @@ def open_source(paths: Sequence[str], *, limit: int | None = None, columns: Mapp
     source = Source(tuple(given.files), inputs, form, found.said, limit, columns, found.json_columns)
 
     kinds: dict[str, set[str]] = {}
+    unlike: list[Mapping[str, Any]] = []
     counts: Counter[str] = Counter()
     firsts: dict[str, Reject] = {}
     lacking: Counter[str] = Counter()
@@ -181,6 +199,8 @@ def open_source(paths: Sequence[str], *, limit: int | None = None, columns: Mapp
             else:
                 counts[outcome.reason.value] += 1
                 firsts.setdefault(outcome.reason.value, outcome)
+                if outcome.reason in UNLIKE and len(unlike) < SAMPLE and (value := _value_of(outcome)):
+                    unlike.append(value)
                 if outcome.reason is RejectReason.MISSING_FIELD:
                     lacking[outcome.detail] += 1
     check_columns(form, lacking, input_records, sample, columns)
@@ -198,7 +218,19 @@ def open_source(paths: Sequence[str], *, limit: int | None = None, columns: Mapp
             f"{input_records:,} records of ranked answers stand for {counts.total():,}: every two answers of different "
             "rank count as a record"
         )
-    return replace(source, notes=tuple(notes), counts=dict(counts), input_records=input_records, extras=extras)
+    proposed = proposed_map(unlike, columns) if unlike else {}
+    way = command([file.name for file in given.files], proposed, columns) if proposed else ""
+    source = replace(source, notes=tuple(notes), counts=dict(counts), input_records=input_records)
+    return replace(source, extras=extras, way_through=way)
+
+
+def _value_of(reject: Reject) -> Mapping[str, Any] | None:
+    """The record of a reject; None where its text is none."""
+    try:
+        value = json.loads(reject.raw)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _no_pair(form: Form, counts: Counter[str], firsts: Mapping[str, Reject], columns: Sequence[str]) -> str:

@@ -175,6 +175,7 @@ def resolve(
     for line in (source.said, *source.notes):
         say(line)
     checks.check_rejects(source.counts, settings)
+    checks.warn_of_rejects(source)
     checks.check_prompts(source, proxy)
     recorded = None if afresh else recorded_reference(run)
     dtype, engine = _dtype(settings, recorded), settled_engine(settings.engine, recorded)

@@ -32,7 +32,7 @@ from rmo_curate.read.forms.ranked import RANKINGS
 from rmo_curate.read.forms.sharegpt import SHAREGPT
 from rmo_curate.read.forms.trees import TREE
 from rmo_curate.read.forms.trl import CONVERSATIONAL, IMPLICIT, PROMPT_AND_CONVERSATION, STANDARD
-from rmo_curate.read.forms.turns import HH
+from rmo_curate.read.forms.turns import HH, TEMPLATES
 from rmo_curate.read.messages import RejectReason, Triple, Unfit, check_triple
 
 # The first that matches wins: TRL's names before others', dialogues in one text before a column beside them.
@@ -46,6 +46,7 @@ FORMS: dict[str, Form] = {
         *BEFORE_ANSWERS,
         IMPLICIT,
         HH,
+        TEMPLATES,
         ALPACA,
         ARGILLA,
         ORCA,

@@ -33,6 +33,8 @@ def is_conversation(value: Any) -> bool:
 def conversation(value: Any, column: str) -> list[Message]:
     """The messages of a list, or of {system, messages}."""
     if isinstance(value, dict) and "messages" in value:
+        if value.get("tools"):
+            raise Unfit(RejectReason.BAD_MESSAGES, f"{column} has tools of its own; expected them in the column tools")
         system = value.get("system")
         before = [{"role": "system", "content": check_text(system, f"system of {column}")}] if system else []
         return [*before, *messages(value["messages"], column)]

@@ -46,8 +46,7 @@ class Comparison:
             return said and all(at(fields, c) is not None for c in self.label)
 
         beside = tuple(column for columns in self.beside.values() for column in columns if column not in needs)
-        more = (*beside, "history") if self.prompt != "history" else beside
-        also = (*more, "input") if self.prompt == "instruction" else more
+        also = (*beside, "input") if self.prompt == "instruction" else beside
         return Form(self.name, needs, looks, matches, conversational, also, expand=self.expand)
 
     def expand(self, fields: Fields) -> list[Candidate]:

@@ -21,8 +21,19 @@ from rmo_curate.read.messages import (
     user,
 )
 
-SYSTEM = ("system", "system_prompt", "systemInstruction")  # columns that hold a system prompt; the first filled counts
-COMMON = ("id", "tools", "chat_template_kwargs", *SYSTEM)  # columns that every form reads where they are there
+SYSTEM = (
+    "system",
+    "system_prompt",
+    "systemInstruction",
+    "system_instruction",
+)  # columns that hold a system prompt; the first filled counts
+COMMON = (
+    "id",
+    "tools",
+    "chat_template_kwargs",
+    *SYSTEM,
+    "history",
+)  # columns that every form reads where they are there
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")  # columns that a pair of texts has no place for
 MARKS = ("<image>", "<video>", "<audio>")  # where those stand in a text
 Fields = Mapping[str, Any]  # a record under the names that the forms use, whatever the data call them
@@ -149,7 +160,8 @@ def with_what_came_before(prompt: list[Message], fields: Fields, form: Form) -> 
 def check_all_is_read(fields: Fields) -> None:
     """Unfit for a record of which a pair of texts would lack a part."""
     for column in MEDIA:
-        if fields.get(column):
+        value = fields.get(column)
+        if value and not (isinstance(value, str) and value.strip() in ("", "[]", "null")):
             raise Unfit(RejectReason.UNREAD_PART, f"it has {column}, which a pair of texts cannot hold")
     if fields.get("parent_id") is not None:
         raise Unfit(

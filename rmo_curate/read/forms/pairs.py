@@ -27,8 +27,7 @@ def _pairs(name: str, prompt: str, chosen: str, rejected: str, *, without: tuple
         looks,
         lambda f: all(is_said(f.get(c)) for c in names),
         lambda f: pair_of(f[prompt], f[chosen], f[rejected], names),
-        ("history",),
-        without,
+        without=without,
     )
 
 
@@ -136,7 +135,7 @@ OUTPUTS = Form(
     "instruction is text, output is a list of two answers, the better one first",
     lambda f: is_text(f.get("instruction")) and isinstance(f.get("output"), list) and len(f["output"]) == 2,
     _old,
-    ("input", "history"),
+    ("input",),
 )
 BY_HAND = (SWIFT, SWIFT_MESSAGES, OPENAI, OUTPUTS)
 
@@ -163,8 +162,7 @@ def _before_answers(name: str, prompt: str, without: tuple[str, ...] = ("prompt"
         f"{prompt} is a list of messages, chosen and rejected are answers: each text, a message or messages",
         lambda f: is_conversation(f.get(prompt)) and _answers_alone(f),
         lambda f: pair_of(f[prompt], f["chosen"], f["rejected"], (prompt, "chosen", "rejected")),
-        ("history",),
-        without,
+        without=without,
     )
 
 

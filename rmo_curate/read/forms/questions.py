@@ -34,7 +34,7 @@ def _question_form(
     looks = f"{asked}, {answers[0]} and {answers[1]} are text"
     if without:
         looks += ", and there is no " + " or ".join(filter(None, [", ".join(without[:-1]), without[-1]]))
-    return Form(name, needs, looks, lambda f: every(is_text, f, *needs), convert, (*more, "history"), without)
+    return Form(name, needs, looks, lambda f: every(is_text, f, *needs), convert, more, without)
 
 
 ALPACA = _question_form("llama-factory-alpaca", "instruction", "input", without=("prompt",))

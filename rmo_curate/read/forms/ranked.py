@@ -46,9 +46,7 @@ class Ranking:
         looks = (
             f"{self.prompt} is text or messages, {self.answers} is a list of {{{self.text}, {self.order}}}; {self.says}"
         )
-        return Form(
-            self.name, (self.prompt, self.answers), looks, matches, conversational, ("history",), expand=self._expand
-        )
+        return Form(self.name, (self.prompt, self.answers), looks, matches, conversational, expand=self._expand)
 
     def _is_answer(self, value: Any) -> bool:
         return isinstance(value, dict) and {self.text, self.order} <= value.keys()

@@ -40,7 +40,6 @@ STANDARD = Form(
     "prompt, chosen and rejected are text",
     lambda f: every(is_text, f, *PCR),
     standard,
-    also=("history",),
 )
 CONVERSATIONAL = Form(
     "trl-conversational",
@@ -55,7 +54,6 @@ PROMPT_AND_CONVERSATION = Form(
     "prompt is text, chosen and rejected are lists of messages",
     lambda f: is_text(f.get("prompt")) and all_messages(f, "chosen", "rejected"),
     prompt_and_conversation,
-    also=("history",),
 )
 IMPLICIT = Form(
     "trl-implicit",

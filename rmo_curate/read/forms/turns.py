@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rmo_curate.read.forms.answers import conversations_of
 from rmo_curate.read.forms.dialogues import HUMAN, NOTATIONS, is_dialogue, split
 from rmo_curate.read.forms.form import Fields, Form, every
 from rmo_curate.read.messages import Message, RejectReason, Unfit, check_text, split_conversations
@@ -23,6 +24,19 @@ def _response_turns(fields: Fields, column: str) -> list[Message]:
     return turns(fields[column], column)
 
 
+def in_a_template(value: Any) -> bool:
+    """Whether a text is a dialogue in special tokens: ChatML and the like."""
+    return isinstance(value, str) and any(n.mark.match(value.lstrip()) for n in NOTATIONS[1:])
+
+
+TEMPLATES = Form(
+    "text-dialogues",
+    ("chosen", "rejected"),
+    "chosen and rejected are dialogues in ChatML or another known template, and there is no prompt",
+    lambda f: every(in_a_template, f, "chosen", "rejected"),
+    lambda f: conversations_of(f["chosen"], f["rejected"], ("chosen", "rejected")),
+    without=("prompt",),
+)
 HH = Form(
     "hh-rlhf",
     ("chosen", "rejected"),

@@ -267,6 +267,11 @@ FORMS = (
         "prompt": "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nQ<|eot_id|>"
                   "<|start_header_id|>assistant<|end_header_id|>\n\n",
         "chosen": "yes<|eot_id|>", "rejected": "no<|eot_id|>"}),
+    Published("two dialogues in ChatML", {side: CHATML + text + "<|im_end|>" for side, text in ANSWERS.items()}, BRIEF),
+    Published("a prompt in ChatML and two dialogues", {
+        "prompt": CHATML, **{side: CHATML + text + "<|im_end|>" for side, text in ANSWERS.items()}}, BRIEF),
+    without_pairs("several answers with scores of another name", {
+        "prompt": "Q", "responses": ["yes", "no"], "my_scores": [1, 2]}, "'my_scores' what they are worth"),
     without_pairs("texts in Llama 2's template", {"prompt": "[INST] Q [/INST]", **ANSWERS},
                   r"a chat template \(\[INST\]\)"),
     Published("messages as JSON text", {
