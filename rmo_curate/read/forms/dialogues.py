@@ -24,6 +24,7 @@ class Notation:
     end: str  # what may stand at a turn's end besides white space
 
 
+NEMO = Notation("NeMo's <extra_id_1>", re.compile(r"<extra_id_[01]>(System|User|Assistant)\n?"), "<extra_id_1>")
 NOTATIONS = (
     Notation("Human: and Assistant:", HUMAN, ""),
     Notation("ChatML", re.compile(r"<\|im_start\|>(system|user|assistant|tool)\n"), "<|im_end|>"),
@@ -32,7 +33,7 @@ NOTATIONS = (
         re.compile(r"(?:<\|begin_of_text\|>)?<\|start_header_id\|>(system|user|assistant|tool)<\|end_header_id\|>\s*"),
         "<|eot_id|>",
     ),
-    Notation("NeMo's <extra_id_1>", re.compile(r"<extra_id_[01]>(System|User|Assistant)\n?"), "<extra_id_1>"),
+    NEMO,
 )
 ENDS = ("<|im_end|>", "<|eot_id|>")  # special tokens that no answer has as its last word
 START = re.compile(r"\s*(?:<\||<s>|\[INST\]|<extra_id_|<start_of_turn>|Human:|Assistant:)")  # worth a closer look
@@ -85,9 +86,14 @@ def _inside(text: str, notation: Notation) -> str:
 def prompt_turns(text: str, column: str) -> tuple[list[Message], Notation | None]:
     """A prompt's messages, without the empty turn that the answers fill, and its notation (None: plain text)."""
     notation = notation_of(check_text(text, column), column)
-    if notation is None:
+    if notation is None and "<|im_start|>" in text:
+        raise Unfit(RejectReason.BAD_MESSAGES, f"{column} has ChatML's <|im_start|> inside a text; expected messages")
+    if notation is None and NEMO.end in text:  # HelpSteer2: the first turn has no mark
+        turns, notation = split(text, NEMO, before="user"), NEMO
+    elif notation is None:
         return [user(text)], None
-    turns = split(text.lstrip(), notation)
+    else:
+        turns = split(text.lstrip(), notation)
     return (turns[:-1] if turns and turns[-1] == assistant("") else turns), notation
 
 

@@ -147,14 +147,14 @@ def _earlier_turns(value: Any) -> list[Message]:
 
 def with_what_came_before(prompt: list[Message], fields: Fields, form: Form) -> list[Message]:
     """`prompt` after the system prompt and the earlier turns that the record has in columns of their own."""
-    if fields.get("history") is not None and "history" not in form.needs:
-        prompt = [*_earlier_turns(fields["history"]), *prompt]
-    system = _system_prompt(fields)
-    if system and prompt and prompt[0]["role"] == "system":
-        if prompt[0] != system[0]:
-            raise Unfit(RejectReason.BAD_MESSAGES, "the column system and the first turn are two system prompts")
-        return prompt
-    return [*system, *prompt]
+    first = 1 if prompt and prompt[0]["role"] == "system" else 0
+    system, turns = _system_prompt(fields), prompt[first:]
+    if system and first and prompt[0] != system[0]:
+        raise Unfit(RejectReason.BAD_MESSAGES, "the column system and the first turn are two system prompts")
+    earlier = [] if "history" in form.needs else _earlier_turns(fields.get("history"))
+    if turns[: len(earlier)] == earlier:  # the prompt has them too
+        earlier = []
+    return [*(prompt[:first] or system), *earlier, *turns]
 
 
 def check_all_is_read(fields: Fields) -> None:
@@ -163,7 +163,7 @@ def check_all_is_read(fields: Fields) -> None:
         value = fields.get(column)
         if value and not (isinstance(value, str) and value.strip() in ("", "[]", "null")):
             raise Unfit(RejectReason.UNREAD_PART, f"it has {column}, which a pair of texts cannot hold")
-    if fields.get("parent_id") is not None:
+    if fields.get("parent_id") is not None and fields.get("id") is not None:
         raise Unfit(
             RejectReason.UNREAD_PART,
             f"its earlier turns stand in the record {fields['parent_id']!r} (parent_id); write them into the prompt",

@@ -114,6 +114,9 @@ FORMS = (
     Published("HelpSteer3", {
         "context": LATER_TURNS, "response1": "no", "response2": "yes", "overall_preference": 2}, LATER),
     Published("HelpSteer2", {"prompt": "Q", "response_1": "yes", "response_2": "no", "preference_strength": -3}),
+    Published("HelpSteer2: several turns", {
+        "prompt": "hi\n<extra_id_1>Assistant\nhello\n<extra_id_1>User\nQ", "response_1": "no", "response_2": "yes",
+        "preference_strength": 1}, LATER),
     Published("Chatbot Arena", {
         "model_a": "m1", "model_b": "m2", "winner": "model_b", "turn": 1,
         "conversation_a": CONVERSATIONS["rejected"], "conversation_b": CONVERSATIONS["chosen"]}),
