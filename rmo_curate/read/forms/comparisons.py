@@ -8,13 +8,12 @@ answers, as `chosen_model` and `rejected_model`.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rmo_curate.read.forms.answers import conversations_of, is_said, pair_of
-from rmo_curate.read.forms.form import Candidate, Fields, Form, at, json_column
+from rmo_curate.read.forms.form import Candidate, Fields, Form, at, is_number, json_column
 from rmo_curate.read.forms.questions import question
 from rmo_curate.read.forms.trl import conversational
 from rmo_curate.read.messages import RejectReason, Triple, Unfit, assistant, describe, is_turn, user
@@ -78,14 +77,14 @@ def plain(value: Any) -> Any:
             value = float(value)
         except ValueError:
             return value
-    if isinstance(value, bool | int | float) and math.isfinite(value):
-        return int(value) if value == int(value) else float(value)
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+        return int(value)
     return value
 
 
 def _number(fields: Fields, column: str) -> float:
     value = plain(at(fields, column))
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_number(value):
         raise Unfit(RejectReason.NO_PREFERENCE, f"{column} is {describe(at(fields, column))}, expected a number")
     return value
 

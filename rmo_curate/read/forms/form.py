@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from rmo_curate.read.messages import (
     user,
 )
 
+INT64 = range(-(2**63), 2**63)
 SYSTEM = (
     "system",
     "system_prompt",
@@ -83,6 +85,13 @@ def at(value: Any, path: str) -> Any:
         else:
             return None
     return value if "." in path else None
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a number that others can be compared with."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool) and value in INT64
 
 
 def is_text(value: Any) -> bool:

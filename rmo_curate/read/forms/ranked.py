@@ -6,14 +6,13 @@ A pair carries `chosen_rank` and `rejected_rank` (or `_score`), and likewise wha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
 from rmo_curate.read.forms.answers import answer_of, is_said, prompt_of
-from rmo_curate.read.forms.form import Candidate, Fields, Form, at, is_text
+from rmo_curate.read.forms.form import Candidate, Fields, Form, at, is_number, is_text
 from rmo_curate.read.forms.trl import conversational
 from rmo_curate.read.messages import (
     Message,
@@ -68,7 +67,7 @@ class Ranking:
 
 
 def _rank(rank: Any, where: str) -> float:
-    if isinstance(rank, bool) or not isinstance(rank, int | float) or not math.isfinite(rank):
+    if not is_number(rank):
         shown = repr(rank) if isinstance(rank, float) else describe(rank)
         raise Unfit(RejectReason.NO_PREFERENCE, f"{where} is {shown}, expected a number")
     return rank
@@ -139,6 +138,8 @@ def _vertex(fields: Fields) -> list[Candidate]:
     """Vertex AI: contents of {role, parts} and completions with scores."""
     prompt = messages(fields["contents"], "contents")
     answers = fields["completions"]
+    if not isinstance(answers, list) or not all(isinstance(a, dict) and is_turn(a.get("completion")) for a in answers):
+        raise Unfit(RejectReason.NOT_TEXT, "completions is no list of {score, completion}")
     ranks = [_rank(a.get("score"), f"the score of completion {i}") for i, a in enumerate(answers, start=1)]
     said = [answer_of(a["completion"], f"completion {i}") for i, a in enumerate(answers, start=1)]
     about = [{"score": rank} for rank in ranks]
@@ -171,7 +172,7 @@ def _nova(fields: Fields) -> list[Candidate]:
     whole, found = fields["messages"], _candidates_of(fields["messages"])
     if not isinstance(found, list) or not all(isinstance(c, dict) for c in found):
         raise Unfit(RejectReason.NO_PREFERENCE, "the last message has no candidates")
-    prompt = messages([{**m, "role": m["role"]} for m in whole[:-1]], "messages")
+    prompt = messages(whole[:-1], "messages")
     labels = [str(c.get("preferenceLabel")).strip().lower() for c in found]
     if unknown := [label for label in labels if label not in NOVA_LABELS]:
         expected = " or ".join(map(repr, NOVA_LABELS))
