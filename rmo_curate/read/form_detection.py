@@ -50,14 +50,14 @@ def detect(files: Sequence[DataFile], limit: int | None, columns: Mapping[str, s
             sample.append(record.value)
             if len(sample) < SAMPLE:
                 continue
-            in_json = _json_columns(sample, columns)
+            in_json = json_columns_of(sample, columns)
             votes = _votes(sample, columns, in_json)
         else:
             votes += _votes([record.value], columns, in_json)
         if votes.total() >= SAMPLE:
             break
     if len(sample) < SAMPLE:
-        in_json = _json_columns(sample, columns)
+        in_json = json_columns_of(sample, columns)
         votes = _votes(sample, columns, in_json)
     names = ", ".join(f.name for f in files)
     if not count:
@@ -93,7 +93,7 @@ def _read_json(value: Any) -> Any:
     return value if found is None else found
 
 
-def _json_columns(sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> frozenset[str]:
+def json_columns_of(sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> frozenset[str]:
     """The columns of which every filled cell of the sample is messages in JSON."""
     found = set()
     known = {*ALL_COLUMNS, *columns.values()}

@@ -40,6 +40,8 @@ LATER_TURNS = [u("hi"), a("hello"), u("Q")]
 LATER_CONVERSATIONS = {"chosen": [*LATER_TURNS, a("yes")], "rejected": [*LATER_TURNS, a("no")]}
 CALL = [turn("human", "Q"), turn("function_call", '{"name": "f"}'), turn("observation", "4")]
 CHATML = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n"
+NO_CALLS = "calls of functions have no place in the tables"
+UNPAIRED = "unpaired: one answer and a label"
 SUMMARIES = [{"text": "no", "policy": "m1"}, {"text": "yes", "policy": "m2"}]
 TREE = {
     "message_tree_id": "t",
@@ -66,12 +68,13 @@ class Published:
     whose: str
     record: dict[str, Any]
     means: Triple | None = PLAIN  # None: it is refused
-    refused: str = ""  # what the refusal says
+    refused: str = ""  # what the refusal says, as a pattern
+    why: str = ""  # the same in words
     columns: dict[str, str] = field(default_factory=dict)  # the --map that is printed for it
 
 
-def without_pairs(whose: str, record: dict[str, Any], refused: str) -> Published:
-    return Published(whose, record, None, refused)
+def without_pairs(whose: str, record: dict[str, Any], refused: str, why: str) -> Published:
+    return Published(whose, record, None, refused, why)
 
 
 FORMS = (
@@ -129,24 +132,26 @@ FORMS = (
     # ---- some users
     without_pairs("function calls", {
         "conversations": CALL, "chosen": turn("gpt", "yes"), "rejected": turn("gpt", "no"), "tools": "[]"},
-        "is a function_call, which a pair cannot hold"),
+        "is a function_call, which a pair cannot hold",
+        NO_CALLS),
     without_pairs("ms-swift agent", {
         "messages": [u("Q"), {"role": "tool_call", "content": "{}"}, a("yes")], "rejected_response": "no"},
-        "has the role 'tool_call'"),
+        "has the role 'tool_call'", NO_CALLS),
     without_pairs("TRL tool_calls", {
         "prompt": [u("Q")], "chosen": [{"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]}],
-        "rejected": [a("no")]}, "has tool_calls, which a pair cannot hold"),
+        "rejected": [a("no")]}, "has tool_calls, which a pair cannot hold", NO_CALLS),
     without_pairs("rlhf_v", {
         "conversations": [turn("human", "<image>Q")], "chosen": turn("gpt", "yes"), "rejected": turn("gpt", "no"),
-        "images": ["a.png"]}, "it has images"),
+        "images": ["a.png"]}, "it has images", "images"),
     without_pairs("TRL vision", {
         "prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Q"}]}],
         "chosen": [parts("assistant", "yes")], "rejected": [parts("assistant", "no")]},
-        "a part that is no text: image"),
-    without_pairs("oumi vision", {"prompt": "<image>Q", **ANSWERS}, "has the mark <image>"),
-    without_pairs("KTO", {"messages": [u("Q"), a("yes")], "label": True}, "unpaired data"),
-    without_pairs("TRL unpaired", {"prompt": "Q", "completion": "yes", "label": False}, "unpaired data"),
+        "a part that is no text: image", "images"),
+    without_pairs("oumi vision", {"prompt": "<image>Q", **ANSWERS}, "has the mark <image>", "the place of an image"),
+    without_pairs("KTO", {"messages": [u("Q"), a("yes")], "label": True}, "unpaired data", UNPAIRED),
+    without_pairs("TRL unpaired", {"prompt": "Q", "completion": "yes", "label": False}, "unpaired data", UNPAIRED),
     without_pairs("TRL standard implicit", {"chosen": "Q yes", "rejected": "Q no"},
+                  "where the prompt ends cannot be known",
                   "where the prompt ends cannot be known"),
     Published("content parts", {
         "prompt": [parts("user", "Q")], "chosen": [parts("assistant", "yes")],
@@ -216,7 +221,8 @@ FORMS = (
     Published("autotrain", {"prompt": "Q", "text": "yes", "rejected_text": "no"}),
     Published("H2O", {"id": "1", "parent_id": None, "instruction": "Q", "output": "yes", "rejected_response": "no"}),
     without_pairs("H2O, a later turn", {
-        "id": "2", "parent_id": "1", "instruction": "Q", "output": "yes", "rejected_response": "no"}, "parent_id"),
+        "id": "2", "parent_id": "1", "instruction": "Q", "output": "yes", "rejected_response": "no"}, "parent_id",
+        "its earlier turns stand in another record"),
     Published("xtuner, ROLL: content before role", {
         "prompt": [dict(reversed(u("Q").items()))], "chosen": [dict(reversed(a("yes").items()))],
         "rejected": [dict(reversed(a("no").items()))]}),
@@ -237,7 +243,7 @@ FORMS = (
     Published("LMFlow", {
         "chosen": {**SYSTEM, "messages": CONVERSATIONS["chosen"]},
         "rejected": {**SYSTEM, "messages": CONVERSATIONS["rejected"]}}, BRIEF),
-    without_pairs("MedicalGPT tools", {"conversations": CALL, **ANSWERS}, "is a function_call"),
+    without_pairs("MedicalGPT tools", {"conversations": CALL, **ANSWERS}, "is a function_call", NO_CALLS),
     Published("OpenAI-like, input is the list", {
         "input": [u("Q")], "preferred_output": [a("yes")], "non_preferred_output": [a("no")]}),
     Published("HALOs", {"prompt": [u("Q")], "output_A": [a("no")], "output_B": [a("yes")], "label": 0}),
@@ -247,7 +253,7 @@ FORMS = (
     Published("dolphin: question", {**SYSTEM, "question": "Q", "accepted": "yes", "rejected": "no"}, BRIEF,
               columns={"chosen": "accepted"}),
     without_pairs("open-instruct synthetic", {"prompt": "Q", "completions": ["yes", "no"]},
-                  "nothing that says which one"),
+                  "nothing that says which one", "no answer is judged"),
     # ---- the same in other clothes
     Published("TRL: a prompt of turns that the answers repeat", {"prompt": LATER_TURNS, **LATER_CONVERSATIONS}, LATER),
     Published("OpenAI: a system message and a text", {
@@ -274,9 +280,10 @@ FORMS = (
     Published("a prompt in ChatML and two dialogues", {
         "prompt": CHATML, **{side: CHATML + text + "<|im_end|>" for side, text in ANSWERS.items()}}, BRIEF),
     without_pairs("several answers with scores of another name", {
-        "prompt": "Q", "responses": ["yes", "no"], "my_scores": [1, 2]}, "'my_scores' what they are worth"),
+        "prompt": "Q", "responses": ["yes", "no"], "my_scores": [1, 2]}, "'my_scores' what they are worth",
+        "scores of a name that is not known"),
     without_pairs("texts in Llama 2's template", {"prompt": "[INST] Q [/INST]", **ANSWERS},
-                  r"a chat template \(\[INST\]\)"),
+                  r"a chat template \(\[INST\]\)", "a template that is not split"),
     Published("messages as JSON text", {
         "prompt": json.dumps([u("Q")]), "chosen": json.dumps([a("yes")]), "rejected": json.dumps([a("no")])}),
 )  # fmt: skip
