@@ -174,18 +174,21 @@ def notes_on_columns(form: Form, sample: Sequence[Mapping[str, Any]], columns: M
 
 
 def check_columns(
-    form: Form, lacking: Counter[str], total: int, sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]
+    found: Detected, lacking: Counter[str], total: int, columns: Mapping[str, str], files: Sequence[str]
 ) -> None:
     """A UserError for a column that nearly every record lacks, or a mapped one that none has."""
+    form, sample = found.form, found.sample
     names = column_names(sample)
     for role in form.needs:
         n = lacking[missing(role)]
         if n >= MISSING_SHARE * total:
             column = columns.get(role, role)
             others = [name for name in names if name != column]
+            proposed = proposed_map([r for r in sample if at(r, column) is None], columns)
+            way = f". With other names it can be read:\n  {command(files, proposed, columns)}" if proposed else ""
             raise UserError(
                 f"no {column!r} in {n} of {total} records; the columns are {', '.join(names)}"
-                f"{nearest(column, others) or '.'} A record of the form {form.name} needs {', '.join(form.needs)}"
+                f"{nearest(column, others) or '.'} A record of the form {form.name} needs {', '.join(form.needs)}{way}"
             )
     for role, column in columns.items():
         if all(at(record, column) is None for record in sample) and column not in names:

@@ -122,7 +122,21 @@ def messages(value: Any, column: str) -> list[Message]:
     """The messages in `value`: role and content, and beside them what else is said of each."""
     if not isinstance(value, list):
         raise Unfit(RejectReason.NOT_TEXT, f"{column} is {describe(value)}, expected a list of messages")
-    return [_message(message, f"message {i} of {column}") for i, message in enumerate(value, start=1)]
+    return [_as_it_stands(m) or _message(m, f"message {i} of {column}") for i, m in enumerate(value, start=1)]
+
+
+def _as_it_stands(message: Any) -> Message | None:
+    """A message of nothing but a role of `ROLES` and a text; None for any other. Most are such, and this is quick."""
+    if not isinstance(message, dict) or len(message) != 2:
+        return None
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES or not isinstance(content, str):
+        return None
+    try:
+        content.encode("utf-8")
+    except UnicodeEncodeError:
+        return None
+    return {"role": role, "content": content}
 
 
 def _message(message: Any, where: str) -> Message:

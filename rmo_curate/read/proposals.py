@@ -29,6 +29,7 @@ ABOUT = re.compile(
 )
 QUESTIONS = ("prompt", "question", "instruction", "query", "input", "context", "messages", "conversations", "history")
 MOST = 12  # columns tried for a role
+TRIED = 20  # records
 ENOUGH = 0.5  # of the sample must become pairs
 
 
@@ -76,6 +77,7 @@ def why_not_pairs(sample: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
 
 def proposed_map(sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> dict[str, str]:
     """The names of columns with which most of the sample become pairs; empty where there are none."""
+    sample = sample[:TRIED]
     names = list(dict.fromkeys(n for record in sample for n in _paths(record) if not ABOUT.search(n)))
     better = [n for n in names if BETTER.search(n) and not WORSE.search(n)][:MOST]
     worse = [n for n in names if WORSE.search(n)][:MOST]
@@ -83,7 +85,7 @@ def proposed_map(sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]
     for chosen, rejected, prompt in product(better, worse, [None, *asked]):
         sides = {"chosen": chosen, "rejected": rejected, **({"prompt": prompt} if prompt else {})}
         tried = {**columns, **{role: name for role, name in sides.items() if role != name}}
-        if not all(is_said(at(sample[0], name)) for name in sides.values()):
+        if not all(any(is_said(at(record, name)) for record in sample) for name in sides.values()):
             continue
         if sum(_is_pair(record, tried) for record in sample) >= ENOUGH * len(sample):
             return {role: name for role, name in tried.items() if columns.get(role) != name}

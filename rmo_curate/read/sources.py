@@ -202,8 +202,8 @@ def open_source(paths: Sequence[str], *, limit: int | None = None, columns: Mapp
                 if outcome.reason in UNLIKE and len(unlike) < SAMPLE and (value := _value_of(outcome)):
                     unlike.append(value)
                 if outcome.reason is RejectReason.MISSING_FIELD:
-                    lacking[outcome.detail] += 1
-    check_columns(form, lacking, input_records, sample, columns)
+                    lacking[outcome.detail.partition(";")[0]] += 1
+    check_columns(found, lacking, input_records, columns, [file.name for file in given.files])
     if not counts["pairs"]:
         raise UserError(_no_pair(form, counts, firsts, column_names(sample)))
     extras = plan_columns(kinds)

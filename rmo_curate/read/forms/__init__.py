@@ -86,7 +86,9 @@ def candidates(form: Form, fields: Fields) -> list[Candidate]:
     """The pairs that a record of `form` may hold, at least one; Unfit when it is no record of that form."""
     for column in form.needs:
         if at(fields, column) is None:
-            raise Unfit(RejectReason.MISSING_FIELD, missing(column))
+            other = recognise(fields)
+            hint = f"; the record is of the form {other.name}" if other and other is not form else ""
+            raise Unfit(RejectReason.MISSING_FIELD, missing(column) + hint)
     for column in form.without:
         if fields.get(column) is not None:
             raise Unfit(RejectReason.OTHER_FORM, f"it has {column!r}; the form of this source, {form.name}, has none")

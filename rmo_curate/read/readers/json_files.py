@@ -42,7 +42,10 @@ def _parse_line(number: int, line: bytes) -> Record:
     text = line.decode("utf-8", errors="backslashreplace").rstrip("\r\n")
     try:
         line.decode("utf-8")
-        return Record(number, DECODER.decode(text), text)
+        value = json.loads(text)
+        if isinstance(value, dict) and any(text.count(f'"{key}"') > 1 for key in value):  # a column may stand twice
+            DECODER.decode(text)
+        return Record(number, value, text)
     except UnicodeDecodeError as e:
         return Record(number, text=text, problem=f"not UTF-8 at byte {e.start + 1} of the line")
     except json.JSONDecodeError as e:

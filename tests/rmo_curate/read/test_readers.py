@@ -157,7 +157,7 @@ def test_a_list_under_the_name_of_json_lines_is_read_as_a_list(tmp_path, text):
 
 
 def test_a_line_that_is_no_object_says_what_is_wrong_with_it(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"a": 1},\n{"a": 1, "b": {"c": 1, "c": 2}}\n[{"a": 1}]\n')
+    (tmp_path / "a.jsonl").write_text('{"a": 1},\n{"a": 1, "c": {"b": 1}, "c": 2}\n[{"a": 1}]\n')
     records = list(read_jsonl(tmp_path / "a.jsonl"))
     assert [r.problem for r in records] == [
         "not JSON at column 9: a comma after the object; a line is one object",
