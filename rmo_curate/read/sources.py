@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -150,13 +151,22 @@ class Source:
         pair_id = pair_id or its_hash
         return Pair(pair_id, prompt, chosen, rejected, tools, kwargs, extra, name, line), its_hash
 
+    @cached_property
+    def _used(self) -> frozenset[str]:
+        """The names in the data of the columns that have a meaning in the form."""
+        return frozenset(self.columns.get(role, role) for role in self.form.columns)
+
+    @cached_property
+    def _paths(self) -> list[str]:
+        return sorted(column for column in self._used if "." in column)
+
     def _own_columns(self, value: Mapping[str, Any]) -> dict[str, Any]:
         """The record's columns that have no meaning in the form; of one that a path leads into, what else it holds."""
-        used = {self.columns.get(role, role) for role in self.form.columns}
+        used = self._used
         own = {k: v for k, v in value.items() if k not in used}
-        for path in used - value.keys():
+        for path in self._paths:
             first, _, rest = path.partition(".")
-            if rest and isinstance(own.get(first), dict):
+            if path not in value and isinstance(own.get(first), dict):
                 own[first] = {k: v for k, v in own[first].items() if k != rest} or None
         return own
 

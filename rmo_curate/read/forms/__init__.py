@@ -85,7 +85,7 @@ def missing(column: str) -> str:
 def candidates(form: Form, fields: Fields) -> list[Candidate]:
     """The pairs that a record of `form` may hold, at least one; Unfit when it is no record of that form."""
     for column in form.needs:
-        if at(fields, column) is None:
+        if fields.get(column) is None and at(fields, column) is None:
             other = recognise(fields)
             hint = f"; the record is of the form {other.name}" if other and other is not form else ""
             raise Unfit(RejectReason.MISSING_FIELD, missing(column) + hint)

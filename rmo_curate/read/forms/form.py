@@ -37,6 +37,8 @@ COMMON = (
     "history",
 )  # columns that every form reads where they are there
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")  # columns that a pair of texts has no place for
+BEFORE = frozenset((*SYSTEM, "history"))
+APART = frozenset((*MEDIA, "parent_id"))
 MARKS = ("<image>", "<video>", "<audio>")  # where those stand in a text
 Fields = Mapping[str, Any]  # a record under the names that the forms use, whatever the data call them
 
@@ -156,6 +158,8 @@ def _earlier_turns(value: Any) -> list[Message]:
 
 def with_what_came_before(prompt: list[Message], fields: Fields, form: Form) -> list[Message]:
     """`prompt` after the system prompt and the earlier turns that the record has in columns of their own."""
+    if BEFORE.isdisjoint(fields):
+        return prompt
     first = 1 if prompt and prompt[0]["role"] == "system" else 0
     system, turns = _system_prompt(fields), prompt[first:]
     if system and first and prompt[0] != system[0]:
@@ -168,6 +172,8 @@ def with_what_came_before(prompt: list[Message], fields: Fields, form: Form) -> 
 
 def check_all_is_read(fields: Fields) -> None:
     """Unfit for a record of which a pair of texts would lack a part."""
+    if APART.isdisjoint(fields):
+        return
     for column in MEDIA:
         value = fields.get(column)
         if value and not (isinstance(value, str) and value.strip() in ("", "[]", "null")):

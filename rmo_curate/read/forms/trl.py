@@ -10,8 +10,10 @@ PCR = ("prompt", "chosen", "rejected")
 
 
 def standard(fields: Fields) -> Triple:
-    prompt, chosen, rejected = (check_text(fields[c], c) for c in PCR)
-    return pair_of(prompt, chosen, rejected, PCR)
+    for column in PCR:
+        if not isinstance(fields[column], str):
+            check_text(fields[column], column)
+    return pair_of(fields["prompt"], fields["chosen"], fields["rejected"], PCR)
 
 
 def conversational(fields: Fields) -> Triple:

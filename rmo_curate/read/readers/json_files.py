@@ -35,6 +35,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
+FEW = 4  # objects in a line; of more, those inside the record are not looked through for keys that stand twice
 DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
@@ -42,6 +43,8 @@ def _parse_line(number: int, line: bytes) -> Record:
     text = line.decode("utf-8", errors="backslashreplace").rstrip("\r\n")
     try:
         line.decode("utf-8")
+        if text.count("{") <= FEW:
+            return Record(number, DECODER.decode(text), text)
         value = json.loads(text)
         if isinstance(value, dict) and any(text.count(f'"{key}"') > 1 for key in value):  # a column may stand twice
             DECODER.decode(text)
