@@ -103,8 +103,11 @@ def _is_list(path: Path) -> bool:
     """Whether a file of lines is one list of objects: its first line begins one and is no value of its own, or it is
     the only line."""
     with open_bytes(path) as lines:
-        if not LIST.match(lines.read(CHUNK)):
-            return False
+        start = lines.read(CHUNK)
+    if not LIST.match(start):
+        return False
+    if len(start) == CHUNK and b"\n" not in start.lstrip(BOM).lstrip():  # a line too long to be held
+        return True
     with open_bytes(path) as lines:
         filled = (line for line in lines if line.removeprefix(BOM).strip())
         first = _parse_line(1, next(filled).removeprefix(BOM))

@@ -156,6 +156,13 @@ def test_a_list_under_the_name_of_json_lines_is_read_as_a_list(tmp_path, text):
     assert [r.value for r in read_jsonl(tmp_path / "a.jsonl")] == [{"a": 1}, {"a": 2}]
 
 
+def test_a_list_in_one_long_line_is_not_held_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_files, "CHUNK", 1000)
+    monkeypatch.setattr(json_files, "_parse_line", None)  # would be given the whole line
+    (tmp_path / "a.jsonl").write_text(json.dumps([{"text": "x" * 90}] * 500))
+    assert sum(1 for _ in read_jsonl(tmp_path / "a.jsonl")) == 500
+
+
 def test_a_line_that_is_no_object_says_what_is_wrong_with_it(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"a": 1},\n{"a": 1, "c": {"b": 1}, "c": 2}\n[{"a": 1}]\n')
     records = list(read_jsonl(tmp_path / "a.jsonl"))
