@@ -21,7 +21,8 @@ from of_settings import cell
 from rmo_curate.audit.gates import GateTripped
 from rmo_curate.evidence.rules import RULES
 from rmo_curate.filter.settings import PRESETS
-from rmo_curate.read.forms import FORMS
+from rmo_curate.read.form_detection import json_columns_of, parsed
+from rmo_curate.read.forms import FORMS, fields_of, recognise
 from rmo_curate.read.messages import RejectReason
 from rmo_curate.runs import manifests as of_curation
 from rmo_curate.score.inspection import MEANING
@@ -38,6 +39,8 @@ from rmo_train.store.tables import (
     SPLIT_SCHEMA,
     TOO_LONG,
 )
+from tests.rmo_curate.read.published_forms import FORMS as PUBLISHED
+from tests.rmo_curate.read.published_forms import Published
 
 SCHEMA = Path(__file__).parent / "audit.schema.json"
 
@@ -233,6 +236,31 @@ def forms() -> Iterator[str]:
         yield row(f"`{form.name}`", needs, also, form.looks)
 
 
+def published() -> Iterator[str]:
+    """How the forms that data are published in are read; a test has a record of each."""
+    how = {form.whose: how_read(form) for form in PUBLISHED}
+    plain = sum(said.startswith("`") for said in how.values())
+    mapped = sum(bool(form.columns) for form in PUBLISHED)
+    yield (
+        f"Of {len(how)} published forms, {plain} are read as they stand, {mapped} with the `--map` that the error "
+        f"prints, and {len(how) - plain - mapped} hold no pairs of texts and are refused with the reason."
+    )
+    yield from ("", "| published as | read as |", "|---|---|")
+    for whose, said in how.items():
+        yield row(whose, said)
+
+
+def how_read(form: Published) -> str:
+    if form.means is None:
+        return f"refused: {form.why}"
+    record = parsed(form.record, json_columns_of([form.record], form.columns))
+    shown = recognise(fields_of(record, form.columns))
+    if form.columns:
+        return "with " + ", ".join(f"`--map {role}={column}`" for role, column in form.columns.items())
+    assert shown is not None
+    return f"`{shown.name}`"
+
+
 def of_enum(cls: type[StrEnum], head: str) -> Iterator[str]:
     """The members of an enumeration, with the comment beside each."""
     notes = commented(cls)
@@ -287,6 +315,7 @@ PARTS: dict[str, Callable[[], Iterable[str]]] = {
     "manifests": manifest_page,
     "audit.json": audit_schema,
     "forms": forms,
+    "published-forms": published,
     "rejects": partial(of_enum, RejectReason, "reason"),
     "flags": flags,
     "rules": rules,

@@ -141,7 +141,8 @@ def inspect(settings: InspectCommand) -> None:
     from rmo_curate.score.inspection import run_inspect
 
     limits = ScoreSettings(limit=settings.limit, max_length=settings.max_length)
-    print_lines(run_inspect(settings.data, settings.model, limits, columns=settings.map), after_inspect(settings))
+    lines = run_inspect(settings.data, settings.model, limits, columns=settings.map, to=settings.to)
+    print_lines(lines, after_inspect(settings))
 
 
 class ExportCommand(Settings):

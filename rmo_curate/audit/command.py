@@ -21,6 +21,8 @@ from rmo_curate.audit.page import render
 from rmo_curate.audit.settings import AuditSettings
 from rmo_curate.audit.summary import summary_lines
 from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.read.files import STDIN
+from rmo_curate.read.hub import HUB
 from rmo_curate.read.memory import InMemory
 from rmo_curate.read.sources import open_source
 from rmo_curate.runs.run import open_run
@@ -76,7 +78,7 @@ def write_data_audit(
     paths = [path for path in data if isinstance(path, str)]
     if runs := [path for path in paths if is_run(Path(path))]:
         raise UserError(f"{runs[0]} is a run folder: audit it alone, or give data files only")
-    if len(paths) == 1 and not paths[0].startswith("hf:") and not Path(paths[0]).exists():
+    if len(paths) == 1 and paths[0] != STDIN and not paths[0].startswith(HUB) and not Path(paths[0]).exists():
         raise UserError(
             f"{paths[0]}: no such file or folder; give data, or the run folder that `rmo-curate score` makes of them"
         )

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
+import lzma
+import shutil
+import sys
+import tempfile
+import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -14,11 +21,13 @@ import pyarrow as pa
 from rmo_curate.read.dataset_info import ranking_files
 from rmo_curate.read.hub import HUB, hub_files
 from rmo_curate.read.memory import InMemory
-from rmo_curate.read.readers import KINDS, Reader, Record, reader_of
+from rmo_curate.read.readers import KINDS, Reader, Record, reader_of, reader_of_content
 from rmo_train.console.errors import UserError, nearest
 from rmo_train.store.files import read_json, sha256_file
 from rmo_train.store.manifests import InputFile
 
+DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, csv.Error, pa.ArrowException)
+STDIN = "-"
 LFS_POINTER = b"version https://git-lfs"
 STATE = "state.json"  # beside the Arrow files of `save_to_disk`: which of them are the data
 # Descriptions of a data set that lie beside its data files and are no data themselves.
@@ -37,7 +46,7 @@ class DataFile:
         """The records; a UserError where the file itself is damaged."""
         try:
             yield from self.reader(self.path)
-        except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException) as e:
+        except DAMAGED as e:
             raise UserError(
                 f"{self.name}: cannot be read ({e}); it is damaged, cut short, or not what its suffix says"
             ) from e
@@ -75,6 +84,8 @@ def find_files(paths: Sequence[str | InMemory]) -> Sources:
             files = hub_files(given)
             sources.files += [DataFile(name, file, _reader(file)) for name, file in files]
             sources.notes.append(f"{given}: {', '.join(str(file) for _, file in files)}")
+        elif given == STDIN:
+            sources.files.append(DataFile(STDIN, spooled := spooled_input(), reader_of_content(spooled)))
         elif path.is_file():
             sources.files.append(_data_file(path))
         elif path.is_dir():
@@ -83,9 +94,18 @@ def find_files(paths: Sequence[str | InMemory]) -> Sources:
             beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
             raise UserError(
                 f"{given}: not a local file or folder{nearest(path.name, beside)}; the kinds of file read are {KINDS}; "
-                "a data set of the Hugging Face hub is hf:owner/name"
+                "a data set of the Hugging Face hub is hf:owner/name, and - is the standard input"
             )
     return sources
+
+
+@cache
+def spooled_input() -> Path:
+    """The standard input as a file, since data are read more than once; it is removed when the process ends."""
+    with tempfile.NamedTemporaryFile(prefix="rmo-stdin-", delete=False) as f:
+        atexit.register(Path(f.name).unlink, missing_ok=True)
+        shutil.copyfileobj(sys.stdin.buffer, f)
+    return Path(f.name)
 
 
 def _find_in_folder(given: str, path: Path, sources: Sources) -> None:
@@ -107,6 +127,13 @@ def _find_in_folder(given: str, path: Path, sources: Sources) -> None:
     sources.notes.append(f"{given}: {len(data)} data files: {names}")
     if passed := [p.name for p in inside if p not in data]:
         sources.notes.append(f"{given}: passed over {', '.join(passed)} (not data files)")
+    others = sorted(p for p in path.iterdir() if not p.is_file() and not p.name.startswith((".", "_")))
+    if folders := [p.name for p in others if p.is_dir()]:
+        sources.notes.append(
+            f"{given}: not looked into the folders {', '.join(folders)}; give them too if they are data"
+        )
+    if links := [p.name for p in others if not p.is_dir()]:
+        sources.notes.append(f"{given}: passed over {', '.join(links)} (links to nothing, or no files)")
 
 
 def _listed(path: Path) -> set[str]:

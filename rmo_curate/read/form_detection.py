@@ -4,29 +4,42 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rmo_curate.read.files import DataFile, read
-from rmo_curate.read.forms import FORMS, Form, fields_of, missing, recognise
+from rmo_curate.read.forms import ALL_COLUMNS, FORMS, Form, at, fields_of, missing, recognise
 from rmo_curate.read.forms.form import every, is_text
 from rmo_curate.read.memory import InMemory
-from rmo_curate.read.messages import NOTHING, describe
+from rmo_curate.read.messages import CONTENT_KEYS, NOTHING, ROLE_KEYS, describe
+from rmo_curate.read.proposals import command, labels_in, proposed_map, why_not_pairs
+from rmo_curate.read.readers.record import said_in_json
 from rmo_train.console.errors import UserError, nearest
 
 SAMPLE = 100  # records that decide the form
-HOLD_MESSAGES = ("prompt", "chosen", "rejected", "conversations", "context")
-MESSAGE_KEYS = ("role", "content", "from", "value")
+HOLD_MESSAGES = ("prompt", "chosen", "rejected", "conversations", "context", "messages")
+MESSAGE_KEYS = (*ROLE_KEYS, *CONTENT_KEYS)
+NEAREST = 8  # forms named where none fits
 MISSING_SHARE = 0.95  # a column that this share of the records lacks is a mistake in its name, not in the records
 
 
-def detect(
-    files: Sequence[DataFile | InMemory], limit: int | None, columns: Mapping[str, str]
-) -> tuple[Form, str, list[dict[str, Any]]]:
-    """The form of most of the first records that have one, what shows it, and the first objects read."""
+@dataclass(frozen=True)
+class Detected:
+    """The form of the data."""
+
+    form: Form
+    said: str  # the form and what shows it
+    sample: list[Mapping[str, Any]]  # the first objects read
+    json_columns: frozenset[str]  # columns whose texts are messages in JSON
+
+
+def detect(files: Sequence[DataFile | InMemory], limit: int | None, columns: Mapping[str, str]) -> Detected:
+    """The form of most of the first records that have one."""
     votes: Counter[str] = Counter()
-    sample: list[dict[str, Any]] = []
+    sample: list[Mapping[str, Any]] = []
     problems: list[str] = []
     count = 0
+    in_json: frozenset[str] = frozenset()
     for number, record in read(files, limit):
         count += 1
         if not isinstance(record.value, dict):
@@ -36,40 +49,92 @@ def detect(
             continue
         if len(sample) < SAMPLE:
             sample.append(record.value)
-        if form := recognise(fields_of(record.value, columns)):
-            votes[form.name] += 1
-        if votes.total() == SAMPLE:
+            if len(sample) < SAMPLE:
+                continue
+            in_json = json_columns_of(sample, columns)
+            votes = _votes(sample, columns, in_json)
+        else:
+            votes += _votes([record.value], columns, in_json)
+        if votes.total() >= SAMPLE:
             break
+    if len(sample) < SAMPLE:
+        in_json = json_columns_of(sample, columns)
+        votes = _votes(sample, columns, in_json)
     names = ", ".join(f.name for f in files)
     if not count:
         raise UserError(f"{names}: no records; expected preference pairs, one object a line (or row)")
     if not sample:
         raise UserError(f"{names}: none of {count} records is an object:\n  " + "\n  ".join(problems))
+    sample = [parsed(value, in_json) for value in sample]
     if not votes:
-        raise UserError(f"{names}: {_unrecognised(sample, columns)}")
+        raise UserError(f"{names}: {_unrecognised([f.name for f in files], sample, columns)}")
     (name, n), *others = votes.most_common()
     form = FORMS[name]
     said = f"form {name}: {form.looks} in {n} of the first {votes.total()} records"
     if others:
         said += f" ({', '.join(f'{k} like {o}' for o, k in others)}: to be rejected)"
-    return form, said, sample
+    return Detected(form, said, sample, in_json)
+
+
+def _votes(values: Sequence[Mapping[str, Any]], columns: Mapping[str, str], in_json: frozenset[str]) -> Counter[str]:
+    """How many of the records show each form."""
+    shown = (recognise(fields_of(parsed(value, in_json), columns)) for value in values)
+    return Counter(form.name for form in shown if form)
+
+
+def parsed(value: Mapping[str, Any], in_json: frozenset[str]) -> Mapping[str, Any]:
+    """A record with its messages in JSON read."""
+    if not in_json:
+        return value
+    return {k: v if k not in in_json else _read_json(v) for k, v in value.items()}
+
+
+def _read_json(value: Any) -> Any:
+    found = said_in_json(value) if isinstance(value, str) else None
+    return value if found is None else found
+
+
+def json_columns_of(sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> frozenset[str]:
+    """The columns of which every filled cell of the sample is messages in JSON."""
+    found = set()
+    known = {*ALL_COLUMNS, *columns.values()}
+    for name in filter(known.__contains__, column_names(sample)):
+        cells = [r[name] for r in sample if r.get(name) not in NOTHING]
+        if not cells or not all(isinstance(cell, str) for cell in cells):
+            continue
+        if all(cell.startswith(("[{'", "{'")) for cell in cells):
+            raise UserError(
+                f"the texts of {name!r} are Python's way to write lists, not JSON ({cells[0][:30]}…); write them with "
+                "json.dumps"
+            )
+        if all(said_in_json(cell) is not None for cell in cells):
+            found.add(name)
+    return frozenset(found)
 
 
 def column_names(sample: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for record in sample for name in record))
 
 
-def _unrecognised(sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
+def _unrecognised(files: Sequence[str], sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
     """Why no form fits any of the sample, and what to do."""
     names = column_names(sample)
     listed = f"the columns are {', '.join(names)}"
+    if proposed := proposed_map(sample, columns):
+        return f"no known form; {listed}. With other names for its columns it can be read:\n  " + command(
+            files, proposed, columns
+        )
+    if cause := why_not_pairs(sample, names):
+        return f"{cause}; {listed}"
     for role in ("chosen", "rejected"):
         column = columns.get(role, role)
-        if all(record.get(column) is None for record in sample):
+        if all(at(record, column) is None for record in sample):
             hint = nearest(column, names) or "."
+            advice = f"A column of another name is given as --map {role}=NAME. "
+            if labels := labels_in(names):
+                advice = f"If {labels[0]!r} says which answer won, write records with prompt, chosen, rejected. "
             return (
-                f"no column {column!r} in any record; {listed}{hint} A column of another name is given as "
-                f"--map {role}=NAME. The forms read are\n{_known_forms()}"
+                f"no column {column!r} in any record; {listed}{hint} {advice}Forms that are read\n{_known_forms(names)}"
             )
     fields = [fields_of(record, columns) for record in sample]
     if all(f.get("prompt") is None and every(is_text, f, "chosen", "rejected") for f in fields):
@@ -80,15 +145,22 @@ def _unrecognised(sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str
         )
     first = next((f for f in fields if f.get("chosen") is not None), fields[0])
     shown = ", ".join(f"{role} is {describe(first.get(role))}" for role in ("prompt", "chosen", "rejected"))
-    return f"no known form: {shown}; {listed}. The forms read are\n{_known_forms()}"
+    return f"no known form: {shown}; {listed}. Forms that are read\n{_known_forms(names)}"
 
 
-def _known_forms() -> str:
-    return "\n".join(f"  {form.name}: {form.looks}" for form in FORMS.values())
+def _known_forms(names: Sequence[str]) -> str:
+    """The forms of which most columns are there, and how many more there are."""
+
+    def lacking(form: Form) -> float:
+        return sum(column.split(".")[0] not in names for column in form.needs) / len(form.needs)
+
+    nearest_forms = sorted(FORMS.values(), key=lacking)[:NEAREST]
+    listed = "\n".join(f"  {form.name}: {form.looks}" for form in nearest_forms)
+    return f"{listed}\n  and {len(FORMS) - NEAREST} more (docs/reference/data.md)"
 
 
 def notes_on_columns(form: Form, sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> list[str]:
-    """Notes on what is there and not used: what messages hold besides role and content, a system prompt beside them."""
+    """Notes on what is there and not used: what messages hold besides role and content, a label beside the answers."""
     lost: set[str] = set()
     for record in sample:
         for role in HOLD_MESSAGES:
@@ -97,30 +169,30 @@ def notes_on_columns(form: Form, sample: Sequence[Mapping[str, Any]], columns: M
                 if isinstance(message, dict):
                     lost.update(k for k, v in message.items() if k not in MESSAGE_KEYS and v not in NOTHING)
     notes = [f"of a message, role and content are kept; left out: {', '.join(sorted(lost))}"] if lost else []
-    if form.name == "trl-standard" and any(isinstance(r.get("system"), str) and r["system"].strip() for r in sample):
-        notes.append(
-            "column 'system' is kept beside the pairs: in the form trl-standard it is no part of the prompt "
-            f"(if it is one here: --map question={columns.get('prompt', 'prompt')})"
-        )
+    if {"chosen", "rejected"} <= set(form.needs) and (labels := labels_in(column_names(sample))):
+        notes.append(f"column {labels[0]!r} is kept beside the pairs: chosen and rejected are taken as they stand")
     return notes
 
 
 def check_columns(
-    form: Form, lacking: Counter[str], total: int, sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]
+    found: Detected, lacking: Counter[str], total: int, columns: Mapping[str, str], files: Sequence[str]
 ) -> None:
     """A UserError for a column that nearly every record lacks, or a mapped one that none has."""
+    form, sample = found.form, found.sample
     names = column_names(sample)
     for role in form.needs:
         n = lacking[missing(role)]
         if n >= MISSING_SHARE * total:
             column = columns.get(role, role)
             others = [name for name in names if name != column]
+            proposed = proposed_map([r for r in sample if at(r, column) is None], columns)
+            way = f". With other names it can be read:\n  {command(files, proposed, columns)}" if proposed else ""
             raise UserError(
                 f"no {column!r} in {n} of {total} records; the columns are {', '.join(names)}"
-                f"{nearest(column, others) or '.'} A record of the form {form.name} needs {', '.join(form.needs)}"
+                f"{nearest(column, others) or '.'} A record of the form {form.name} needs {', '.join(form.needs)}{way}"
             )
     for role, column in columns.items():
-        if column not in names:
+        if all(at(record, column) is None for record in sample) and column not in names:
             raise UserError(
                 f"no column {column!r}, which was given as the {role}; the columns are {', '.join(names)}"
                 f"{nearest(column, names)}"

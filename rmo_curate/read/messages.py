@@ -14,6 +14,20 @@ Message = dict[str, str]
 Triple = tuple[list[Message], list[Message], list[Message]]  # prompt, chosen, rejected
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+# Other names of roles, in small letters: ShareGPT's, Gemma's and Vertex's, OpenAssistant's.
+ROLE_OF = {
+    **{role: role for role in ROLES},
+    "human": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "observation": "tool",
+    "function_response": "tool",
+}
+ROLE_KEYS = ("role", "from")
+CONTENT_KEYS = ("content", "value", "parts")  # parts: Vertex's
+TEXT_PARTS = (None, "text", "input_text", "output_text")  # types of the parts of a content that are text
 # Parts of a message that a model reads and that the pair tables have no place for: dropping them would change the data.
 NOT_KEPT = ("tool_calls", "function_call", "reasoning_content", "thinking")
 NOTHING: tuple[Any, ...] = (None, "", [], {})  # what tables of messages hold where a message lacks a key
@@ -48,7 +62,8 @@ class RejectReason(StrEnum):
     NOT_TEXT = "not_text"  # a value of the wrong type, text that UTF-8 cannot hold, or tools that are not a list
     BAD_MESSAGES = "bad_messages"  # an unknown role, turns out of order, a blank turn, or keys that are not kept
     OTHER_FORM = "other_form"  # a record of another form than its source
-    NO_PREFERENCE = "no_preference"  # ranked answers without two of different rank, or a rank that is not a number
+    NO_PREFERENCE = "no_preference"  # a tie, a label that names no winner, or ranks and scores of which no two differ
+    UNREAD_PART = "unread_part"  # images, video or sound, or earlier turns that stand in another record
     DUPLICATE = "duplicate"  # the content of an earlier record, whatever its id; the first one stays
 
 
@@ -80,8 +95,16 @@ def describe(value: Any) -> str:
     return "a list"
 
 
+def is_turn(value: Any) -> bool:
+    """Whether `value` is a message, in anybody's notation: {role, content}, {from, value}, {role, parts}."""
+    return isinstance(value, dict) and (
+        ("role" in value and "content" in value)
+        or (any(k in value for k in ROLE_KEYS) and any(k in value for k in CONTENT_KEYS))
+    )
+
+
 def is_messages(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(m, dict) and "role" in m and "content" in m for m in value)
+    return isinstance(value, list) and all(map(is_turn, value))
 
 
 def check_text(value: Any, where: str) -> str:
@@ -99,23 +122,51 @@ def messages(value: Any, column: str) -> list[Message]:
     """The messages in `value`: role and content, and beside them what else is said of each."""
     if not isinstance(value, list):
         raise Unfit(RejectReason.NOT_TEXT, f"{column} is {describe(value)}, expected a list of messages")
-    kept_messages: list[Message] = []
-    for i, message in enumerate(value, start=1):
-        where = f"message {i} of {column}"
-        if not isinstance(message, dict) or "role" not in message or "content" not in message:
-            kind = describe(message)
-            raise Unfit(RejectReason.BAD_MESSAGES, f"{where} is {kind}, expected an object with role and content")
-        if message["role"] not in ROLES:
-            raise Unfit(
-                RejectReason.BAD_MESSAGES, f"{where} has the role {message['role']!r}, expected {', '.join(ROLES)}"
-            )
-        if lost := [key for key in NOT_KEPT if message.get(key)]:
-            raise Unfit(RejectReason.BAD_MESSAGES, f"{where} has {', '.join(lost)}, which a pair cannot hold")
-        content = check_text(message["content"], f"the content of {where}")
-        kept = {"role": message["role"], "content": content}
-        more = {k: v for k, v in message.items() if k not in kept and v not in NOTHING}
-        kept_messages.append(FullMessage(kept, more) if more else kept)
-    return kept_messages
+    return [_as_it_stands(m) or _message(m, f"message {i} of {column}") for i, m in enumerate(value, start=1)]
+
+
+def _as_it_stands(message: Any) -> Message | None:
+    """A message of nothing but a role of `ROLES` and a text; None for any other. Most are such, and this is quick."""
+    if not isinstance(message, dict) or len(message) != 2:
+        return None
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES or not isinstance(content, str):
+        return None
+    try:
+        content.encode("utf-8")
+    except UnicodeEncodeError:
+        return None
+    return {"role": role, "content": content}
+
+
+def _message(message: Any, where: str) -> Message:
+    if not is_turn(message):
+        kind = describe(message)
+        raise Unfit(RejectReason.BAD_MESSAGES, f"{where} is {kind}, expected an object with role and content")
+    written = message.get("role", message.get("from"))
+    role = ROLE_OF.get(written.strip().lower()) if isinstance(written, str) else None
+    if written == "function_call":
+        raise Unfit(RejectReason.BAD_MESSAGES, f"{where} is a function_call, which a pair cannot hold")
+    if role is None:
+        raise Unfit(RejectReason.BAD_MESSAGES, f"{where} has the role {written!r}, expected {', '.join(ROLES)}")
+    if lost := [key for key in NOT_KEPT if message.get(key)]:
+        raise Unfit(RejectReason.BAD_MESSAGES, f"{where} has {', '.join(lost)}, which a pair cannot hold")
+    content = next(message[key] for key in CONTENT_KEYS if key in message)
+    if isinstance(content, list):
+        content = "".join(_part(part, where) for part in content)
+    kept = {"role": role, "content": check_text(content, f"the content of {where}")}
+    more = {k: v for k, v in message.items() if k not in (*ROLE_KEYS, *CONTENT_KEYS) and v not in NOTHING}
+    return FullMessage(kept, more) if more else kept
+
+
+def _part(part: Any, where: str) -> str:
+    """The text of one part of a content: text, {type: text, text} or, LLaMA-Factory's, {type: text, value}."""
+    if isinstance(part, dict) and part.get("type") in TEXT_PARTS:
+        part = part.get("text", part.get("value"))
+    if isinstance(part, dict):
+        kind = part.get("type") or ", ".join(map(str, part))
+        raise Unfit(RejectReason.UNREAD_PART, f"{where} has a part that is no text: {kind}")
+    return check_text(part, f"a part of the content of {where}")
 
 
 def user(text: str) -> Message:

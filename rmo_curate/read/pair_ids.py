@@ -15,6 +15,8 @@ def own_id(value: Any) -> str:
     """The user's id as text; empty when there is none."""
     if value is None:
         return ""
+    if isinstance(value, float) and value.is_integer():  # a column of integers with gaps, as pandas writes it
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
@@ -46,24 +48,37 @@ class Ids:
         self.names = names  # of the files
         self.first: dict[bytes, int] = {}  # content -> the position where it came first
         self.owner: dict[bytes, bytes] = {}  # a user's id -> its content
+        self.repeated = 0  # records whose id stood for another content before
 
-    def claim(self, pair_id: str, content_hash: str, file_number: int, line: int) -> None:
-        """Unfit for a content seen before; a UserError for an id that stands for another content."""
+    def claim(self, pair_id: str, content_hash: str, file_number: int, line: int) -> str:
+        """The pair's id: `pair_id`, or that with the hash after it where an earlier pair of other content has it.
+
+        Unfit for a content seen before.
+        """
         content = bytes.fromhex(content_hash)
-        own = pair_id != content_hash
-        key = _key(pair_id) if own else content
-        holder = self.owner.get(key) or (key if key in self.first else None)
-        if holder not in (None, content):
-            raise UserError(
-                f"the id {pair_id!r} stands for two different pairs: {self._place(self.first[holder])} and "
-                f"{self.names[file_number]}:{line}; give each pair its own id, or leave the id column out"
-            )
-        if own:
-            self.owner[key] = content
+        repeated = self._stands_for_another(pair_id, content)
+        if not repeated and pair_id != content_hash:
+            self.owner[_key(pair_id)] = content
         if content in self.first:
             place = self._place(self.first[content])
             raise Unfit(RejectReason.DUPLICATE, f"the same prompt, chosen and rejected as {place}")
         self.first[content] = file_number << 40 | line
+        if not repeated:
+            return pair_id
+        self.repeated += 1
+        new = f"{pair_id}-{content_hash}"
+        if self._stands_for_another(new, content):
+            raise UserError(
+                f"{self.names[file_number]}:{line}: the id {new!r} stands for two different pairs; give each pair its "
+                "own id, or leave the id column out"
+            )
+        self.owner[_key(new)] = content
+        return new
+
+    def _stands_for_another(self, pair_id: str, content: bytes) -> bool:
+        key = _key(pair_id)
+        holder = self.owner.get(key) or (key if key in self.first else None)
+        return holder not in (None, content)
 
     def _place(self, position: int) -> str:
         return f"{self.names[position >> 40]}:{position & (1 << 40) - 1}"

@@ -5,26 +5,32 @@ In the ranked forms a record stands for every two of its answers of different ra
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
 from rmo_curate.read.extras import ExtraColumn, kind_of, plan_columns
 from rmo_curate.read.files import DataFile, find_files, read
-from rmo_curate.read.form_detection import check_columns, column_names, detect, notes_on_columns
+from rmo_curate.read.form_detection import SAMPLE, check_columns, column_names, detect, notes_on_columns, parsed
 from rmo_curate.read.forms import ALL_COLUMNS, Candidate, Form, candidates, convert, fields_of
 from rmo_curate.read.forms.form import json_column
 from rmo_curate.read.memory import InMemory
 from rmo_curate.read.messages import Message, RejectReason, Unfit, check_text, describe
 from rmo_curate.read.pair_ids import Ids, content_hash, own_id
+from rmo_curate.read.proposals import check_no_label_is_passed_over, command, proposed_map
 from rmo_curate.read.readers.record import Record, encodable
 from rmo_train.console.errors import UserError, nearest
 from rmo_train.data.rendering import Conversation
 from rmo_train.store.files import canonical_json
 from rmo_train.store.manifests import InputFile
+
+MANY_REJECTS = 0.2  # a share of rejects that is a sign of data that are not read as they are meant
+UNLIKE = (RejectReason.MISSING_FIELD, RejectReason.OTHER_FORM)  # reasons of records that may be read otherwise
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,24 @@ class Source:
     said: str  # the form and what shows it, in one line
     limit: int | None = None
     columns: Mapping[str, str] = field(default_factory=dict)  # the form's column -> its name in the data
+    json_columns: frozenset[str] = frozenset()  # columns whose texts are messages in JSON
     notes: tuple[str, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)  # "pairs", and each reject reason that occurs
     input_records: int = 0  # records as they stand in the data; `counts` adds up to more where they hold ranked answers
     extras: tuple[ExtraColumn, ...] = ()
+    way_through: str = ""  # the command that reads records of which this reading makes rejects; empty: none is known
+
+    def warning(self) -> str | None:
+        """What to say loudly where more than `MANY_REJECTS` of the records are no pairs; None where fewer are."""
+        total = sum(self.counts.values())
+        rejects = total - self.counts["pairs"]
+        if rejects <= MANY_REJECTS * total:
+            return None
+        reason = max((r for r in self.counts if r != "pairs"), key=lambda r: self.counts[r])
+        said = f"WARNING: {rejects:,} of {total:,} records ({rejects / total:.0%}) are no pairs, most for {reason}"
+        if self.way_through:
+            return f"{said}; so they would be read: {self.way_through}"
+        return f"{said}; `rmo-curate inspect ... --to FILE.jsonl` writes each with its reason beside the pairs"
 
     def extra_fields(self) -> list[pa.Field]:
         """Name and type of the source's other columns."""
@@ -90,44 +110,66 @@ class Source:
                 else:
                     yield outcome
 
-    def _outcomes(self) -> Iterator[list[Pair | Reject]]:
+    def _outcomes(self, ids: Ids | None = None) -> Iterator[list[Pair | Reject]]:
         """What each record of the data gives, with the extras as they stand there."""
-        ids = Ids([file.name for file in self.files])
+        ids = ids or self._ids()
         for number, record in read(self.files, self.limit):
             yield self._judged(record, number, ids)
+
+    def _ids(self) -> Ids:
+        return Ids([file.name for file in self.files])
 
     def _judged(self, record: Record, number: int, ids: Ids) -> list[Pair | Reject]:
         name = self.files[number].name
         try:
-            in_record = candidates(self.form, fields_of(_object(record), self.columns))
+            value = parsed(_object(record), self.json_columns)
+            in_record = candidates(self.form, fields_of(value, self.columns))
         except Unfit as e:
             return [Reject(name, record.line, e.reason, encodable(e.detail), record.raw)]
         outcomes: list[Pair | Reject] = []
         for candidate in in_record:
             try:
-                pair, its_hash = self._to_pair(candidate, record, name)
-                ids.claim(pair.id, its_hash, number, record.line)
-                outcomes.append(pair)
+                pair, its_hash = self._to_pair(candidate, value, name, record.line)
+                pair_id = ids.claim(pair.id, its_hash, number, record.line)
+                outcomes.append(pair if pair_id == pair.id else replace(pair, id=pair_id))
             except Unfit as e:
-                raw = record.raw if self.form.expand is None else _raw(candidate)
+                raw = record.raw if len(in_record) == 1 else _raw(candidate)
                 outcomes.append(Reject(name, record.line, e.reason, encodable(e.detail), raw))
         return outcomes
 
-    def _to_pair(self, candidate: Candidate, record: Record, name: str) -> tuple[Pair, str]:
+    def _to_pair(self, candidate: Candidate, value: Mapping[str, Any], name: str, line: int) -> tuple[Pair, str]:
         """The pair and the hash of its content."""
         prompt, chosen, rejected = convert(self.form, candidate)
         fields = candidate.fields
         tools = _as_json(fields, "tools", list, "a list of tools")
         kwargs = _as_json(fields, "chat_template_kwargs", dict, "an object of names and values")
         its_hash = content_hash(prompt, chosen, rejected, tools, kwargs)
-        used = {self.columns.get(role, role) for role in self.form.columns}
-        own = {k: v for k, v in record.value.items() if k not in used}
+        own = self._own_columns(value)
         extra = {(f"source_{k}" if k in candidate.extra else k): v for k, v in own.items()} | dict(candidate.extra)
         pair_id = own_id(fields.get("id"))
         if pair_id and candidate.name:
             pair_id = f"{pair_id}/{candidate.name}"
         pair_id = pair_id or its_hash
-        return Pair(pair_id, prompt, chosen, rejected, tools, kwargs, extra, name, record.line), its_hash
+        return Pair(pair_id, prompt, chosen, rejected, tools, kwargs, extra, name, line), its_hash
+
+    @cached_property
+    def _used(self) -> frozenset[str]:
+        """The names in the data of the columns that have a meaning in the form."""
+        return frozenset(self.columns.get(role, role) for role in self.form.columns)
+
+    @cached_property
+    def _paths(self) -> list[str]:
+        return sorted(column for column in self._used if "." in column)
+
+    def _own_columns(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        """The record's columns that have no meaning in the form; of one that a path leads into, what else it holds."""
+        used = self._used
+        own = {k: v for k, v in value.items() if k not in used}
+        for path in self._paths:
+            first, _, rest = path.partition(".")
+            if path not in value and isinstance(own.get(first), dict):
+                own[first] = {k: v for k, v in own[first].items() if k != rest} or None
+        return own
 
 
 def open_source(
@@ -147,16 +189,21 @@ def open_source(
             raise UserError(f"no column {role!r} to map; the forms have {known}{nearest(role, ALL_COLUMNS)}")
     given = find_files(paths)
     columns = {**given.columns, **(columns or {})}
-    form, said, sample = detect(given.files, limit, columns)
+    found = detect(given.files, limit, columns)
+    form, sample = found.form, found.sample
+    check_no_label_is_passed_over(columns, column_names(sample))
     notes = [*given.notes, *notes_on_columns(form, sample, columns)]
-    source = Source(tuple(given.files), tuple(f.identity() for f in given.files), form, said, limit, columns)
+    inputs = tuple(f.identity() for f in given.files)
+    source = Source(tuple(given.files), inputs, form, found.said, limit, columns, found.json_columns)
 
     kinds: dict[str, set[str]] = {}
+    unlike: list[Mapping[str, Any]] = []
     counts: Counter[str] = Counter()
     firsts: dict[str, Reject] = {}
     lacking: Counter[str] = Counter()
     input_records = 0
-    for outcomes in source._outcomes():
+    ids = source._ids()
+    for outcomes in source._outcomes(ids):
         input_records += 1
         for outcome in outcomes:
             if isinstance(outcome, Pair):
@@ -166,19 +213,38 @@ def open_source(
             else:
                 counts[outcome.reason.value] += 1
                 firsts.setdefault(outcome.reason.value, outcome)
+                if outcome.reason in UNLIKE and len(unlike) < SAMPLE and (value := _value_of(outcome)):
+                    unlike.append(value)
                 if outcome.reason is RejectReason.MISSING_FIELD:
-                    lacking[outcome.detail] += 1
-    check_columns(form, lacking, input_records, sample, columns)
+                    lacking[outcome.detail.partition(";")[0]] += 1
+    check_columns(found, lacking, input_records, columns, [file.name for file in given.files])
     if not counts["pairs"]:
         raise UserError(_no_pair(form, counts, firsts, column_names(sample)))
     extras = plan_columns(kinds)
     notes += [f"column {e.source!r} is kept as {e.name!r}" for e in extras if e.source != e.name]
-    if form.expand is not None:
+    if ids.repeated:
+        notes.append(
+            f"{ids.repeated:,} records have the id of an earlier pair of other content; the hash of their content is "
+            "put after it"
+        )
+    if form.expand is not None and counts.total() != input_records:
         notes.append(
             f"{input_records:,} records of ranked answers stand for {counts.total():,}: every two answers of different "
             "rank count as a record"
         )
-    return replace(source, notes=tuple(notes), counts=dict(counts), input_records=input_records, extras=extras)
+    proposed = proposed_map(unlike, columns) if unlike else {}
+    way = command([file.name for file in given.files], proposed, columns) if proposed else ""
+    source = replace(source, notes=tuple(notes), counts=dict(counts), input_records=input_records)
+    return replace(source, extras=extras, way_through=way)
+
+
+def _value_of(reject: Reject) -> Mapping[str, Any] | None:
+    """The record of a reject; None where its text is none."""
+    try:
+        value = json.loads(reject.raw)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _no_pair(form: Form, counts: Counter[str], firsts: Mapping[str, Reject], columns: Sequence[str]) -> str:

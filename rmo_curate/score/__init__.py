@@ -17,4 +17,5 @@
 - `proxies`: trained proxies, cross-fitted and in-sample.
 - `cost`: what scoring will cost, said before it starts.
 - `inspection`: `inspect`: what data hold before they are scored.
+- `conversion`: `inspect --to`: data of any form in one, with the rejects beside it.
 """

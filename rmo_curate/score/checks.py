@@ -37,6 +37,12 @@ def check_checkpoint(other: Identity, reference: Identity) -> None:
         )
 
 
+def warn_of_rejects(source: Source) -> None:
+    """Say it where so many records are no pairs that the data are perhaps not read as they are meant."""
+    if (warning := source.warning()) is not None:
+        say(warning)
+
+
 def check_rejects(counts: Mapping[str, int], settings: ScoreSettings) -> None:
     """Say what is rejected; `counts` has "pairs" and the number of rejects by reason."""
     total = sum(counts.values())

@@ -213,6 +213,7 @@ def resolve(
     for line in (source.said, *source.notes):
         say(line)
     checks.check_rejects(source.counts, settings)
+    checks.warn_of_rejects(source)
     checks.check_prompts(source, proxy)
     reference = Reference(**asdict(own), dtype=dtype, engine=engine)
     key = _pairs_key(source, settings, limit.tokens, own)

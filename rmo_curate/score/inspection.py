@@ -10,12 +10,14 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
 from rmo_curate.read.pair_rendering import render_pairs
 from rmo_curate.read.render_pool import tokens_sha
 from rmo_curate.read.sources import Pair, Reject, Source, open_source
+from rmo_curate.score.conversion import check_target, write_pairs_as_lines
 from rmo_curate.score.length_limit import length_limit, limit_line
 from rmo_curate.score.settings import ScoreSettings
 from rmo_train.console.progress import progress
@@ -70,18 +72,31 @@ class Inspection:
 
 
 def run_inspect(
-    data: Sequence[str], model: str | None, settings: ScoreSettings, *, columns: Mapping[str, str] | None = None
+    data: Sequence[str],
+    model: str | None,
+    settings: ScoreSettings,
+    *,
+    columns: Mapping[str, str] | None = None,
+    to: Path | None = None,
 ) -> list[str]:
-    """Look `data` through as `score` would and return the lines to print; without a model all but the tokens."""
-    if model is None:
-        return inspection_lines(inspect_source(open_source(data, limit=settings.limit, columns=columns), None, 0), None)
-    from rmo_train.model.policy import load_tokenizer, resolve_dtype
+    """Look `data` through as `score` would and return the lines to print; without a model all but the tokens.
 
-    limit = length_limit(settings, model, str(resolve_dtype(settings.dtype)).removeprefix("torch."))
-    renderer = Renderer(load_tokenizer(model))
-    inspection = inspect_source(open_source(data, limit=settings.limit, columns=columns), renderer, limit.tokens)
-    said = f"model {visible(model)}; {limit_line(limit)}"
-    return [said, *inspection_lines(inspection, renderer)]
+    `to`: a file for the pairs in one form.
+    """
+    if to is not None:
+        check_target(to)
+    said, renderer, most = [], None, 0
+    if model is not None:
+        from rmo_train.model.policy import load_tokenizer, resolve_dtype
+
+        limit = length_limit(settings, model, str(resolve_dtype(settings.dtype)).removeprefix("torch."))
+        renderer, most = Renderer(load_tokenizer(model)), limit.tokens
+        said = [f"model {visible(model)}; {limit_line(limit)}"]
+    source = open_source(data, limit=settings.limit, columns=columns)
+    said += inspection_lines(inspect_source(source, renderer, most), renderer)
+    if to is not None:
+        said += ["", *map(visible, write_pairs_as_lines(source, to))]
+    return said
 
 
 # ---------------------------------------------------------------------------------------------------- looking
@@ -205,6 +220,8 @@ def inspection_lines(inspection: Inspection, renderer: Renderer | None) -> list[
     lines += [f"  {shortened(problem.line(kind))}" for kind, problem in worst[:MOST_PROBLEMS]]
     if len(worst) > MOST_PROBLEMS:
         lines.append(f"  and {len(worst) - MOST_PROBLEMS} more kinds")
+    if (warning := source.warning()) is not None:
+        lines.append(warning)
     if renderer is None:
         lines.append("give --model to see tokens, the end of the prompt, and what the chat template does")
     return [visible(line) for line in lines]

@@ -199,3 +199,7 @@ class InspectCommand(Settings):
         "score.max_length", default=None, ge=8, description="Tokens of prompt + longer response that `score` takes"
     )
     map: ColumnMap = column_map()
+    to: Path | None = Field(
+        None,
+        description="Also write the pairs to this new .jsonl file, as lists of messages, and the rejects beside it",
+    )

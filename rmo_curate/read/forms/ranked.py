@@ -1,82 +1,208 @@
-"""Several ranked answers to one prompt: every two of different rank are a pair, the lower rank chosen; ties are none.
+"""Several answers to one prompt with ranks, scores or labels: every two that differ are a pair; ties are none.
 
-A pair carries `chosen_rank` and `rejected_rank`, and likewise what else is said of the two answers (`chosen_model`).
+A pair carries `chosen_rank` and `rejected_rank` (or `_score`), and likewise what else is said of the two answers
+(`chosen_model`).
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
-from rmo_curate.read.forms.form import Candidate, Fields, Form, all_messages, is_text
+from rmo_curate.read.forms.answers import answer_of, is_said, prompt_of
+from rmo_curate.read.forms.form import Candidate, Fields, Form, at, is_number, is_text
 from rmo_curate.read.forms.trl import conversational
-from rmo_curate.read.forms.turns import TURN, turns
-from rmo_curate.read.messages import Message, RejectReason, Unfit, assistant, check_text, describe, messages, user
+from rmo_curate.read.messages import (
+    Message,
+    RejectReason,
+    Unfit,
+    describe,
+    is_messages,
+    is_turn,
+    messages,
+)
 
 
-def _is_ranked(value: Any, answer: str) -> bool:
-    return isinstance(value, list) and all(isinstance(a, dict) and {answer, "rank"} <= a.keys() for a in value)
+@dataclass(frozen=True)
+class Ranking:
+    """Where the answers stand and what orders them."""
+
+    name: str
+    prompt: str
+    answers: str  # a list of answers
+    text: str  # the key of an answer's text
+    order: str  # the key of its rank or score
+    lower: bool  # whether the lowest is the best
+    says: str
+
+    def form(self) -> Form:
+        def matches(fields: Fields) -> bool:
+            answers = fields.get(self.answers)
+            return is_said(fields.get(self.prompt)) and isinstance(answers, list) and all(map(self._is_answer, answers))
+
+        looks = (
+            f"{self.prompt} is text or messages, {self.answers} is a list of {{{self.text}, {self.order}}}; {self.says}"
+        )
+        return Form(self.name, (self.prompt, self.answers), looks, matches, conversational, expand=self._expand)
+
+    def _is_answer(self, value: Any) -> bool:
+        return isinstance(value, dict) and {self.text, self.order} <= value.keys()
+
+    def _expand(self, fields: Fields) -> list[Candidate]:
+        prompt, notation = prompt_of(fields[self.prompt], self.prompt)
+        answers = fields[self.answers]
+        if not isinstance(answers, list):
+            raise Unfit(RejectReason.NOT_TEXT, f"{self.answers} is {describe(answers)}, expected a list of answers")
+        places = [f"answer {i} of {self.answers}" for i in range(1, len(answers) + 1)]
+        for answer, where in zip(answers, places, strict=True):
+            if not isinstance(answer, dict) or self.text not in answer:
+                expected = f"expected an object with {self.text} and {self.order}"
+                raise Unfit(RejectReason.NOT_TEXT, f"{where} is {describe(answer)}, {expected}")
+        ranks = [_rank(a.get(self.order), f"the {self.order} of {w}") for a, w in zip(answers, places, strict=True)]
+        said = [_said(a[self.text], w, notation) for a, w in zip(answers, places, strict=True)]
+        about = [{k: v for k, v in answer.items() if k != self.text} for answer in answers]
+        return every_two(fields, prompt, said, ranks, about, lower=self.lower, where=self.answers)
 
 
-def _rank(answer: Any, where: str, text: str) -> float:
-    if not isinstance(answer, dict) or text not in answer:
-        raise Unfit(RejectReason.NOT_TEXT, f"{where} is {describe(answer)}, expected an object with {text} and rank")
-    rank = answer.get("rank")
-    if isinstance(rank, bool) or not isinstance(rank, int | float) or not math.isfinite(rank):
+def _rank(rank: Any, where: str) -> float:
+    if not is_number(rank):
         shown = repr(rank) if isinstance(rank, float) else describe(rank)
-        raise Unfit(RejectReason.NO_PREFERENCE, f"the rank of {where} is {shown}, expected a number")
+        raise Unfit(RejectReason.NO_PREFERENCE, f"{where} is {shown}, expected a number")
     return rank
 
 
-def _pairs(fields: Fields, prompt: list[Message], column: str, text: str) -> list[Candidate]:
-    """A candidate for every (better, worse) of the answers in `column`, whose response is under the key `text`."""
-    answers = fields[column]
-    if not isinstance(answers, list):
-        raise Unfit(RejectReason.NOT_TEXT, f"{column} is {describe(answers)}, expected a list of ranked answers")
-    ranks = [_rank(answer, f"answer {i} of {column}", text) for i, answer in enumerate(answers, start=1)]
+def _said(value: Any, where: str, notation: Any) -> Any:
+    """An answer's messages; what is no answer is left as it is, for the pair that holds it to be refused."""
+    return answer_of(value, where, notation) if is_said(value) else value
+
+
+def every_two(
+    fields: Fields,
+    prompt: list[Message],
+    said: Sequence[Any],
+    ranks: Sequence[float],
+    about: Sequence[dict[str, Any]],
+    *,
+    lower: bool,
+    where: str,
+    name: str = "",
+) -> list[Candidate]:
+    """A candidate for every (better, worse) of the answers; `about`: what else is known of each, `name`: of the
+    question."""
     candidates = []
-    for better, worse in permutations(range(len(answers)), 2):
-        if ranks[better] >= ranks[worse]:
+    for better, worse in permutations(range(len(said)), 2):
+        if ranks[better] == ranks[worse] or (ranks[better] > ranks[worse]) == lower:
             continue
-        sides = {"chosen": answers[better], "rejected": answers[worse]}
-        responses = {side: _response(answer[text]) for side, answer in sides.items()}
-        extra = {f"{side}_{k}": v for side, answer in sides.items() for k, v in answer.items() if k != text}
-        candidates.append(Candidate({**fields, "prompt": prompt, **responses}, f"{better + 1}-{worse + 1}", extra))
+        sides = {"chosen": better, "rejected": worse}
+        responses = {side: said[i] for side, i in sides.items()}
+        extra = {f"{side}_{k}": v for side, i in sides.items() for k, v in about[i].items()}
+        candidates.append(
+            Candidate({**fields, "prompt": prompt, **responses}, f"{name}{better + 1}-{worse + 1}", extra)
+        )
     if not candidates:
-        raise Unfit(RejectReason.NO_PREFERENCE, f"{column} has no two answers of different rank")
+        kind = "rank" if lower else "score"
+        raise Unfit(RejectReason.NO_PREFERENCE, f"{where} has no two answers of different {kind}")
     return candidates
 
 
-def _response(value: Any) -> Any:
-    return [assistant(value)] if isinstance(value, str) else value
+BEST_LOW, BEST_HIGH = "the lowest rank is the best", "the highest score is the best"
 
 
-def _nectar(fields: Fields) -> list[Candidate]:
-    prompt = check_text(fields["prompt"], "prompt")
-    asked = turns(prompt, "prompt") if TURN.match(prompt) else [user(prompt)]
-    if asked[-1] == assistant(""):  # the turn that the answers fill
-        asked = asked[:-1]
-    return _pairs(fields, asked, "answers", "answer")
+def _magpie(fields: Fields) -> list[Candidate]:
+    """Magpie: answers and the scores of a reward model in two lists."""
+    texts, rewards = fields["responses"], fields["rewards_armorm"]
+    if not isinstance(texts, list) or not isinstance(rewards, list) or len(texts) != len(rewards):
+        raise Unfit(RejectReason.NO_PREFERENCE, "responses and rewards_armorm are not two lists of the same length")
+    prompt, _ = prompt_of(fields["instruction"], "instruction")
+    ranks = [_rank(at(r, "score"), f"the score of reward {i}") for i, r in enumerate(rewards, start=1)]
+    said = [answer_of(text, f"response {i}") for i, text in enumerate(texts, start=1)]
+    about = [{"score": rank} for rank in ranks]
+    return every_two(fields, prompt, said, ranks, about, lower=False, where="responses")
 
 
-def _nemo(fields: Fields) -> list[Candidate]:
-    return _pairs(fields, messages(fields["context"], "context"), "completions", "completion")
-
-
-NECTAR = Form(
-    "nectar",
-    ("prompt", "answers"),
-    "prompt is text, answers is a list of {answer, rank}; rank 1 is the best",
-    lambda f: is_text(f.get("prompt")) and _is_ranked(f.get("answers"), "answer"),
+MAGPIE = Form(
+    "magpie",
+    ("instruction", "responses", "rewards_armorm"),
+    f"instruction is text, responses is a list of texts, rewards_armorm a list of {{score}}; {BEST_HIGH}",
+    lambda f: (
+        is_text(f.get("instruction")) and all(isinstance(f.get(c), list) for c in ("responses", "rewards_armorm"))
+    ),
     conversational,
-    expand=_nectar,
+    expand=_magpie,
 )
-NEMO = Form(
-    "nemo-rl",
-    ("context", "completions"),
-    "context is a list of messages, completions is a list of {completion, rank}; the lowest rank is the best",
-    lambda f: all_messages(f, "context") and _is_ranked(f.get("completions"), "completion"),
+
+
+def _vertex(fields: Fields) -> list[Candidate]:
+    """Vertex AI: contents of {role, parts} and completions with scores."""
+    prompt = messages(fields["contents"], "contents")
+    answers = fields["completions"]
+    if not isinstance(answers, list) or not all(isinstance(a, dict) and is_turn(a.get("completion")) for a in answers):
+        raise Unfit(RejectReason.NOT_TEXT, "completions is no list of {score, completion}")
+    ranks = [_rank(a.get("score"), f"the score of completion {i}") for i, a in enumerate(answers, start=1)]
+    said = [answer_of(a["completion"], f"completion {i}") for i, a in enumerate(answers, start=1)]
+    about = [{"score": rank} for rank in ranks]
+    return every_two(fields, prompt, said, ranks, about, lower=False, where="completions")
+
+
+VERTEX = Form(
+    "vertex",
+    ("contents", "completions"),
+    f"contents is a list of {{role, parts}}, completions is a list of {{score, completion}}; {BEST_HIGH}",
+    lambda f: (
+        bool(f.get("contents"))
+        and is_messages(f.get("contents"))
+        and isinstance(f.get("completions"), list)
+        and all(isinstance(a, dict) and is_turn(a.get("completion")) for a in f["completions"])
+    ),
     conversational,
-    expand=_nemo,
+    expand=_vertex,
+)
+NOVA_LABELS = {"preferred": 1.0, "non-preferred": 0.0}
+
+
+def _candidates_of(value: Any) -> Any:
+    last = value[-1] if isinstance(value, list) and value else None
+    return last.get("candidates") if isinstance(last, dict) else None
+
+
+def _nova(fields: Fields) -> list[Candidate]:
+    """Amazon Nova: the last message has candidates, each with a preferenceLabel."""
+    whole, found = fields["messages"], _candidates_of(fields["messages"])
+    if not isinstance(found, list) or not all(isinstance(c, dict) for c in found):
+        raise Unfit(RejectReason.NO_PREFERENCE, "the last message has no candidates")
+    prompt = messages(whole[:-1], "messages")
+    labels = [str(c.get("preferenceLabel")).strip().lower() for c in found]
+    if unknown := [label for label in labels if label not in NOVA_LABELS]:
+        expected = " or ".join(map(repr, NOVA_LABELS))
+        raise Unfit(RejectReason.NO_PREFERENCE, f"a preferenceLabel is {unknown[0]!r}, expected {expected}")
+    said = [messages([{"role": "assistant", "content": c.get("content")}], "candidates") for c in found]
+    return every_two(
+        fields,
+        prompt,
+        said,
+        [NOVA_LABELS[label] for label in labels],
+        [{}] * len(said),
+        lower=False,
+        where="candidates",
+    )
+
+
+NOVA = Form(
+    "amazon-nova",
+    ("messages",),
+    "messages ends with candidates of {content, preferenceLabel}",
+    lambda f: isinstance(_candidates_of(f.get("messages")), list),
+    conversational,
+    expand=_nova,
+)
+RANKINGS = (
+    Ranking("nectar", "prompt", "answers", "answer", "rank", True, "rank 1 is the best").form(),
+    Ranking("nemo-rl", "context", "completions", "completion", "rank", True, BEST_LOW).form(),
+    Ranking("ultrafeedback", "instruction", "completions", "response", "overall_score", False, BEST_HIGH).form(),
+    Ranking("stack-exchange", "question", "answers", "text", "pm_score", False, BEST_HIGH).form(),
+    MAGPIE,
+    VERTEX,
+    NOVA,
 )

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from rmo_curate.read.readers.record import Record
 
 BATCH = 1024  # rows turned into Python values at a time
+PARQUET_FILE = b"PAR1"
 IPC_FILE = b"ARROW1"  # how an Arrow file starts; a stream does not
 
 

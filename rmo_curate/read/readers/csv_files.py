@@ -7,31 +7,36 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from rmo_curate.read.readers.record import Record, open_bytes
+from rmo_curate.read.readers.record import Record, open_bytes, said_in_json
 from rmo_train.console.errors import UserError
 
+DELIMITERS = (";", "\t", "|")  # of a header without a comma
 SAMPLE = 100  # rows that decide which columns are JSON
 LONGEST_CELL = 2**31 - 1
-# The keys of an object that stands for a message or an answer: with these a cell is data, without them it is text.
-SHAPES = (
-    {"role", "content"},
-    {"from", "value"},
-    {"answer", "rank"},
-    {"completion", "rank"},
-)
 
 
 def read_csv(path: Path) -> Iterator[Record]:
+    """Rows of cells that commas part, or what else parts the names of the header."""
+    with open_bytes(path) as f:
+        header = f.readline().decode("utf-8", "replace")
+    yield from _read(path, "," if "," in header else next((d for d in DELIMITERS if d in header), ","))
+
+
+def read_tsv(path: Path) -> Iterator[Record]:
+    """Rows of cells that tabs part."""
+    yield from _read(path, "\t")
+
+
+def _read(path: Path, delimiter: str) -> Iterator[Record]:
     """Rows by the header's names; a row with more or fewer cells than the header has a problem."""
     csv.field_size_limit(LONGEST_CELL)  # the default refuses answers of 128 KiB
     with open_bytes(path) as f, io.TextIOWrapper(f, "utf-8-sig", errors="surrogateescape", newline="") as text:
-        rows = csv.reader(text, strict=True)
+        rows = csv.reader(text, strict=True, delimiter=delimiter)
         try:
             header = next(rows, [])
             if len(set(header)) < len(header):
@@ -58,7 +63,7 @@ def _record(number: int, header: Sequence[str], row: Sequence[str], parsed: Sequ
     value: dict[str, Any] = {name: cell or None for name, cell in zip(header, row, strict=True)}
     for i in parsed:
         if row[i]:
-            conversation = _messages(row[i])
+            conversation = said_in_json(row[i])
             value[header[i]] = row[i] if conversation is None else conversation
     return Record(number, value)
 
@@ -71,17 +76,4 @@ def _is_json(path: Path, column: str, cells: Sequence[str]) -> bool:
             f"{path}: the cells of {column!r} are Python's way to write lists, not JSON ({filled[0][:30]}…); write "
             "them with json.dumps, or save the data as JSONL or Parquet"
         )
-    return bool(filled) and all(_messages(cell) is not None for cell in filled)
-
-
-def _messages(cell: str) -> Any:
-    """The messages or answers that a cell's JSON holds; None for a cell that is text."""
-    if not cell.lstrip().startswith(("[", "{")):
-        return None
-    try:
-        value = json.loads(cell)
-    except (ValueError, RecursionError):
-        return None
-    items = value if isinstance(value, list) else [value]
-    fits = all(isinstance(item, dict) and any(shape <= item.keys() for shape in SHAPES) for item in items)
-    return value if fits else None
+    return bool(filled) and all(said_in_json(cell) is not None for cell in filled)

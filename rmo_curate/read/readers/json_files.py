@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -11,26 +12,58 @@ from typing import IO, Any
 from rmo_curate.read.readers.record import BOM, Record, open_bytes
 from rmo_train.console.errors import UserError
 
+LIST = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*\{")  # a list of objects
 CHUNK = 1 << 20  # bytes read at a time
 SPACE = " \t\n\r"
 NUMBER = "0123456789.eE+-"  # what may follow a part of a number that is a number itself
+
+
+# Columns that make an object a record and not the holder of a list of them.
+ASKED = {"prompt", "chosen", "messages", "conversations", "context", "contents", "instruction", "question", "input"}
+
+
+class TwiceTheKey(ValueError):
+    """An object with two values under one key, of which a reader would keep the last."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise TwiceTheKey(f"the key {twice!r} stands twice in one object")
+    return value
+
+
+FEW = 4  # objects in a line; of more, those inside the record are not looked through for keys that stand twice
+DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _parse_line(number: int, line: bytes) -> Record:
     text = line.decode("utf-8", errors="backslashreplace").rstrip("\r\n")
     try:
         line.decode("utf-8")
-        return Record(number, json.loads(text), text)
+        if text.count("{") <= FEW:
+            return Record(number, DECODER.decode(text), text)
+        value = json.loads(text)
+        if isinstance(value, dict) and any(text.count(f'"{key}"') > 1 for key in value):  # a column may stand twice
+            DECODER.decode(text)
+        return Record(number, value, text)
     except UnicodeDecodeError as e:
         return Record(number, text=text, problem=f"not UTF-8 at byte {e.start + 1} of the line")
     except json.JSONDecodeError as e:
-        return Record(number, text=text, problem=f"not JSON at column {e.colno}: {e.msg}")
+        comma = e.msg == "Extra data" and text[e.pos :].strip() == ","
+        cause = "a comma after the object; a line is one object" if comma else e.msg
+        return Record(number, text=text, problem=f"not JSON at column {e.colno}: {cause}")
     except (ValueError, RecursionError) as e:  # an integer of thousands of digits, lists nested too deep
         return Record(number, text=text, problem=f"not readable as JSON: {e}")
 
 
 def read_jsonl(path: Path) -> Iterator[Record]:
-    """One object a line; blank lines are not records, but count as lines."""
+    """One object a line; blank lines are not records, but count as lines. A list under this suffix is read as one."""
+    if _is_list(path):
+        yield from _elements(path)
+        return
     with open_bytes(path) as lines:
         for number, line in enumerate(lines, start=1):
             if number == 1:
@@ -46,20 +79,39 @@ def read_json(path: Path) -> Iterator[Record]:
     if not start:
         return
     if start.startswith(b"["):
-        with open_bytes(path) as f:
-            values = _Values(f)
-            try:
-                for number, value in enumerate(values.items(), start=1):
-                    yield Record(number, value)
-            except json.JSONDecodeError as e:
-                line, column = values.position(e)
-                raise UserError(f"{path}:{line}:{column}: not JSON: {e.msg}; correct the file there") from e
-            except (ValueError, RecursionError) as e:
-                raise UserError(f"{path}: not readable as JSON: {e}") from e
+        yield from _elements(path)
     elif _is_json_lines(path):
         yield from read_jsonl(path)
     else:
         yield from _list_in_object(path)
+
+
+def _elements(path: Path) -> Iterator[Record]:
+    with open_bytes(path) as f:
+        values = _Values(f)
+        try:
+            for number, value in enumerate(values.items(), start=1):
+                yield Record(number, value)
+        except json.JSONDecodeError as e:
+            line, column = values.position(e)
+            raise UserError(f"{path}:{line}:{column}: not JSON: {e.msg}; correct the file there") from e
+        except (ValueError, RecursionError) as e:
+            raise UserError(f"{path}: not readable as JSON: {e}") from e
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a file of lines is one list of objects: its first line begins one and is no value of its own, or it is
+    the only line."""
+    with open_bytes(path) as lines:
+        start = lines.read(CHUNK)
+    if not LIST.match(start):
+        return False
+    if len(start) == CHUNK and b"\n" not in start.lstrip(BOM).lstrip():  # a line too long to be held
+        return True
+    with open_bytes(path) as lines:
+        filled = (line for line in lines if line.removeprefix(BOM).strip())
+        first = _parse_line(1, next(filled).removeprefix(BOM))
+        return first.problem is not None or next(filled, None) is None
 
 
 def _is_json_lines(path: Path) -> bool:
@@ -74,13 +126,16 @@ def _list_in_object(path: Path) -> Iterator[Record]:
     with open_bytes(path) as f:
         content = f.read()
     try:
-        value = json.loads(content.decode("utf-8-sig"))
+        value = DECODER.decode(content.decode("utf-8-sig"))
     except json.JSONDecodeError as e:
         raise UserError(f"{path}:{e.lineno}:{e.colno}: not JSON: {e.msg}; correct the file there") from e
     except (ValueError, RecursionError) as e:
         raise UserError(f"{path}: not readable as JSON: {e}") from e
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a list of records, found {type(value).__name__}")
+    if ASKED & value.keys():  # the one record of the file, printed over several lines
+        yield Record(1, value)
+        return
     lists = {k: v for k, v in value.items() if isinstance(v, list)}
     if len(lists) != 1:
         raise UserError(
@@ -109,7 +164,8 @@ class _Values:
                 yield self._value()
                 if self._expect(",]") == "]":
                     break
-                self._next()
+                if self._next() == "]":
+                    raise json.JSONDecodeError("a comma before the end of the list", self.buffer, self.at)
         if self._next():
             raise json.JSONDecodeError("Extra data", self.buffer, self.at)
 
@@ -149,7 +205,7 @@ class _Values:
     def _value(self) -> Any:
         while True:
             try:
-                value, end = json.JSONDecoder().raw_decode(self.buffer, self.at)
+                value, end = DECODER.raw_decode(self.buffer, self.at)
                 goes_on = isinstance(value, int | float) and self.buffer[end : end + 1] in NUMBER
                 if self.ended or not goes_on:
                     self.at = end

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import json
+import lzma
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 
+from rmo_train.console.errors import UserError
 from rmo_train.store.files import canonical_json
 
-GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # how packed files start
+# The keys of an object that stands for messages or an answer: with these a cell is data, without them it is text.
+SHAPES = (
+    *({role, content} for role in ("role", "from") for content in ("content", "value", "parts")),
+    {"messages"},
+    {"answer", "rank"},
+    {"completion", "rank"},
+    {"completion", "score"},
+    {"response", "overall_score"},
+    {"text", "pm_score"},
+)
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
 BOM = b"\xef\xbb\xbf"
 
 
@@ -35,12 +51,59 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
+def said_in_json(cell: str) -> Any:
+    """The messages or answers that a cell's JSON holds; None for a cell that is text."""
+    if not cell.lstrip().startswith(("[", "{")):
+        return None
+    try:
+        value = json.loads(cell)
+    except (ValueError, RecursionError):
+        return None
+    items = value if isinstance(value, list) else [value]
+    fits = all(isinstance(item, dict) and any(shape <= item.keys() for shape in SHAPES) for item in items)
+    return value if fits else None
+
+
 def open_bytes(path: Path) -> IO[bytes]:
-    """The file's bytes, unpacked if they are gzip or zstd (told by content: a packed file may have lost its suffix)."""
+    """The bytes of a text file, unpacked if they are packed (told by content: a packed file may have lost its suffix);
+    of a zip archive its one member. A UserError for UTF-16."""
+    stream = _unpacked(path)
+    start = stream.peek(2)[:2]  # type: ignore[attr-defined]
+    if start in UTF16 or (len(start) == 2 and (start[0] == 0) != (start[1] == 0)):
+        stream.close()
+        raise UserError(f"{path}: UTF-16, expected UTF-8; convert it: iconv -f UTF-16 -t UTF-8 {path.name} > NEW")
+    return stream
+
+
+def _unpacked(path: Path) -> IO[bytes]:
     with path.open("rb") as f:
-        start = f.read(len(ZSTD))
-    if start.startswith(GZIP):
-        return gzip.open(path, "rb")  # type: ignore[return-value]
-    if start == ZSTD:
-        return io.BufferedReader(pa.input_stream(path, compression="zstd"))
+        start = f.read(8)
+    for magic, unpack in UNPACK.items():
+        if start.startswith(magic):
+            return unpack(path)
     return path.open("rb")
+
+
+def zip_member(path: Path) -> str:
+    """The name of the one file in a zip archive; macOS' descriptions of it do not count."""
+    with zipfile.ZipFile(path) as archive:
+        names = [n for n in archive.namelist() if not n.endswith("/") and not n.startswith("__MACOSX/")]
+    if len(names) != 1:
+        raise UserError(f"{path}: an archive of {len(names)} files, expected one; unpack it and give the files")
+    return names[0]
+
+
+def _open_member(path: Path) -> IO[bytes]:
+    try:
+        return zipfile.ZipFile(path).open(zip_member(path))
+    except RuntimeError as e:  # an encrypted member
+        raise UserError(f"{path}: cannot be unpacked ({e}); unpack it and give the file") from e
+
+
+UNPACK: dict[bytes, Callable[[Path], Any]] = {  # how packed files start
+    b"\x1f\x8b": gzip.open,
+    b"\x28\xb5\x2f\xfd": lambda path: io.BufferedReader(pa.input_stream(path, compression="zstd")),
+    b"\xfd7zXZ\x00": lzma.open,
+    b"BZh": bz2.open,
+    b"PK\x03\x04": _open_member,
+}

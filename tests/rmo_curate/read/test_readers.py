@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import zipfile
 
 import pyarrow as pa
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from rmo_curate.read.readers import json_files, reader_of
 from rmo_curate.read.readers.arrow_files import read_arrow
 from rmo_curate.read.readers.csv_files import read_csv
-from rmo_curate.read.readers.json_files import read_json
+from rmo_curate.read.readers.json_files import read_json, read_jsonl
 from rmo_train.console.errors import UserError
 
 values = st.recursive(
@@ -42,6 +43,7 @@ def test_a_json_list_read_in_pieces_is_the_list(tmp_path_factory, items, indent,
         ('[{"a": 1},\n\n {"a": ]', "3:8"),
         ('[{"a": 1}]\n x', "2:2"),
         ('[{"a": 1},\n', "2:1"),
+        ('[{"a": 1},\n]', "2:1"),
     ],
 )
 @pytest.mark.parametrize("chunk", [1, 5, 1 << 20])
@@ -134,6 +136,77 @@ def test_a_null_in_an_arrow_struct_is_an_absent_key_and_a_null_column_stays(tmp_
     assert [r.value for r in read_arrow(tmp_path / "a.arrow")] == [
         {"x": [{"role": "user"}, {"name": "Ann"}], "y": None, "z": 1}
     ]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_a_csv_of_another_delimiter_is_read_by_it(tmp_path, delimiter):
+    (tmp_path / "a.csv").write_text(f'prompt{delimiter}chosen\n"q, and"{delimiter}c\n')
+    assert rows_of(tmp_path / "a.csv") == [{"prompt": "q, and", "chosen": "c"}]
+
+
+def test_a_tsv_is_read_by_its_tabs(tmp_path):
+    (tmp_path / "a.tsv").write_text("prompt, of two\tchosen\nq, and\tc\n")
+    (record,) = reader_of(tmp_path / "a.tsv")(tmp_path / "a.tsv")
+    assert record.value == {"prompt, of two": "q, and", "chosen": "c"}
+
+
+@pytest.mark.parametrize("text", ['[{"a": 1},\n {"a": 2}]\n', '[{"a": 1}, {"a": 2}]\n', '\n[\n{"a": 1},\n{"a": 2}\n]'])
+def test_a_list_under_the_name_of_json_lines_is_read_as_a_list(tmp_path, text):
+    (tmp_path / "a.jsonl").write_text(text)
+    assert [r.value for r in read_jsonl(tmp_path / "a.jsonl")] == [{"a": 1}, {"a": 2}]
+
+
+def test_a_list_in_one_long_line_is_not_held_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_files, "CHUNK", 1000)
+    monkeypatch.setattr(json_files, "_parse_line", None)  # would be given the whole line
+    (tmp_path / "a.jsonl").write_text(json.dumps([{"text": "x" * 90}] * 500))
+    assert sum(1 for _ in read_jsonl(tmp_path / "a.jsonl")) == 500
+
+
+def test_a_line_that_is_no_object_says_what_is_wrong_with_it(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"a": 1},\n{"a": 1, "c": {"b": 1}, "c": 2}\n[{"a": 1}]\n')
+    records = list(read_jsonl(tmp_path / "a.jsonl"))
+    assert [r.problem for r in records] == [
+        "not JSON at column 9: a comma after the object; a line is one object",
+        "not readable as JSON: the key 'c' stands twice in one object",
+        None,
+    ]
+    assert records[2].value == [{"a": 1}]  # a line of its own: which the source rejects
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
+def test_utf_16_is_named_with_the_command_that_mends_it(tmp_path, name, encoding):
+    (tmp_path / name).write_bytes('{"prompt": "q"}\n'.encode(encoding))
+    with pytest.raises(UserError, match=r"UTF-16, expected UTF-8.*iconv -f UTF-16"):
+        list(reader_of(tmp_path / name)(tmp_path / name))
+
+
+def test_a_printed_record_is_one_and_a_list_in_an_object_is_many(tmp_path):
+    printed = {"context": [{"role": "user", "content": "Q"}], "completions": [{"rank": 0, "completion": []}]}
+    (tmp_path / "a.json").write_text(json.dumps(printed, indent=2))
+    assert [r.value for r in read_json(tmp_path / "a.json")] == [printed]
+    (tmp_path / "a.json").write_text(json.dumps({"type": "x", "instances": [{"a": 1}, {"a": 2}]}, indent=2))
+    assert [r.value for r in read_json(tmp_path / "a.json")] == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize("members", [["a.jsonl"], ["x/a.jsonl", "__MACOSX/x/._a.jsonl"]])
+def test_an_archive_of_one_file_is_that_file(tmp_path, members):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in members:
+            archive.writestr(name, '{"a": 1}\n')
+    assert [r.value for r in reader_of(tmp_path / "a.zip")(tmp_path / "a.zip")] == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    ("members", "said"), [(["a.jsonl", "b.jsonl"], "of 2 files, expected one"), (["a.txt"], "holds a.txt")]
+)
+def test_another_archive_says_what_to_do(tmp_path, members, said):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in members:
+            archive.writestr(name, "x")
+    with pytest.raises(UserError, match=f"{said}.*unpack it"):
+        list(reader_of(tmp_path / "a.zip")(tmp_path / "a.zip"))
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.zst", "a.csv.gz", "A.JSON.GZ", "a.b.arrow", "a.parquet"])

@@ -41,8 +41,16 @@ def test_a_misspelt_column_names_the_columns_found_and_the_nearest(tmp_path):
 
 
 def test_texts_without_a_prompt_or_turns_are_the_users_error(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", {"kind": 1, "chosen": "Yes, a", "rejected": "Yes, b"})
+    with pytest.raises(
+        UserError, match=r"where the prompt ends cannot be known; the columns are kind, chosen, rejected"
+    ):
+        open_source([path])
+
+
+def test_the_command_that_would_read_the_data_is_printed(tmp_path):
     path = jsonl(tmp_path / "a.jsonl", {"promt": "q", "chosen": "Yes, a", "rejected": "Yes, b"})
-    with pytest.raises(UserError, match=r"where the prompt ends cannot be known.*did you mean 'promt'"):
+    with pytest.raises(UserError, match=rf"rmo-curate inspect {path} --map prompt=promt$"):
         open_source([path])
 
 
@@ -76,14 +84,35 @@ def test_columns_of_other_names_are_read_as_told(tmp_path):
         open_source([path], columns={"promt": "question"})
 
 
-def test_a_column_taken_for_another_role_is_no_longer_the_prompt(tmp_path):
+def test_a_system_prompt_in_a_column_reaches_the_prompt_whatever_the_form(tmp_path):
     path = jsonl(tmp_path / "a.jsonl", record(0, system="Be brief."))
-    source, records = read(path)
-    assert (source.form.name, pairs(records)[0].extra) == ("trl-standard", {"system": "Be brief."})
-    assert any("'system' is kept beside the pairs" in note for note in source.notes)
+    source, (pair,) = read(path)
+    assert (source.form.name, pair.extra) == ("trl-standard", {})
+    assert [m["content"] for m in pair.prompt] == ["Be brief.", "question 0?"]
     source, records = read(path, columns={"question": "prompt"})
-    assert (source.form.name, pairs(records)[0].extra) == ("intel-orca", {})
-    assert [m["content"] for m in pairs(records)[0].prompt] == ["Be brief.", "question 0?"]
+    assert source.form.name == "intel-orca" and pairs(records)[0].prompt == pair.prompt
+
+
+def test_a_label_that_says_which_answer_won_is_never_passed_over(tmp_path):
+    compared = {"prompt": "q", "answer_a": "x", "answer_b": "y", "winner": "b"}
+    path = jsonl(tmp_path / "a.jsonl", compared)
+    with pytest.raises(UserError, match="'winner' says which one won, in a form that is not known") as caught:
+        open_source([path])
+    assert "--map chosen" not in str(caught.value)
+    with pytest.raises(UserError, match="'winner' says which answer won, so 'answer_a' is not always the chosen one"):
+        open_source([path], columns={"chosen": "answer_a", "rejected": "answer_b"})
+    source, _ = read(jsonl(tmp_path / "b.jsonl", record(0, winner="b")))
+    assert "column 'winner' is kept beside the pairs: chosen and rejected are taken as they stand" in source.notes
+
+
+def test_a_path_leads_into_an_object_and_what_else_it_holds_stays(tmp_path):
+    rows = [{"x": {"q": "Q", "kind": "k"}, "y": [{"text": "yes"}, {"text": "no"}]}]
+    names = {"prompt": "x.q", "chosen": "y.0.text", "rejected": "y.1.text"}
+    _, (pair,) = read(jsonl(tmp_path / "a.jsonl", *rows), columns=names)
+    assert (pair.prompt[0]["content"], pair.chosen[0]["content"], pair.rejected[0]["content"]) == ("Q", "yes", "no")
+    assert pair.extra["x"] == '{"kind":"k"}'
+    with pytest.raises(UserError, match=r"no column 'x\.p', which was given as the id"):
+        open_source([jsonl(tmp_path / "a.jsonl", *rows)], columns=names | {"id": "x.p"})
 
 
 def test_the_scores_of_a_pair_stay_beside_it(tmp_path):

@@ -9,10 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rmo_curate.read.forms import FORMS
 from rmo_curate.read.pair_ids import content_hash
-from rmo_curate.read.sources import Pair, Reject, open_source
-from rmo_train.console.errors import UserError
+from rmo_curate.read.sources import Pair, Reject
 from rmo_train.store.files import canonical_json
 from tests.rmo_curate.read.reading import jsonl, pairs, read, reasons
 from tests.rmo_curate.scored import record
@@ -38,10 +36,6 @@ EVERY_FORM = {
                "answers": [{"answer": SAME["rejected"], "rank": 2}, {"answer": SAME["chosen"], "rank": 1}]},
     "nemo-rl": {"context": [U], "completions": [{"rank": 0, "completion": [C]}, {"rank": 1, "completion": [R]}]},
 }  # fmt: skip
-
-
-def test_every_form_has_a_record_here():
-    assert set(EVERY_FORM) == set(FORMS)
 
 
 @pytest.mark.parametrize("form", EVERY_FORM)
@@ -134,20 +128,22 @@ def test_repeated_content_is_a_duplicate_whatever_its_id_and_file(tmp_path):
     assert places == [f"{a}:1", f"{a}:1", f"{a}:1", f"{b}:2"]
 
 
-def test_one_id_on_two_contents_names_both_lines(tmp_path):
-    a = jsonl(tmp_path / "a.jsonl", record(0), record(1, id="x"))
-    b = jsonl(tmp_path / "b.jsonl", record(1, id="y"), record(2, id="x"))
-    with pytest.raises(UserError, match=r"'x' stands for two different pairs: .*a\.jsonl:2 and .*b\.jsonl:2"):
-        open_source([a, b])
+def test_one_id_on_two_contents_gets_the_hash_of_the_later_content(tmp_path):
+    a = jsonl(tmp_path / "a.jsonl", record(0), record(1, id=1))
+    b = jsonl(tmp_path / "b.jsonl", record(1, id="y"), record(2, id=1.0), record(3, id="y"), record(4, id=1.5))
+    source, records = read(a, b)
+    assert reasons(records) == ["pair", "pair", "duplicate", "pair", "pair", "not_text"]
+    hashes = [content_hash(p.prompt, p.chosen, p.rejected, None, None) for p in pairs(records)]
     # The id of a duplicate counts too: its content is known, whoever came first.
-    c = jsonl(tmp_path / "c.jsonl", record(1, id="y"), record(3, id="y"))
-    with pytest.raises(UserError, match=r"'y' stands for two different pairs: .*a\.jsonl:2 and .*c\.jsonl:2"):
-        open_source([a, c])
+    assert [p.id for p in pairs(records)] == [hashes[0], "1", f"1-{hashes[2]}", f"y-{hashes[3]}"]
+    assert any(note.startswith("2 records have the id of an earlier pair") for note in source.notes)
 
 
 @pytest.mark.parametrize("hash_first", [True, False])
 def test_an_id_that_is_the_hash_of_another_pair_is_told(tmp_path, hash_first):
     _, records = read(jsonl(tmp_path / "a.jsonl", record(0)))
-    rows = [record(0), record(1, id=pairs(records)[0].id)]
-    with pytest.raises(UserError, match="two different pairs"):
-        open_source([jsonl(tmp_path / "a.jsonl", *(rows if hash_first else rows[::-1]))])
+    taken = pairs(records)[0].id
+    rows = [record(0), record(1, id=taken)]
+    _, records = read(jsonl(tmp_path / "a.jsonl", *(rows if hash_first else rows[::-1])))
+    first, second = (p.id for p in pairs(records))
+    assert first == taken and second.startswith(f"{taken}-")

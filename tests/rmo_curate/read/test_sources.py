@@ -1,8 +1,13 @@
 """Files and folders become one `Pair` or `Reject` per record, the same at every reading."""
 
+import bz2
 import gzip
 import hashlib
+import io
 import json
+import lzma
+import sys
+import zipfile
 from dataclasses import asdict
 
 import pyarrow as pa
@@ -11,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rmo_curate.read import files
 from rmo_curate.read.messages import RejectReason
 from rmo_curate.read.sources import Reject, open_source
 from rmo_train.console.errors import UserError
@@ -39,6 +45,12 @@ def test_every_kind_of_file_gives_the_same_pairs(tmp_path):
         writer.write_table(table, max_chunksize=2)
     with pa.ipc.new_stream(tmp_path / "m.arrow", table.schema) as writer:
         writer.write_table(table)
+    (tmp_path / "n.ndjson").write_bytes(lines)
+    (tmp_path / "o.jsonl.xz").write_bytes(lzma.compress(lines))
+    (tmp_path / "p.json.bz2").write_bytes(bz2.compress(json.dumps(rows).encode()))
+    with zipfile.ZipFile(tmp_path / "q.jsonl.zip", "w") as archive:
+        archive.writestr("q.jsonl", lines)
+    (tmp_path / "r.jsonl").write_text(json.dumps(rows, indent=1))
     content = [(p.id, p.prompt, p.chosen, p.rejected, p.extra) for p in pairs(read(str(tmp_path / "a.jsonl"))[1])]
     assert len(content) == 3
     for path in sorted(tmp_path.iterdir()):
@@ -60,6 +72,51 @@ def test_a_folder_is_its_data_files_by_name(tmp_path):
         "sha256": hashlib.sha256(a.read_bytes()).hexdigest(),
     }
     assert any("README.md" in note and "manifest.json" in note for note in source.notes)
+
+
+def test_what_a_folder_holds_besides_data_is_named(tmp_path):
+    jsonl(tmp_path / "a.jsonl", record(0))
+    (tmp_path / "more").mkdir()
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nowhere.jsonl")
+    (tmp_path / "notes.txt").write_text("words")
+    source, _ = read(str(tmp_path))
+    said = " ".join(source.notes)
+    assert "not looked into the folders more" in said and "notes.txt (not data files)" in said
+    assert "passed over gone.jsonl (links to nothing, or no files)" in said
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "list", "packed", "csv", "parquet"])
+def test_the_standard_input_is_read_as_often_as_a_file(tmp_path, monkeypatch, kind):
+    rows = [record(n) for n in range(3)]
+    lines = "\n".join(json.dumps(r) for r in rows).encode()
+    table = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), table)
+    cells = "prompt,chosen,rejected\n" + "".join(f"{r['prompt']},{r['chosen']},{r['rejected']}\n" for r in rows)
+    given = {"jsonl": lines, "list": json.dumps(rows).encode(), "packed": gzip.compress(lines), "csv": cells.encode(),
+             "parquet": table.getvalue()}[kind]  # fmt: skip
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+    files.spooled_input.cache_clear()
+    source, records = read("-")
+    assert [p.chosen[0]["content"] for p in pairs(records)] == [r["chosen"] for r in rows]
+    (identity,) = source.inputs
+    assert (identity.name, identity.sha256) == ("-", hashlib.sha256(given).hexdigest())
+    assert pairs(records)[0].source == "-"
+    files.spooled_input.cache_clear()
+
+
+def test_messages_in_json_text_are_messages_if_all_of_the_column_are(tmp_path):
+    message = [{"role": "assistant", "content": "yes"}]
+    texts = {"prompt": "Q", "chosen": json.dumps(message), "rejected": json.dumps([message[0] | {"content": "no"}])}
+    table = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist([texts]), table)
+    for path in (jsonl(tmp_path / "a.jsonl", texts), str(table)):
+        source, (pair,) = read(path)
+        assert source.form.name == "prompt-and-conversation" and pair.chosen == message
+    source, records = read(jsonl(tmp_path / "b.jsonl", texts, record(0)))
+    assert source.form.name == "trl-standard" and pairs(records)[0].chosen[0]["content"] == texts["chosen"]
+    repr_ = {"prompt": "Q", "chosen": str(message), "rejected": str(message)}
+    with pytest.raises(UserError, match=r"the texts of 'chosen' are Python's way to write lists, not JSON"):
+        open_source([jsonl(tmp_path / "c.jsonl", repr_ | {"prompt": "plain"})])
 
 
 def test_conversations_and_dates_come_out_of_parquet_as_json_holds_them(tmp_path):
@@ -110,6 +167,9 @@ def test_only_the_arrow_files_that_save_to_disk_lists_are_data(tmp_path):
         ("a.json", b"[1,\n 2,,]", r"a\.json:2:4: not JSON"),
         ("a.json", b'{"a": [], "b": []}', "an object with 2 lists"),
         ("a.parquet", b"PAR1 no", r"a\.parquet: cannot be read"),
+        ("a.jsonl.xz", lzma.compress(b'{"prompt": "q"}' * 99)[:-9], r"a\.jsonl\.xz: cannot be read"),
+        ("a.jsonl.bz2", bz2.compress(b'{"prompt": "q"}' * 99)[:-9], r"a\.jsonl\.bz2: cannot be read"),
+        ("a.zip", b"PK\x03\x04no", r"a\.zip: cannot be read"),
         ("a.jsonl.gz", gzip.compress(b'{"prompt": "q"}' * 99)[:-9], r"a\.jsonl\.gz: cannot be read"),
         ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-LFS pointer"),
         ("a.jsonl", b"nonsense\n[1]\n", r"none of 2 records is an object:\n.*a\.jsonl:1: not JSON"),
