@@ -94,7 +94,9 @@ def test_reasons_and_the_prior_add_up_to_the_log_odds(audited):
         assert [r["log_odds"] for r in s["reasons"]] == sorted(r["log_odds"] for r in s["reasons"])
     worst = found["suspects"][0]["reasons"][0]
     assert worst["source"] == "style" and worst["log_odds"] < 0
-    assert re.fullmatch(r"an answer in the style of the chosen one \(.+\) loses \d+% of the time", worst["text"])
+    assert re.fullmatch(
+        r"the chosen answer's style \(.+\) favours the rejected answer (over )?[\d.,]+ to 1", worst["text"]
+    )
 
 
 def test_the_page_lists_probability_and_reasons_as_audit_json_does(audited):
