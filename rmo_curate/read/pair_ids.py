@@ -55,8 +55,8 @@ class Ids:
         holder = self.owner.get(key) or (key if key in self.first else None)
         if holder not in (None, content):
             raise UserError(
-                f"the id {pair_id!r} stands for two different pairs: {self._place(self.first[holder])} and "
-                f"{self.names[file_number]}:{line}; give each pair its own id, or leave the id column out"
+                f"the id {pair_id!r} is used for two different pairs: {self._place(self.first[holder])} and "
+                f"{self.names[file_number]}:{line}; give each pair its own id, or remove the id column"
             )
         if own:
             self.owner[key] = content

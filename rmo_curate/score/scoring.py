@@ -14,6 +14,7 @@ from rmo_curate.score.crew import Alone, Crew, Described, Job, Loads, Part
 from rmo_curate.score.engines.base import Work
 from rmo_curate.score.states import StateWriter
 from rmo_train.console.progress import progress, say
+from rmo_train.console.wording import counted
 from rmo_train.data.pairs import PairData
 from rmo_train.store.manifests import ScoresManifest
 from rmo_train.store.tables import SCORE_SCHEMA, PartWriter
@@ -91,9 +92,9 @@ def score_stage(
         say(f"{stage.name}: already scored")
         return writer.manifest
     for name in writer.repaired:
-        say(f"{folder}: {name} was damaged and is scored again")
+        say(f"{folder}: {name} was damaged and will be scored again")
     if writer.finished:
-        say(f"{stage.name}: going on after {len(writer.finished)} finished parts")
+        say(f"{stage.name}: resuming after {counted(len(writer.finished), 'finished part')}")
     states = open_states() if open_states is not None else None
     jobs, fold_of = jobs_of(data, stage, spec_for, part_size, writer, states)
     parts = {part.file: part for job in jobs for part in job.parts}

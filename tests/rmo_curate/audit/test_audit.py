@@ -128,6 +128,8 @@ def test_the_noise_share_is_that_of_pairs_moved_towards_the_rejected_answer(audi
     assert end["reward"]["value"] == pytest.approx(15 / 19) and end["pairs"] == 19
     assert numbers["share_against_low"] == pytest.approx(1 - end["reward"]["high"])
     assert base["reward"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+    told = next(line for line in summary.lines if line.startswith("reward accuracy"))
+    assert ", of 19 scored pairs of 19 prompts" in told and told.endswith(", too few to tell")
     assert numbers["headline"]["lead"] == "Too few pairs to tell how noisy these labels are." == summary.lines[0]
     assert numbers["noise_rate"] is None and "19 pairs" in numbers["headline"]["certainty"]
 

@@ -165,7 +165,7 @@ def test_a_generator_column_is_found_or_named_and_counts(working_folder, column,
 def test_a_generator_column_that_is_not_there_is_refused(working_folder):
     data = write_jsonl(working_folder / "pairs.jsonl", by_taste(30, writer=better)[0])
     outcome, _ = audit(data, "--generator-column", "author")
-    assert outcome.refused("--generator-column author: pairs.jsonl has no columns of text", "chosen_writer")
+    assert outcome.refused("--generator-column author: pairs.jsonl has no text columns", "chosen_writer")
 
 
 @pytest.mark.parametrize("command", [("audit", "--out", "report"), ("rules",)])

@@ -137,11 +137,11 @@ def test_repeated_content_is_a_duplicate_whatever_its_id_and_file(tmp_path):
 def test_one_id_on_two_contents_names_both_lines(tmp_path):
     a = jsonl(tmp_path / "a.jsonl", record(0), record(1, id="x"))
     b = jsonl(tmp_path / "b.jsonl", record(1, id="y"), record(2, id="x"))
-    with pytest.raises(UserError, match=r"'x' stands for two different pairs: .*a\.jsonl:2 and .*b\.jsonl:2"):
+    with pytest.raises(UserError, match=r"'x' is used for two different pairs: .*a\.jsonl:2 and .*b\.jsonl:2"):
         open_source([a, b])
     # The id of a duplicate counts too: its content is known, whoever came first.
     c = jsonl(tmp_path / "c.jsonl", record(1, id="y"), record(3, id="y"))
-    with pytest.raises(UserError, match=r"'y' stands for two different pairs: .*a\.jsonl:2 and .*c\.jsonl:2"):
+    with pytest.raises(UserError, match=r"'y' is used for two different pairs: .*a\.jsonl:2 and .*c\.jsonl:2"):
         open_source([a, c])
 
 
