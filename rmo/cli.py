@@ -15,16 +15,18 @@ app = typer.Typer(name="rmo", no_args_is_help=True, add_completion=False, pretty
 
 @app.callback()
 def rmo(version: Version = False) -> None:
-    """Curate preference data and train on them, end to end. The stages alone: `rmo-curate` and `rmo-train`."""
+    """Curate preference data and train on them, end to end. For single stages, see `rmo-curate` and `rmo-train`."""
 
 
 @app.command()
 def run(
     recipe: Annotated[Path, typer.Argument(help="Recipe file", show_default=True)] = RECIPE,
     data: Annotated[str | None, typer.Option(help="Training pairs: file or folder")] = None,
-    eval_data: Annotated[str | None, typer.Option(help="Held-out pairs of other prompts")] = None,
+    eval_data: Annotated[
+        str | None, typer.Option(help="Held-out pairs, with other prompts than the training pairs")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Use the first N training records")] = None,
-    summary: Annotated[bool, typer.Option(help="Print the closing table")] = True,
+    summary: Annotated[bool, typer.Option(help="Print the summary table at the end")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what each stage would do and stop")] = False,
 ) -> None:
     """Run a recipe end to end; run it again to resume."""
@@ -41,11 +43,11 @@ def run(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of all that the demo writes")] = Path("demo-run"),
-    json: Annotated[Path | None, typer.Option(help="Write the closing table to this JSON file, too")] = None,
+    out: Annotated[Path, typer.Option(help="Output folder of the demo")] = Path("demo-run"),
+    json: Annotated[Path | None, typer.Option(help="Also write the summary table to this JSON file")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what each stage would do and stop")] = False,
 ) -> None:
-    """Run the demo: the whole chain on the embedded model and pairs that come with rmo; run it again to resume."""
+    """Run the demo: the whole pipeline on the embedded model and bundled pairs; run it again to resume."""
     from rmo.demo import run_demo
 
     run_demo(out, json, dry_run=dry_run)

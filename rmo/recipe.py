@@ -21,17 +21,19 @@ class DataSettings(Settings):
     """Where the pairs are: files or folders."""
 
     train: tuple[str, ...] = Field(description="Training pairs (or --data)")
-    heldout: str | None = Field(None, description="Held-out pairs of other prompts (or --eval-data)")
-    map: dict[str, str] = Field({}, description="Columns that are called otherwise in the data: {prompt: question}")
+    heldout: str | None = Field(None, description="Held-out pairs, with other prompts (or --eval-data)")
+    map: dict[str, str] = Field({}, description="Names of columns in your data, such as {prompt: question}")
 
 
 class EvalSettings(Settings):
     """How the trained model is measured."""
 
     run: Path = Field(description="Run folder of the scored held-out pairs")
-    out: Path = Field(description="Folder of the evaluations' JSON files")
+    out: Path = Field(description="Folder for the evaluations' JSON files")
     limit: int | None = Field(None, ge=1, description="Use the first N held-out records")
-    baseline: bool = Field(True, description="Train and measure plain preference optimisation on all pairs as well")
+    baseline: bool = Field(
+        True, description="Also train and evaluate plain preference optimisation on all pairs, for comparison"
+    )
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def recipe_of(
     replaced = {name: value for name, value in (("train", data), ("heldout", eval_data)) if value}
     sections = {**sections, "data": {**sections.get("data", {}), **replaced}}
     if "train" not in sections["data"]:
-        raise UserError(f"{path}: names no training data; give --data FILE (and --eval-data FILE)")
+        raise UserError(f"{path}: has no training data; give --data FILE (and --eval-data FILE)")
     evaluated = bool(sections["data"].get("heldout"))
     return Recipe(
         data=build(DataSettings, "data", sections, {}),

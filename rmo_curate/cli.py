@@ -28,8 +28,8 @@ from rmo_train.console.version import Version
 
 app = typer.Typer(name="rmo-curate", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done and stop")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make everything in the output folder again")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, then stop")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace everything in the output folder")]
 
 
 def print_lines(lines: Sequence[str], following: str | None = None) -> None:
@@ -41,13 +41,13 @@ def print_lines(lines: Sequence[str], following: str | None = None) -> None:
 
 @app.callback()
 def rmo_curate(version: Version = False) -> None:
-    """Find the noise in preference data: score pairs, filter them, audit them."""
+    """Find mislabelled pairs in preference data: score, filter and audit them."""
 
 
 @app.command()
 @flags(ScoreCommand, "score")
 def score(settings: ScoreCommand, recipe: Sections, overwrite: Overwrite = False, dry_run: DryRun = False) -> None:
-    """Record every pair's log-probs under the reference and a chain of checkpoints (your own, or a proxy)."""
+    """Compute every pair's log-probs under the reference and under checkpoints: your own, or a proxy."""
     from rmo_curate.next_command import after_score
     from rmo_curate.score.command import run_score
 
@@ -70,7 +70,7 @@ def score(settings: ScoreCommand, recipe: Sections, overwrite: Overwrite = False
 @app.command()
 @flags(ProxyCommand, "proxy")
 def proxy(settings: ProxyCommand, recipe: Sections, dry_run: DryRun = False) -> None:
-    """Make and score one family of proxies on a scored run: a probe, or trained ones."""
+    """Add proxies to a scored run: fit a probe, or train LoRA proxies, and score the pairs with them."""
     from rmo_curate.next_command import after_score
     from rmo_curate.score.command import run_proxy
 
@@ -87,7 +87,7 @@ def filter_(settings: FilterCommand, recipe: Sections, overwrite: Overwrite = Fa
     from rmo_curate.next_command import after_filter
 
     if dry_run and is_awaited(settings.run, recipe, "score.out"):
-        typer.echo(f"{settings.run} is not there yet: known after `rmo-curate score`")
+        typer.echo(f"{settings.run} does not exist yet; `rmo-curate score` makes it")
         return
     lines = run_filter(settings.run, settings.out, settings.part(FilterSettings), overwrite=overwrite, dry_run=dry_run)
     print_lines(lines, None if dry_run else after_filter(settings.out, recipe))
@@ -97,14 +97,14 @@ class RulesCommand(EvidenceColumns):
     """`rmo-curate rules`."""
 
     run: Path = from_recipe("score.out", description="Run folder made by `rmo-curate score`", argument="RUN")
-    high_q: float = Field(0.95, ge=0, le=1, description="Quantile of suspicion that each rule is cut at")
-    end: str | None = Field(None, description="Checkpoint of the run that ends the trajectory")
+    high_q: float = Field(0.95, ge=0, le=1, description="Quantile of suspicion at which each rule is compared")
+    end: str | None = Field(None, description="Last checkpoint of the trajectory (default: chosen from the run)")
 
 
 @app.command()
 @flags(RulesCommand)
 def rules(settings: RulesCommand, as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False) -> None:
-    """What each rule would drop, how far rules agree, and what swapped copies say of their precision and recall."""
+    """Compare rules: what each would drop, how far they agree, and their estimated precision and recall."""
     from rmo_curate.filter.rule_report import run_rules
 
     report = run_rules(settings.run, settings.high_q, settings.end, settings.part(EvidenceColumns))
@@ -114,14 +114,14 @@ def rules(settings: RulesCommand, as_json: Annotated[bool, typer.Option("--json"
 @app.command()
 @flags(AuditCommand, "audit")
 def audit(settings: AuditCommand, recipe: Sections) -> None:
-    """Say what is wrong with preference data, scored or not: an offline HTML report, and its numbers as JSON."""
+    """Report what is wrong with preference data, scored or not: an offline HTML page and its numbers as JSON."""
     from rmo_curate.audit.command import write_audit, write_data_audit
     from rmo_curate.score.run_folder import is_run
 
     paths, own = settings.data, settings.part(AuditSettings)
     if paths == (recipe.get("score", {}).get("out"),) or (len(paths) == 1 and is_run(Path(paths[0]))):
         if settings.map and "map" not in recipe.get("data", {}):
-            raise UserError("--map is for data; a run was read with its own")
+            raise UserError("--map is for data; a run keeps the columns it was scored with")
         filtering = None
         if "filter" in recipe:
             asked = build(FilterCommand, "filter", recipe, {"run": paths[0], "out": settings.out})
@@ -136,7 +136,7 @@ def audit(settings: AuditCommand, recipe: Sections) -> None:
 @app.command()
 @flags(InspectCommand)
 def inspect(settings: InspectCommand) -> None:
-    """Show what data hold before they are scored: form, columns, samples with their tokens, problems by kind."""
+    """Preview data before scoring: format, columns, tokenised samples and problems by kind."""
     from rmo_curate.next_command import after_inspect
     from rmo_curate.score.inspection import run_inspect
 
@@ -149,14 +149,14 @@ class ExportCommand(Settings):
     """`rmo-curate export`."""
 
     shards: Path = from_recipe("filter.out", description="Shard folder made by `rmo-curate filter`", argument="SHARDS")
-    to: Trainer = Field(description="The trainer that is to read the pairs")
-    out: Path = Field(description="Folder to write")
+    to: Trainer = Field(description="Trainer to export for")
+    out: Path = Field(description="Output folder")
 
 
 @app.command()
 @flags(ExportCommand)
 def export(settings: ExportCommand) -> None:
-    """Write the kept pairs as another trainer reads them, and say what that cannot carry."""
+    """Export the kept pairs for another trainer, and report what its format cannot hold."""
     from rmo_curate.export.command import run_export
 
     typer.echo("\n".join(run_export(settings.shards, settings.to, settings.out)))
@@ -171,7 +171,7 @@ class StatusCommand(Settings):
 @app.command()
 @flags(StatusCommand)
 def status(settings: StatusCommand) -> None:
-    """Say what is done in a run folder and what is left."""
+    """Show what is done in a run folder and what is left."""
     from rmo_curate.score.run_folder import run_status
 
     typer.echo("\n".join(run_status(settings.run)))

@@ -46,6 +46,8 @@ from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.read.sources import Source, open_source
 from rmo_curate.runs.run import Run
 from rmo_train.console.errors import UserError
+from rmo_train.evaluation.intervals import UNKNOWN
+from rmo_train.evaluation.metrics import Interval
 from rmo_train.store.manifests import InputFile, TooLong, versions
 
 REJECT_TEXT = 600  # characters of a reject's text at most
@@ -87,11 +89,11 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
             raise UserError(
                 f"--{name.replace('_', '-')} is for data; {run.folder} is a run, which was scored with its own"
             )
-    scored = read_scores(run, filter_settings, settings)
-    rejects = suspects.reject_groups(run.rejects(), settings.examples, limit=min(settings.characters, REJECT_TEXT))
-    counts = count(run, scored, rejects)
     texts = read_run(run)
     checked = check(texts, run.manifest.max_length, *held_out_texts(settings))
+    scored = read_scores(run, filter_settings, checked.preferences.prompt, settings)
+    rejects = suspects.reject_groups(run.rejects(), settings.examples, limit=min(settings.characters, REJECT_TEXT))
+    counts = count(run, scored, rejects)
     scores, end = scored.decisions.scores, scored.end
     length = findings.length_bias(
         scores.chosen_tokens,
@@ -211,6 +213,7 @@ def report(material: Material, suspects_found: int, listed: np.ndarray) -> Repor
     end = scored.end if scored else None
     moved = scored.rewards[:, -1] if scored and end else np.full(len(texts), math.nan)
     noisy = scored.decisions.reason == "noisy" if scored and end else None
+    against = scored.share_against if scored else UNKNOWN
     believed = Believed.of(estimated.posterior, scored)
     lengths = token_counts(texts) if texts.tokens is not None else checked.words
     observed = Observed(
@@ -238,8 +241,11 @@ def report(material: Material, suspects_found: int, listed: np.ndarray) -> Repor
         standing_out=standing_out(observed),
         evidence=believed.evidence if believed else None,
         length_bias=longer_wins(material.difference),
+        length_bias_pairs=observed.longer + observed.shorter,
         likely_wrong=believed.likely_wrong if believed else None,
-        share_against=scored.share_against if scored else math.nan,
+        share_against=against.value,
+        share_against_low=against.low,
+        share_against_high=against.high,
         flagged=int(flagged.sum()),
         flagged_share=float(flagged.mean()) if len(texts) else math.nan,
         contradictions=observed.contradictions,
@@ -261,7 +267,7 @@ def report(material: Material, suspects_found: int, listed: np.ndarray) -> Repor
         suspicion_unit=material.curve.unit,
         checkpoints=scored.checkpoints if scored else (),
         bands=scored.bands if scored else (),
-        length_accuracy=findings.win_rate(material.difference[scored.usable].astype(float)) if scored else math.nan,
+        length_accuracy=length_accuracy(material.difference, scored) if scored else None,
         suspects_found=suspects_found,
         suspects=tuple(
             suspect(rank, int(i), material, believed, columns, lengths) for rank, i in enumerate(listed, start=1)
@@ -273,6 +279,12 @@ def report(material: Material, suspects_found: int, listed: np.ndarray) -> Repor
         versions=material.versions,
         inputs=material.inputs,
     )
+
+
+def length_accuracy(difference: np.ndarray, scored: Scored) -> Interval:
+    """What "the longer one wins" would get of the scored pairs; difference: chosen - rejected length [pairs]."""
+    usable = scored.usable
+    return findings.win_rate_interval(difference[usable].astype(float), scored.prompts[usable])
 
 
 @dataclass(frozen=True)

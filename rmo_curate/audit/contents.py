@@ -21,6 +21,7 @@ from rmo_curate.audit.suspects import RejectGroup, Suspect
 from rmo_curate.audit.texts import Texts
 from rmo_curate.audit.wording import Wording
 from rmo_curate.evidence.swapped_copies import Detection, SelfCheck
+from rmo_train.evaluation.metrics import Interval
 from rmo_train.store.manifests import InputFile, TooLong
 
 SCHEMA = "rmo-audit-1"
@@ -43,19 +44,22 @@ class Report:
     noise_rate_low: float
     noise_rate_high: float
     not_estimated: str  # why there is no noise rate; empty where there is one
-    self_check: SelfCheck | None
+    self_check: SelfCheck | None  # over the judged pairs
     at_cut: (
         Detection | None
     )  # what swapped copies say of pairs that the filter calls noisy; of data, that are likely wrong
     standing_out: tuple[StandingOut, ...]  # strong findings
     evidence: Evidence | None  # what P(label right) is made of; null where nothing can be estimated
     length_bias: float  # of the pairs whose answers differ in length, the share in which the chosen one is longer
-    likely_wrong: int | None  # pairs whose label is more likely wrong than right; null where that is not known
-    share_against: float  # of the scored pairs, the share that training moved against the label
+    length_bias_pairs: int  # that differ in length
+    likely_wrong: int | None  # judged pairs whose label is more likely wrong than right; null where that is not known
+    share_against: float  # of the scored pairs (`counts.scorable`), the share that training moved against the label
+    share_against_low: float  # 95% interval over prompts
+    share_against_high: float
     flagged: int  # pairs with a finding
-    flagged_share: float
+    flagged_share: float  # of all pairs (`counts.pairs`)
     contradictions: int  # pairs that are preferred both ways or in a circle
-    contradiction_share: float
+    contradiction_share: float  # of all pairs
     counts: Counts
     too_long: TooLong | None  # pairs of a run that were not scored for their length, null where there are none
     rejects: tuple[RejectGroup, ...]
@@ -73,7 +77,7 @@ class Report:
     suspicion_unit: str
     checkpoints: tuple[CheckpointFindings, ...]
     bands: tuple[Band, ...]
-    length_accuracy: float
+    length_accuracy: Interval | None  # what "the longer one wins" would get of the last checkpoint's pairs
     suspects_found: int
     suspects: tuple[Suspect, ...]
     changes: tuple[Change, ...]  # since --baseline

@@ -22,7 +22,7 @@ class Step:
     dropped: int
     share: float  # of all pairs that have a value
     precision: Interval | None  # estimated from swapped copies: the share of wrong labels among the dropped pairs
-    recall: Interval | None  # and the share of all wrong labels that are dropped
+    recall: Interval | None  # and, of all labels flipped at random among `judged_pairs`, the share that is dropped
 
 
 @dataclass(frozen=True)

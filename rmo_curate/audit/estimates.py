@@ -9,23 +9,22 @@ import numpy as np
 from rmo_curate.audit.texts import Texts
 from rmo_curate.evidence import swapped_copies
 from rmo_curate.evidence.columns import EvidenceColumns, columns_among
-from rmo_curate.evidence.gather import LEAST_PROMPTS, with_posterior, without_model
+from rmo_curate.evidence.gather import with_posterior, without_model
 from rmo_curate.evidence.label_noise import LEAST_FOR_RATE, Resampled
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.swapped_copies import Detection, SelfCheck
 from rmo_curate.filter.decisions import Decisions, noisy_rule
 from rmo_curate.runs.margins import where_scored
 from rmo_curate.runs.run import Run
+from rmo_train.evaluation.intervals import LEAST_PROMPTS, UNKNOWN
 from rmo_train.evaluation.metrics import Interval
 
-UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 WIDE = 0.15  # width of the noise rate's interval beyond which the page warns of it
-LEAST_PAIRS = 20  # of which labels are judged at all
 
 
 @dataclass(frozen=True)
 class Untold:
-    """Why no noise rate is told: of fewer than `LEAST_PROMPTS` prompts, of fewer than `LEAST_FOR_RATE` pairs, or, if
+    """Why no noise rate is told: of fewer than `LEAST_FOR_RATE` pairs, of fewer than `LEAST_PROMPTS` prompts, or, if
     neither, because the evidence predicts held-out labels no better than chance."""
 
     pairs: int
@@ -101,8 +100,9 @@ def estimates_of_data(texts: Texts, names: EvidenceColumns, name: str) -> Estima
     columns = columns_among(texts.columns, names, name)
     read = texts_of(texts.prompt_messages, texts.chosen_messages, texts.rejected_messages)
     pairs = len(read.prompt)
-    if pairs < LEAST_PAIRS or prompts_in(read.prompt) < LEAST_PROMPTS:
-        return Estimates(pairs, untold=Untold(pairs, prompts_in(read.prompt)))
+    prompts = prompts_in(read.prompt)
+    if prompts < LEAST_PROMPTS:  # what is learned from so few is not asked of any label
+        return Estimates(pairs, untold=Untold(pairs, prompts))
     posterior = without_model(read, columns)
     s = -posterior.log_odds
     if why := untold(read.prompt, posterior):

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmo_train.console.errors import ProcessingError
+from rmo_train.evaluation.intervals import LEAST_PROMPTS, UNKNOWN, accuracy_interval
+from rmo_train.evaluation.metrics import Interval
 
 KEPT = "kept"
 GROUPS = (KEPT, "noisy", "ambiguous", "other")  # how the charts colour a pair; "other" is every other drop reason
@@ -72,11 +74,19 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Share of pairs in which the chosen response wins; a tie counts one half, so the base's `reward` is 0.5."""
+    """Share of the scored pairs in which the chosen response wins, with 95% intervals over prompts; a tie counts one
+    half, so the base's `reward` is 0.5."""
 
-    reward: float
-    logp: float
-    mean_logp: float
+    pairs: int
+    prompts: int
+    reward: Interval
+    logp: Interval
+    mean_logp: Interval
+
+    @property
+    def few(self) -> bool:
+        """Whether it is of too few prompts to tell anything."""
+        return self.prompts < LEAST_PROMPTS
 
 
 @dataclass(frozen=True)
@@ -167,6 +177,12 @@ def win_rate(margins: np.ndarray) -> float:
     """Share of finite `margins` [n] above zero, ties counting one half; NaN when none is finite."""
     finite = margins[np.isfinite(margins)]
     return float(((finite > 0) + 0.5 * (finite == 0)).mean()) if len(finite) else math.nan
+
+
+def win_rate_interval(margins: np.ndarray, prompts: np.ndarray) -> Interval:
+    """The same with its 95% interval; prompts: [n], equal where prompts are."""
+    finite = np.isfinite(margins)
+    return accuracy_interval(margins[finite], prompts[finite]) if finite.any() else UNKNOWN
 
 
 def evenly(n: int, most: int) -> np.ndarray:

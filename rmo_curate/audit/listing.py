@@ -81,6 +81,7 @@ def listing(audit: Audit, characters: int) -> dict[str, Any]:
         "prior": rounded(report.evidence.prior) if report.evidence else None,
         "estimated": not report.not_estimated,
         "valued": report.curve.pairs,
+        "judged": report.judged_pairs,
         "start": report.curve.start,
         "curve": [
             [s.threshold, s.dropped, s.share, interval(s.precision), interval(s.recall)] for s in report.curve.steps

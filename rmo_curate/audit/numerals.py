@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from rmo_train.evaluation.metrics import Interval
+
 
 def magnitude(value: float) -> str:
     """A number above zero as text, with about three digits."""
@@ -21,6 +23,11 @@ def percent(share: float) -> str:
     if 0.999 < share < 1:
         return ">99.9%"
     return f"{100 * share:.1f}%" if share < 0.1 or share > 0.9 else f"{100 * share:.0f}%"
+
+
+def percent_interval(share: Interval) -> str:
+    """A share with its 95% interval as text."""
+    return f"{percent(share.value)} ({percent(share.low)} to {percent(share.high)})"
 
 
 def number(value: float | None, digits: int = 1) -> str:

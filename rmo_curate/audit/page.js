@@ -372,7 +372,8 @@
   function slide() {
     const at = Number($("threshold").value);
     const [threshold, dropped, share, precision, recall] = data.curve[at];
-    const of = `${count(data.valued)} ${data.kind === "run" ? "scored pairs" : "pairs"}`;
+    const kind = data.kind === "run" ? "scored pairs" : "pairs";
+    const of = `${count(data.valued)} ${kind}`;
     const pairs = dropped === 1 ? "1 pair" : `${count(dropped)} pairs`;
     let said = threshold === null
       ? "Nothing is dropped."
@@ -381,7 +382,7 @@
     const range = ([value, low, high]) => `${percent(value)} (${percent(low)} to ${percent(high)})`;
     const found = [];
     if (precision) found.push(`${range(precision)} of them are mislabelled`);
-    if (recall) found.push(`${range(recall)} of all labels flipped at random are among them`);
+    if (recall) found.push(`${range(recall)} of all labels flipped at random in the ${count(data.judged)} ${kind} are among them`);
     if (found.length) said += ` By swapped copies, ${found.join(", and ")}.`;
     if (threshold !== null && !precision && (data.kind === "run" || data.probable)) said += " How many of them are mislabelled cannot be told.";
     $("cost").textContent = said;

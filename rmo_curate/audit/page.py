@@ -24,7 +24,7 @@ from rmo_curate.audit.contents import Audit, Report
 from rmo_curate.audit.explained import explained
 from rmo_curate.audit.first_screen import worst_pairs
 from rmo_curate.audit.listing import embedded, listing
-from rmo_curate.audit.numerals import magnitude, number, percent, signed
+from rmo_curate.audit.numerals import magnitude, number, percent, percent_interval, signed
 from rmo_curate.audit.standing_out import MOST
 from rmo_curate.evidence.wording import RANDOM_FLIPS, source_in_words
 from rmo_train.console.settings import flag_of
@@ -52,6 +52,7 @@ def render(audit: Audit, characters: int) -> str:
         "sentence": lambda text: f"{text[0].upper()}{text[1:]}.",
         "count": lambda n: f"{n:,}",
         "percent": percent,
+        "interval": percent_interval,
         "signed": signed,
         "magnitude": magnitude,
         "prose": prose,

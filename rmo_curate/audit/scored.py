@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +15,8 @@ from rmo_curate.filter.decisions import Decisions, decide
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.runs import margins
 from rmo_curate.runs.run import Checkpoint, Run, Scores, Trajectory
+from rmo_train.evaluation.intervals import UNKNOWN, share_interval
+from rmo_train.evaluation.metrics import Interval
 from rmo_train.store.manifests import RunManifest
 
 PANELS = 6  # checkpoints drawn as histograms; the tables hold all
@@ -47,6 +48,7 @@ class Scored:
     rewards: np.ndarray  # [pairs, checkpoints] D_m - D_0
     checkpoints: tuple[CheckpointFindings, ...]
     bands: tuple[findings.Band, ...]
+    prompts: np.ndarray  # [pairs], equal where prompts are
 
     @property
     def end(self) -> Checkpoint | None:
@@ -58,9 +60,11 @@ class Scored:
         return np.isfinite(self.rewards[:, -1])
 
     @property
-    def share_against(self) -> float:
+    def share_against(self) -> Interval:
         """Of the scored pairs, the share that training moved against the label; NaN where there was none."""
-        return float((self.population < 0).mean()) if self.end and len(self.population) else math.nan
+        if not self.end or not len(self.population):
+            return UNKNOWN
+        return share_interval((self.population < 0).astype(float), self.prompts[self.usable])
 
     @cached_property
     def population(self) -> np.ndarray:
@@ -68,8 +72,11 @@ class Scored:
         return self.rewards[self.usable, -1]
 
 
-def read_scores(run: Run, filter_settings: FilterSettings | None, names: EvidenceColumns | None = None) -> Scored:
-    """names: of columns that are evidence, instead of those that the filter names."""
+def read_scores(
+    run: Run, filter_settings: FilterSettings | None, prompts: np.ndarray, names: EvidenceColumns | None = None
+) -> Scored:
+    """prompts: [pairs], equal where prompts are. names: of columns that are evidence, instead of those that the filter
+    names."""
     filter_settings = filter_settings or FilterSettings()
     if names is not None:
         named = {n: value for n in EvidenceColumns.model_fields if (value := getattr(names, n)) is not None}
@@ -80,10 +87,13 @@ def read_scores(run: Run, filter_settings: FilterSettings | None, names: Evidenc
     logp = np.stack([margins.logp(scores, m) for m in range(len(path.checkpoints))], axis=1)
     rewards = logp - logp[:, :1]
     bands = findings.bands(rewards, groups) if path.end else ()
-    return Scored(decisions.settings, decisions, logp, rewards, checkpoint_findings(path, scores, groups), bands)
+    found = checkpoint_findings(path, scores, groups, prompts)
+    return Scored(decisions.settings, decisions, logp, rewards, found, bands, prompts)
 
 
-def checkpoint_findings(path: Trajectory, scores: Scores, groups: np.ndarray) -> tuple[CheckpointFindings, ...]:
+def checkpoint_findings(
+    path: Trajectory, scores: Scores, groups: np.ndarray, prompts: np.ndarray
+) -> tuple[CheckpointFindings, ...]:
     """Margins and accuracy of each checkpoint; the reward panels share one axis, so that they can be compared."""
     rewards = [margins.reward(scores, m) for m in range(len(path.checkpoints))]
     limits = findings.common_limits(np.concatenate(rewards[1:])) if len(rewards) > 1 else None
@@ -104,9 +114,11 @@ def checkpoint_findings(path: Trajectory, scores: Scores, groups: np.ndarray) ->
                 standing=standing(c),
                 noise_sd=c.noise_sd,
                 accuracy=findings.Accuracy(
-                    reward=findings.win_rate(rewards[m]),
-                    logp=findings.win_rate(logp),
-                    mean_logp=findings.win_rate(margins.mean_logp(scores, m)),
+                    pairs=int(np.isfinite(logp).sum()),
+                    prompts=len(np.unique(prompts[np.isfinite(logp)])),
+                    reward=findings.win_rate_interval(rewards[m], prompts),
+                    logp=findings.win_rate_interval(logp, prompts),
+                    mean_logp=findings.win_rate_interval(margins.mean_logp(scores, m), prompts),
                 ),
                 logp_margin=findings.distribution(logp),
                 reward_margin=findings.distribution(rewards[m]) if m else None,

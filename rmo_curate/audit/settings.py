@@ -18,19 +18,22 @@ class AuditSettings(EvidenceColumns):
     """Settings of `rmo-curate audit`."""
 
     worst: int = Field(5000, ge=0, description="Maximum number of pairs listed on the page, worst first")
-    characters: int = Field(4000, ge=1, description="Characters shown of each prompt and answer; the rest is counted")
-    examples: int = Field(3, ge=0, description="Rejects shown for each reason")
-    against: tuple[str, ...] = Field((), description="Held-out data that must share no prompt with these; repeatable")
+    characters: int = Field(4000, ge=1, description="Characters shown of each prompt and answer")
+    examples: int = Field(3, ge=0, description="Rejected records shown for each reason")
+    against: tuple[str, ...] = Field((), description="Held-out data to check for shared prompts; repeatable")
     fail_on: tuple[str, ...] = Field(
-        (), description="Exit with code 4 if a number of audit.json is beyond this limit: 'length_bias>0.8'; repeatable"
+        (),
+        description="Exit with code 4 if a number of audit.json meets this condition, such as "
+        "'length_bias>0.8'; repeatable",
     )
-    baseline: str | None = Field(None, description="An earlier audit.json: say what changed since")
-    limit: int | None = Field(None, ge=1, description="On data, use only the first N input records")
+    baseline: str | None = Field(None, description="Earlier audit.json to compare with")
+    limit: int | None = Field(None, ge=1, description="Use only the first N input records; for data, not for a run")
     max_length: int | None = Field(
         None,
         ge=8,
-        description="On data, tokens of prompt + longer answer above which a pair is too long (default: 1024, where "
-        "trainers commonly cut)",
+        description="Maximum tokens per pair, prompt + longer answer, above which it counts as too long; "
+        "for data, not for a run "
+        "(default: 1024, a common limit of trainers)",
     )
 
     @field_validator("fail_on")
@@ -46,8 +49,8 @@ class AuditCommand(AuditSettings):
 
     data: tuple[str, ...] = from_recipe(
         "score.out",
-        description="A run folder made by `score`; or data: files or folders, or hf:owner/name[:split], as `score` "
-        "takes them",
+        description="Run folder made by `score`, or data as `score` takes them: files, folders or "
+        "hf:owner/name[:split]",
         argument="RUN or DATA",
     )
     out: Path = from_recipe("audit.out", description="Folder for report.html and audit.json")

@@ -20,15 +20,17 @@ OTHER = "(none)"
 
 @dataclass(frozen=True)
 class SliceRow:
-    """One part of the data. `length_bias`: of its pairs with answers of different length, how often the longer wins."""
+    """One part of the data; NaN: a share of no pair."""
 
     column: str
     value: str
     pairs: int
-    length_bias: float
-    flagged: float  # share with a finding
-    against: float  # share that training moved against the label; NaN without scores
-    noisy: float  # share that the filter calls noisy; NaN without scores
+    unequal: int  # pairs whose answers differ in length
+    scored: int  # pairs with a reward margin
+    length_bias: float  # share of the unequal pairs in which the longer answer wins
+    flagged: float  # share of the pairs with a finding
+    against: float  # share of the scored pairs that training moved against the label
+    noisy: float  # share of the scored pairs that the filter calls noisy
 
 
 def slices(texts: Texts, words: np.ndarray, scripts: list[str]) -> dict[str, list[str]]:
@@ -73,6 +75,7 @@ def slice_rows(
     import polars as pl
 
     pairs = pl.DataFrame({"difference": difference, "flagged": flagged, "moved": moved, "noisy": noisy})
+    unequal, scored = pl.col("difference") != 0, pl.col("moved").is_finite()
     rows = []
     for column, values in columns.items():
         counted = (
@@ -80,10 +83,12 @@ def slice_rows(
             .group_by("value")
             .agg(
                 pairs=pl.len(),
-                length_bias=(pl.col("difference").filter(pl.col("difference") != 0) > 0).mean(),
+                unequal=unequal.sum(),
+                scored=scored.sum(),
+                length_bias=(pl.col("difference").filter(unequal) > 0).mean(),
                 flagged=pl.col("flagged").mean(),
-                against=(pl.col("moved").filter(pl.col("moved").is_finite()) < 0).mean(),
-                noisy=pl.col("noisy").cast(float).mean(),
+                against=(pl.col("moved").filter(scored) < 0).mean(),
+                noisy=pl.col("noisy").filter(scored).cast(float).mean(),
             )
             .sort("pairs", "value", descending=[True, False])
             .with_columns(pl.col(pl.Float64).fill_null(math.nan))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from rmo_curate.audit.contents import Report
-from rmo_curate.audit.numerals import percent
+from rmo_curate.audit.numerals import percent, percent_interval
 from rmo_curate.audit.overview import FindingCount
+from rmo_curate.audit.scored import CheckpointFindings
 from rmo_curate.audit.standing_out import MOST
 from rmo_curate.audit.suspects import Suspect
+from rmo_train.console.wording import counted
 
 MOST_LINES = 25
 MOST_FINDINGS, MOST_CHANGES, MOST_SUSPECTS = 7, 4, 3
@@ -22,14 +24,16 @@ def summary_lines(report: Report, page: Path, json_path: Path) -> tuple[str, ...
         head.append(f"warning: {report.headline.warning}")
     head += [suspect_line(s) for s in report.suspects[:MOST_SUSPECTS]]
     head += [strong.text for strong in report.standing_out[:MOST]]
-    body = [f"rejects: {n:,} {reason}" for reason, n in list(report.counts.rejects_by_reason.items())[:3]]
+    body = [
+        f"rejects: {n:,} of {counted(report.counts.records, 'record')}, {reason}"
+        for reason, n in list(report.counts.rejects_by_reason.items())[:3]
+    ]
     body += report.headline.sentences
     if report.end:
-        end = report.checkpoints[-1]
-        body.append(f"reward accuracy at {end.name} ({end.standing}): {percent(end.accuracy.reward)}")
+        body.append(accuracy_line(report.checkpoints[-1]))
     body += change_lines(report)
     commonest = sorted((f for f in report.findings.values() if f.count and f.of == "pairs"), key=lambda f: -f.count)
-    body += [finding_line(f) for f in commonest[:MOST_FINDINGS]]
+    body += [finding_line(f, report.counts.pairs) for f in commonest[:MOST_FINDINGS]]
     step = report.headline.next_step
     tail = [f"next: {step.text}", step.command, f"page: {page}", f"numbers: {json_path}"]
     return (*(head + body)[: MOST_LINES - len(tail)], *tail)
@@ -40,15 +44,23 @@ def suspect_line(suspect: Suspect) -> str:
     return f"look at {one_line(suspect.id)}{decision}: {one_line(suspect.because, MOST_CHARACTERS)}"
 
 
-def finding_line(finding: FindingCount) -> str:
+def accuracy_line(end: CheckpointFindings) -> str:
+    of = end.accuracy
+    few = ", too few to tell" if of.few else ""
+    return (
+        f"reward accuracy at {end.name} ({end.standing}): {percent_interval(of.reward)}, of "
+        f"{counted(of.pairs, 'scored pair')} of {counted(of.prompts, 'prompt')}{few}"
+    )
+
+
+def finding_line(finding: FindingCount, pairs: int) -> str:
+    """pairs: of the whole data."""
     sides = ""
     if finding.chosen_only is not None:
         sides = (
             f" (chosen only {finding.chosen_only:,}, rejected only {finding.rejected_only:,}, both {finding.both:,})"
         )
-    return (
-        f"{finding.title.lower()}: {finding.count:,} pair{'s' * (finding.count != 1)}, {percent(finding.share)}{sides}"
-    )
+    return f"{finding.title.lower()}: {finding.count:,} of {counted(pairs, 'pair')}, {percent(finding.share)}{sides}"
 
 
 def change_lines(report: Report) -> list[str]:

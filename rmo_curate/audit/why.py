@@ -14,6 +14,7 @@ from rmo_curate.evidence.rules import RULES, Rule
 from rmo_curate.evidence.wording import Reason
 from rmo_curate.filter.grounds import Ground, ground
 
+LEAST_NATS = 0.0005  # less would read as 0.000
 ASK_THE_BASE = ("rmo", "rmo-ln")  # rules that also ask what the base prefers
 SIDE_NAMES = {CHOSEN: "chosen", REJECTED: "rejected"}
 
@@ -34,7 +35,7 @@ def margin_sentences(scored: Scored, i: int) -> Iterator[str]:
         yield ground_sentence(because, rule, "Flipped" if scored.decisions.flipped[i] else "Dropped as noisy")
     if not rule.needs_proxy:  # what another rule would have said decided nothing
         return
-    if rule.name in ASK_THE_BASE and scored.logp[i, 0] < 0:
+    if rule.name in ASK_THE_BASE and scored.logp[i, 0] <= -LEAST_NATS:
         yield f"The base prefers the rejected answer by {magnitude(-float(scored.logp[i, 0]))} nats."
     if moved := movement(scored, i):
         yield from movement_sentences(moved, moved_by(scored.end))
@@ -59,8 +60,10 @@ def ground_sentence(because: Ground, rule: Rule, done: str) -> str:
 def movement_sentences(moved: Movement, mover: str) -> list[str]:
     """mover: what moved it, up to how far."""
     direction = "the rejected answer" if moved.nats < 0 else "the chosen answer"
+    nats = abs(moved.nats)
+    far = magnitude(nats) if nats >= LEAST_NATS else "less than 0.001"
     said = [
-        f"{mover} {magnitude(abs(moved.nats))} nats towards {direction}; "
+        f"{mover} {far} nats towards {direction}; "
         f"{percent(moved.share_higher)} of the scored pairs have a higher reward margin."
     ]
     if moved.steadily_down:

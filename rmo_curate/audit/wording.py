@@ -11,16 +11,17 @@ from rmo_curate.audit.curve import telling
 from rmo_curate.audit.estimates import Estimates, Untold
 from rmo_curate.audit.findings import Counts, LengthBias
 from rmo_curate.audit.next_step import Step, proxy, step_of_data, step_of_run
-from rmo_curate.audit.numerals import percent
+from rmo_curate.audit.numerals import percent, percent_interval, signed
 from rmo_curate.evidence.expected import outlook
-from rmo_curate.evidence.gather import LEAST_PROMPTS
 from rmo_curate.evidence.label_noise import LEAST_FOR_RATE
 from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.swapped_copies import MIN_FLAGGED
 from rmo_curate.evidence.wording import RANDOM_FLIPS, outlook_lines
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.runs.run import Checkpoint
-from rmo_train.report import keeping_them
+from rmo_train.console.wording import counted
+from rmo_train.evaluation.intervals import LEAST_PROMPTS
+from rmo_train.report import keeping_them, of_prompts
 from rmo_train.store.manifests import TooLong
 from rmo_train.store.tables import TOO_LONG
 
@@ -68,7 +69,7 @@ def wording(
         certainty=certainty(estimated),
         sentences=(
             *too_long_sentences(too_long),
-            *noise_sentences(estimated, "the filter calls noisy"),
+            *noise_sentences(estimated, "scored pairs", "the filter calls noisy"),
             *filter_sentences(counts, end, settings, estimated),
             *outlook_lines(outlook(counts.scorable, scored=True)),
         ),
@@ -108,7 +109,7 @@ def data_wording(
         lead=lead(estimated, "pairs", ", from their texts alone"),
         certainty=certainty(estimated),
         sentences=(
-            *noise_sentences(estimated, "are more likely labelled wrongly than rightly"),
+            *noise_sentences(estimated, "pairs", "are more likely mislabelled than not"),
             *data_sentences(counts, checked),
             SCORES_MISSING,
             *outlook_lines(outlook(counts.pairs, scored=False)),
@@ -132,10 +133,10 @@ SCORES_MISSING = "Texts alone tell some of the wrong labels; scoring with a mode
 def lead(estimated: Estimates, pairs: str, how: str = "") -> str:
     """How noisy the labels are: one number, or that none can be told. pairs: what the judged ones are called."""
     if why := estimated.untold:
+        if why.pairs < LEAST_FOR_RATE and why.prompts > 1:
+            return "Too few pairs to tell how noisy these labels are."
         if why.prompts < LEAST_PROMPTS:
             return "Too few prompts to tell how noisy these labels are."
-        if why.pairs < LEAST_FOR_RATE:
-            return "Too few pairs to tell how noisy these labels are."
         return "How noisy these labels are cannot be told."
     share = percent(estimated.noise_rate.value)
     return f"{share} of the {estimated.pairs:,} {pairs} are estimated to be mislabelled{how}."
@@ -155,10 +156,15 @@ def certainty(estimated: Estimates) -> str:
 
 def untold_text(why: Untold) -> str:
     """Why no noise rate is told."""
-    if why.prompts < LEAST_PROMPTS:
+    if why.prompts == 1:
         return "all pairs have one prompt, and what is learned from a prompt is asked of others only"
     if why.pairs < LEAST_FOR_RATE:
-        return f"there are {why.pairs} pairs to judge, and a noise rate takes at least {LEAST_FOR_RATE}"
+        are = "is" if why.pairs == 1 else "are"
+        return f"there {are} {counted(why.pairs, 'pair')} to judge, and a noise rate takes at least {LEAST_FOR_RATE}"
+    if why.prompts < LEAST_PROMPTS:
+        return (
+            f"there are {of_prompts(why.pairs, why.prompts)}, and a noise rate takes at least {LEAST_PROMPTS} prompts"
+        )
     return (
         f"over {why.pairs:,} pairs the evidence predicts held-out labels no better than chance: they are nearly "
         "random, or the answers differ in nothing that it sees"
@@ -194,25 +200,29 @@ def overlap_warning(checked: Checked) -> str:
     )
 
 
-def noise_sentences(estimated: Estimates, cut: str) -> Iterator[str]:
-    """What the cut finds, and what the noise rate counts. cut: what is said of the pairs above it."""
+def noise_sentences(estimated: Estimates, pairs: str, cut: str) -> Iterator[str]:
+    """What the cut finds, and what the noise rate counts. pairs: what the judged ones are called; cut: what is said of
+    those above it."""
     if not estimated.known:
         return
     if estimated.wide:
         yield (
-            "The interval of the noise rate is wide: the evidence is too weak to tell wrong labels from hard pairs. "
-            "More pairs, or a larger model, narrow it."
+            f"The interval of the noise rate of the {estimated.pairs:,} {pairs} is wide: the evidence is too weak to "
+            "tell wrong labels from hard pairs. More pairs, or a larger model, narrow it."
         )
     detection = estimated.at_cut
     if detection and detection.flagged >= MIN_FLAGGED:
         found = (
-            (detection.precision, "of the {n:,} pairs that {cut}, {share} are labelled wrongly"),
-            (detection.recall, "of all labels flipped at random, {share} are among the {n:,} pairs that {cut}"),
+            (detection.precision, "of the {n:,} pairs that {cut}, {share} are mislabelled"),
+            (
+                detection.recall,
+                "of all labels flipped at random in the {of:,} {pairs}, {share} are among the {n:,} that {cut}",
+            ),
         )
         for estimate, said in found:
-            if of := telling(estimate):
-                share = f"{percent(of.value)} ({percent(of.low)} to {percent(of.high)})"
-                yield f"By swapped copies, {said.format(n=detection.flagged, cut=cut, share=share)}."
+            if told := telling(estimate):
+                numbers = {"n": detection.flagged, "of": estimated.pairs, "share": percent_interval(told)}
+                yield f"By swapped copies, {said.format(cut=cut, pairs=pairs, **numbers)}."
     yield f"{RANDOM_FLIPS[0].upper()}{RANDOM_FLIPS[1:]}."
 
 
@@ -295,23 +305,27 @@ def length_text(length: LengthBias | None) -> str:
     if length is None:
         return ""
     said = (
-        f"The chosen answer is the longer one in {percent(length.chosen_longer)} of the pairs, the shorter one in "
-        f"{percent(length.rejected_longer)}, equally long in {percent(length.equal)}. "
+        f"Of {counted(length.n, 'pair')}, the chosen answer is the longer one in {percent(length.chosen_longer)}, the "
+        f"shorter one in {percent(length.rejected_longer)}, equally long in {percent(length.equal)}. "
     )
     rewards = [t for t in length.trends if t.margin != BASE_MARGIN]
     if not rewards:
         return (
             said + "A sum of log-probs falls with length, so the base's margin is expected to fall from left to right."
         )
-    strength = abs(rewards[-1].spearman)
+    reward = rewards[-1]
+    strength, of = abs(reward.spearman), f"{signed(reward.spearman, 2)} over {reward.n:,} scored pairs"
+    if reward.n < LEAST_PROMPTS:
+        few = "are too few to tell whether the reward margin follows the difference in length."
+        return f"{said}{counted(reward.n, 'scored pair')} {few}"
     if strength < 0.2:
-        return said + "The reward margin hardly follows the difference in length."
+        return f"{said}The reward margin hardly follows the difference in length (rank correlation {of})."
     if strength < 0.5:
-        return said + "The reward margin follows the difference in length to some degree."
-    return said + (
-        "The reward margin follows the difference in length closely: what the model learned from these labels is "
-        "largely length, so look for pairs where the longer answer is not the better one, and compare with "
-        "--rule irm-ln."
+        return f"{said}The reward margin follows the difference in length to some degree (rank correlation {of})."
+    return (
+        f"{said}The reward margin follows the difference in length closely (rank correlation {of}): what the model "
+        "learned from these labels is largely length, so look for pairs where the longer answer is not the better one, "
+        "and compare with --rule irm-ln."
     )
 
 

@@ -24,13 +24,14 @@ class EvidenceColumns(Settings):
 
     generator_column: str | None = Field(
         None,
-        description="Common part of the names of two columns that say which model wrote each answer: chosen_NAME and "
-        "rejected_NAME (default: model, generator and the like, if present)",
+        description="NAME in chosen_NAME and rejected_NAME, the columns that say which model wrote each answer "
+        "(default: model, generator or similar, if present)",
     )
     category_column: str | None = Field(
         None,
-        description="Column with the kind of prompt; what wins may differ by kind (default: category, task, source "
-        "and the like, if present)",
+        description="Column with the kind of prompt, since preferences may differ by kind (default: "
+        "category, task, source "
+        "or similar, if present)",
     )
 
 
@@ -71,8 +72,8 @@ def generator_columns(texts: Collection[str], name: str | None, where: str) -> t
     both = two_columns(texts, (name,) if name else GENERATOR_NAMES)
     if both is None and name is not None:
         raise UserError(
-            f"--generator-column {name}: {where} has no columns of text chosen_{name} and rejected_{name}, or "
-            f"{name}_chosen and {name}_rejected; its columns of text are {', '.join(sorted(texts)) or 'none'}"
+            f"--generator-column {name}: {where} has no text columns chosen_{name} and rejected_{name}, or "
+            f"{name}_chosen and {name}_rejected; its text columns are {', '.join(sorted(texts)) or 'none'}"
         )
     return both
 
@@ -84,7 +85,7 @@ def category_column(texts: Collection[str], name: str | None, where: str) -> str
         return next((n for n in CATEGORY_NAMES if n in texts), None)
     if name not in texts:
         raise UserError(
-            f"--category-column {name}: {where} has no column of text {name}; its columns of text are "
+            f"--category-column {name}: {where} has no text column {name}; its text columns are "
             f"{', '.join(sorted(texts)) or 'none'}"
         )
     return name

@@ -9,7 +9,6 @@ import numpy as np
 from rmo_curate.evidence.answers import ANSWERS
 from rmo_curate.evidence.gather import STYLE_SOURCE
 from rmo_curate.evidence.posterior import Posterior
-from rmo_curate.score.logistic import sigmoid
 
 LEADING_FEATURES = 3  # of style, those that weigh most
 
@@ -24,9 +23,8 @@ class OtherComparisons:
 
 @dataclass(frozen=True)
 class StyleOfChosen:
-    """How often an answer in the style of the chosen one wins."""
+    """What of the chosen answer's style decides, by the taste learned from other prompts."""
 
-    wins: float  # share, by the taste learned from other prompts
     leading: tuple[tuple[str, bool], ...]  # (feature, whether the chosen answer has more of it), what weighs most first
     category: str | None  # whose taste it is; None: that of all pairs
 
@@ -64,7 +62,7 @@ def other_comparisons(posterior: Posterior, pair: int) -> OtherComparisons:
 
 
 def style_of_chosen(posterior: Posterior, pair: int) -> StyleOfChosen:
-    """How often such a style wins, and the features that weigh most on that side."""
+    """The features that weigh most on the side that its style speaks for."""
     from rmo_curate.evidence.texts import STYLE
 
     by_feature = posterior.style.by_feature(np.array([pair]))[0]
@@ -73,4 +71,4 @@ def style_of_chosen(posterior: Posterior, pair: int) -> StyleOfChosen:
     names = list(STYLE)
     difference = posterior.style.difference[pair]
     leading = tuple((names[f], bool(difference[f] > 0)) for f in order if by_feature[f] * total > 0)
-    return StyleOfChosen(float(sigmoid(np.array(total))), leading, posterior.style.category_of(pair))
+    return StyleOfChosen(leading, posterior.style.category_of(pair))

@@ -110,6 +110,7 @@ class SelfCheck:
     corrected for the noise rate.
     """
 
+    pairs: int
     accuracy: float  # of the true labels
     predicted: float
     measured: float
@@ -126,4 +127,4 @@ def self_check(margin: np.ndarray, rate: float) -> SelfCheck:
     below = np.searchsorted(low, x, side="left")
     ties = np.searchsorted(low, x, side="right") - below
     observed = float((below + 0.5 * ties).mean() / len(x))  # P(swapped copy is more suspect than a given pair)
-    return SelfCheck(true, predicted, (observed - rate) / (1 - 2 * rate))
+    return SelfCheck(len(x), true, predicted, (observed - rate) / (1 - 2 * rate))

@@ -19,6 +19,7 @@ RANDOM_FLIPS = (
     "for longer answers or for one model, look right by all that is learned from the data, so most of them are neither "
     "found nor counted"
 )
+LEAST_LOG_ODDS = 0.0488  # below which odds would read as 1.0 to 1: log(1.05)
 MOST_LOG_ODDS = 7.0  # beyond which odds are not told apart
 SAID_GAPS = 3  # of features, those with the largest
 UNLIKE_MORE = {  # features of style -> what the answer with more of it, and with less of it, is said to be
@@ -56,15 +57,19 @@ def reasons(contributions: Sequence[Contribution]) -> tuple[Reason, ...]:
 def reason_text(one: Contribution) -> str:
     side = "chosen" if one.log_odds > 0 else "rejected"
     odds = odds_text(abs(one.log_odds))
-    towards = f"favour the {side} answer {odds}"
+    hardly = abs(one.log_odds) < LEAST_LOG_ODDS
+    towards = "hardly favour either answer" if hardly else f"favour the {side} answer {odds}"
     if one.comparisons:
         return comparisons_text(one.comparisons)
     if one.style:
-        return style_text(one.style)
+        favours = "hardly favours either answer" if hardly else f"favours the {side} answer {odds}"
+        return f"{style_text(one.style)} {favours}"
     if one.source == STATES:
         return f"the model's hidden states {towards}"
     if one.source == REFERENCE:
         return f"the reference's own log-probs {towards}"
+    if one.source == GENERATORS and hardly:
+        return "the models that wrote the two answers do about equally well"
     if one.source == GENERATORS:
         return f"the model that wrote the {side} answer usually writes the better one, {odds}"
     return f"the margins of {one.source} {towards}"
@@ -90,9 +95,8 @@ def comparisons_text(comparisons: OtherComparisons) -> str:
 def style_text(style: StyleOfChosen) -> str:
     leading = ", ".join(comparative(feature, more) for feature, more in style.leading)
     which = f" ({leading})" if leading else ""
-    verb = f"wins {style.wins:.0%}" if style.wins >= 0.5 else f"loses {1 - style.wins:.0%}"
-    where = f" in “{style.category}”" if style.category else ""
-    return f"an answer in the style of the chosen one{which} {verb} of the time{where}"
+    where = f", by the taste of “{style.category}”," if style.category else ""
+    return f"the chosen answer's style{which}{where}"
 
 
 def comparative(feature: str, more: bool) -> str:

@@ -23,6 +23,7 @@ from rmo_curate.filter.card import CONFIGS, described
 from rmo_curate.runs.manifests import ExportManifest
 from rmo_curate.runs.replacing import replacing
 from rmo_train.console.errors import UserError
+from rmo_train.console.wording import counted
 from rmo_train.store import files, manifests, tables
 from rmo_train.store.manifests import ShardsManifest
 
@@ -70,7 +71,10 @@ def fill(folder: Path, shards: Path, manifest: ShardsManifest, to: Trainer, out:
         sync(omitted)
     if not counts.written:
         (reason, n), *_ = counts.omitted.most_common()
-        raise UserError(f"{shards}: {to} can express none of the {kept(counts)} kept pairs ({n} have {reason})")
+        raise UserError(
+            f"{shards}: the format of {to} can express none of {counted(kept(counts), 'kept pair')} ({n:,} "
+            f"have {reason})"
+        )
     if not counts.omitted:
         (folder / OMITTED).unlink()
     for name, content in form.extra_files(out).items():
@@ -162,20 +166,23 @@ def sync(f: IO[Any]) -> None:
 
 def losses(counts: Counts, form: Format) -> list[str]:
     """What the export does not carry, with counts."""
-    lines = [f"left out, {n:,} with {reason}: listed in {OMITTED}" for reason, n in counts.omitted.most_common()]
+    lines = [f"left out: {n:,} with {reason}, listed in {OMITTED}" for reason, n in counts.omitted.most_common()]
     if counts.weighted and not form.carries_weights:
-        lines.append(f"not carried: weight and label_confidence, which are not 1 in {counts.weighted:,} pairs")
+        lines.append(
+            f"not carried: weight and label_confidence, which differ from 1 in {counted(counts.weighted, 'pair')}"
+        )
     return lines
 
 
 def not_carried(form: Format, counts: Counts, *, sourced: bool) -> list[str]:
     """What of each pair is lost."""
-    lost = ["- the file and line of each pair: the shards do not say"] if not sourced else []
+    lost = ["- the source file and line of each pair: the shards do not have them"] if not sourced else []
     if form.carries_weights:
         between = "- suspicion, log-probs between the first and the last checkpoint: the shard folder has them"
         return [between + ", under the same `id`", *lost]
     return [
-        f"- weights and label confidences (not 1 in {counts.weighted:,} pairs): every pair counts alike",
+        f"- weights and label confidences (other than 1 in {counted(counts.weighted, 'pair')}): all pairs "
+        "count equally",
         "- tokens, log-probs, margins, suspicion: the shard folder has them, under the same `id`",
         *lost,
     ]
@@ -187,18 +194,18 @@ def readme(
     configs = [described(CONFIGS[0], written)]
     front = f"---\n{yaml.safe_dump({'configs': configs}, sort_keys=False)}---\n\n" if to is Trainer.TRL else ""
     lines = [
-        f"# {counts.written:,} preference pairs for {to}",
+        f"# {counted(counts.written, 'preference pair')} for {to}",
         "",
         "Written by `rmo-curate export`.",
         "",
         form.describe(out),
         "",
-        f"Beside what {to} reads, each row has the `id` of its pair"
-        + (", and `source_file` and `source_line`, where it stands in your data." if sourced else "."),
+        f"Besides the columns that {to} reads, each row has the `id` of its pair"
+        + (", and `source_file` and `source_line`, its place in your data." if sourced else "."),
         "",
         "## What is not here",
         "",
-        f"- of {kept(counts):,} kept pairs, {counts.omitted.total():,} that this format cannot express"
+        f"- {counts.omitted.total():,} of {counted(kept(counts), 'kept pair')}, which this format cannot express"
         + (f": `{OMITTED}` has their ids" if counts.omitted else ""),
         *(f"  - {n:,} with {reason}" for reason, n in counts.omitted.most_common()),
         *not_carried(form, counts, sourced=sourced),

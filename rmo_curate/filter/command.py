@@ -35,5 +35,5 @@ def run_filter(
             return [*lines, f"dry run: {out} is not written"]
         manifest = write_shards(run, decisions, settings, out, overwrite=overwrite)
     except KeyboardInterrupt as e:
-        raise Stopped(f"stopped; {run_folder} is as it was, {out} too. Run the same command again") from e
+        raise Stopped(f"stopped; {run_folder} and {out} are unchanged. Run the same command again") from e
     return [*lines, written_line(out, manifest.counts, len(manifest.parts))]

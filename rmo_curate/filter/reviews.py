@@ -47,7 +47,9 @@ def read_decisions(path: Path) -> dict[str, str]:
         if action not in ACTIONS:
             raise UserError(f"{where}: action {action!r} of {row['id']!r}; expected {', '.join(ACTIONS)}")
         if actions.get(row["id"], action) != action:
-            raise UserError(f"{where}: {row['id']!r} is to {actions[row['id']]} and to {action}; keep one of the two")
+            raise UserError(
+                f"{where}: {row['id']!r} has two decisions, {actions[row['id']]} and {action}; keep only one"
+            )
         actions[row["id"]] = action
     return actions
 
@@ -62,7 +64,7 @@ def reviewed(path: Path, ids: Strings) -> np.ndarray:
     if unknown:
         raise UserError(
             f"--decisions {path}: {len(unknown)} of its {len(decisions)} ids are not in the run, the first "
-            f"{unknown[0]!r}; were they made for other data?{nearest(unknown[0], ids.to_pylist()[:10_000])}"
+            f"{unknown[0]!r}; was this file made for other data?{nearest(unknown[0], ids.to_pylist()[:10_000])}"
         )
     code = np.zeros(len(ids), dtype=np.int8)
     code[at] = [1 + ACTIONS.index(action) for action in decisions.values()]

@@ -47,6 +47,6 @@ def run_rules(
     run = open_run(run_folder)
     trajectory = run.trajectory(end)
     if trajectory.end is None:
-        raise UserError(f"{run.folder} has scores of the base only; {adding_a_proxy(run.folder)}")
+        raise UserError(f"{run.folder} has scores of the reference only; {adding_a_proxy(run.folder)}")
     scores = with_posterior(run, run.scores(trajectory), names)
     return RuleReport(compare_rules(scores, trajectory.end.name, high_q))

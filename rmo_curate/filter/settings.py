@@ -33,57 +33,63 @@ class FilterSettings(EvidenceColumns):
         ge=0,
         le=1,
         allow_inf_nan=False,
-        description="Drop about this share of pairs as ambiguous, those whose margin is nearest 0; 0 drops none",
+        description="Share of pairs to drop as ambiguous: those with margins closest to 0; 0 drops none",
     )
     high_q: float | None = Field(
         default=None,
         ge=0,
         le=1,
         allow_inf_nan=False,
-        description="Drop as noisy the pairs above this quantile of suspicion, where it is positive; 1 drops none; "
-        "instead of --noise-rate",
+        description="Drop as noisy the pairs above this quantile of suspicion, if their suspicion is "
+        "positive; 1 drops none; replaces --noise-rate",
     )
     rule: str = Field(
         default=AUTO,
         validate_default=True,
-        description=f"Rule of suspicion: {', '.join(RULES)}; auto is {OF_AUTO}",
+        description=f"Rule that computes suspicion: {', '.join(RULES)}; auto: {OF_AUTO}",
     )
     margin: Literal["reward", "logp", "mean_logp"] = Field(
-        default="reward", description="Margin that tells ambiguous pairs"
+        default="reward", description="Margin used to find ambiguous pairs"
     )
     preset: Literal["paper", "authors-code"] | None = Field(
         default=None,
-        description="Set rule, margin and quantiles together, as the paper or its authors' script has them",
+        description="Use the rule, margin and quantiles of the paper or of its authors' script",
     )
-    hard: bool = Field(default=False, description="Cut ambiguous pairs at the quantile, instead of sampling around it")
+    hard: bool = Field(
+        default=False, description="Drop ambiguous pairs strictly below the quantile instead of sampling around it"
+    )
     noise_rate: str | None = Field(
         default=None,
-        description="Drop this share of the pairs as noisy (0.2), or the estimated share (auto) (default: auto)",
+        description="Share of pairs to drop as noisy, such as 0.2; auto: the estimated share of wrong "
+        "labels (default: auto)",
     )
     precision: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="Drop as many pairs as noisy as keeps the share of wrong labels among them at this or above, "
-        "estimated by swapped copies; instead of --noise-rate",
+        description="Drop as many noisy pairs as possible while at least this share of them is mislabelled, "
+        "as estimated by swapped copies; replaces --noise-rate",
     )
     action: Literal["drop", "weight", "soft-label", "flip", "auto"] = Field(
         default="drop",
-        description="What happens to noisy pairs: drop, flip (exchange the answers); or instead of a cut, weight every "
-        "pair by the probability that its label is right, or have the trainer soften its label by that (soft-label); "
-        "auto: what makes the labels worth most, by these probabilities",
+        description="What to do with noisy pairs. drop: remove them; flip: exchange chosen and rejected; "
+        "weight: keep all pairs, weighted by the probability that the label is right; soft-label: keep all pairs and "
+        "have the trainer soften labels by that probability; auto: the action expected to help most",
     )
     protect: tuple[str, ...] = Field(
-        default=(), description="COLUMN=VALUE: never drop, flip or weight these pairs for their margins; repeatable"
+        default=(),
+        description="COLUMN=VALUE: never drop, flip or weight these pairs because of their margins; repeatable",
     )
-    decisions: Path | None = Field(default=None, description="JSON file of a reviewer's keep, drop and flip by id")
+    decisions: Path | None = Field(
+        default=None, description="JSON file of a reviewer's decisions (keep, drop or flip) by id"
+    )
     score_column: str | None = Field(
-        default=None, description="Column with margins or scores of your own, for --rule score"
+        default=None, description="Column with your own margins or scores, for --rule score"
     )
     end: str | None = Field(
-        default=None, description="Checkpoint of the run that ends the trajectory (default: its own choice)"
+        default=None, description="Last checkpoint of the trajectory (default: chosen from the run)"
     )
-    seed: int = Field(default=42, description="Seed of the draws that decide on ambiguous pairs")
+    seed: int = Field(default=42, description="Random seed for sampling ambiguous pairs")
 
     @model_validator(mode="before")
     @classmethod
@@ -98,15 +104,15 @@ class FilterSettings(EvidenceColumns):
             if clashes:
                 raise UserError(
                     f"--preset {name} sets {', '.join(flag_of(field) for field in preset)} together, and "
-                    f"{', '.join(clashes)} is given as well; leave out one or the other"
+                    f"{', '.join(clashes)} is also given; leave out one or the other"
                 )
             return given | preset
         cuts = [flag_of(field) for field in CUTS if given.get(field) is not None]
         if len(cuts) > 1:
-            raise UserError(f"{' and '.join(cuts)} each say how many pairs are dropped as noisy: give one of them")
+            raise UserError(f"{' and '.join(cuts)} each set how many pairs are dropped as noisy; give only one of them")
         if given.get("action") in WEIGHING and cuts:
             drops = "chooses its own cut" if given["action"] == AUTO else "drops no noisy pairs"
-            raise UserError(f"--action {given['action']} {drops}, so {cuts[0]} has no meaning: leave it out")
+            raise UserError(f"--action {given['action']} {drops}, so {cuts[0]} has no effect; leave it out")
         if given.get("score_column") is not None:
             given = {"rule": "score"} | given
         if cuts or given.get("rule") == "none" or given.get("action") in WEIGHING:
@@ -134,9 +140,7 @@ class FilterSettings(EvidenceColumns):
     @model_validator(mode="after")
     def _score_has_its_column(self) -> Self:
         if (self.rule == "score") != (self.score_column is not None):
-            raise ValueError(
-                "--rule score and --score-column NAME go together: one names the rule, the other its scores"
-            )
+            raise ValueError("--rule score and --score-column NAME must be given together")
         return self
 
     @property

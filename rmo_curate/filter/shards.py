@@ -39,7 +39,7 @@ def write_shards(
         return done
     if not decisions.counts["kept"]:
         raise UserError(
-            f"no pair is left to train on ({counts_line(decisions.counts)}); lower --low-q or raise --high-q"
+            f"no pairs are left to train on ({counts_line(decisions.counts)}); lower --low-q or raise --high-q"
         )
     with replacing(out, "shards", MAKER) as partial:
         return fill(partial, run, decisions, settings)

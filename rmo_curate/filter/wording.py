@@ -20,6 +20,7 @@ from rmo_curate.filter.slices import ColumnRemoval
 from rmo_curate.filter.summary import Judged, Summary
 from rmo_curate.filter.worth import Worth
 from rmo_curate.runs.run import Checkpoint
+from rmo_train.console.wording import counted
 from rmo_train.evaluation.intervals import LEAST_PROMPTS
 from rmo_train.evaluation.metrics import Interval
 from rmo_train.report import too_long_line
@@ -63,8 +64,8 @@ def end_lines(end: Checkpoint | None) -> Iterator[str]:
         return
     held_out = {
         True: "held out",
-        False: "NOT held out: it was trained on these pairs, so flips that it memorised look clean",
-        None: "whether it was held out is unknown",
+        False: "NOT held out: it was trained on these pairs, so wrong labels that it memorised look right",
+        None: "not known to be held out",
     }[end.held_out]
     folds = f" ({end.folds} folds)" if end.cross_fitted else ""
     yield f"T = {end.name}{folds}, {held_out}"
@@ -77,7 +78,8 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
     elif decisions.budget.few:
         yield (
             f"noisy: {decisions.scorable:,} scored pairs are too few to estimate how many labels are wrong, so none is "
-            f"dropped ({LEAST_FOR_RATE} would do); read the worst suspects, or name a share: --noise-rate 0.1"
+            f"dropped (at least {LEAST_FOR_RATE} are needed); review the worst suspects, or set a share: "
+            "--noise-rate 0.1"
         )
     elif settings.action in ("drop", "flip"):
         says_odds = RULES[settings.rule].says_odds
@@ -86,8 +88,10 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
             only += " where all evidence finds the label more likely wrong than right"
         least = ""
         if (cut := decisions.thresholds["suspicion"]) is not None:
-            likely = f"is {1 / (1 + math.exp(cut)):.0%} likely to be right" if says_odds else f"has {cut:.4g}"
-            least = f"; the least suspect of them {likely}"
+            likely = (
+                f"label is {1 / (1 + math.exp(cut)):.0%} likely to be right" if says_odds else f"suspicion is {cut:.4g}"
+            )
+            least = f"; the least suspect one's {likely}"
         yield (
             f"noisy: --rule {settings.rule}, at most {decisions.budget.pairs:,} of {decisions.scorable:,} scored "
             f"pairs ({budget_text(decisions.budget, settings)}), and only {only}{least}"
@@ -110,7 +114,7 @@ def budget_text(budget: Budget, settings: FilterSettings) -> str:
     if settings.precision is None:
         return f"--noise-rate auto: {estimated} of the labels are wrong"
     if not budget.pairs:
-        return f"--precision {settings.precision:g} is not reached at any cut (noise rate {estimated})"
+        return f"--precision {settings.precision:g} cannot be reached at any cut (noise rate {estimated})"
     return f"--precision {settings.precision:g} by swapped copies, at a noise rate of {estimated}"
 
 
@@ -132,9 +136,9 @@ def heavy_removal_lines(decisions: Decisions) -> Iterator[str]:
     gone, scored = decisions.counts["noisy"] + decisions.counts["ambiguous"], decisions.scorable
     if gone > HEAVY_REMOVAL * scored and decisions.budget.noise_rate is None:  # as many as are wrong may go: that pays
         yield (
-            f"warning: {gone:,} of {scored:,} scored pairs ({gone / scored:.0%}) are removed as noisy or ambiguous; "
-            f"beyond {HEAVY_REMOVAL:.0%} the loss of data is reported to cost more than the noise did: compare with a "
-            "random drop of the same size"
+            f"warning: {gone:,} of {scored:,} scored pairs ({gone / scored:.0%}) are dropped as noisy or ambiguous; "
+            f"beyond {HEAVY_REMOVAL:.0%}, losing data is reported to cost more than the noise itself: compare with "
+            "dropping as many pairs at random"
         )
 
 
@@ -147,7 +151,7 @@ def length_lines(lengths: Lengths, settings: FilterSettings) -> Iterator[str]:
 def override_lines(summary: Summary, settings: FilterSettings) -> Iterator[str]:
     """What actions, protected slices and reviewers changed."""
     if summary.flipped:
-        yield f"{summary.flipped:,} of the kept pairs are flipped: chosen and rejected are exchanged"
+        yield f"flipped (chosen and rejected exchanged): {summary.flipped:,} of the kept pairs"
     if settings.action in ("weight", "soft-label"):
         column = {"weight": "weight", "soft-label": "label_confidence"}[settings.action]
         yield (
@@ -155,12 +159,13 @@ def override_lines(summary: Summary, settings: FilterSettings) -> Iterator[str]:
             "is right"
         )
     if summary.protected:
-        yield f"{summary.protected:,} pairs are protected ({', '.join(settings.protect)})"
+        yield f"protected: {counted(summary.protected, 'pair')} ({', '.join(settings.protect)})"
     if summary.reviewed:
         yield f"reviewed: {', '.join(f'{pairs:,} {action}' for action, pairs in summary.reviewed.items())}"
     if summary.kept_unscored:
         yield (
-            f"warning: {summary.kept_unscored:,} pairs that a reviewer keeps are too long and have no scores: dropped"
+            "warning: dropped, though kept by a reviewer: "
+            f"{counted(summary.kept_unscored, 'pair')} too long to be scored"
         )
 
 
@@ -168,14 +173,15 @@ def judged_lines(judged: Judged) -> Iterator[str]:
     yield evidence_line(judged.sources, judged.missing)
     if not judged.foretold:
         yield (
-            "warning: by this evidence labels are foretold no better than chance, so none is doubted: too few pairs, "
-            "labels that are nearly random, or answers that differ in nothing the evidence sees"
+            "warning: this evidence predicts labels no better than chance, so no label is doubted: there "
+            "are too few pairs, "
+            "the labels are nearly random, or the answers do not differ in anything the evidence measures"
         )
         return
     of = f"the labels of {judged.pairs:,} scored pairs"
     if judged.prompts < LEAST_PROMPTS or judged.pairs < LEAST_FOR_RATE:
-        least = f"{LEAST_FOR_RATE} pairs of {LEAST_PROMPTS} prompts at least"
-        yield f"too few to tell how many of {of} are wrong: that needs {least}"
+        least = f"at least {LEAST_FOR_RATE} pairs and {LEAST_PROMPTS} prompts"
+        yield f"too few to tell how many of {of} are wrong; that needs {least}"
     else:
         yield f"an estimated {judged.noise_rate:.0%} of {of} are wrong"
     yield from worth_lines(judged.worth, judged.pairs)
@@ -221,7 +227,7 @@ def comparison_lines(comparison: Comparison) -> list[str]:
         evidence_line(comparison.sources, comparison.missing),
     ]
     if not comparison.held_out:
-        said.append(f"{end} is not held out: nothing is estimated of rules that compare with it")
+        said.append(f"{end} is not held out, so precision and recall are not estimated for rules that use it")
     return [
         *said,
         f"self-check: AUROC of swapped copies {check.measured:.3f}, {check.predicted:.3f} expected of "

@@ -28,5 +28,5 @@ def column_map() -> Any:
     return from_recipe(
         "data.map",
         default={},
-        description="A column that is called otherwise in the data: prompt=question; repeatable",
+        description="Name of a column in your data, such as prompt=question; repeatable",
     )

@@ -50,8 +50,8 @@ def ranking_files(folder: Path) -> Ranking | None:
     ranking = {n: e for n, e in entries.items() if e.get("ranking") is True and (folder / e["file_name"]).is_file()}
     if entries and not ranking:
         raise UserError(
-            f'{path}: no entry with "ranking": true whose file is there, so it describes no preference pairs; give '
-            "the file itself"
+            f'{path}: no entry with "ranking": true whose file exists, so it describes no preference pairs; give '
+            "the data file itself"
         )
     if not ranking:
         return None
@@ -59,9 +59,7 @@ def ranking_files(folder: Path) -> Ranking | None:
     first = next(iter(columns))
     for name in columns:
         if columns[name] != columns[first] or ranking[name].get("formatting") != ranking[first].get("formatting"):
-            raise UserError(
-                f"{path}: {first!r} and {name!r} are written differently; give one of their files by itself"
-            )
+            raise UserError(f"{path}: {first!r} and {name!r} have different formats; give one of their files by itself")
     return Ranking(tuple(dict.fromkeys(folder / e["file_name"] for e in ranking.values())), columns[first])
 
 
@@ -75,5 +73,5 @@ def _columns(path: Path, name: str, entry: Mapping[str, Any]) -> dict[str, str]:
     by_role = {ROLES[formatting].get(k, k): column for k, column in entry.get("columns", {}).items() if column}
     known = {*READ, *ROLES[formatting].values()}
     if unread := [column for role, column in by_role.items() if role not in known]:
-        raise UserError(f"{path}: {name!r} has columns that a pair cannot hold: {', '.join(map(str, unread))}")
+        raise UserError(f"{path}: {name!r} has columns that rmo cannot read: {', '.join(map(str, unread))}")
     return {role: column for role, column in by_role.items() if role != column}

@@ -23,6 +23,7 @@ from rmo_curate.read.hub import HUB, hub_files
 from rmo_curate.read.memory import InMemory
 from rmo_curate.read.readers import KINDS, Reader, Record, reader_of, reader_of_content
 from rmo_train.console.errors import UserError, nearest
+from rmo_train.console.wording import counted
 from rmo_train.store.files import read_json, sha256_file
 from rmo_train.store.manifests import InputFile
 
@@ -48,7 +49,7 @@ class DataFile:
             yield from self.reader(self.path)
         except DAMAGED as e:
             raise UserError(
-                f"{self.name}: cannot be read ({e}); it is damaged, cut short, or not what its suffix says"
+                f"{self.name}: cannot be read ({e}); the file is damaged, truncated, or not of the type its suffix says"
             ) from e
 
     def identity(self) -> InputFile:
@@ -93,8 +94,8 @@ def find_files(paths: Sequence[str | InMemory]) -> Sources:
         else:
             beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
             raise UserError(
-                f"{given}: not a local file or folder{nearest(path.name, beside)}; the kinds of file read are {KINDS}; "
-                "a data set of the Hugging Face hub is hf:owner/name, and - is the standard input"
+                f"{given}: no such file or folder{nearest(path.name, beside)}; supported file types are {KINDS}; "
+                "for a data set on the Hugging Face hub, give hf:owner/name, for standard input -"
             )
     return sources
 
@@ -121,19 +122,17 @@ def _find_in_folder(given: str, path: Path, sources: Sources) -> None:
     if not data:
         below = sorted({p.parent.as_posix() for p in path.rglob("*") if p.is_file() and reader_of(p)})
         hint = f"; there are some in {', '.join(below[:3])}" if below and below != [path.as_posix()] else ""
-        raise UserError(f"{given}: a folder without data files ({KINDS}){hint}")
+        raise UserError(f"{given}: the folder has no data files ({KINDS}){hint}")
     sources.files += [_data_file(p) for p in data]
     names = ", ".join(p.name for p in data[:5]) + (f" and {len(data) - 5} more" if len(data) > 5 else "")
-    sources.notes.append(f"{given}: {len(data)} data files: {names}")
+    sources.notes.append(f"{given}: {counted(len(data), 'data file')}: {names}")
     if passed := [p.name for p in inside if p not in data]:
-        sources.notes.append(f"{given}: passed over {', '.join(passed)} (not data files)")
+        sources.notes.append(f"{given}: skipped {', '.join(passed)} (not data files)")
     others = sorted(p for p in path.iterdir() if not p.is_file() and not p.name.startswith((".", "_")))
     if folders := [p.name for p in others if p.is_dir()]:
-        sources.notes.append(
-            f"{given}: not looked into the folders {', '.join(folders)}; give them too if they are data"
-        )
+        sources.notes.append(f"{given}: skipped the folders {', '.join(folders)}; give them too if they are data")
     if links := [p.name for p in others if not p.is_dir()]:
-        sources.notes.append(f"{given}: passed over {', '.join(links)} (links to nothing, or no files)")
+        sources.notes.append(f"{given}: skipped {', '.join(links)} (links to nothing, or no files)")
 
 
 def _listed(path: Path) -> set[str]:
@@ -155,7 +154,7 @@ def _agree(columns: dict[str, str], more: Mapping[str, str], given: str) -> None
 def _reader(path: Path) -> Reader:
     reader = reader_of(path)
     if reader is None:
-        raise UserError(f"{path}: unknown kind of file; the kinds read are {KINDS}")
+        raise UserError(f"{path}: unknown file type; supported types are {KINDS}")
     return reader
 
 
@@ -167,5 +166,5 @@ def _data_file(path: Path) -> DataFile:
     except OSError as e:
         raise UserError(f"{path}: cannot be opened ({e.strerror})") from e
     if start == LFS_POINTER:
-        raise UserError(f"{path}: a git-LFS pointer, not the data; fetch the file itself with `git lfs pull`")
+        raise UserError(f"{path}: a Git LFS pointer, not the data; fetch the file with `git lfs pull`")
     return DataFile(path.as_posix(), path, reader)

@@ -14,7 +14,7 @@ def hub_files(given: str) -> list[tuple[str, Path]]:
     """(name for messages, file) of a split's files; the data are fetched once. A UserError says why there are none."""
     name, _, wanted = given.removeprefix(HUB).partition(":")
     if not name:
-        raise UserError(f"{given}: names no data set; expected hf:owner/name or hf:owner/name:split")
+        raise UserError(f"{given}: no data set name; expected hf:owner/name or hf:owner/name:split")
     from datasets import load_dataset
 
     try:
@@ -22,8 +22,8 @@ def hub_files(given: str) -> list[tuple[str, Path]]:
     except Exception as e:  # a library of many layers, each with errors of its own; all of them are about this name
         reason = " ".join(str(e).split()) or type(e).__name__
         raise UserError(
-            f"{given}: cannot be loaded ({reason}); check the name and that this machine reaches the hub (a private "
-            "data set needs HF_TOKEN), or fetch its files by other means and give their folder"
+            f"{given}: cannot be loaded ({reason}); check the name and the connection to the hub (a private data set "
+            "needs HF_TOKEN), or download its files another way and give their folder"
         ) from e
     split = _split(given, wanted, [str(s) for s in splits])
     paths = [Path(f["filename"]) for f in splits[split].cache_files]
@@ -41,4 +41,4 @@ def _split(given: str, wanted: str, splits: list[str]) -> str:
     for name in PREFERRED:
         if name in splits:
             return name
-    raise UserError(f"{given}: which split? Give {' or '.join(f'{given}:{s}' for s in splits)}")
+    raise UserError(f"{given}: has several splits; give {' or '.join(f'{given}:{s}' for s in splits)}")

@@ -90,7 +90,7 @@ def _batches_of(data: Any) -> Callable[[], Iterable[pa.RecordBatch]] | None:
             return pa.table(data).to_batches
     except (pa.ArrowException, TypeError) as e:
         raise UserError(
-            f"data: a {type(data).__name__} that Arrow cannot hold ({e}); give its rows as a list of dicts"
+            f"data: this {type(data).__name__} cannot be converted to Arrow ({e}); pass its rows as a list of dicts"
         ) from e
     return None
 
@@ -106,7 +106,7 @@ def _records_of_list(rows: Sequence[Any]) -> Iterator[Record]:
         try:
             yield Record(number, json.loads(json.dumps(row, default=_of_json)))
         except (TypeError, ValueError) as e:
-            raise UserError(f"{IN_MEMORY}:{number}: {e}; expected a dict of what JSON can hold") from e
+            raise UserError(f"{IN_MEMORY}:{number}: {e}; expected a dict of JSON values") from e
 
 
 def _of_json(value: Any) -> Any:

@@ -10,6 +10,7 @@ from rmo_curate.read.sources import Pair, Source
 from rmo_curate.score.settings import ProxySettings, ScoreSettings
 from rmo_train.console.errors import UserError
 from rmo_train.console.progress import say
+from rmo_train.console.wording import counted
 from rmo_train.store.manifests import RunManifest
 from rmo_train.store.tables import TOO_LONG, prompt_group
 
@@ -27,13 +28,13 @@ def check_checkpoint(other: Identity, reference: Identity) -> None:
         if getattr(other, field) != getattr(reference, field):
             what = field.removesuffix("_sha256").replace("template", "chat template")
             raise UserError(
-                f"--checkpoint {other.name}: its {what} is not that of --model {reference.name}; log-probs of other "
-                "tokens cannot be compared. Save the checkpoint with the reference's tokenizer."
+                f"--checkpoint {other.name}: its {what} differs from that of --model {reference.name}, so their "
+                "log-probs cannot be compared. Save the checkpoint with the reference's tokenizer."
             )
     if other.weights_sha256 == reference.weights_sha256:
         raise UserError(
-            f"--checkpoint {other.name}: the same weights as --model {reference.name}, so every margin would move by "
-            "0; give a trained checkpoint, or none to let proxies be trained"
+            f"--checkpoint {other.name}: the same weights as --model {reference.name}, so every reward margin "
+            "would be 0; give a trained checkpoint, or leave --checkpoint out to fit a proxy"
         )
 
 
@@ -52,10 +53,11 @@ def check_rejects(counts: Mapping[str, int], settings: ScoreSettings) -> None:
     reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(counts.items()) if reason != "pairs")
     if settings.max_rejects is not None and rejects > settings.max_rejects * total:
         raise UserError(
-            f"{rejects} of {total} records rejected ({reasons}), more than --max-rejects {settings.max_rejects:g} "
-            "allows; correct the data, or allow more"
+            f"{rejects:,} of {counted(total, 'record')} rejected ({reasons}), more than --max-rejects "
+            f"{settings.max_rejects:g} allows; fix the data or raise --max-rejects"
         )
-    say(f"warning: {rejects} of {total} records are no pairs ({reasons}); they are kept in rejects/ with their reasons")
+    kept = f"see rejects/ for {'the record and its reason' if rejects == 1 else 'the records and their reasons'}"
+    say(f"warning: {rejects:,} of {counted(total, 'record')} rejected ({reasons}); {kept}")
 
 
 def check_prompts(source: Source, proxy: ProxySettings) -> None:
@@ -70,7 +72,8 @@ def check_prompts(source: Source, proxy: ProxySettings) -> None:
         if len(prompts) == folds:
             return
     raise UserError(
-        f"--proxy {proxy.kind}: {folds} folds need as many distinct prompts, the data has {len(prompts)}; use fewer "
+        f"--proxy {proxy.kind}: {folds} folds need at least {folds} distinct prompts, the data has "
+        f"{len(prompts)}; use fewer "
         "--folds, --folds 1 (in-sample), or --proxy none (reference only)"
     )
 
@@ -91,7 +94,7 @@ def check_rendered(
         check_rejects({"pairs": counts["pairs"], **reasons}, settings)
     if not counts["pairs"]:
         raise UserError(
-            f"{run}: the model's chat template renders none of the pairs; {run / 'rejects'} has the reason of each"
+            f"{run}: the model's chat template cannot render any of the pairs; {run / 'rejects'} gives the reasons"
         )
     if counts[TOO_LONG] == counts["pairs"]:
         raise UserError(

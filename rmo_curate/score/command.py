@@ -93,7 +93,7 @@ def run_score(
     checks.check_not_inside(run, [*(d for d in data if isinstance(d, str)), model, *checkpoints], overwrite)
     with filling(run, afresh=overwrite):
         if not overwrite and recorded_reference(run) != job.recorded:
-            raise UserError(f"{run}: another rmo-curate has filled this folder meanwhile; run the command again")
+            raise UserError(f"{run}: another rmo-curate process has written to this folder; run the command again")
         pairs = pairs_stage(job)
         family = plan(job, pairs)
         with hired(workers or WorkerSettings(), run) as crew:
@@ -134,7 +134,7 @@ def run_proxy(
     """Make and score one family of proxies on a scored run; returns the lines to print."""
     settings = settings.resolved()
     if settings.kind == "none":
-        raise UserError("--kind none: there is nothing to make; expected probe or lora")
+        raise UserError("--kind none adds no proxy; expected probe or lora")
     manifest = require_manifest(run, RunManifest, MADE_BY)
     with nullcontext() if dry_run else filling(run):
         checks.check_base(run, manifest)

@@ -155,7 +155,7 @@ def note_texts(problems: dict[str, Problem], pair: Pair) -> None:
         chosen, rejected = pair.chosen[-1]["content"], pair.rejected[-1]["content"]
         if chosen.startswith(rejected) or rejected.startswith(chosen):
             longer = "chosen" if len(chosen) > len(rejected) else "rejected"
-            note(problems, BEGINS_THE_OTHER, pair, f"the {longer} response goes on where the other one ends")
+            note(problems, BEGINS_THE_OTHER, pair, f"the {longer} response begins with the whole of the other one")
 
 
 def note_tokens(
@@ -169,7 +169,7 @@ def note_tokens(
         note(problems, TOO_LONG, pair, f"{longest} tokens")
     digest = bytes.fromhex(tokens_sha(rendered))[:16]
     if digest in seen:
-        note(problems, SAME_TOKENS, pair, "the tokens of an earlier pair; `filter` drops it as a duplicate")
+        note(problems, SAME_TOKENS, pair, "same tokens as an earlier pair; `filter` drops it as a duplicate")
     seen.add(digest)
 
 

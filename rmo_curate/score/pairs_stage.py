@@ -18,6 +18,7 @@ from rmo_curate.read.sources import Pair, Reject, Source
 from rmo_curate.runs.manifests import RejectsManifest
 from rmo_train.console.errors import UserError
 from rmo_train.console.progress import progress, say
+from rmo_train.console.wording import counted
 from rmo_train.data.rendering import RENDERING_FLAGS, Renderer
 from rmo_train.store.manifests import PairsManifest
 from rmo_train.store.tables import PAIR_SCHEMA, REJECT_SCHEMA, TOO_LONG, PartWriter, with_columns
@@ -51,9 +52,9 @@ def write_pairs(
         return pairs.manifest
     for writer in (pairs, rejects):
         for name in writer.repaired:
-            say(f"{writer.folder}: {name} was damaged and is made again")
+            say(f"{writer.folder}: {name} was damaged and will be rewritten")
     if pairs.finished:
-        say(f"pairs: going on after {len(pairs.finished)} finished parts")
+        say(f"pairs: resuming after {counted(len(pairs.finished), 'finished part')}")
     counts: Counter[str] = Counter()
     longest = longest_of(pairs)
     kept, refused = _Parts(pairs, part_size), _Parts(rejects, part_size)
@@ -81,8 +82,9 @@ def write_pairs(
     refused.close()
     if counts["records"] != total:
         raise UserError(
-            f"{source.files[0].name}: {total} records when it was looked through, {counts['records']} a moment later; "
-            "something writes to the data: run again when that has ended"
+            f"{source.files[0].name}: the data changed while being read ({total:,} records, then "
+            f"{counts['records']:,}); "
+            "run again once nothing writes to it"
         )
     numbers = {name: counts[name] for name in ("records", "pairs", "rejects", TOO_LONG)}
     if source.input_records != counts["records"]:  # ranked answers: a record stands for several pairs

@@ -21,6 +21,7 @@ from rmo_curate.score.scoring import in_group_order, part_rows, score_table
 from rmo_curate.score.settings import ProxySettings
 from rmo_curate.score.states import STATES, StateWriter, read_missing, read_states, widest
 from rmo_train.console.progress import say
+from rmo_train.console.wording import counted
 from rmo_train.data.pairs import PairData
 from rmo_train.store.manifests import ScoresManifest, read_manifest
 from rmo_train.store.tables import SCORE_SCHEMA, PartWriter
@@ -94,7 +95,7 @@ def write_scores(
     parts: file -> rows of `data`.
     """
     for name in writer.repaired:
-        say(f"{writer.folder}: {name} was damaged and is scored again")
+        say(f"{writer.folder}: {name} was damaged and will be scored again")
     folds_of = family.folds_of if family.cross_fitted else np.zeros(len(data), dtype=np.int16)
     fitted = cross_fitted(read_states(run, states, data), folds_of)
     margins = fitted.margin / BETA
@@ -104,7 +105,10 @@ def write_scores(
         if file not in writer.finished:
             fold = family.folds_of[rows] if family.cross_fitted else -1
             writer.write(file, score_table(data, rows, logps[rows], fold, held_out=family.cross_fitted))
-    say(f"{family.name}: {family.folds} linear probes of {states.width:,} numbers a pair, ridge {fitted.ridge:g}")
+    say(
+        f"{family.name}: {counted(family.folds, 'linear probe')} on {states.width:,} features per pair, "
+        f"ridge {fitted.ridge:g}"
+    )
     writer.finish(
         {"pairs": len(data)},
         name=family.name,

@@ -17,6 +17,7 @@ from rmo_curate.score.scoring import Assignment, ScoreStage, in_group_order
 from rmo_curate.score.settings import ProxySettings
 from rmo_train.console.errors import UserError, cannot_write
 from rmo_train.console.progress import say
+from rmo_train.console.wording import counted
 from rmo_train.data.pairs import PairData
 from rmo_train.store.files import damaged_file, file_hashes, write_json
 from rmo_train.store.manifests import read_manifest
@@ -97,15 +98,15 @@ def train_family(run: Path, data: PairData, reference: str, family: TrainedFamil
     crew.each(train_proxy, ((run, data.subset(family.training_rows(k)), reference, family, k) for k in folds))
     if absent := [path for path in family.models(run) if not path.is_dir()]:
         raise UserError(
-            f"{absent[0]}: a worker has trained this model and it is not here; proxies are trained by workers that "
-            "see the run folder: put --out on a file system that all machines share, or leave out --ray"
+            f"{absent[0]}: a worker trained this model, but it is missing here; workers must share the run folder: "
+            "put --out on a file system that all machines share, or leave out --ray"
         )
     models = {f"{p.parent.name}/{p.name}": recorded_files(p) for p in family.models(run)}
     if models == recorded:
         say(f"{family.name}: proxies already trained")
         return
     if recorded:
-        say(f"{family.name}: training again gave other weights; the family is scored again")
+        say(f"{family.name}: retraining gave different weights, so its pairs will be scored again")
         for step in family.steps:
             shutil.rmtree(run / "scores" / f"{family.name}-{step}", ignore_errors=True)
     counts = {"folds": family.folds, "steps": family.total}
@@ -166,7 +167,7 @@ def train_proxy(run: Path, data: PairData, reference: str, family: TrainedFamily
     recorded = {path: recorded_files(path) for path in wanted.values()}
     damaged = {path: said for path, files in recorded.items() if (said := damaged_file(path, files)) is not None}
     for path, said in damaged.items():
-        say(f"{path}: {said}; this proxy is trained again")
+        say(f"{path}: {said}; this proxy will be retrained")
     if not damaged and all(recorded.values()):
         return
     from rmo_train.report import step_zero
@@ -176,7 +177,10 @@ def train_proxy(run: Path, data: PairData, reference: str, family: TrainedFamily
 
     folder = run / "proxies" / family.name / f"fold-{fold}"
     training = family.settings.training(family.total)
-    say(f"proxy {family.name}/{folder.name}: {len(data)} pairs, {family.total} steps of {family.settings.batch_size}")
+    say(
+        f"proxy {family.name}/{folder.name}: {counted(len(data), 'pair')}, {counted(family.total, 'step')} "
+        f"of {family.settings.batch_size}"
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:

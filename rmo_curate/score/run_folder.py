@@ -51,13 +51,14 @@ def is_run(run: Path) -> bool:
 def check_run_folder(run: Path) -> None:
     """Refuse an --out that holds something else than a run: what is written there would mix with it."""
     if run.exists() and not run.is_dir():
-        raise UserError(f"--out {run}: a file; expected a folder")
+        raise UserError(f"--out {run}: is a file; expected a folder")
     if not run.exists() or is_run(run):
         return
     files = (p for p in run.rglob("*") if p.is_file() and not p.name.startswith("."))
     if (first := next(files, None)) is not None:
         raise UserError(
-            f"--out {run}: the folder has files that are no run ({first.relative_to(run)}); choose another folder"
+            f"--out {run}: the folder holds files that do not belong to a run ({first.relative_to(run)}); "
+            "choose another folder"
         )
 
 
@@ -87,7 +88,7 @@ def _changing(run: Path) -> Iterator[None]:
     except OSError as e:
         if e.errno in FULL:
             raise cannot_write(run, e) from e
-        raise UserError(f"--out {run}: cannot be made there ({e.strerror}); choose another folder") from e
+        raise UserError(f"--out {run}: cannot create this folder ({e.strerror}); choose another") from e
 
 
 def _remove_stages(run: Path) -> None:
@@ -211,7 +212,7 @@ def run_status(run: Path) -> list[str]:
     kinds: dict[str, type[Manifest]] = {"pairs": PairsManifest, "rejects": RejectsManifest}
     for stage, kind in kinds.items():
         if manifest := read_manifest(run / stage, kind):
-            done.append(f"{stage}: done, {manifest.counts[stage]} rows")
+            done.append(f"{stage}: done, {counted(manifest.counts[stage], 'row')}")
             done += flagged_lines(run / stage, manifest) if isinstance(manifest, PairsManifest) else []
         else:
             left.append(f"{stage}: not finished ({len(list((run / stage).glob('part-*.parquet')))} parts)")
@@ -234,7 +235,7 @@ def run_status(run: Path) -> list[str]:
     scored = sorted(p.name for p in (run / "scores").glob("*") if p.is_dir())
     for name in [*scored, *(n for n in expected if n not in scored)]:
         if scores := read_manifest(run / "scores" / name, ScoresManifest):
-            done.append(f"scores/{name}: done, {scores.counts['pairs']} pairs")
+            done.append(f"scores/{name}: done, {counted(scores.counts['pairs'], 'pair')}")
         else:
             parts = len(list((run / "scores" / name).glob("part-*.parquet")))
             left.append(f"scores/{name}: not finished ({parts} parts)")

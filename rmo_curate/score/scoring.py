@@ -15,6 +15,7 @@ from rmo_curate.score.engines.base import Work
 from rmo_curate.score.shares import Share, share_folders
 from rmo_curate.score.states import STATES, StateWriter
 from rmo_train.console.progress import progress, say
+from rmo_train.console.wording import counted
 from rmo_train.data.pairs import PairData
 from rmo_train.store.manifests import ScoresManifest, read_manifest
 from rmo_train.store.tables import SCORE_SCHEMA, PartWriter
@@ -160,9 +161,9 @@ def score_parts(
     share: only its parts, and no word on how they were computed.
     """
     for name in writer.repaired:
-        say(f"{writer.folder}: {name} was damaged and is scored again")
+        say(f"{writer.folder}: {name} was damaged and will be scored again")
     if writer.finished:
-        say(f"{stage.name}: going on after {len(writer.finished)} finished parts")
+        say(f"{stage.name}: resuming after {counted(len(writer.finished), 'finished part')}")
     jobs, fold_of = jobs_of(data, stage, spec_for, part_size, writer, states)
     if share is not None:
         jobs = jobs_of_share(jobs, share)

@@ -28,36 +28,42 @@ class ScoreSettings(Settings):
     """How pairs are read and scored."""
 
     engine: Literal["auto", "vllm", "transformers"] = Field(
-        "auto", description="Engine of the forward passes; auto: the faster one with a GPU and vLLM, else transformers"
+        "auto", description="Inference engine; auto: vLLM with a GPU where it is faster, otherwise transformers"
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the machine has it")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Model precision; auto: bfloat16 if the machine supports it"
+    )
     max_length: int | None = Field(
         None,
         ge=8,
-        description="Tokens that a pair may have, prompt + longer response (default: all that the model's context and "
+        description="Maximum tokens per pair, prompt + longer response (default: as many as the model's context and "
         "the memory allow)",
     )
     limit: int | None = Field(None, ge=1, description="Use the first N input records, rejects included")
     part_size: int = Field(1024, ge=1, description="Minimum pairs per part; an interruption loses at most one part")
-    attention: Attention = Field("auto", description="How packed rows attend; auto: by device and lengths of the data")
-    tokens_per_batch: int | None = Field(None, ge=16, description="Tokens of one packed row (default: by device)")
-    max_rejects: float | None = Field(None, ge=0, le=1, description="Fail if a larger share of the records is rejected")
+    attention: Attention = Field(
+        "auto", description="Attention for packed rows; auto: chosen by device and sequence lengths"
+    )
+    tokens_per_batch: int | None = Field(None, ge=16, description="Tokens per packed row (default: chosen by device)")
+    max_rejects: float | None = Field(
+        None, ge=0, le=1, description="Fail if more than this share of the records is rejected"
+    )
 
 
 class WorkerSettings(Settings):
-    """Who computes."""
+    """Where scoring runs."""
 
     workers: int | Literal["auto"] | None = from_recipe(
         "score.workers",
         default=None,
-        description="Processes that score side by side, on Ray (extra `ray`): a number, or auto for one a GPU, "
-        "without GPUs one a core (default: this process alone)",
+        description="Number of Ray workers (extra `ray`); auto: one per GPU, or one per core without GPUs "
+        "(default: score in this process)",
     )
     ray: str | None = from_recipe(
         "score.ray",
         default=None,
-        description="Address of a Ray cluster to score on, or auto for the one this machine belongs to; "
-        "--workers auto is then one a GPU of the cluster",
+        description="Address of a Ray cluster to score on, or auto for the cluster this machine belongs to; "
+        "--workers auto then starts one worker per GPU of the cluster",
     )
 
     @field_validator("workers", mode="before")
@@ -79,8 +85,8 @@ class ShareSettings(WorkerSettings):
 
     shard: str | None = Field(
         None,
-        description="Score one of n shares of the parts, as 3/8, beside processes that have the others; 0/8 makes the "
-        "pairs first, and the same command without --shard ends the run",
+        description="Score one share of the parts, as 3/8, while other processes score the others; 0/8 prepares the "
+        "pairs, and the same command without --shard finishes the run",
     )
 
     @field_validator("shard")
@@ -107,36 +113,41 @@ class ScoreCommand(ScoreSettings, ShareSettings):
     data: tuple[str, ...] = from_recipe("data.train", description=DATA_HELP, argument="DATA")
     model: str = from_recipe("score.model", description="Reference model: a folder, a hub name or smollm2-135m")
     out: Path = from_recipe("score.out", description="Run folder")
-    checkpoint: tuple[str, ...] = Field((), description="A trained checkpoint to score too; repeatable")
+    checkpoint: tuple[str, ...] = Field((), description="Trained checkpoint to score as well; repeatable")
     map: ColumnMap = column_map()
     proxy: Kind | None = from_recipe(
         "proxy.kind",
         default=None,
-        description="The model whose margins are compared with the reference's. probe: a linear reward on the "
-        "reference's hidden states, from the same forward pass; lora: trained by DPO, for about five passes; none: "
-        "the reference alone (default: probe, or none beside --checkpoint)",
+        description="Proxy whose margins are compared with the reference's. probe: a linear reward on the "
+        "reference's hidden states, at no extra forward pass; lora: adapters trained by DPO, at the cost of about five "
+        "passes; none: the reference only (default: probe; none with --checkpoint)",
     )
-    folds: int | None = from_recipe("proxy.folds", default=None, ge=1, description="As `rmo-curate proxy --folds`")
+    folds: int | None = from_recipe("proxy.folds", default=None, ge=1, description="Same as `rmo-curate proxy --folds`")
 
 
 class ProxySettings(Settings):
     """A proxy: what it is, and how it is made. Trained ones by plain DPO, no diversification, no amplification."""
 
-    kind: Kind | None = Field(None, description="probe or lora (default: probe)")
+    kind: Kind | None = Field(None, description="Kind of proxy, probe or lora (default: probe)")
     folds: int | None = Field(
         None,
         ge=1,
-        description="Proxies, each made without one fold of the prompts; 1 = in-sample, as the paper (default: "
-        f"{LORA_FOLDS} trained ones; 10 probes, or as many as there are prompts)",
+        description="Number of folds for cross-fitting: each proxy is trained without one fold of the "
+        "prompts; 1: in-sample, "
+        f"as in the paper (default: {LORA_FOLDS} for lora; 10 for probe, or the number of prompts if smaller)",
     )
-    steps: tuple[int, ...] = Field((), description="Optimizer steps saved and scored, as 8,16 (default: the last)")
+    steps: tuple[int, ...] = Field(
+        (), description="Optimizer steps to save and score, such as 8,16 (default: the last step)"
+    )
     lora: int | None = Field(None, ge=1, description=f"LoRA rank of a trained proxy (default: {LORA_RANK})")
-    full: bool = Field(False, description="Train all weights of a proxy instead of LoRA")
-    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate (default: 2e-4 LoRA, 5e-6 full)")
-    epochs: float = Field(1.0, gt=0, description="Passes over a proxy's training part")
+    full: bool = Field(False, description="Train all weights of a proxy instead of a LoRA adapter")
+    learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate (default: 2e-4 for LoRA, 5e-6 with --full)"
+    )
+    epochs: float = Field(1.0, gt=0, description="Training epochs per proxy")
     batch_size: int = Field(16, ge=1, description="Pairs per optimizer step")
-    beta: float = Field(0.1, gt=0, description="DPO's beta")
-    seed: int = Field(42, ge=0, description="Seed of the split, the order and the initialisation")
+    beta: float = Field(0.1, gt=0, description="Beta of the DPO loss")
+    seed: int = Field(42, ge=0, description="Random seed for the folds, the data order and the initialisation")
 
     @field_validator("steps", mode="before")
     @classmethod
@@ -148,9 +159,9 @@ class ProxySettings(Settings):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.full and self.lora is not None:
-            raise ValueError("--full trains all weights and --lora an adapter: give one of them")
+            raise ValueError("--full trains all weights, --lora an adapter; give only one of them")
         if self.kind is None and (trained := [name for name in OF_TRAINING if name in self.model_fields_set]):
-            raise ValueError(f"{trained[0]} is of trained proxies: ask for them (proxy.kind: lora, or --kind lora)")
+            raise ValueError(f"{trained[0]} applies only to trained proxies; set proxy.kind: lora, or give --kind lora")
         return self
 
     def resolved(self, checkpoints: Sequence[str] = ()) -> Self:
@@ -190,13 +201,16 @@ class InspectCommand(Settings):
 
     data: tuple[str, ...] = from_recipe("data.train", description=DATA_HELP, argument="DATA")
     model: str | None = from_recipe(
-        "score.model", default=None, description="Render and tokenise for this model: a folder or a name"
+        "score.model", default=None, description="Model whose chat template and tokenizer to use: a folder or a name"
     )
     limit: int | None = from_recipe(
-        "score.limit", default=None, ge=1, description="Look only at the first N input records"
+        "score.limit", default=None, ge=1, description="Read only the first N input records"
     )
     max_length: int | None = from_recipe(
-        "score.max_length", default=None, ge=8, description="Tokens of prompt + longer response that `score` takes"
+        "score.max_length",
+        default=None,
+        ge=8,
+        description="Maximum tokens per pair in `score`, prompt + longer response",
     )
     map: ColumnMap = column_map()
     to: Path | None = Field(

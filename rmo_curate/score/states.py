@@ -39,7 +39,7 @@ class StateWriter:
         self.width = key["widest"]
         self.writer = PartWriter(run / STATES, StatesManifest, key, STATE_SCHEMA)
         for name in self.writer.repaired:
-            say(f"{self.writer.folder}: {name} was damaged and is made again")
+            say(f"{self.writer.folder}: {name} was damaged and will be rewritten")
 
     def has(self, file: str) -> bool:
         return file in self.writer.finished

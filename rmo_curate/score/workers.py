@@ -27,6 +27,7 @@ from rmo_curate.score.run_folder import WORKING
 from rmo_curate.score.settings import WorkerSettings
 from rmo_train.console.errors import ProcessingError, RmoError, UserError
 from rmo_train.console.progress import say
+from rmo_train.console.wording import counted
 from rmo_train.data.pairs import PairData
 from rmo_train.store.files import write_json
 
@@ -44,7 +45,7 @@ def hired(settings: WorkerSettings, run: Path) -> Iterator[Crew]:
         return
     if find_spec("ray") is None:
         flag = "--workers" if settings.ray is None else "--ray"
-        raise UserError(f"{flag}: Ray is not installed; install it (`pip install 'rmo[ray]'`), or leave the flag out")
+        raise UserError(f"{flag}: Ray is not installed; run `pip install 'rmo[ray]'`, or leave the flag out")
     crew = RayCrew(settings.workers or "auto", settings.ray, run)
     try:
         yield crew
@@ -135,7 +136,7 @@ class RayCrew:
             ray.init(address=self.address or "local", **quiet)
         except (ConnectionError, ValueError, RuntimeError) as e:
             raise UserError(
-                f"--ray {self.address}: no Ray cluster answers there ({str(e).splitlines()[0]}); expected the address "
+                f"--ray {self.address}: no Ray cluster found there ({str(e).splitlines()[0]}); expected the address "
                 "that `ray start --head` printed, or `auto` on a machine of the cluster"
             ) from e
         resources = ray.cluster_resources()
@@ -143,10 +144,12 @@ class RayCrew:
         number = (gpus or cores) if self.asked == "auto" else self.asked
         on_gpus = 0 < gpus >= number
         if self.address is None and not on_gpus and number > cores:
-            raise UserError(f"--workers {number}: this machine has {cores} cores; give at most that many")
+            raise UserError(
+                f"--workers {number}: this machine has only {counted(cores, 'core')}; give at most that many"
+            )
         self.needs: dict[str, float] = {"num_cpus": 1, "num_gpus": 1 if on_gpus else 0}
-        each = "a GPU" if on_gpus else "one core"
-        say(f"{number} worker{'s' * (number > 1)} on Ray, {each} each, of {gpus} GPUs and {cores} cores")
+        each = "one GPU" if on_gpus else "one core"
+        say(f"{counted(number, 'Ray worker')}, {each} each, of {counted(gpus, 'GPU')} and {counted(cores, 'core')}")
         for _ in range(number):
             self._hire()
 

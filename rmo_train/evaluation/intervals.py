@@ -120,7 +120,20 @@ def length_matched_interval(
 
 def share_interval(values: np.ndarray, groups: np.ndarray) -> Interval:
     """Of the mean of values [n] in [0, 1]; groups: [n], equal where prompts are."""
-    return _share(values, Weighted.of(groups)) or bootstrap(lambda rows: float(values[rows].mean()), groups)
+    return _share(values, Weighted.of(groups)) or _bootstrap_share(values, groups)
+
+
+def _bootstrap_share(values: np.ndarray, groups: np.ndarray, draws: int = 1000, seed: int = 0) -> Interval:
+    """`metrics.bootstrap` of a mean, its very draws, by sums over prompts: an audit has many of many pairs."""
+    _, prompt = np.unique(groups.astype(str), return_inverse=True)
+    sums, sizes = np.bincount(prompt, values), np.bincount(prompt)
+    rng = np.random.default_rng(seed)
+    means = []
+    for _ in range(draws):
+        drawn = rng.integers(0, len(sizes), len(sizes))
+        means.append(sums[drawn].sum() / sizes[drawn].sum())
+    low, high = np.quantile(means, [1 - TAIL, TAIL])
+    return Interval(float(values.mean()), float(low), float(high))
 
 
 def _share(values: np.ndarray, pairs: Weighted) -> Interval | None:

@@ -167,7 +167,7 @@ def test_a_runs_path_is_audited_as_the_run(scored):
     [
         (lambda run: run.filter(low_q=2), "^low_q: Input should be less than or equal to 1, got 2$"),
         (lambda run: run.filter(lowq=0.1), r"^filter\(\) has no setting 'lowq'; did you mean 'low_q'"),
-        (lambda run: run.filter(high_q=0.9, noise_rate=0.1), "^high_q and noise_rate each say"),
+        (lambda run: run.filter(high_q=0.9, noise_rate=0.1), "^high_q and noise_rate each set"),
         (lambda run: run.filter(rule="irm", end="oof-8"), "^end oof-8: .*has no checkpoint"),
         (lambda run: run.filter(run.path), "^out .*not made by `rmo-curate filter`"),
         (lambda run: run.report(filtering={"lowq": 1}), "^filtering has no setting 'lowq'"),

@@ -24,7 +24,7 @@ def rejects(run: Path) -> list[tuple[int, str]]:
 
 def test_a_wrong_path_names_the_nearest(data, model):
     outcome = score_line("pairs.json", model)
-    assert outcome.refused("pairs.json: not a local file or folder", "did you mean 'pairs.jsonl'?")
+    assert outcome.refused("pairs.json: no such file or folder", "did you mean 'pairs.jsonl'?")
     assert not Path("run").exists()
 
 
@@ -66,7 +66,7 @@ def test_records_that_are_no_pairs_are_kept_with_their_reasons(working_folder, m
     write_jsonl(working_folder / "pairs.jsonl", records)
     outcome = score_line("pairs.jsonl", model)
     assert outcome.code == 0 and outcome.out.startswith("11 records = 4 pairs + 7 rejects")
-    assert outcome.err.count("warning: 7 of 11 records are no pairs") == 1
+    assert outcome.err.count("warning: 7 of 11 records rejected") == 1
     assert rejects(Path("run")) == [
         (5, "broken_line"),
         (6, "empty_response"),
@@ -136,12 +136,14 @@ def test_a_checkpoint_with_another_tokenizer_or_template(data, model, working_fo
     other = perturbed(model, working_folder / "other")
     make_tokenizer(vocabulary=300).save_pretrained(other)
     outcome = score_line(data, model, "--checkpoint", other)
-    assert outcome.refused(f"--checkpoint {other}: its tokenizer is not that of --model {model}", "Save the checkpoint")
+    assert outcome.refused(
+        f"--checkpoint {other}: its tokenizer differs from that of --model {model}", "Save the checkpoint"
+    )
     spoken = perturbed(model, working_folder / "spoken")
     template = spoken / "chat_template.jinja"
     template.write_text(template.read_text() + "\n")
     outcome = score_line(data, model, "--checkpoint", spoken)
-    assert outcome.refused(f"--checkpoint {spoken}: its chat template is not that of --model")
+    assert outcome.refused(f"--checkpoint {spoken}: its chat template differs from that of --model")
     assert not Path("run").exists()
 
 

@@ -71,5 +71,5 @@ def test_an_output_folder_of_something_else(data, model, full_run):
     assert curate("filter", full_run, "--out", "shards", "--rule", "none").code == 0
     before = marks(Path("shards"))
     outcome = curate("score", data, "--model", model, "--out", "shards", "--overwrite")
-    assert outcome.refused("--out shards: the folder has files that are no run", "choose another folder")
+    assert outcome.refused("--out shards: the folder holds files that do not belong to a run", "choose another folder")
     assert marks(Path("shards")) == before

@@ -124,8 +124,12 @@ def test_counts_that_do_not_add_up_are_refused():
 def test_the_noise_share_is_that_of_pairs_moved_towards_the_rejected_answer(audited):
     summary, _, numbers = audited
     assert numbers["share_against"] == pytest.approx(4 / 19)  # pairs 0, 5, 10 and 15 of 19 scored
-    assert numbers["checkpoints"][-1]["accuracy"]["reward"] == pytest.approx(15 / 19)
-    assert numbers["checkpoints"][0]["accuracy"]["reward"] == 0.5
+    base, *_, end = (c["accuracy"] for c in numbers["checkpoints"])
+    assert end["reward"]["value"] == pytest.approx(15 / 19) and end["pairs"] == 19
+    assert numbers["share_against_low"] == pytest.approx(1 - end["reward"]["high"])
+    assert base["reward"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+    told = next(line for line in summary.lines if line.startswith("reward accuracy"))
+    assert ", of 19 scored pairs of 19 prompts" in told and told.endswith(", too few to tell")
     assert numbers["headline"]["lead"] == "Too few pairs to tell how noisy these labels are." == summary.lines[0]
     assert numbers["noise_rate"] is None and "19 pairs" in numbers["headline"]["certainty"]
 

@@ -109,6 +109,10 @@ def test_a_run_is_headed_by_its_estimated_share_of_wrong_labels(audited):
     share = f"{100 * numbers['noise_rate']:.0f}%"
     assert numbers["headline"]["lead"] == f"{share} of the 800 scored pairs are estimated to be mislabelled."
     assert numbers["headline"]["certainty"].endswith("800 pairs are enough to tell.")
+    said = " ".join(numbers["headline"]["sentences"])
+    assert "of all labels flipped at random in the 800 scored pairs, " in said
+    assert numbers["headline"]["length_text"].startswith("Of 800 pairs, the chosen answer is the longer one in ")
+    assert numbers["self_check"]["pairs"] == 800
 
 
 def test_suspects_of_a_run_come_by_their_probability(audited):

@@ -94,7 +94,9 @@ def test_reasons_and_the_prior_add_up_to_the_log_odds(audited):
         assert [r["log_odds"] for r in s["reasons"]] == sorted(r["log_odds"] for r in s["reasons"])
     worst = found["suspects"][0]["reasons"][0]
     assert worst["source"] == "style" and worst["log_odds"] < 0
-    assert re.fullmatch(r"an answer in the style of the chosen one \(.+\) loses \d+% of the time", worst["text"])
+    assert re.fullmatch(
+        r"the chosen answer's style \(.+\) favours the rejected answer (over )?[\d.,]+ to 1", worst["text"]
+    )
 
 
 def test_the_page_lists_probability_and_reasons_as_audit_json_does(audited):
@@ -163,7 +165,7 @@ def test_a_generator_column_is_found_or_named_and_counts(working_folder, column,
 def test_a_generator_column_that_is_not_there_is_refused(working_folder):
     data = write_jsonl(working_folder / "pairs.jsonl", by_taste(30, writer=better)[0])
     outcome, _ = audit(data, "--generator-column", "author")
-    assert outcome.refused("--generator-column author: pairs.jsonl has no columns of text", "chosen_writer")
+    assert outcome.refused("--generator-column author: pairs.jsonl has no text columns", "chosen_writer")
 
 
 @pytest.mark.parametrize("command", [("audit", "--out", "report"), ("rules",)])

@@ -82,9 +82,10 @@ def test_slices():
 def test_slice_rows_by_hand():
     flagged, noisy = np.array([True, False, False]), np.array([False, True, False])
     rows = slice_rows({"source": ["a", "b", "b"]}, np.array([2, -1, 3]), flagged, np.array([-1.0, np.nan, 2.0]), noisy)
-    assert rows == (SliceRow("source", "b", 2, 0.5, 0.0, 0.0, 0.5), SliceRow("source", "a", 1, 1.0, 1.0, 1.0, 0.0))
+    of_b = SliceRow("source", "b", 2, 2, 1, 0.5, 0.0, 0.0, 0.0)  # the noisy one was not scored
+    assert rows == (of_b, SliceRow("source", "a", 1, 1, 1, 1.0, 1.0, 1.0, 0.0))
     unscored = slice_rows({"source": ["a", "b", "b"]}, np.array([2, -1, 3]), flagged, np.full(3, np.nan), None)
-    assert all(np.isnan([row.against, row.noisy]).all() for row in unscored)
+    assert all(row.scored == 0 and np.isnan([row.against, row.noisy]).all() for row in unscored)
 
 
 def test_gates():
@@ -113,10 +114,14 @@ def test_where_a_margin_went_is_said_as_its_numbers_say():
     assert turned[1:] == ["It first moved towards the chosen answer, then away from it."]
     rose = movement_sentences(Movement(0.5, 0.25, steadily_down=False, turned=False), "Training moved it")
     assert len(rose) == 1 and "0.500 nats towards the chosen answer; 25% of" in rose[0]
+    stayed = movement_sentences(Movement(-0.0004, 0.5, steadily_down=False, turned=False), "Training moved it")
+    assert stayed[0].startswith("Training moved it less than 0.001 nats towards the rejected answer;")
 
 
 def test_why_there_is_no_noise_rate_is_told_by_what_there_is_too_little_of():
     assert "there are 99 pairs" in untold_text(Untold(99, 99))
+    assert untold_text(Untold(1, 2)).startswith("there is 1 pair to judge")
+    assert "there are 400 pairs of 19 prompts, and a noise rate takes at least 20" in untold_text(Untold(400, 19))
     assert "all pairs have one prompt" in untold_text(Untold(400, 1))
     assert "over 400 pairs the evidence predicts held-out labels no better than chance" in untold_text(Untold(400, 90))
 

@@ -103,12 +103,12 @@ def test_a_generator_column_is_named_where_it_has_another_name(make_run):
     assert "generators" in posterior_of(folder, generator_column="by").sources
     with pytest.raises(
         UserError,
-        match=r"--generator-column author: .* no columns of text chosen_author and rejected_author, or author_chosen "
-        r"and author_rejected; its columns of text are chosen_by, rejected_by",
+        match=r"--generator-column author: .* no text columns chosen_author and rejected_author, or author_chosen "
+        r"and author_rejected; its text columns are chosen_by, rejected_by",
     ):
         posterior_of(folder, generator_column="author")
     outcome = curate("filter", folder, "--out", folder.parent / "o", "--generator-column", "n")
-    assert outcome.refused("--generator-column n", "its columns of text are chosen_by, rejected_by")
+    assert outcome.refused("--generator-column n", "its text columns are chosen_by, rejected_by")
 
 
 def test_a_category_column_is_found_or_named(make_run):
@@ -119,7 +119,7 @@ def test_a_category_column_is_found_or_named(make_run):
     assert Missing(Lack.CATEGORIES) in posterior_of(folder).missing
     assert Missing(Lack.CATEGORIES) not in posterior_of(folder, category_column="my kind").missing
     outcome = curate("filter", folder, "--out", folder.parent / "o", "--category-column", "sort")
-    assert outcome.refused("--category-column sort: ", "no column of text sort; its columns of text are my kind")
+    assert outcome.refused("--category-column sort: ", "no text column sort; its text columns are my kind")
 
 
 def test_a_generator_that_is_null_is_an_unknown_one(make_run):

@@ -38,12 +38,21 @@ from tests.rmo_curate.evidence.made import posterior_of
         ),
         (Contribution("answers", 0.4, comparisons=OtherComparisons((2, 0), (2, 0))), "the chosen answer wins 2 of its"),
         (
-            Contribution("style", -1.0, style=StyleOfChosen(0.25, (("length", False), ("commas", True)), "verse")),
-            "an answer in the style of the chosen one (shorter, more commas) loses 75% of the time in “verse”",
+            Contribution("style", -1.0, style=StyleOfChosen((("length", False), ("commas", True)), "verse")),
+            "the chosen answer's style (shorter, more commas), by the taste of “verse”, favours the rejected",
         ),
         (
-            Contribution("style", 0.1, style=StyleOfChosen(0.5, (), None)),
-            "an answer in the style of the chosen one wins 50% of the time",
+            Contribution("style", 0.1, style=StyleOfChosen((), None)),
+            "the chosen answer's style favours the chosen answer 1.1 to 1",
+        ),
+        (Contribution("oof-8", -0.04), "the margins of oof-8 hardly favour either answer"),
+        (
+            Contribution("style", 0.04, style=StyleOfChosen((), None)),
+            "the chosen answer's style hardly favours either answer",
+        ),
+        (
+            Contribution("generators", -0.04),
+            "the models that wrote the two answers do about equally well",
         ),
     ],
     ids=lambda value: value.source if isinstance(value, Contribution) else "",

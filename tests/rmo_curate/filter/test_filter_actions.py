@@ -78,7 +78,7 @@ def text(messages: list[dict]) -> str:
 
 def test_a_flipped_pair_is_the_pair_the_other_way_round_in_every_column(folder, tmp_path):
     done = curate("filter", folder, "--out", tmp_path / "out", *FLAGS, "--action", "flip")
-    assert done.code == 0 and "2 of the kept pairs are flipped" in done.out
+    assert done.code == 0 and "flipped (chosen and rejected exchanged): 2 of the kept pairs" in done.out
     rows = kept_rows(tmp_path / "out")
     plain = kept_rows_of_plain(folder, tmp_path)
     flipped, as_given = rows["p2"], rows["p0"]
@@ -150,7 +150,7 @@ def test_auto_takes_what_makes_labels_worth_most_and_says_so(folder, tmp_path):
     assert "--high-q" not in (tmp_path / "out" / "README.md").read_text()
     assert curate("filter", folder, "--out", tmp_path / "out", "--action", "auto").out.count("already done") == 1
     refused = curate("filter", folder, "--out", tmp_path / "o", "--action", "auto", "--high-q", 0.9)
-    assert refused.refused("--action auto chooses its own cut, so --high-q has no meaning")
+    assert refused.refused("--action auto chooses its own cut, so --high-q has no effect")
 
 
 def test_auto_leaves_labels_alone_that_nothing_speaks_against():
@@ -192,7 +192,7 @@ def test_a_protected_slice_loses_nothing_for_its_margins_and_removal_is_told_by_
     assert found.protected == 6 and found.flipped == 0 and not found.reviewed
     assert found.removal[0].worst == (SliceRemoval("chat", 0.4, 5), SliceRemoval("math", 0.0, 5))  # of the scored pairs
     said = decision_lines(decided, found)
-    assert "6 pairs are protected (source=math)" in said
+    assert "protected: 6 pairs (source=math)" in said
     assert "removed by source: chat 40% of 5, math 0% of 5" in said
 
 
@@ -235,7 +235,7 @@ def test_a_reviewer_is_obeyed_before_anything_else(folder, tmp_path):
     done = curate("filter", folder, "--out", tmp_path / "out", *FLAGS, "--decisions", file)
     assert done.code == 0
     assert "reviewed: 2 keep, 2 drop, 2 flip" in done.out
-    assert "1 pairs that a reviewer keeps are too long and have no scores: dropped" in done.out
+    assert "dropped, though kept by a reviewer: 1 pair too long to be scored" in done.out
     rows = kept_rows(tmp_path / "out")
     assert set(rows) == {"p1", "p2", "p3", "p6", "p7", "p8", "p9"}
     assert text(rows["p3"]["chosen"]) == "no 3" and text(rows["p1"]["chosen"]) == "no 1"
@@ -269,7 +269,7 @@ def file_of(*rows: str) -> str:
         (file_of('{"id": "p1", "action": "swap"}'), "action 'swap' of 'p1'"),
         (
             file_of('{"id": "p1", "action": "keep"}', '{"id": "p1", "action": "drop"}'),
-            "decision 2: 'p1' is to keep and to drop",
+            "decision 2: 'p1' has two decisions, keep and drop",
         ),
         (
             file_of('{"id": "p11", "action": "keep"}'),
@@ -299,16 +299,16 @@ def test_a_given_noise_rate_is_the_share_that_may_go(folder):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--noise-rate", "0.2", "--high-q", 0.9), "--high-q and --noise-rate each say how many"),
-        (("--noise-rate", "0.2", "--precision", 0.9), "--noise-rate and --precision each say how many"),
+        (("--noise-rate", "0.2", "--high-q", 0.9), "--high-q and --noise-rate each set how many"),
+        (("--noise-rate", "0.2", "--precision", 0.9), "--noise-rate and --precision each set how many"),
         (("--noise-rate", "much"), "expected auto, or a share of at least 0 and below 0.5"),
         (("--noise-rate", "0.6"), "expected auto, or a share of at least 0 and below 0.5"),
         (("--precision", "1.5"), "precision"),
-        (("--preset", "paper", "--precision", 0.8), "--precision is given as well"),
+        (("--preset", "paper", "--precision", 0.8), "--precision is also given"),
         (("--action", "weight", "--high-q", 0.9), "--action weight drops no noisy pairs"),
         (("--action", "relabel"), "relabel"),
-        (("--rule", "score"), "--rule score and --score-column NAME go together"),
-        (("--rule", "irm", "--score-column", "judge"), "--rule score and --score-column NAME go together"),
+        (("--rule", "score"), "--rule score and --score-column NAME must be given together"),
+        (("--rule", "irm", "--score-column", "judge"), "--rule score and --score-column NAME must be given together"),
         (("--score-column", "jude"), "no such column of numbers, and no chosen_jude"),
     ],
 )

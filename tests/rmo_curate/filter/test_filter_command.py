@@ -150,7 +150,7 @@ def test_the_authors_preset_decides_as_their_script_does(differences):
 )
 def test_a_preset_excludes_the_flags_that_it_sets(preset, given):
     flag = "--" + next(iter(given)).replace("_", "-")
-    with pytest.raises(UserError, match=rf"--preset {preset} sets .* together, and {flag} is given as well"):
+    with pytest.raises(UserError, match=rf"--preset {preset} sets .* together, and {flag} is also given"):
         build(FilterSettings, "filter", {"filter": {"preset": preset}}, given)
 
 
@@ -265,7 +265,7 @@ def test_what_is_said_adds_up_and_warns(hand):
     assert "10 scored of 11 pairs = 5 kept + 2 noisy, 2 ambiguous, 1 duplicate" in said
     assert "T = oof-16 (2 folds), held out" in said
     assert "--high-q 0.8 finds at most 100%" in said and "tau = 2.25 nats" in said
-    assert "warning: 4 of 10 scored pairs (40%) are removed as noisy or ambiguous" in said
+    assert "warning: 4 of 10 scored pairs (40%) are dropped as noisy or ambiguous" in said
     assert "finds at most 25%" in "\n".join(told(hand, FilterSettings(high_q=0.95)))
 
 
@@ -273,4 +273,4 @@ def test_an_in_sample_proxy_is_said_to_be_one(make_run):
     run = open_run(make_run({"base": [1.0, 2.0, 3.0], "insample-16": [2.0, 1.0, 9.0]}))
     assert any("NOT held out" in line for line in told(run, FilterSettings()))
     run = open_run(make_run({"base": [1.0, 2.0, 3.0], "mine-ab": [2.0, 1.0, 9.0]}, name="users"))
-    assert any("whether it was held out is unknown" in line for line in told(run, FilterSettings()))
+    assert any("not known to be held out" in line for line in told(run, FilterSettings()))

@@ -43,7 +43,7 @@ def test_the_ranking_entries_are_read_with_their_names_of_columns(tmp_path):
         ("question 1", "good 1", {}),
         ("question 0", "good 0", {}),
     ]
-    assert any("passed over" in note and "sft.json" in note for note in source.notes)
+    assert any("skipped" in note and "sft.json" in note for note in source.notes)
 
 
 def test_alpaca_entries_name_prompt_and_query(tmp_path):
@@ -61,10 +61,10 @@ def test_alpaca_entries_name_prompt_and_query(tmp_path):
         ({"a": {"file_name": "a.json"}}, 'no entry with "ranking": true whose file is there'),
         ({"a": {"file_name": "gone.json", "ranking": True}}, "whose file is there"),
         ({"a": {**SHAREGPT, "file_name": "a.json"}, "b": {"file_name": "b.json", "ranking": True}},
-         "'a' and 'b' are written differently"),
+         "'a' and 'b' have different formats"),
         ({"a": {**SHAREGPT, "file_name": "a.json", "formatting": "openai"}}, "'a' has the formatting 'openai'"),
         ({"a": {**SHAREGPT, "file_name": "a.json", "tags": {"role_tag": "who"}}}, "role_tag 'who'; expected from or"),
-        ({"a": {**SHAREGPT, "file_name": "a.json", "columns": {"images": "pictures"}}}, "cannot hold: pictures"),
+        ({"a": {**SHAREGPT, "file_name": "a.json", "columns": {"images": "pictures"}}}, "cannot read: pictures"),
     ],
 )  # fmt: skip
 def test_a_description_that_cannot_be_followed_is_the_users_error(tmp_path, entries, said):

@@ -86,7 +86,10 @@ def test_paths_stay_paths(tmp_path):
         ((record(i) for i in range(2)), "generator.*make a list of it"),
         ([], "no records"),
         ([record(0), record(1, own=object())], f"{IN_MEMORY}:2: found a value of type object"),
-        (pd.DataFrame([record(0, own=1), record(1, own="one")]), "DataFrame that Arrow cannot hold.*list of dicts"),
+        (
+            pd.DataFrame([record(0, own=1), record(1, own="one")]),
+            "DataFrame cannot be converted to Arrow.*list of dicts",
+        ),
         ([json.dumps(record(0)), record(1, chosen=" ")], "not one usable pair in 2 records"),
     ],
 )

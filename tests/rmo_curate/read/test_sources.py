@@ -153,7 +153,7 @@ def test_only_the_arrow_files_that_save_to_disk_lists_are_data(tmp_path):
     ]  # fmt: skip
     assert source.notes == (
         f"{tmp_path}/d: 2 data files: data-00000-of-00002.arrow, data-00001-of-00002.arrow",
-        f"{tmp_path}/d: passed over cache-1.arrow, dataset_info.json, state.json (not data files)",
+        f"{tmp_path}/d: skipped cache-1.arrow, dataset_info.json, state.json (not data files)",
     )
 
 
@@ -171,7 +171,7 @@ def test_only_the_arrow_files_that_save_to_disk_lists_are_data(tmp_path):
         ("a.jsonl.bz2", bz2.compress(b'{"prompt": "q"}' * 99)[:-9], r"a\.jsonl\.bz2: cannot be read"),
         ("a.zip", b"PK\x03\x04no", r"a\.zip: cannot be read"),
         ("a.jsonl.gz", gzip.compress(b'{"prompt": "q"}' * 99)[:-9], r"a\.jsonl\.gz: cannot be read"),
-        ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-LFS pointer"),
+        ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
         ("a.jsonl", b"nonsense\n[1]\n", r"none of 2 records is an object:\n.*a\.jsonl:1: not JSON"),
     ],
 )
@@ -183,11 +183,11 @@ def test_a_file_without_records_is_the_users_error(tmp_path, name, content, said
 
 def test_a_missing_path_names_what_lies_beside_it(tmp_path):
     jsonl(tmp_path / "train.jsonl", record(0))
-    with pytest.raises(UserError, match=r"trian\.jsonl: not a local file or folder; did you mean 'train\.jsonl'"):
+    with pytest.raises(UserError, match=r"trian\.jsonl: no such file or folder; did you mean 'train\.jsonl'"):
         open_source([str(tmp_path / "trian.jsonl")])
     (tmp_path / "below").mkdir()
     (tmp_path / "train.jsonl").rename(tmp_path / "below" / "train.jsonl")
-    with pytest.raises(UserError, match=r"without data files.*below"):
+    with pytest.raises(UserError, match=r"has no data files.*below"):
         open_source([str(tmp_path)])
 
 

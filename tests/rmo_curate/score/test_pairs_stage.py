@@ -133,7 +133,7 @@ def test_pairs_of_finished_parts_are_not_rendered_again(
     assert sum(asked) == sum(rows[i] for i in lost) + 700 // 47  # and the refused ones, which are in no part
     assert contents(tmp_path) == contents(whole)
     assert {f: m for f, m in marks(tmp_path, "*.parquet").items() if f in others} == others
-    assert all(f"{part.name} was damaged and is made again" in capsys.readouterr().err for part in parts[:1])
+    assert all(f"{part.name} was damaged and will be rewritten" in capsys.readouterr().err for part in parts[:1])
 
 
 def test_an_error_in_a_worker_is_raised_here(source, renderer, tmp_path):
@@ -160,7 +160,7 @@ def test_data_that_change_while_they_are_read_are_refused(renderer, tmp_path):
     data = write_jsonl(tmp_path / "d.jsonl", [record(i) for i in range(4)])
     source = open_source([str(data)])
     write_jsonl(data, [record(i) for i in range(5)])
-    with pytest.raises(UserError, match="4 records when it was looked through, 5 a moment later"):
+    with pytest.raises(UserError, match="the data changed while being read .4 records, then 5."):
         write(source, renderer, tmp_path / "run")
 
 

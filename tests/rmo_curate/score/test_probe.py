@@ -117,7 +117,7 @@ def test_trained_proxies_end_the_trajectory_unless_a_probe_was_first(data, tiny_
 
 
 def test_settings_of_training_without_trained_proxies_are_refused():
-    with pytest.raises(ValueError, match="epochs is of trained proxies"):
+    with pytest.raises(ValueError, match="epochs applies only to trained proxies"):
         ProxySettings(epochs=2)
 
 

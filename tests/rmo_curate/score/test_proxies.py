@@ -102,7 +102,7 @@ def test_steps_may_be_listed_or_repeated(given_steps):
 
 
 def test_settings_that_contradict_each_other_are_refused_naming_the_flags():
-    with pytest.raises(UserError, match="--full trains all weights and --lora an adapter: give one of them"):
+    with pytest.raises(UserError, match="--full trains all weights, --lora an adapter; give only one of them"):
         build(ProxySettings, "proxy", {"proxy": {"full": True}}, {"lora": 8})
     with pytest.raises(UserError, match=r"--steps \(recipe: proxy.steps\)"):
         build(ProxySettings, "proxy", {}, {"steps": ["four"]})

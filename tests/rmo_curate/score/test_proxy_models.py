@@ -68,6 +68,6 @@ def test_other_weights_after_training_again_are_scored_again(demo_data, tiny_mod
     (score_stage,) = (run / "scores").glob("oof-*")
     before = marks(score_stage)
     score(demo_data, tiny_model_folder, run, proxy=PROXY)
-    assert "training again gave other weights; the family is scored again" in capsys.readouterr().err
+    assert "retraining gave different weights, so its pairs will be scored again" in capsys.readouterr().err
     assert not before.items() & marks(score_stage).items()
     assert contents(run) == contents(full_run)

@@ -77,7 +77,7 @@ def test_a_pair_that_the_template_refuses_is_a_reject(tiny_model_folder, tmp_pat
     with pytest.raises(UserError, match=r"1 of 4 records rejected \(1 bad_messages\), more than --max-rejects 0.2"):
         score(data, model, tmp_path / "other", max_rejects=0.2)
     only = write_jsonl(tmp_path / "only.jsonl", records[1:2])
-    with pytest.raises(UserError, match="chat template renders none of the pairs"):
+    with pytest.raises(UserError, match="chat template cannot render any of the pairs"):
         score(only, model, tmp_path / "none")
 
 

@@ -163,5 +163,5 @@ def test_a_part_damaged_after_a_kill_is_said_and_made_again(
     first.write_bytes(bytes(first.stat().st_size))
     calls.clear()
     score(demo_data, tiny_model_folder, run, proxy=PROXY)
-    assert "scores/base: part-00000.parquet was damaged and is scored again" in capsys.readouterr().err
+    assert "scores/base: part-00000.parquet was damaged and will be scored again" in capsys.readouterr().err
     assert contents(run) == contents(full_run)

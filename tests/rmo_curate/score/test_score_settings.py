@@ -105,6 +105,6 @@ def test_a_folder_of_something_else_is_left_alone(demo_data, tiny_model_folder, 
         out.mkdir()
         (out / "notes.txt").write_text("mine")
     before = marks(out)
-    with pytest.raises(UserError, match=f"--out {out}: the folder has files that are no run"):
+    with pytest.raises(UserError, match=f"--out {out}: the folder holds files that do not belong to a run"):
         score(demo_data, tiny_model_folder, out, overwrite=overwrite)
     assert marks(out) == before

@@ -145,3 +145,9 @@ def test_a_difference_and_its_reverse_are_mirrored(pairs, data):
 )
 def test_a_verdict_needs_prompts_and_an_interval_without_0(low, high, prompts, said):
     assert verdict(Interval((low + high) / 2, low, high), prompts) == said
+
+
+def test_the_interval_of_a_share_of_many_is_the_bootstrap_itself():
+    rng = np.random.default_rng(4)
+    values, prompts = (rng.random(600) < 0.7) * 1.0, np.arange(600) // 3
+    assert share_interval(values, prompts) == bootstrap(lambda rows: float(values[rows].mean()), prompts)
