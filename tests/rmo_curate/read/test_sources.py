@@ -81,8 +81,8 @@ def test_what_a_folder_holds_besides_data_is_named(tmp_path):
     (tmp_path / "notes.txt").write_text("words")
     source, _ = read(str(tmp_path))
     said = " ".join(source.notes)
-    assert "not looked into the folders more" in said and "notes.txt (not data files)" in said
-    assert "passed over gone.jsonl (links to nothing, or no files)" in said
+    assert "skipped the folders more" in said and "notes.txt (not data files)" in said
+    assert "skipped gone.jsonl (links to nothing, or no files)" in said
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "list", "packed", "csv", "parquet"])
