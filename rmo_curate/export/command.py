@@ -72,8 +72,7 @@ def fill(folder: Path, shards: Path, manifest: ShardsManifest, to: Trainer, out:
     if not counts.written:
         (reason, n), *_ = counts.omitted.most_common()
         raise UserError(
-            f"{shards}: the format of {to} can express none of {counted(kept(counts), 'kept pair')} ({n:,} "
-            f"have {reason})"
+            f"{shards}: the format of {to} can express none of the kept pairs; {n:,} of {kept(counts):,} have {reason}"
         )
     if not counts.omitted:
         (folder / OMITTED).unlink()

@@ -22,7 +22,10 @@ pytestmark = pytest.mark.usefixtures("working_folder")
         (["--rule", "irn"], ["--rule irn: no such rule; the rules are posterior, irm", "did you mean 'irm"]),
         (["--margin", "rewards"], ["--margin", "'rewards'", "'reward'"]),
         (["--preset", "papers"], ["--preset", "'papers'", "'paper'"]),
-        (["--preset", "paper", "--rule", "rmo"], ["--preset paper sets --rule, --margin, --low-q", "--rule is given"]),
+        (
+            ["--preset", "paper", "--rule", "rmo"],
+            ["--preset paper sets --rule, --margin, --low-q", "--rule is also given"],
+        ),
         (["--preset", "authors-code", "--low-q", 0.2, "--hard"], ["--low-q, --hard is also given"]),
         (["--end", "oof-3"], ["--end oof-3:", "the run has oof-2", "did you mean 'oof-2'"]),
         (["--low-quantile", 0.1], ["No such option: --low-quantile"]),
@@ -49,7 +52,7 @@ def test_a_rule_without_its_proxy_names_the_command(base_only, rule):
             ["--kind", "lora", "--steps", "4,99", "--batch-size", 4],
             "--steps 4: a proxy trains 2 steps on this data",
         ),
-        (["--kind", "none"], "--kind none: there is nothing to make"),
+        (["--kind", "none"], "--kind none adds no proxy"),
         (["--epochs", 2], "epochs applies only to trained proxies; set proxy.kind: lora, or give --kind lora"),
         (["--steps", "soon"], "--steps (recipe: proxy.steps)"),
         (["--lora", 4, "--full"], "--full trains all weights, --lora an adapter"),
@@ -82,7 +85,7 @@ def test_score_settings_that_cannot_be(data, model, arguments, said):
 def test_folds_are_of_prompts_not_of_pairs(working_folder, model):
     write_jsonl(working_folder / "pairs.jsonl", [record(0, chosen=f"answer {k}") for k in range(8)])
     outcome = curate("score", "pairs.jsonl", "--model", model, "--out", "run")
-    assert outcome.refused("--proxy probe: 2 folds need as many distinct prompts, the data has 1")
+    assert outcome.refused("--proxy probe: 2 folds need at least 2 distinct prompts, the data has 1")
     assert not Path("run").exists()
 
 

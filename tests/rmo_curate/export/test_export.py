@@ -274,7 +274,7 @@ def test_pairs_that_do_not_count_alike_are_said(make_shards, tmp_path):
     table = table.set_column(at, "weight", tables.pa.array([1.0, 0.5]))
     manifest["parts"] = [vars(tables.write_table(folder / part["file"], table, table.schema, folder))]
     files.write_json(folder / "manifest.json", manifest)
-    lost = "weight and label_confidence, which are not 1 in 1 pairs"
+    lost = "weight and label_confidence, which differ from 1 in 1 pair"
     assert lost in curate("export", folder, "--to", "openrlhf", "--out", tmp_path / "out").out
     assert lost not in curate("export", folder, "--to", "trl", "--out", tmp_path / "trl").out
 
@@ -289,12 +289,17 @@ def test_shards_that_do_not_say_where_pairs_are_from_are_exported_and_it_is_said
     export.run_export(folder, Trainer.OPENRLHF, tmp_path / "out")
     (row,) = lines(tmp_path / "out" / "train.jsonl")
     assert row["id"] == "p0" and "source_line" not in row
-    assert "the file and line of each pair: the shards do not say" in (tmp_path / "out" / "README.md").read_text()
+    assert (
+        "the source file and line of each pair: the shards do not have them"
+        in (tmp_path / "out" / "README.md").read_text()
+    )
 
 
 def test_nothing_that_can_be_expressed_is_an_error(make_shards, tmp_path):
     folder = make_shards([SEVERAL])
-    assert curate("export", folder, "--to", "axolotl", "--out", tmp_path / "out").refused("none of the 1 kept pairs")
+    assert curate("export", folder, "--to", "axolotl", "--out", tmp_path / "out").refused(
+        "none of the kept pairs; 1 of 1 have"
+    )
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
 
 

@@ -229,7 +229,7 @@ def test_a_dry_run_says_the_same_and_writes_nothing(run, tmp_path):
 
 def test_dropping_every_pair_is_refused(make_run, tmp_path):
     run = make_run({"base": [0.0] * 4, "oof-16": [-1.0, -2.0, -3.0, -4.0]})
-    with pytest.raises(UserError, match=r"no pair is left.*4 noisy.*--high-q"):
+    with pytest.raises(UserError, match=r"no pairs are left.*4 noisy.*--high-q"):
         run_filter(run, tmp_path / "out", FilterSettings(rule="irm", low_q=0, high_q=0))
     assert not (tmp_path / "out").exists()
 

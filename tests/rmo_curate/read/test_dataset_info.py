@@ -58,8 +58,8 @@ def test_alpaca_entries_name_prompt_and_query(tmp_path):
 @pytest.mark.parametrize(
     ("entries", "said"),
     [
-        ({"a": {"file_name": "a.json"}}, 'no entry with "ranking": true whose file is there'),
-        ({"a": {"file_name": "gone.json", "ranking": True}}, "whose file is there"),
+        ({"a": {"file_name": "a.json"}}, 'no entry with "ranking": true whose file exists'),
+        ({"a": {"file_name": "gone.json", "ranking": True}}, "whose file exists"),
         ({"a": {**SHAREGPT, "file_name": "a.json"}, "b": {"file_name": "b.json", "ranking": True}},
          "'a' and 'b' have different formats"),
         ({"a": {**SHAREGPT, "file_name": "a.json", "formatting": "openai"}}, "'a' has the formatting 'openai'"),

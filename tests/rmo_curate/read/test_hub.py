@@ -69,4 +69,4 @@ def test_without_a_network_the_error_says_what_to_do(tmp_path):
     settings = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     shown = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=True)
     assert shown.stdout.startswith("hf:nobody/nothing: cannot be loaded (")
-    assert "fetch its files by other means and give their folder" in shown.stdout
+    assert "download its files another way and give their folder" in shown.stdout

@@ -160,7 +160,7 @@ def test_only_the_arrow_files_that_save_to_disk_lists_are_data(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.xlsx", b"PK", r"a\.xlsx: unknown kind of file.*\.jsonl.*\.parquet"),
+        ("a.xlsx", b"PK", r"a\.xlsx: unknown file type.*\.jsonl.*\.parquet"),
         ("a.jsonl", b"", "no records"),
         ("a.jsonl", b"\n  \n", "no records"),
         ("a.json", b"[]", "no records"),
