@@ -64,7 +64,9 @@ def score(settings: ScoreCommand, recipe: Sections, overwrite: Overwrite = False
         overwrite=overwrite,
         dry_run=dry_run,
     )
-    print_lines(lines, None if dry_run or settings.shard else after_score(settings.out, recipe))
+    asked_for_no_proxy = settings.proxy == "none"  # held-out pairs, say: what they are for is not known here
+    silent = dry_run or settings.shard or asked_for_no_proxy
+    print_lines(lines, None if silent else after_score(settings.out, recipe))
 
 
 @app.command()

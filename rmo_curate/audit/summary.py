@@ -35,7 +35,7 @@ def summary_lines(report: Report, page: Path, json_path: Path) -> tuple[str, ...
     commonest = sorted((f for f in report.findings.values() if f.count and f.of == "pairs"), key=lambda f: -f.count)
     body += [finding_line(f, report.counts.pairs) for f in commonest[:MOST_FINDINGS]]
     step = report.headline.next_step
-    tail = [f"next: {step.text}", step.command, f"page: {page}", f"numbers: {json_path}"]
+    tail = [step.text, f"next: {step.command}", f"page: {page}", f"numbers: {json_path}"]
     return (*(head + body)[: MOST_LINES - len(tail)], *tail)
 
 

@@ -74,8 +74,8 @@ def movement_sentences(moved: Movement, mover: str) -> list[str]:
 
 
 def finding_sentences(checked: Checked, texts: Texts, i: int) -> list[str]:
-    """Why pair `i` has its findings, in the order of KINDS."""
-    said = []
+    """Why pair `i` has its findings: what speaks loudest against its label or its use first."""
+    said: list[tuple[int, str]] = []
     for name in KINDS:
         bits = int(checked.where[name][i])
         if not bits:
@@ -83,10 +83,11 @@ def finding_sentences(checked: Checked, texts: Texts, i: int) -> list[str]:
         if name in ANSWER_CHECKS:
             for side, column in ((CHOSEN, texts.chosen), (REJECTED, texts.rejected)):
                 if bits & side:
-                    said.append(f"The {SIDE_NAMES[side]} answer {ANSWER_CHECKS[name](column[i])}.")
+                    points = KINDS[name].points[0 if side == CHOSEN else 1]
+                    said.append((points, f"The {SIDE_NAMES[side]} answer {ANSWER_CHECKS[name](column[i])}."))
         else:
-            said.append(PAIR_SENTENCES[name](checked, texts, i))
-    return said
+            said.append((max(KINDS[name].points), PAIR_SENTENCES[name](checked, texts, i)))
+    return [sentence for _, sentence in sorted(said, key=lambda one: -one[0])]
 
 
 def _reversed(checked: Checked, texts: Texts, i: int) -> str:

@@ -44,7 +44,8 @@ class Measured:
     data: str  # in words
     here: float  # at the outlook's pairs, scored by a model or not as they are
     with_model: float  # at as many pairs, scored
-    most_pairs: int  # of the curve
+    least_pairs: int  # of the curve
+    most_pairs: int
     at_most: float  # scored, at that many
 
 
@@ -64,6 +65,7 @@ def outlook(pairs: int, *, scored: bool) -> Outlook:
             curve.data,
             curve.at(pairs, model=scored),
             curve.at(pairs, model=True),
+            curve.pairs[0],
             curve.pairs[-1],
             curve.with_model[-1],
         )

@@ -161,8 +161,8 @@ def lengths_line(lengths: Lengths) -> str:
 
 def outlook_lines(outlook: Outlook) -> list[str]:
     """What to expect of the evidence at a number of pairs."""
-    if not outlook.pairs:
-        return []
+    if outlook.pairs < min(one.least_pairs for one in outlook.measured):
+        return []  # fewer than anything was measured at
     measured = " and ".join(f"{one.here:.2f} on {one.data}" for one in outlook.measured)
     said = [
         f"At {outlook.pairs:,} pairs a label flipped at random was more suspect than a right one of like lengths in "

@@ -40,7 +40,7 @@ from rmo_curate.score.scoring import Assignment, ScoreStage, SpecFor, in_group_o
 from rmo_curate.score.settings import ProxySettings, ScoreSettings, WorkerSettings
 from rmo_curate.score.shares import Share, check_none_at_work, remove_shares
 from rmo_curate.score.states import StateWriter
-from rmo_curate.score.workers import LOGS, hired
+from rmo_curate.score.workers import LOGS, hired, require_ray
 from rmo_train.console.errors import UserError
 from rmo_train.console.progress import say
 from rmo_train.console.wording import counted
@@ -60,6 +60,8 @@ from rmo_train.store.tables import reopen_if_damaged
 if TYPE_CHECKING:
     from rmo_train.data.rendering import Renderer
     from rmo_train.model.models import Identity
+
+USUAL_PARTS, LEAST_IN_PART, MOST_IN_PART = 64, 16, 1024
 
 
 def run_score(
@@ -81,6 +83,8 @@ def run_score(
     The same call again goes on where a killed one stopped, and computes nothing after a finished one. `overwrite`
     starts afresh: pairs, scores and proxies. `share`: only what is its own of that, see `shares`.
     """
+    workers = workers or WorkerSettings()
+    require_ray(workers)
     check_run_folder(run)
     if not dry_run:
         check_not_held(run)  # `filling` holds it, later: here it is found before the data are read
@@ -96,11 +100,11 @@ def run_score(
             raise UserError(f"{run}: another rmo-curate process has written to this folder; run the command again")
         pairs = pairs_stage(job)
         family = plan(job, pairs)
-        with hired(workers or WorkerSettings(), run) as crew:
+        with hired(workers, run) as crew:
             pairs = reference_stage(job, pairs, family, crew)
             checkpoint_stages(job, pairs, crew)
             if family is not None:
-                proxy_stage(run, pairs, family, settings, crew)
+                proxy_stage(run, pairs, family, job.settings, crew)
         remove_shares(run)
         return summary(run)
 
@@ -135,6 +139,7 @@ def run_proxy(
     settings = settings.resolved()
     if settings.kind == "none":
         raise UserError("--kind none adds no proxy; expected probe or lora")
+    require_ray(workers or WorkerSettings())
     manifest = require_manifest(run, RunManifest, MADE_BY)
     with nullcontext() if dry_run else filling(run):
         checks.check_base(run, manifest)
@@ -210,6 +215,7 @@ def resolve(
     dtype, engine = _dtype(settings, recorded), settled_engine(settings.engine, recorded)
     limit = length_limit(settings, model, dtype, engine, None if afresh else run)
     source = open_source(data, limit=settings.limit, columns=columns)
+    settings = settings.model_copy(update={"part_size": settings.part_size or usual_part_size(source)})
     for line in (source.said, *source.notes):
         say(line)
     checks.check_rejects(source.counts, settings)
@@ -223,6 +229,11 @@ def resolve(
         if (pairs := read_manifest(run / "pairs", PairsManifest)) is not None:
             check_key(pairs.key, key, run)
     return ScoreJob(run, source, model, others, settings, proxy, limit, own, reference, recorded, key)
+
+
+def usual_part_size(source: Source) -> int:
+    """Pairs of a part where nobody asks for a number: about 64 parts, so that an interruption loses little."""
+    return min(MOST_IN_PART, max(LEAST_IN_PART, source.counts["pairs"] // USUAL_PARTS))
 
 
 def _dtype(settings: ScoreSettings, recorded: Reference | None) -> str:

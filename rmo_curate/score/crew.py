@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rmo_curate.score.engines.base import NOISE_PAIRS, Engine, StateEngine, Work
+from rmo_curate.score.engines.base import NOISE_PAIRS, NOISE_SHARE, Engine, StateEngine, Work
 from rmo_train.data.pairs import PairData
 
 
@@ -54,8 +54,8 @@ class Job:
     describe: bool = True  # whether `Described` is asked for, too
 
     def sample(self) -> PairData:
-        """The pairs that the noise of scoring is measured on."""
-        return _sent(self.data.subset(self.data.spread(NOISE_PAIRS)))
+        """As many pairs as the noise of scoring is measured on a part of."""
+        return _sent(self.data.subset(self.data.spread(NOISE_PAIRS * NOISE_SHARE)))
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,11 @@ class ScoreSettings(Settings):
         "the memory allow)",
     )
     limit: int | None = Field(None, ge=1, description="Use the first N input records, rejects included")
-    part_size: int = Field(1024, ge=1, description="Minimum pairs per part; an interruption loses at most one part")
+    part_size: int = Field(
+        0,
+        ge=0,
+        description="Minimum pairs per part; an interruption loses at most one part; 0: a 64th of the data, 16 to 1024",
+    )
     attention: Attention = Field(
         "auto", description="Attention for packed rows; auto: chosen by device and sequence lengths"
     )

@@ -37,15 +37,18 @@ SLOW = 4.0  # times the median of the parts before: then an idle worker computes
 HEARTBEAT = 2.0  # seconds between two looks at the clock
 
 
+def require_ray(settings: WorkerSettings) -> None:
+    if settings.hires and find_spec("ray") is None:
+        flag = "--workers" if settings.ray is None else "--ray"
+        raise UserError(f"{flag}: Ray is not installed; run `pip install 'rmo[ray]'`, or leave the flag out")
+
+
 @contextmanager
 def hired(settings: WorkerSettings, run: Path) -> Iterator[Crew]:
     """The crew that the settings ask for, sent home at the end. Ray starts with the first part."""
     if not settings.hires:
         yield Alone()
         return
-    if find_spec("ray") is None:
-        flag = "--workers" if settings.ray is None else "--ray"
-        raise UserError(f"{flag}: Ray is not installed; run `pip install 'rmo[ray]'`, or leave the flag out")
     crew = RayCrew(settings.workers or "auto", settings.ray, run)
     try:
         yield crew

@@ -186,7 +186,7 @@ def test_a_mistake_is_named_by_its_keyword(call, said, scored):
 def test_help_lists_every_setting_with_its_default():
     listed = inspect.signature(rmo_curate.score).parameters
     assert {"data", "model", "out", *ScoreSettings.model_fields} <= set(listed) and "settings" not in listed
-    assert listed["part_size"].default == 1024
+    assert listed["engine"].default == "auto"
     assert "- max_rejects: Fail if a larger share of the records is rejected" in str(rmo_curate.score.__doc__)
 
 

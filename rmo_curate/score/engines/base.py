@@ -10,7 +10,8 @@ import numpy as np
 
 from rmo_train.data.pairs import PairData
 
-NOISE_PAIRS = 16  # at most, that the noise of scoring is measured on
+NOISE_PAIRS = 16  # at most, that the noise of scoring is measured on;
+NOISE_SHARE = 8  # of the data at most one in so many, and two at least: it takes a pass over them as plain rows
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Work:
     def saved(self) -> float:
         """Share of the tokens asked for that sharing prompts and responses did not compute."""
         return 1 - self.tokens_computed / self.tokens_asked if self.tokens_asked else 0.0
+
+
+def noise_sample(data: PairData) -> np.ndarray:
+    """The pairs that the noise of scoring is measured on, int64."""
+    return data.spread(min(NOISE_PAIRS, max(2, len(data) // NOISE_SHARE)))
 
 
 class LayoutOfEngine(Protocol):

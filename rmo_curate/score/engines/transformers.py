@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rmo_curate.score.engines.base import NOISE_PAIRS, Work
+from rmo_curate.score.engines.base import Work, noise_sample
 from rmo_train.data.pairs import PairData
 
 if TYPE_CHECKING:
@@ -79,5 +79,5 @@ class TransformersEngine:
         both = []
         for layout in (Layout("rows", 1), self.layout):
             use_attention(self.model, layout.path)
-            both.append(pair_logps(self.model, data, data.spread(NOISE_PAIRS), layout))
+            both.append(pair_logps(self.model, data, noise_sample(data), layout))
         return margin_sd(*both)

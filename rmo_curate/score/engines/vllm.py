@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rmo_curate.score.engines.base import NOISE_PAIRS, Work
+from rmo_curate.score.engines.base import Work, noise_sample
 from rmo_curate.score.engines.transformers import TransformersEngine
 from rmo_curate.score.engines.vllm_memory import MOST_TOKENS, MemoryPlan, plan_memory, step_tokens
 from rmo_curate.score.engines.vllm_process import EngineDied, EngineProcess
@@ -125,7 +125,7 @@ class VllmEngine:
     def verify(self, data: PairData) -> Agreement:
         """Compare with the transformers engine on a sample of the data, once; UserError above the tolerance."""
         if self._verified is None:
-            rows = data.spread(NOISE_PAIRS)
+            rows = noise_sample(data)
             # First, and freed before vLLM starts: the device need not hold the model twice.
             theirs = _transformers_logps(self.checkpoint, self.dtype, data, rows)
             tokens = np.stack([data.chosen.lengths[rows], data.rejected.lengths[rows]], axis=1)
