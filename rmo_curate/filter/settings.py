@@ -138,15 +138,6 @@ class FilterSettings(EvidenceColumns):
         return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _cuts_apart(self) -> Self:
-        if self.high_q and self.low_q >= self.high_q:
-            raise ValueError(
-                f"--low-q {self.low_q:g} is not below --high-q {self.high_q:g}: nearly all pairs would go; expected "
-                "such as --low-q 0.1 --high-q 0.95"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _score_has_its_column(self) -> Self:
         if (self.rule == "score") != (self.score_column is not None):
             raise ValueError("--rule score and --score-column NAME must be given together")
@@ -169,6 +160,15 @@ class FilterCommand(FilterSettings):
 
     run: Path = from_recipe("score.out", description="Run folder made by `rmo-curate score`", argument="RUN")
     out: Path = from_recipe("filter.out", description="Shard folder")
+
+    @model_validator(mode="after")
+    def _cuts_apart(self) -> Self:
+        if self.high_q and self.high_q < 1 and self.low_q >= self.high_q:
+            raise ValueError(
+                f"--low-q {self.low_q:g} is not below --high-q {self.high_q:g}: nearly all pairs would go; expected "
+                "such as --low-q 0.1 --high-q 0.95"
+            )
+        return self
 
 
 def flags_of(settings: Mapping[str, Any]) -> Iterator[str]:

@@ -73,8 +73,7 @@ def check_prompts(source: Source, proxy: ProxySettings) -> None:
             return
     raise UserError(
         f"--proxy {proxy.kind}: {folds} folds need at least {folds} distinct prompts, the data has "
-        f"{len(prompts)}; use fewer "
-        "--folds, --folds 1 (in-sample), or --proxy none (reference only)"
+        f"{len(prompts)}; use fewer --folds, --folds 1 (in-sample), or --proxy none (reference only)"
     )
 
 

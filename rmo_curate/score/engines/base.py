@@ -11,7 +11,7 @@ import numpy as np
 from rmo_train.data.pairs import PairData
 
 NOISE_PAIRS = 16  # at most, that the noise of scoring is measured on;
-NOISE_SHARE = 8  # of the data at most one in so many, and two at least: it takes a pass over them as plain rows
+NOISE_SHARE = 8  # of the data at most one in so many, and four at least: it takes a pass over them as plain rows
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Work:
 
 def noise_sample(data: PairData) -> np.ndarray:
     """The pairs that the noise of scoring is measured on, int64."""
-    return data.spread(min(NOISE_PAIRS, max(2, len(data) // NOISE_SHARE)))
+    return data.spread(min(NOISE_PAIRS, max(4, len(data) // NOISE_SHARE)))
 
 
 class LayoutOfEngine(Protocol):

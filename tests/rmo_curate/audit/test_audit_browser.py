@@ -67,7 +67,7 @@ def page(make_run, tmp_path, browser):
         rows=rows,
         rejects=[{"reason": "missing_field", "detail": HOSTILE, "raw": HOSTILE}],
     )
-    of_margins = FilterSettings.model_validate({"rule": "irm"})
+    of_margins = FilterSettings.model_validate({"rule": "irm", "noise_rate": "0.2"})
     summary = write_audit(run, tmp_path / "audit", AuditSettings.model_validate({"worst": 5}), of_margins)
     browser.get("about:blank")
     for kind in ("browser", "performance"):

@@ -90,8 +90,9 @@ def test_lengths_say_which_rule_suits():
 
 
 def test_more_pairs_are_said_to_help_only_where_more_were_measured():
-    measured = (Measured("verse", 0.61, 0.72, 1000, 0.8), Measured("prose", 0.51, 0.52, 500, 0.7))
+    measured = (Measured("verse", 0.61, 0.72, 250, 1000, 0.8), Measured("prose", 0.51, 0.52, 500, 500, 0.7))
     assert outlook_lines(Outlook(0, True, measured)) == []
+    assert outlook_lines(Outlook(249, True, measured)) == []  # fewer than anything was measured at
     assert outlook_lines(Outlook(1000, True, measured))[0].endswith(": 0.61 on verse and 0.51 on prose.")
     assert len(outlook_lines(Outlook(1000, True, measured))) == 1
     assert outlook_lines(Outlook(999, False, measured))[1:] == [

@@ -350,7 +350,7 @@ def test_trained_proxies_and_a_probe_live_beside_each_other(run):
 def test_a_probe_needs_prompts_to_leave_out(tiny_model_folder, tmp_path):
     one = write_jsonl(tmp_path / "one.jsonl", [{"prompt": "hi", "chosen": f"a {i}", "rejected": "b"} for i in range(4)])
     outcome = curate("score", one, "--model", tiny_model_folder, "--out", tmp_path / "run", "--dtype", "float32")
-    assert outcome.refused("--proxy probe: 2 folds need as many distinct prompts, the data has 1", "--proxy none")
+    assert outcome.refused("--proxy probe: 2 folds need at least 2 distinct prompts, the data has 1", "--proxy none")
     assert not (tmp_path / "run").exists()
     assert curate("proxy", tmp_path / "run").refused("no such folder", "rmo-curate score")
 

@@ -32,7 +32,7 @@ def test_a_damaged_proxy_is_said_and_trained_again(demo_data, tiny_model_folder,
     score(demo_data, tiny_model_folder, run, proxy=PROXY)
     said = "missing" if how == "gone" else "damaged"
     err = capsys.readouterr().err
-    assert f"{adapter(run, 1).parent}: adapter_model.safetensors is {said}; this proxy is trained again" in err
+    assert f"{adapter(run, 1).parent}: adapter_model.safetensors is {said}; this proxy will be retrained" in err
     assert marks(run / "proxies/oof/fold-0") | marks(run / "scores") == others  # the same weights: scores stay
     assert contents(run) == contents(full_run)
 
