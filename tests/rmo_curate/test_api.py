@@ -102,7 +102,7 @@ def test_the_pairs_of_a_run_are_a_frame(scored):
     assert {"id", "topic", "flags", "margin_base", "margin_oof-probe", "label_confidence"} <= set(frame.columns)
     assert "chosen_ids" not in frame.columns and "reasons" not in scored.pairs(reasons=False).columns
     assert frame["label_confidence"].is_between(0, 1).all()
-    assert any("the style of the chosen one" in text for text in frame["reasons"][0])
+    assert any("the chosen answer's style" in text for text in frame["reasons"][0])
     assert scored.rejects()["reason"].to_list() == ["identical_responses"]
     assert rmo_curate.open_run(scored.path) == scored
 
@@ -187,7 +187,7 @@ def test_help_lists_every_setting_with_its_default():
     listed = inspect.signature(rmo_curate.score).parameters
     assert {"data", "model", "out", *ScoreSettings.model_fields} <= set(listed) and "settings" not in listed
     assert listed["engine"].default == "auto"
-    assert "- max_rejects: Fail if a larger share of the records is rejected" in str(rmo_curate.score.__doc__)
+    assert "- max_rejects: Fail if more than this share of the records is rejected" in str(rmo_curate.score.__doc__)
 
 
 def test_names_are_loaded_when_they_are_asked_for():

@@ -40,7 +40,7 @@ def test_the_commands_work_as_they_stand_with_a_recipe(working_folder, model):
     for command in (["score"], ["filter", "--low-q", 0.1, "--high-q", 0.95]):  # what is not there yet is said
         outcome = curate(*command, "--dry-run")
         assert outcome.code == 0 and not Path("out").exists(), outcome
-    assert "out/run is not there yet: known after `rmo-curate score`" in outcome.out
+    assert "out/run does not exist yet; `rmo-curate score` makes it" in outcome.out
     outcome = train("run", "--dry-run")
     assert outcome.code == 0 and "out/shards is not there yet" in outcome.out
     outcome = curate("score")

@@ -219,7 +219,7 @@ def test_a_run_of_the_base_alone_names_the_command_that_adds_the_rest(make_run, 
     numbers = json.loads(summary.json.read_text())
     assert numbers["end"] is None and numbers["suspects"] == [] and numbers["bands"] == []
     assert numbers["noise_rate"] is None and numbers["kind"] == "run"
-    assert f"rmo-curate proxy {run}" in summary.lines
+    assert f"next: rmo-curate proxy {run}" in summary.lines
     assert summary.page.read_text().count(f"rmo-curate proxy {run}</code>") >= 3  # the command, the list, the margins
     with pytest.raises(UserError, match="rmo-curate proxy"):
         write_audit(run, tmp_path / "audit", settings(), FilterSettings(low_q=0.1))
@@ -246,10 +246,10 @@ def test_the_filter_command_repeats_the_settings_of_the_page(make_run, tmp_path)
     commands = []
     for each in given:
         summary = write_audit(run, tmp_path / "audit", settings(), FilterSettings.model_validate(each))
-        commands += [line for line in summary.lines if line.startswith("rmo-curate filter")]
+        commands += [line for line in summary.lines if line.startswith("next: rmo-curate filter")]
     assert commands == [
-        f"rmo-curate filter {run} --out {run}-shards --preset paper",
-        f"rmo-curate filter {run} --out {run}-shards --low-q 0.1 --high-q 0.5 --rule irm-ln --hard",
+        f"next: rmo-curate filter {run} --out {run}-shards --preset paper",
+        f"next: rmo-curate filter {run} --out {run}-shards --low-q 0.1 --high-q 0.5 --rule irm-ln --hard",
     ]
     assert json.loads(summary.json.read_text())["suspicion_unit"] == "nats per token"
 

@@ -144,6 +144,6 @@ def test_what_another_command_filled_after_this_one_looked_is_not_written_over(
         return real(*given)
 
     monkeypatch.setattr(score_command, "settled_engine", slow)
-    with pytest.raises(UserError, match="another rmo-curate has filled this folder meanwhile"):
+    with pytest.raises(UserError, match="another rmo-curate process has written to this folder"):
         score(data, tiny_model_folder, run, part_size=8)
     score(data, tiny_model_folder, run)
