@@ -137,9 +137,9 @@ def _is_checkable(answers: AnswerFile, prompts: Path) -> bool:
 
 def _newest_first(folders: Sequence[Path], without: Path) -> list[Path]:
     """The JSON files of some folders."""
-    found = {p.resolve(): p for folder in folders for p in (*folder.glob("*.json"), *folder.glob("*.jsonl"))}
-    found.pop(without.resolve(), None)
-    return sorted(found.values(), key=lambda p: p.stat().st_mtime, reverse=True)
+    files = {p.resolve(): p for folder in folders for p in (*folder.glob("*.json"), *folder.glob("*.jsonl"))}
+    files.pop(without.resolve(), None)
+    return sorted(files.values(), key=lambda p: p.stat().st_mtime, reverse=True)
 
 
 def _beside(out: Path) -> Path:

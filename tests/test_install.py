@@ -12,7 +12,7 @@ from rmo_train.model.embedded import EMBEDDED
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-PAGES = ("Dockerfile", "README.md", "docs/guide.md")
+PAGES = ("Dockerfile", "README.md", "docs/how-to/install.md")
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -323,14 +323,14 @@ def suspect(
     scorable = scored is not None and bool(scored.usable[i])
     right = float(believed.right[i]) if believed else None
     told = reasons(contributions(believed.posterior, i)) if believed else ()
-    moved, found = list(margin_sentences(scored, i)) if scored else [], finding_sentences(checked, texts, i)
+    moved, findings_said = list(margin_sentences(scored, i)) if scored else [], finding_sentences(checked, texts, i)
     file, line = texts.place(i)
     return Suspect(
         rank=rank,
         id=suspects.presentable(texts.ids[i]),
         source_file=suspects.presentable(file) if file is not None else None,
         source_line=line,
-        because=suspects.presentable(because(right, told, moved, found)),
+        because=suspects.presentable(because(right, told, moved, findings_said)),
         right=right,
         reasons=told,
         suspicion=None if math.isnan(suspicion) else float(suspicion),
@@ -339,7 +339,7 @@ def suspect(
         decided=ground(scored.decisions, i) if scored else None,
         findings={name: WHERE[int(checked.where[name][i])] for name in KINDS if checked.where[name][i]},
         slices={name: suspects.presentable(values[i]) for name, values in columns.items()},
-        why=tuple(suspects.presentable(sentence) for sentence in (*moved, *found)),
+        why=tuple(suspects.presentable(sentence) for sentence in (*moved, *findings_said)),
         chosen_length=int(lengths[i, 1]),
         rejected_length=int(lengths[i, 2]),
         margins=findings.floats(scored.logp[i]) if scored and scorable else (),

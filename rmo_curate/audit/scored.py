@@ -87,8 +87,8 @@ def read_scores(
     logp = np.stack([margins.logp(scores, m) for m in range(len(path.checkpoints))], axis=1)
     rewards = logp - logp[:, :1]
     bands = findings.bands(rewards, groups) if path.end else ()
-    found = checkpoint_findings(path, scores, groups, prompts)
-    return Scored(decisions.settings, decisions, logp, rewards, found, bands, prompts)
+    checkpoints = checkpoint_findings(path, scores, groups, prompts)
+    return Scored(decisions.settings, decisions, logp, rewards, checkpoints, bands, prompts)
 
 
 def checkpoint_findings(

@@ -87,12 +87,12 @@ def lost(seen: Observed) -> Iterator[StandingOut]:
             f"usable as pairs; the commonest reason is “{reason}”.",
             "rejects",
         )
-    for name, found in seen.findings.items():
-        whole = found.of == "pairs" and found.chosen_only is None and name not in CONTRADICTIONS
-        same = name == "near_duplicate" and found.count <= seen.contradictions  # both ways is nearly the same, too
-        if whole and not same and found.share >= LEAST_SHARE:
+    for name, finding in seen.findings.items():
+        whole = finding.of == "pairs" and finding.chosen_only is None and name not in CONTRADICTIONS
+        same = name == "near_duplicate" and finding.count <= seen.contradictions  # both ways is nearly the same, too
+        if whole and not same and finding.share >= LEAST_SHARE:
             yield StandingOut(
-                f"{found.title}: {found.count:,} of {counts.pairs:,} pairs ({percent(found.share)}).",
+                f"{finding.title}: {finding.count:,} of {counts.pairs:,} pairs ({percent(finding.share)}).",
                 f"explained-{name}",
             )
 
@@ -120,12 +120,12 @@ def by_length(seen: Observed) -> Iterator[StandingOut]:
 
 
 def on_one_side(seen: Observed) -> Iterator[StandingOut]:
-    for name, found in seen.findings.items():
-        chosen, rejected = found.chosen_only or 0, found.rejected_only or 0
+    for name, finding in seen.findings.items():
+        chosen, rejected = finding.chosen_only or 0, finding.rejected_only or 0
         if lopsided(chosen, rejected, seen.counts.pairs):
             yield StandingOut(
-                f"{found.title}: {chosen:,} times the chosen one alone, {rejected:,} times the rejected one alone, in "
-                f"{seen.counts.pairs:,} pairs.",
+                f"{finding.title}: {chosen:,} times the chosen one alone, {rejected:,} times the rejected one alone, "
+                f"in {seen.counts.pairs:,} pairs.",
                 f"explained-{name}",
             )
 

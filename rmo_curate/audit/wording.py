@@ -212,14 +212,14 @@ def noise_sentences(estimated: Estimates, pairs: str, cut: str) -> Iterator[str]
         )
     detection = estimated.at_cut
     if detection and detection.flagged >= MIN_FLAGGED:
-        found = (
+        estimates = (
             (detection.precision, "of the {n:,} pairs that {cut}, {share} are mislabelled"),
             (
                 detection.recall,
                 "of all labels flipped at random in the {of:,} {pairs}, {share} are among the {n:,} that {cut}",
             ),
         )
-        for estimate, said in found:
+        for estimate, said in estimates:
             if told := telling(estimate):
                 numbers = {"n": detection.flagged, "of": estimated.pairs, "share": percent_interval(told)}
                 yield f"By swapped copies, {said.format(cut=cut, pairs=pairs, **numbers)}."

@@ -177,12 +177,12 @@ def with_decisions(pairs: pa.Table, decisions: Decisions, rows: slice) -> pa.Tab
 def grounds(decisions: Decisions, rows: slice) -> pa.Array:
     """What decided on each pair that is dropped as noisy; null for any other."""
     noisy = decisions.reason[rows] == "noisy"
-    found: list[dict[str, Any] | None] = [None] * len(noisy)
+    grounds: list[dict[str, Any] | None] = [None] * len(noisy)
     for i in np.flatnonzero(noisy).tolist():
         because = ground(decisions, rows.start + i)
         assert because is not None
-        found[i] = asdict(because)
-    return pa.array(found, tables.NOISY_BECAUSE)
+        grounds[i] = asdict(because)
+    return pa.array(grounds, tables.NOISY_BECAUSE)
 
 
 def with_answers_exchanged(pairs: pa.Table, flipped: np.ndarray) -> pa.Table:

@@ -90,13 +90,13 @@ def parsed(value: Mapping[str, Any], in_json: frozenset[str]) -> Mapping[str, An
 
 
 def _read_json(value: Any) -> Any:
-    found = said_in_json(value) if isinstance(value, str) else None
-    return value if found is None else found
+    value_in_json = said_in_json(value) if isinstance(value, str) else None
+    return value if value_in_json is None else value_in_json
 
 
 def json_columns_of(sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> frozenset[str]:
     """The columns of which every filled cell of the sample is messages in JSON."""
-    found = set()
+    names = set()
     known = {*ALL_COLUMNS, *columns.values()}
     for name in filter(known.__contains__, column_names(sample)):
         cells = [r[name] for r in sample if r.get(name) not in NOTHING]
@@ -108,8 +108,8 @@ def json_columns_of(sample: Sequence[Mapping[str, Any]], columns: Mapping[str, s
                 "json.dumps"
             )
         if all(said_in_json(cell) is not None for cell in cells):
-            found.add(name)
-    return frozenset(found)
+            names.add(name)
+    return frozenset(names)
 
 
 def column_names(sample: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -175,10 +175,10 @@ def notes_on_columns(form: Form, sample: Sequence[Mapping[str, Any]], columns: M
 
 
 def check_columns(
-    found: Detected, lacking: Counter[str], total: int, columns: Mapping[str, str], files: Sequence[str]
+    detected: Detected, lacking: Counter[str], total: int, columns: Mapping[str, str], files: Sequence[str]
 ) -> None:
     """A UserError for a column that nearly every record lacks, or a mapped one that none has."""
-    form, sample = found.form, found.sample
+    form, sample = detected.form, detected.sample
     names = column_names(sample)
     for role in form.needs:
         n = lacking[missing(role)]

@@ -189,12 +189,12 @@ def open_source(
             raise UserError(f"no column {role!r} to map; the forms have {known}{nearest(role, ALL_COLUMNS)}")
     given = find_files(paths)
     columns = {**given.columns, **(columns or {})}
-    found = detect(given.files, limit, columns)
-    form, sample = found.form, found.sample
+    detected = detect(given.files, limit, columns)
+    form, sample = detected.form, detected.sample
     check_no_label_is_passed_over(columns, column_names(sample))
     notes = [*given.notes, *notes_on_columns(form, sample, columns)]
     inputs = tuple(f.identity() for f in given.files)
-    source = Source(tuple(given.files), inputs, form, found.said, limit, columns, found.json_columns)
+    source = Source(tuple(given.files), inputs, form, detected.said, limit, columns, detected.json_columns)
 
     kinds: dict[str, set[str]] = {}
     unlike: list[Mapping[str, Any]] = []
@@ -217,7 +217,7 @@ def open_source(
                     unlike.append(value)
                 if outcome.reason is RejectReason.MISSING_FIELD:
                     lacking[outcome.detail.partition(";")[0]] += 1
-    check_columns(found, lacking, input_records, columns, [file.name for file in given.files])
+    check_columns(detected, lacking, input_records, columns, [file.name for file in given.files])
     if not counts["pairs"]:
         raise UserError(_no_pair(form, counts, firsts, column_names(sample)))
     extras = plan_columns(kinds)

@@ -118,10 +118,10 @@ def recorded_files(model: Path) -> dict[str, str]:
     """File -> sha256 of a trained proxy, as its training recorded them; empty where it did not run to the end."""
     path = model / TRAINED
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["sha256"] if path.is_file() else {}
+        recorded = json.loads(path.read_text(encoding="utf-8"))["sha256"] if path.is_file() else {}
     except (ValueError, KeyError, TypeError):  # damaged
-        found = {}
-    return found
+        recorded = {}
+    return recorded
 
 
 def family_stages(run: Path, data: PairData, family: TrainedFamily) -> list[ScoreStage]:

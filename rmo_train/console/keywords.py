@@ -66,9 +66,9 @@ def in_keywords() -> Iterator[None]:
         raise
 
 
-def _keyword(found: re.Match[str]) -> str:
-    flag: str | None = found[1]
-    return found[0] if flag is None else flag.replace("-", "_")
+def _keyword(match: re.Match[str]) -> str:
+    flag: str | None = match[1]
+    return match[0] if flag is None else flag.replace("-", "_")
 
 
 def _listed(signature: inspect.Signature, cls: type[Settings]) -> inspect.Signature:

@@ -192,7 +192,7 @@ def test_data_and_settings_that_would_train_something_else_are_refused(noisy, tm
     ]:
         with pytest.raises(UserError, match=re.escape(words)):
             watched(data, given)
-    with pytest.raises(UserError, match="rmo-curate export SHARDS --to trl"):
+    with pytest.raises(UserError, match="export SHARDS --to trl"):
         watched(data.remove_columns("weight"))
     with pytest.raises(UserError, match="no trajectory end"):
         watched(data.remove_columns(["end_chosen", "end_rejected"]), diversify=True)

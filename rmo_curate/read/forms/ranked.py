@@ -169,15 +169,15 @@ def _candidates_of(value: Any) -> Any:
 
 def _nova(fields: Fields) -> list[Candidate]:
     """Amazon Nova: the last message has candidates, each with a preferenceLabel."""
-    whole, found = fields["messages"], _candidates_of(fields["messages"])
-    if not isinstance(found, list) or not all(isinstance(c, dict) for c in found):
+    whole, listed = fields["messages"], _candidates_of(fields["messages"])
+    if not isinstance(listed, list) or not all(isinstance(c, dict) for c in listed):
         raise Unfit(RejectReason.NO_PREFERENCE, "the last message has no candidates")
     prompt = messages(whole[:-1], "messages")
-    labels = [str(c.get("preferenceLabel")).strip().lower() for c in found]
+    labels = [str(c.get("preferenceLabel")).strip().lower() for c in listed]
     if unknown := [label for label in labels if label not in NOVA_LABELS]:
         expected = " or ".join(map(repr, NOVA_LABELS))
         raise Unfit(RejectReason.NO_PREFERENCE, f"a preferenceLabel is {unknown[0]!r}, expected {expected}")
-    said = [messages([{"role": "assistant", "content": c.get("content")}], "candidates") for c in found]
+    said = [messages([{"role": "assistant", "content": c.get("content")}], "candidates") for c in listed]
     return every_two(
         fields,
         prompt,

@@ -28,24 +28,24 @@ def _walk(fields: Fields, node: dict[str, Any], before: list[Message], path: str
     prompt = [*before, _node_turn(node, f"node {path or 'prompt'}")]
     replies = _nodes(node)
     ranked = [(i, r) for i, r in enumerate(replies) if is_number(r.get("rank"))]
-    found: list[Candidate] = []
+    candidates: list[Candidate] = []
     if len({r["rank"] for _, r in ranked}) > 1:
         said = [[_node_turn(r, f"reply {path}{i + 1}")] for i, r in ranked]
         ranks, about = [r["rank"] for _, r in ranked], [{"rank": r["rank"]} for _, r in ranked]
-        found += every_two(fields, prompt, said, ranks, about, lower=True, where="replies", name=path)
+        candidates += every_two(fields, prompt, said, ranks, about, lower=True, where="replies", name=path)
     for i, reply in enumerate(replies, start=1):
         for j, question in enumerate(_nodes(reply), start=1):
             turns = [*prompt, _node_turn(reply, f"reply {path}{i}")]
-            found += _walk(fields, question, turns, f"{path}{i}.{j}/")
-    return found
+            candidates += _walk(fields, question, turns, f"{path}{i}.{j}/")
+    return candidates
 
 
 def _tree(fields: Fields) -> list[Candidate]:
     if not isinstance(fields["prompt"], dict):
         raise Unfit(RejectReason.NOT_TEXT, f"prompt is {describe(fields['prompt'])}, expected a tree")
-    if not (found := _walk(fields, fields["prompt"], [], "")):
+    if not (candidates := _walk(fields, fields["prompt"], [], "")):
         raise Unfit(RejectReason.NO_PREFERENCE, "no question of the tree has two replies of different rank")
-    return found
+    return candidates
 
 
 TREE = Form(
