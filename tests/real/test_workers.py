@@ -114,7 +114,7 @@ def test_a_worker_that_fails_once_costs_nothing_but_time(crew, tmp_path, fault, 
     same(computed(crew, jobs(spec if fault else Slow()), pairs.append), computed(Alone(), jobs(Slow())))
     assert sum(pairs) == len(PAIRS)
     said = capsys.readouterr().err
-    assert "2 workers on Ray, one core each" in said and ("a worker failed at part-00030" in said) == bool(fault)
+    assert "2 Ray workers, one core each" in said and ("a worker failed at part-00030" in said) == bool(fault)
     assert (tmp_path / "logs" / "worker-part-00030.log").exists() == bool(fault)
 
 
