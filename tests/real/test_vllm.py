@@ -80,7 +80,11 @@ def test_log_probs_of_the_demo_model_are_those_of_transformers(smollm2, tmp_path
     for engine in ("transformers", "vllm"):
         score(data, smollm2, tmp_path / engine, engine=engine, dtype=dtype)
     said = capsys.readouterr().err
-    assert said.index("vLLM memory: weights") < said.index("vLLM agrees with transformers") < said.rindex("tokens computed")
+    assert (
+        said.index("vLLM memory: weights")
+        < said.index("vLLM agrees with transformers")
+        < said.rindex("tokens computed")
+    )
     theirs, ours = logps(tmp_path / "transformers", "base"), logps(tmp_path / "vllm", "base")
     pairs = open_pairs(tmp_path / "vllm")
     order = np.argsort(pairs.ids)
