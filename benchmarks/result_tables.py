@@ -266,6 +266,23 @@ def alignment(folder: str, data: str, what: str, recovered: str) -> Iterator[str
     yield from table([*head, "gain of true labels recovered", "tokens" if what == "satisfied" else "draws"], rows)
 
 
+def alignment_tuning(folder: str) -> Iterator[str]:
+    """The share satisfied on validation topics by every try of every tuned arm, in the mean of its draws."""
+    shares: dict[str, dict[str, list[float]]] = {}
+    for path in sorted((RESULTS / "align" / folder / "tune").glob("*.json")):
+        one = read_json(path)
+        tuning = one["tuning"]
+        tried = (
+            f"{tuning['learning_rate']:g}, {tuning['num_train_epochs']:g} epoch{'s' * (tuning['num_train_epochs'] > 1)}"
+        )
+        drawn = [int(digit) for answers in one["satisfied"] for digit in answers[:-1]]  # the last one is greedy
+        arm = ARMS[one["cell"]["arm"]].replace("DPO", one["cell"]["loss"].upper().replace("SIMPO", "SimPO"))
+        shares.setdefault(arm, {}).setdefault(tried, []).append(sum(drawn) / len(drawn))
+    tries = sorted({tried for one in shares.values() for tried in one})
+    rows = [[arm, *(f"{sum(one[t]) / len(one[t]):.1%}" for t in tries)] for arm, one in shares.items()]
+    yield from table(["arm", *tries], rows)
+
+
 # ---------------------------------------------------------------------------------------------------- audits
 
 
@@ -324,7 +341,10 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "gpu-scoring": gpu_scoring,
     "align-demo": lambda: alignment("demo", "demo", "reward_accuracy", "accuracy_recovered"),
     "align-demo-before": lambda: alignment("demo-before", "demo", "reward_accuracy", "accuracy_recovered"),
-    "align-constraints": lambda: alignment("first", "constraints", "satisfied", "recovered"),
+    "align-constraints": lambda: alignment("gpu", "constraints", "satisfied", "recovered"),
+    "align-constraints-tuning": lambda: alignment_tuning("gpu"),
+    "align-constraints-first": lambda: alignment("first", "constraints", "satisfied", "recovered"),
+    "align-constraints-first-tuning": lambda: alignment_tuning("first"),
     "audits": audits,
     "detection": detection,
 }
