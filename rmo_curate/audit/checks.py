@@ -23,6 +23,8 @@ from rmo_train.console.progress import progress
 
 CHOSEN, REJECTED, WHOLE = 1, 2, 4  # where a pair has a finding: bits, WHOLE = the pair and no side of it
 BOTH = CHOSEN | REJECTED
+CONTRADICTIONS = ("reversed", "cycle")
+LEAST_VISIBLE = 2  # points of a fault that speaks for itself
 BYTES_A_TOKEN = 4  # of UTF-8; an estimate where no model has tokenised the data
 
 
@@ -119,6 +121,16 @@ class Checked:
             chosen, rejected, whole = KINDS[name].points
             total += np.select([where == 0, where == CHOSEN, where == REJECTED], [0, chosen, rejected], whole)
         return total
+
+    @cached_property
+    def visible(self) -> np.ndarray:
+        """Pairs with a fault that a reader sees at once: one of the chosen answer alone, of LEAST_VISIBLE points, or a
+        contradiction of another pair. bool [pairs]."""
+        seen = np.zeros(len(self.words), bool)
+        for name, where in self.where.items():
+            chosen = KINDS[name].points[0]
+            seen |= where > 0 if name in CONTRADICTIONS else (where == CHOSEN) & (chosen >= LEAST_VISIBLE)
+        return seen
 
     @cached_property
     def any(self) -> np.ndarray:

@@ -199,9 +199,18 @@ def audit_of(material: Material, settings: AuditSettings) -> Audit:
     flagged, unscored = material.checked.any, material.texts.too_long
     if unscored is not None:  # nothing can be decided on a pair of a run that has no scores
         flagged = flagged & ~unscored
-    ranked = suspects.ranking(material.suspicion, material.checked.points, flagged)
+    ranked = suspects.ranking(material.suspicion, material.checked.points, flagged, first_to_read(material))
     listed = ranked[: settings.worst]
     return Audit(report(material, len(ranked), listed), material.texts, listed)
+
+
+def first_to_read(material: Material) -> np.ndarray | None:
+    """Of data that no model has scored: faults that a reader sees at once, where what the labels teach does not speak
+    for the label. Style alone is a weak witness, and each such pair can be decided by reading. bool [pairs]."""
+    posterior = material.estimated.posterior
+    if material.scored is not None:
+        return None
+    return material.checked.visible if posterior is None else material.checked.visible & (posterior.margin <= 0)
 
 
 def report(material: Material, suspects_found: int, listed: np.ndarray) -> Report:
@@ -242,7 +251,7 @@ def report(material: Material, suspects_found: int, listed: np.ndarray) -> Repor
         evidence=believed.evidence if believed else None,
         length_bias=longer_wins(material.difference),
         length_bias_pairs=observed.longer + observed.shorter,
-        likely_wrong=believed.likely_wrong if believed else None,
+        likely_wrong=believed.likely_wrong if believed and estimated.known else None,
         share_against=against.value,
         share_against_low=against.low,
         share_against_high=against.high,
@@ -321,7 +330,7 @@ def suspect(
     texts, checked, scored = material.texts, material.checked, material.scored
     suspicion = float(scored.decisions.suspicion[i]) if scored else believed.suspicion[i] if believed else math.nan
     scorable = scored is not None and bool(scored.usable[i])
-    right = float(believed.right[i]) if believed else None
+    right = float(believed.right[i]) if believed and material.estimated.known else None
     told = reasons(contributions(believed.posterior, i)) if believed else ()
     moved, findings_said = list(margin_sentences(scored, i)) if scored else [], finding_sentences(checked, texts, i)
     file, line = texts.place(i)
@@ -330,7 +339,7 @@ def suspect(
         id=suspects.presentable(texts.ids[i]),
         source_file=suspects.presentable(file) if file is not None else None,
         source_line=line,
-        because=suspects.presentable(because(right, told, moved, findings_said)),
+        because=suspects.presentable(because(right, told, moved, findings_said, visible=bool(checked.visible[i]))),
         right=right,
         reasons=told,
         suspicion=None if math.isnan(suspicion) else float(suspicion),

@@ -52,7 +52,9 @@ class Report:
     evidence: Evidence | None  # what P(label right) is made of; null where nothing can be estimated
     length_bias: float  # of the pairs whose answers differ in length, the share in which the chosen one is longer
     length_bias_pairs: int  # that differ in length
-    likely_wrong: int | None  # judged pairs whose label is more likely wrong than right; null where that is not known
+    likely_wrong: (
+        int | None
+    )  # judged pairs whose label is more likely wrong than right; null where no noise rate is told
     share_against: float  # of the scored pairs (`counts.scorable`), the share that training moved against the label
     share_against_low: float  # 95% interval over prompts
     share_against_high: float
@@ -96,6 +98,11 @@ class Report:
     def by_probability(self) -> bool:
         """Whether suspicion is that of the posterior."""
         return self.suspicion_unit == LOG_ODDS
+
+    @property
+    def tells_probability(self) -> bool:
+        """Whether P(label right) is told: it takes a noise rate."""
+        return self.by_probability and not self.not_estimated
 
     @property
     def groups(self) -> list[str]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from rmo_curate.audit.estimates import Estimates
 from rmo_curate.audit.findings import Counts
+from rmo_curate.audit.numerals import percent_interval
+from rmo_curate.evidence.swapped_copies import MIN_FLAGGED
 from rmo_curate.filter.settings import FilterSettings, flags_of
 from rmo_curate.read.memory import IN_MEMORY
 from rmo_curate.runs.run import Checkpoint
@@ -42,8 +44,11 @@ def step_of_run(
         return Step(f"Read the worst pairs. If they look mislabelled, filter ({settings.action}).", command)
     if not noisy:
         return Step(f"No label is doubted enough to drop it: keep the {scored:,} scored pairs.", command)
+    cut = estimated.at_cut if estimated.at_cut and estimated.at_cut.flagged >= MIN_FLAGGED else None
+    how_many = f" An estimated {percent_interval(cut.precision)} of them are mislabelled." if cut else ""
     return Step(
-        f"Read the worst pairs. If they look mislabelled, drop {noisy:,} of the {scored:,} scored pairs as noisy.",
+        f"Read the worst pairs. If they look mislabelled, drop {noisy:,} of the {scored:,} scored pairs as noisy."
+        f"{how_many}",
         command,
     )
 

@@ -3,6 +3,7 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
+  const told = data.probable && data.estimated; // whether P(label right) can be told
   const $ = (id) => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
   const PAGE = 50; // rows added at a time
@@ -164,10 +165,10 @@
     excerpt.append(tags);
     summary.append(excerpt, pair.r && PATHS ? spark(pair) : make("span", "spark"));
     const value = make("span", "number");
-    if (data.probable && pair.q !== undefined) {
+    if (pair.q !== undefined) {
       value.textContent = percent(pair.q);
       value.append(make("span", "unseen", " probability that the label is right"));
-    } else if (data.kind === "run") {
+    } else if (data.kind === "run" && !data.probable) {
       value.textContent = pair.s > 0 ? digits(pair.s) : "–";
       value.append(make("span", "unseen", ` ${data.unit} of suspicion`));
     } else value.textContent = points(pair.n || 0);
@@ -227,7 +228,7 @@
     actions.append(next);
     const why = make("ul", "why");
     for (const sentence of pair.why || []) why.append(make("li", "", sentence));
-    const evidence = pair.q === undefined ? [] : [believed(pair)];
+    const evidence = pair.e ? [believed(pair)] : [];
     const asked = make("div", "prompt");
     asked.append(make("h4", "", "Prompt"), ...messages(pair.p || [], "Prompt"));
     const sides = make("div", "sides");
@@ -251,12 +252,15 @@
     return body;
   }
 
-  // P(label right), and the log-odds that add up to its own: each source, loudest against the label first, the prior last.
+  // The log-odds that sources add, loudest against the label first; with the prior, which comes last, those of P(label right).
   function believed(pair) {
     const box = make("div", "believed");
-    box.append(make("p", "", `P(label right) is ${percent(pair.q)}:`));
-    const right = percent(1 / (1 + Math.exp(-data.prior)));
-    const rows = [...(pair.e || []), [`${right} of all labels are right, by the estimated noise rate`, data.prior]];
+    const rows = [...pair.e];
+    if (pair.q === undefined) box.append(make("p", "", "What speaks for and against the label (how probable it is cannot be told here):"));
+    else {
+      box.append(make("p", "", `P(label right) is ${percent(pair.q)}:`));
+      rows.push([`${percent(1 / (1 + Math.exp(-data.prior)))} of all labels are right, by the estimated noise rate`, data.prior]);
+    }
     const table = make("table");
     table.setAttribute("aria-label", "Log-odds of a right label");
     const head = table.createTHead().insertRow();
@@ -365,7 +369,7 @@
   // ---- the threshold
 
   const dropping = (threshold) => {
-    if (data.probable) return `With P(label right) at ${percent(1 / (1 + Math.exp(threshold)))} or below`;
+    if (told) return `With P(label right) at ${percent(1 / (1 + Math.exp(threshold)))} or below`;
     return `From ${data.kind === "run" ? `${digits(threshold)} ${data.unit}` : points(threshold)} up`;
   };
 
@@ -384,7 +388,7 @@
     if (precision) found.push(`${range(precision)} of them are mislabelled`);
     if (recall) found.push(`${range(recall)} of all labels flipped at random in the ${count(data.judged)} ${kind} are among them`);
     if (found.length) said += ` By swapped copies, ${found.join(", and ")}.`;
-    if (threshold !== null && !precision && (data.kind === "run" || data.probable)) said += " How many of them are mislabelled cannot be told.";
+    if (threshold !== null && !precision && (data.kind === "run" || told)) said += " How many of them are mislabelled cannot be told.";
     $("cost").textContent = said;
     $("threshold").setAttribute("aria-valuetext", said);
     const mark = $("curve-mark");
@@ -437,7 +441,7 @@
     const tally = {};
     for (const pair of data.pairs) for (const name of Object.keys(pair.f || {})) tally[name] = (tally[name] || 0) + 1;
     const suspected = data.pairs.filter((pair) => pair.s > 0).length;
-    if (suspected) options($("finding"), [["suspicion", data.probable ? "Label more likely wrong than right" : "Margin against the label", suspected]]);
+    if (suspected) options($("finding"), [["suspicion", told ? "Label more likely wrong than right" : "Margin against the label", suspected]]);
     options($("finding"), Object.keys(data.titles).filter((name) => tally[name]).map((name) => [name, data.titles[name], tally[name]]));
     for (const [column, values] of Object.entries(data.slices)) {
       if (values.length < 2) continue;

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from rmo_curate.audit.checks import CONTRADICTIONS
 from rmo_curate.audit.findings import Counts
 from rmo_curate.audit.numerals import percent
 from rmo_curate.audit.overview import FindingCount, Opening
@@ -19,7 +20,6 @@ WIDE_GAP = 0.5  # sd of the difference of a feature
 MOST_OPENINGS, MOST_FEATURES = 2, 3
 MOST = 4  # on the first screen and in the terminal
 OF_LENGTH = ("length", "words")  # features of style that the length says already
-CONTRADICTIONS = ("reversed", "cycle")
 
 
 @dataclass(frozen=True)

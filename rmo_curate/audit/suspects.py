@@ -79,12 +79,16 @@ def clip(role: str, text: str, limit: int) -> Excerpt:
     return Excerpt(presentable(role), presentable(text[:limit]), max(0, len(text) - limit))
 
 
-def ranking(suspicion: np.ndarray | None, points: np.ndarray, flagged: np.ndarray) -> np.ndarray:
+def ranking(
+    suspicion: np.ndarray | None, points: np.ndarray, flagged: np.ndarray, first: np.ndarray | None = None
+) -> np.ndarray:
     """Positions of the pairs to look at: those with a suspicion above zero (by the posterior, labels more likely wrong
-    than right), most suspect first, then those with a finding; equal ones by points, then in the order of the data."""
+    than right), most suspect first, then those with a finding; equal ones by points, then in the order of the data.
+    `first` come before all, by points."""
     s = np.zeros(len(points)) if suspicion is None else np.where(np.isfinite(suspicion), suspicion, 0.0)
     s = np.maximum(s, 0.0)
-    order = np.lexsort((np.arange(len(s)), -points, ~flagged, -s))
+    first = np.zeros(len(points), dtype=bool) if first is None else first
+    order = np.lexsort((np.arange(len(s)), -points, ~flagged, -s, -points * first))
     return order[(s > 0)[order] | flagged[order]]
 
 

@@ -11,7 +11,7 @@ from rmo_curate.audit.scored import Movement, Scored, movement
 from rmo_curate.audit.texts import Texts
 from rmo_curate.audit.wording import moved_by
 from rmo_curate.evidence.rules import RULES, Rule
-from rmo_curate.evidence.wording import Reason
+from rmo_curate.evidence.wording import LEAST_LOG_ODDS, Reason, source_in_words
 from rmo_curate.filter.grounds import Ground, ground
 
 LEAST_NATS = 0.0005  # less would read as 0.000
@@ -19,13 +19,29 @@ ASK_THE_BASE = ("rmo", "rmo-ln")  # rules that also ask what the base prefers
 SIDE_NAMES = {CHOSEN: "chosen", REJECTED: "rejected"}
 
 
-def because(right: float | None, reasons: Sequence[Reason], movement: Sequence[str], findings: Sequence[str]) -> str:
-    """Why a pair is listed, in one sentence: what speaks loudest against its label where that is more likely wrong,
-    else its first finding, else where its margin went."""
+def because(
+    right: float | None,
+    reasons: Sequence[Reason],
+    movement: Sequence[str],
+    findings: Sequence[str],
+    *,
+    visible: bool,
+) -> str:
+    """Why a pair is listed, in a sentence or two: a fault that a reader sees at once (`visible`), and what speaks
+    loudest against its label where that is more likely wrong; else its first finding, else where its margin went.
+    right: None where it cannot be told."""
     against = [reason for reason in reasons if reason.log_odds < 0]
-    if right is not None and right < 0.5 and against:
-        return f"The label is {percent(right)} likely to be right: {against[0].text}."
+    seen = f"{findings[0]} " if visible and findings else ""
+    if against and right is None and sum(reason.log_odds for reason in reasons) < -LEAST_LOG_ODDS:
+        return f"{seen}Against the label: {against[0].text}."
+    if against and right is not None and right < 0.5:
+        alone = f"by {source_in_words(against[0].source)} alone, " if len(reasons) == 1 else ""
+        return f"{seen}{_capitalised(alone + 'the label')} is {percent(right)} likely to be right: {against[0].text}."
     return next(iter((*findings, *movement)), "")
+
+
+def _capitalised(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def margin_sentences(scored: Scored, i: int) -> Iterator[str]:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from rmo_curate.audit.checks import Checked
 from rmo_curate.audit.curve import telling
-from rmo_curate.audit.estimates import Estimates, Untold
+from rmo_curate.audit.estimates import Estimates
 from rmo_curate.audit.findings import Counts, LengthBias
 from rmo_curate.audit.next_step import Step, proxy, step_of_data, step_of_run
 from rmo_curate.audit.numerals import percent, percent_interval, signed
 from rmo_curate.evidence.expected import outlook
-from rmo_curate.evidence.label_noise import LEAST_FOR_RATE
+from rmo_curate.evidence.label_noise import LEAST_FOR_RATE, Judgeable
 from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.swapped_copies import MIN_FLAGGED
 from rmo_curate.evidence.wording import RANDOM_FLIPS, outlook_lines
@@ -77,7 +77,7 @@ def wording(
         missing="" if end else missing(folder),
         filter_text=filter_text(settings),
         length_text=length_text(length),
-        suspects_text=f"{SUSPECTS} {LIKELIHOOD}" if RULES[settings.rule].says_odds else SUSPECTS,
+        suspects_text=f"{SUSPECTS} {LIKELIHOOD}" if RULES[settings.rule].says_odds and estimated.known else SUSPECTS,
         held_out_text=held_out_text(end),
         next_step=step_of_run(folder, end, settings, counts, estimated),
     )
@@ -118,12 +118,21 @@ def data_wording(
         missing=SCORES_MISSING,
         filter_text="",
         length_text=length_text(length),
-        suspects_text=f"{SUSPECTS} {LIKELIHOOD} Then come pairs with a finding, by points."
+        suspects_text=data_suspects_text(estimated)
         if judged
         else "Points say how much a pair's findings speak against its label or its use; they order the list.",
         held_out_text="No model has scored these pairs: everything here is told from their texts. What is learned from "
         "the labels of some prompts is only asked about others.",
         next_step=step_of_data(data, columns, max_length),
+    )
+
+
+def data_suspects_text(estimated: Estimates) -> str:
+    """In which order the page lists pairs that are judged by their texts."""
+    told = f"{LIKELIHOOD} " if estimated.known else ""
+    return (
+        f"{SUSPECTS} {told}First come pairs with a fault to be seen in the chosen answer alone, then labels that the "
+        "evidence doubts, then the other pairs with a finding, by points."
     )
 
 
@@ -154,7 +163,7 @@ def certainty(estimated: Estimates) -> str:
     return f"{interval}: {estimated.pairs:,} pairs are enough to tell."
 
 
-def untold_text(why: Untold) -> str:
+def untold_text(why: Judgeable) -> str:
     """Why no noise rate is told."""
     if why.prompts == 1:
         return "all pairs have one prompt, and what is learned from a prompt is asked of others only"

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rmo_curate.score.logistic import logit
+from rmo_train.evaluation.intervals import LEAST_PROMPTS
 from rmo_train.evaluation.metrics import Interval
 
 # Pairs of which a rate is told, and cut by: were the truth of each label known, its interval at a rate of 20% would
@@ -34,6 +35,25 @@ SLOPES = np.geomspace(0.1, 50, 160)  # of k
 SLOPE, SPREAD = 1.5, 0.25  # of k (1 - 2 eps): the median, and the sd of its logarithm
 FORETOLD = 2.0  # standard errors above chance from which held-out labels count as foretold
 FAINT = 1e-9  # k where they do not: pairs keep their order, and none is doubted
+
+
+@dataclass(frozen=True)
+class Judgeable:
+    """How many pairs, of how many prompts, have margins that labels can be judged by."""
+
+    pairs: int
+    prompts: int
+
+    @classmethod
+    def of(cls, margin: np.ndarray, groups: np.ndarray) -> Judgeable:
+        """margin: [pairs], NaN where there is none; groups: [pairs], equal where prompts are."""
+        known = np.isfinite(margin)
+        return cls(int(known.sum()), len(np.unique(groups[known])))
+
+    @property
+    def enough(self) -> bool:
+        """Whether a rate is told of them, and labels are dropped by it."""
+        return self.pairs >= LEAST_FOR_RATE and self.prompts >= LEAST_PROMPTS
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmo_curate.evidence.expected import Outlook, outlook
+from rmo_curate.evidence.label_noise import Judgeable
 from rmo_curate.evidence.lengths import Lengths
 from rmo_curate.evidence.posterior import Missing
 from rmo_curate.evidence.style import Gap, gaps
+from rmo_curate.evidence.swapped_copies import Detection
+from rmo_curate.filter.caught import caught, suspicion_of_swapped
 from rmo_curate.filter.decisions import Decisions, known_right
 from rmo_curate.filter.reviews import ACTIONS, FLIP, KEEP
 from rmo_curate.filter.slices import ColumnRemoval, removal
@@ -25,8 +28,7 @@ class Judged:
 
     sources: tuple[str, ...]
     missing: tuple[Missing, ...]
-    pairs: int  # that have scores
-    prompts: int  # of theirs
+    of: Judgeable  # pairs that have scores
     foretold: bool  # whether held-out labels are foretold better than chance
     noise_rate: float
     worth: Worth
@@ -41,6 +43,7 @@ class Summary:
     reviewed: dict[str, int]  # action -> pairs; empty without a reviewer's decisions
     kept_unscored: int  # pairs that a reviewer keeps, and that are too long: dropped
     lengths: Lengths | None  # None where no rule reads margins
+    caught: Detection | None  # by the cut of the noisy; None where nothing is cut, or nothing can be told
     judged: Judged | None  # None where no evidence was weighed
     removal: tuple[ColumnRemoval, ...]
     too_long: TooLong | None  # pairs that were not scored: no filter removed them
@@ -56,6 +59,7 @@ def summary(run: Run, decisions: Decisions) -> Summary:
         reviewed=reviewed if review.any() else {},
         kept_unscored=int(stuck.sum()),
         lengths=None if decisions.settings.rule == "none" else Lengths.of(decisions.scores),
+        caught=caught_at_cut(decisions),
         judged=judged(decisions),
         removal=removal(run, ~decisions.kept, decisions.reason != "too_long"),
         too_long=run.manifest.too_long,
@@ -69,11 +73,16 @@ def judged(decisions: Decisions) -> Judged | None:
     return Judged(
         posterior.sources,
         posterior.missing,
-        len(known_right(decisions.scores, posterior)),
-        len(np.unique(posterior.groups[np.isfinite(where_scored(posterior.margin, decisions.scores))])),
+        Judgeable.of(where_scored(posterior.margin, decisions.scores), posterior.groups),
         posterior.noise.tells,
         posterior.noise.rate,
         worth(known_right(decisions.scores, posterior)),
         outlook(decisions.scorable, scored=decisions.trajectory.end is not None),
         tuple(gaps(posterior.style.difference, decisions.kept, decisions.effect)),
     )
+
+
+def caught_at_cut(decisions: Decisions) -> Detection | None:
+    """What the cut catches, where the noise rate was estimated for it."""
+    resampled, of_swapped = decisions.budget.resampled, suspicion_of_swapped(decisions)
+    return None if resampled is None or of_swapped is None else caught(decisions, of_swapped, resampled)

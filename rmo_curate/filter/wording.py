@@ -9,7 +9,7 @@ from pathlib import Path
 from rmo_curate.evidence.label_noise import LEAST_FOR_RATE
 from rmo_curate.evidence.lengths import FOLLOWING_LENGTH, Lengths
 from rmo_curate.evidence.rules import RULES
-from rmo_curate.evidence.swapped_copies import MIN_FLAGGED
+from rmo_curate.evidence.swapped_copies import MIN_FLAGGED, Detection
 from rmo_curate.evidence.wording import RANDOM_FLIPS, evidence_line, gap_lines, lengths_line, outlook_lines
 from rmo_curate.filter.ambiguity import AUTHORS_RANGE
 from rmo_curate.filter.budget import Budget
@@ -23,7 +23,7 @@ from rmo_curate.runs.run import Checkpoint
 from rmo_train.console.wording import counted
 from rmo_train.evaluation.intervals import LEAST_PROMPTS
 from rmo_train.evaluation.metrics import Interval
-from rmo_train.report import too_long_line
+from rmo_train.report import of_prompts, too_long_line
 from rmo_train.store.manifests import ShardsManifest
 from rmo_train.store.tables import TOO_LONG
 
@@ -42,6 +42,7 @@ def decision_lines(decisions: Decisions, summary: Summary) -> list[str]:
         *([too_long_line(summary.too_long)] if summary.too_long else ()),
         *end_lines(decisions.trajectory.end),
         *noisy_lines(decisions),
+        *(caught_lines(summary.caught) if summary.caught else ()),
         *ambiguous_lines(decisions),
         *heavy_removal_lines(decisions),
         *(length_lines(summary.lengths, settings) if summary.lengths else ()),
@@ -75,11 +76,11 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
     settings = decisions.settings
     if settings.rule == "none":
         yield "noisy: --rule none, so none is dropped"
-    elif decisions.budget.few:
+    elif few := decisions.budget.too_few:
         yield (
-            f"noisy: {decisions.scorable:,} scored pairs are too few to estimate how many labels are wrong, so none is "
-            f"dropped (at least {LEAST_FOR_RATE} are needed); review the worst suspects, or set a share: "
-            "--noise-rate 0.1"
+            f"noisy: {of_prompts(few.pairs, few.prompts)} are too few to estimate how many labels are wrong, so none "
+            f"is dropped (at least {LEAST_FOR_RATE} pairs and {LEAST_PROMPTS} prompts are needed); review the worst "
+            "suspects, or set a share: --noise-rate 0.1"
         )
     elif settings.action in ("drop", "flip"):
         says_odds = RULES[settings.rule].says_odds
@@ -92,6 +93,8 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
                 f"label is {1 / (1 + math.exp(cut)):.0%} likely to be right" if says_odds else f"suspicion is {cut:.4g}"
             )
             least = f"; the least suspect one's {likely}"
+        elif decisions.budget.pairs:
+            least = ", which holds for none"
         yield (
             f"noisy: --rule {settings.rule}, at most {decisions.budget.pairs:,} of {decisions.scorable:,} scored "
             f"pairs ({budget_text(decisions.budget, settings)}), and only {only}{least}"
@@ -102,6 +105,16 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
                 f"if {FLIP_RATE:.0%} of pairs are flipped, --high-q {settings.high_q:g} finds at most {most:.0%} "
                 "of them"
             )
+
+
+def caught_lines(caught: Detection) -> Iterator[str]:
+    """What the pairs called noisy are, as far as labels are wrong at random; of few nothing is told."""
+    if caught.flagged >= MIN_FLAGGED:
+        yield (
+            f"of the {caught.flagged:,} pairs called noisy, an estimated {percent_interval(caught.precision)} are "
+            f"mislabelled, and of all mislabelled pairs {percent_interval(caught.recall)} are among them (told from "
+            "swapped copies, for labels that are wrong at random)"
+        )
 
 
 def budget_text(budget: Budget, settings: FilterSettings) -> str:
@@ -178,13 +191,13 @@ def judged_lines(judged: Judged) -> Iterator[str]:
             "the labels are nearly random, or the answers do not differ in anything the evidence measures"
         )
         return
-    of = f"the labels of {judged.pairs:,} scored pairs"
-    if judged.prompts < LEAST_PROMPTS or judged.pairs < LEAST_FOR_RATE:
+    of = f"the labels of {judged.of.pairs:,} scored pairs"
+    if not judged.of.enough:
         least = f"at least {LEAST_FOR_RATE} pairs and {LEAST_PROMPTS} prompts"
         yield f"too few to tell how many of {of} are wrong; that needs {least}"
     else:
         yield f"an estimated {judged.noise_rate:.0%} of {of} are wrong"
-    yield from worth_lines(judged.worth, judged.pairs)
+    yield from worth_lines(judged.worth, judged.of.pairs)
     yield from outlook_lines(judged.outlook)
     yield from (f"style: {line}" for line in gap_lines(judged.gaps))
 

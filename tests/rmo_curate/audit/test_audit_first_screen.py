@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from rmo_curate.audit.estimates import Estimates, Untold
+from rmo_curate.audit.estimates import Estimates
 from rmo_curate.audit.findings import Counts
 from rmo_curate.audit.first_screen import CHARACTERS, apart, shortened
 from rmo_curate.audit.next_step import free, step_of_data, step_of_run
 from rmo_curate.audit.overview import FindingCount, Opening
 from rmo_curate.audit.page import saying, value
 from rmo_curate.audit.standing_out import Observed, lopsided, standing_out
+from rmo_curate.evidence.label_noise import Judgeable
 from rmo_curate.evidence.style import Gap
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.runs.run import Checkpoint
@@ -82,7 +83,7 @@ def test_a_finding_stands_out_when_it_is_strong(seen, said):
 
 END = Checkpoint("oof-9", "proxy", "oof", 9, 5, True, None)
 DROPPING = replace(NOTHING.counts, kept=370, dropped={"noisy": 30})
-TOLD, FEW = Estimates(400), Estimates(40, untold=Untold(40, 40))
+TOLD, FEW = Estimates(400), Estimates(40, untold=Judgeable(40, 40))
 
 
 def test_the_command_is_one_that_would_succeed(working_folder):

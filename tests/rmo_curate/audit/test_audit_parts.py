@@ -7,14 +7,16 @@ import pytest
 
 from rmo_curate.audit.baseline import changes
 from rmo_curate.audit.curve import curve, telling
-from rmo_curate.audit.estimates import Untold
 from rmo_curate.audit.gates import parse_gate, scalars
 from rmo_curate.audit.listing import embedded
 from rmo_curate.audit.preferences import Preferences, circles, reversals
 from rmo_curate.audit.scored import Movement
 from rmo_curate.audit.slices import SliceRow, longer_wins, parts, slice_rows, thirds
-from rmo_curate.audit.why import movement_sentences
+from rmo_curate.audit.suspects import ranking
+from rmo_curate.audit.why import because, movement_sentences
 from rmo_curate.audit.wording import untold_text
+from rmo_curate.evidence.label_noise import Judgeable
+from rmo_curate.evidence.wording import Reason
 from rmo_train.evaluation.metrics import Interval
 
 
@@ -119,13 +121,45 @@ def test_where_a_margin_went_is_said_as_its_numbers_say():
 
 
 def test_why_there_is_no_noise_rate_is_told_by_what_there_is_too_little_of():
-    assert "there are 99 pairs" in untold_text(Untold(99, 99))
-    assert untold_text(Untold(1, 2)).startswith("there is 1 pair to judge")
-    assert "there are 400 pairs of 19 prompts, and a noise rate takes at least 20" in untold_text(Untold(400, 19))
-    assert "all pairs have one prompt" in untold_text(Untold(400, 1))
-    assert "over 400 pairs the evidence predicts held-out labels no better than chance" in untold_text(Untold(400, 90))
+    assert "there are 99 pairs" in untold_text(Judgeable(99, 99))
+    assert untold_text(Judgeable(1, 2)).startswith("there is 1 pair to judge")
+    assert "there are 400 pairs of 19 prompts, and a noise rate takes at least 20" in untold_text(Judgeable(400, 19))
+    assert "all pairs have one prompt" in untold_text(Judgeable(400, 1))
+    assert "over 400 pairs the evidence predicts held-out labels no better than chance" in untold_text(
+        Judgeable(400, 90)
+    )
 
 
 def test_embedded_json_holds_nothing_that_html_knows():
     text = embedded({"a": "</script><!-- & \u2028 ]]>"}).decode()
     assert not set("<>&\u2028") & set(text)
+
+
+# ------------------------------------------------------------------------------------------------- the order of pairs
+
+
+def test_pairs_are_listed_by_suspicion_then_findings_and_some_before_all():
+    suspicion = np.array([0.5, 2.0, -1.0, -3.0, -3.0])
+    points = np.array([0, 0, 1, 3, 0])
+    flagged = points > 0
+    assert ranking(suspicion, points, flagged).tolist() == [1, 0, 3, 2]  # the last one has nothing to look at
+    assert ranking(suspicion, points, flagged, points >= 3).tolist() == [3, 1, 0, 2]
+    assert ranking(None, points, flagged).tolist() == [3, 2]
+
+
+AGAINST, FOR = Reason("style", -2.0, "its style is odd"), Reason("states", 0.5, "the states favour it")
+
+
+@pytest.mark.parametrize(
+    ("right", "reasons", "visible", "said"),
+    [
+        (0.1, (AGAINST, FOR), False, "The label is 10% likely to be right: its style is odd."),
+        (0.1, (AGAINST,), False, "By the answers' style alone, the label is 10% likely to be right: its style is odd."),
+        (0.1, (AGAINST, FOR), True, "It refuses. The label is 10% likely to be right: its style is odd."),
+        (0.9, (AGAINST, FOR), True, "It refuses."),
+        (None, (AGAINST, FOR), False, "Against the label: its style is odd."),
+        (None, (FOR,), False, "It refuses."),
+    ],
+)
+def test_a_pair_says_why_it_is_listed(right, reasons, visible, said):
+    assert because(right, reasons, ["It moved."], ["It refuses."], visible=visible) == said

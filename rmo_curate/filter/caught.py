@@ -1,0 +1,28 @@
+"""What the cut of the noisy pairs catches, told from swapped copies."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rmo_curate.evidence import swapped_copies
+from rmo_curate.evidence.label_noise import Resampled
+from rmo_curate.evidence.swapped_copies import Detection
+from rmo_curate.filter.decisions import Decisions, noisy_rule
+
+
+def suspicion_of_swapped(decisions: Decisions) -> np.ndarray | None:
+    """The rule's suspicion of every pair with its answers exchanged [pairs]; None where swapped copies tell nothing of
+    it: a control, or margins of a model that saw the pairs."""
+    rule = noisy_rule(decisions.settings)
+    if not rule.told_by_swapped_copies or (rule.needs_proxy and not swapped_copies.held_out(decisions.scores)):
+        return None
+    return rule.suspicion_of_swapped(decisions.scores)
+
+
+def caught(decisions: Decisions, of_swapped: np.ndarray, resampled: Resampled) -> Detection | None:
+    """What the cut catches; None where it cuts none. of_swapped: of `suspicion_of_swapped`."""
+    least = decisions.thresholds["suspicion"]
+    if least is None:
+        return None
+    with np.errstate(invalid="ignore"):
+        return swapped_copies.detection(decisions.suspicion >= least, of_swapped >= least, resampled)
