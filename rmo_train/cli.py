@@ -14,7 +14,7 @@ from rmo_train.console.version import Version
 from rmo_train.evaluation.winrate.judge import JudgeSettings
 from rmo_train.generation.answer_forms import AnswerForm
 from rmo_train.generation.command import GenerationSettings, run_generation
-from rmo_train.report import comparison_lines, evaluate_next, evaluation_lines, next_lines, rates_lines
+from rmo_train.report import comparison_lines, evaluation_lines, held_out_lines, next_lines, rates_lines
 from rmo_train.training.settings import TrainCommand, TrainSettings
 
 app = typer.Typer(name="rmo-train", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -61,7 +61,7 @@ def run(
         dry_run=dry_run,
     )
     if not dry_run and is_first():
-        lines += next_lines(after_run(settings, recipe)) or [evaluate_next(settings.model)]
+        lines += next_lines(after_run(settings, recipe)) or held_out_lines(settings.model, settings.out)
     typer.echo("\n".join(lines))
 
 

@@ -236,8 +236,12 @@ def next_lines(command: str | None) -> list[str]:
     return [] if command is None else [f"next: {command}"]
 
 
-def evaluate_next(model: str) -> str:
-    return f"next: evaluate the model on held-out pairs that were scored with {model}, or train with --eval-data"
+def held_out_lines(model: str, out: Path) -> list[str]:
+    """How the model is evaluated where no held-out pairs are known: no command, since their file is the user's."""
+    return [
+        f"to evaluate it, score held-out pairs: rmo-curate score HELDOUT --model {model} --proxy none --out RUN",
+        f"then: rmo-train eval RUN --model {out}",
+    ]
 
 
 def merged_line(adapter: Path, base: str, dtype: str, out: Path) -> str:
