@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from rmo_train.console.command_line import command_line
 from rmo_train.console.settings import RECIPE, run_app
 from rmo_train.console.version import Version
 
-app = typer.Typer(name="rmo", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = command_line("rmo")
 
 
 @app.callback()

@@ -178,7 +178,8 @@ def _option_type(annotation: Any) -> Any:
 def _parameter(name: str, field: FieldInfo) -> Any:
     """The annotation that makes typer parse a field, as an argument or as an option."""
     default = field.default
-    shown = "" if default in (None, PydanticUndefined, (), {}) else f" (default: {default})"
+    value = ("on" if default else "off") if isinstance(default, bool) else default
+    shown = "" if default in (None, PydanticUndefined, (), {}) else f" (default: {value})"
     kind, text = _option_type(field.annotation), (field.description or "") + shown
     if metavar := _extra(field, "argument"):
         return Annotated[kind | None, typer.Argument(help=text, metavar=metavar, show_default=False)]

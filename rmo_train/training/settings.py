@@ -87,7 +87,7 @@ class TrainSettings(Settings):
         None, ge=1, description="Save a checkpoint every N steps; these are kept after training (default: none)"
     )
     save_total_limit: int | None = Field(
-        None, ge=1, description="Keep only the newest N checkpoints of --save-steps (default: all)"
+        None, ge=1, description="Keep only the newest N of the checkpoints that --save-steps saves (default: all)"
     )
     load_best_model_at_end: bool = Field(
         False, description="Use the checkpoint with the best reward accuracy on --eval-data as the final model"
