@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("working_folder")
         (["--low-q", -0.1], ["--low-q (recipe: filter.low_q)", "greater than or equal to 0"]),
         (["--high-q", "nan"], ["--high-q (recipe: filter.high_q)", "finite number"]),
         (["--low-q", "some"], ["'--low-q'", "valid number"]),
-        (["--rule", "irn"], ["--rule irn: no such rule; the rules are posterior, irm", "did you mean 'irm"]),
+        (["--rule", "irn"], ["--rule irn: no such rule; expected one of posterior, irm", "did you mean 'irm"]),
         (["--margin", "rewards"], ["--margin", "'rewards'", "'reward'"]),
         (["--preset", "papers"], ["--preset", "'papers'", "'paper'"]),
         (
