@@ -36,7 +36,7 @@ from tests.rmo_curate.evidence.made import posterior_of
             Contribution("answers", -0.4, comparisons=OtherComparisons((0, 3), (1, 4))),
             "the chosen answer loses 1 of 1 other comparison; the rejected answer wins 3 of 4 other comparisons",
         ),
-        (Contribution("answers", 0.4, comparisons=OtherComparisons((2, 0), (2, 0))), "the chosen answer wins 2 of 2 other"),
+        (Contribution("answers", 0.4, comparisons=OtherComparisons((2, 0), (2, 0))), "the chosen answer wins 2 of 2"),
         (
             Contribution("style", -1.0, style=StyleOfChosen((("length", False), ("commas", True)), "verse")),
             "the chosen answer's style (shorter, more commas), judged by what wins in “verse”, favours the rejected",
@@ -83,7 +83,7 @@ def test_what_is_missing_is_told_with_its_reason():
 
 def test_lengths_say_which_rule_suits():
     alike = lengths_line(Lengths(0.55, 0.5, 20, 30))
-    assert alike.startswith("length does not decide here (the chosen answer is the longer one in 55% of 20 scored pairs that differ in")
+    assert alike.startswith("length does not decide here (the chosen answer is the longer one in 55% of 20 scored")
     unlike = lengths_line(Lengths(0.2, 0.9, 20, 30))
     assert unlike.startswith("the chosen answer is the shorter one in 80% of 20 scored pairs that differ in length")
     assert "agree with the label in 90% of 30 scored pairs" in unlike
