@@ -18,8 +18,8 @@ HEARD = b"\nstopping after this step and saving a checkpoint; press Ctrl-C again
 class StopRequest:
     """A context around training that records whether a signal asked it to stop.
 
-    Signals that are ignored (a shell's background job) or already handled stay so. Outside the main thread, where Python
-    delivers no signals, it does nothing.
+    Signals that are ignored (a shell's background job) or already handled stay so. Outside the main thread, to which
+    Python delivers no signals, it does nothing.
     """
 
     def __init__(self) -> None:

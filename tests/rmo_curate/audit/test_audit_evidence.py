@@ -181,7 +181,7 @@ def test_a_run_takes_the_generator_column_by_its_name(working_folder, make_run, 
     name, *more = command
     outcome = curate(name, run, *more, "--generator-column", "writer")
     said = Path("report/audit.json").read_text() if name == "audit" else outcome.out
-    assert outcome.code == 0 and "generators" in said and "no pair of columns" not in said, outcome
+    assert outcome.code == 0 and "generators" in said and "no columns with the models" not in said, outcome
     assert curate(name, run, *more, "--generator-column", "author").refused(
         "--generator-column author", "chosen_writer"
     )

@@ -91,7 +91,7 @@ def test_a_tracker_that_fails_is_named_once_and_the_others_go_on(capsys):
         trackers.log({"step": step, "loss": 1.0})
     trackers.finish()
     assert working.steps == [1, 2, -1]
-    assert capsys.readouterr().err.count("the service is away; from step 1 on, metrics are logged to metrics.jsonl only") == 1
+    assert capsys.readouterr().err.count("the service is away; from step 1 on, metrics are logged to metrics") == 1
     Trackers({"wandb": Broken()}).finish()
     assert "still away" in capsys.readouterr().err
 

@@ -106,7 +106,7 @@ def test_without_nltks_model_the_two_kinds_that_need_it_are_refused_and_no_other
         ({"kwargs": [{"word": "a"}]}, "do not fit the constraint"),
         ({"kwargs": []}, "expected an object for each of 1 constraints"),
         ({"kwargs": None}, "expected an object for each of 1 constraints"),
-        ({"instruction_id_list": []}, "no constraints; expected an `instruction_id_list`"),
+        ({"instruction_id_list": []}, "no constraints; expected `instruction_id_list`"),
     ],
 )
 def test_damaged_constraints_are_refused_before_anything_is_checked(replaced: dict, said: str):

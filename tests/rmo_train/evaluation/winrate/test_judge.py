@@ -228,15 +228,15 @@ def test_a_wrong_url_model_or_key_is_said_at_once(tmp_path: Path):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{s.getsockname()[1]}/v1"
-    assert winrate(pair, nobody).refused(f"--judge {nobody}: nothing answers there", "is the server running?")
+    assert winrate(pair, nobody).refused(f"--judge {nobody}: no answer (", "is the server running?")
     with judging(lambda first, second: (401, {"error": {"message": "no key"}})) as server:
         assert winrate(pair, server.url, model="gpt-9").refused("--judge-model gpt-9: not at", f"it has {MODEL}")
         assert winrate(pair, server.url.removesuffix("/v1")).refused("not found", "http://localhost:8000/v1")
         assert not server.asked
-        assert winrate(pair, server.url).refused("refuses the key (status 401: no key); set OPENAI_API_KEY")
+        assert winrate(pair, server.url).refused("the key was refused (status 401: no key); set OPENAI_API_KEY")
         assert len(server.asked) == 1
     with judging(lambda first, second: (200, {"hello": "world"})) as server:
-        assert winrate(pair, server.url).refused("its answer is no chat completion", "OpenAI-compatible")
+        assert winrate(pair, server.url).refused("its answer is not a chat completion", "OpenAI-compatible")
     for url, said in (("ftp://x/v1", "not a URL"), ("http://key@x/v1", "a key or a query in the URL")):
         with pytest.raises(UserError, match=said):
             base_of(url)
