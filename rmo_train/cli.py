@@ -48,7 +48,7 @@ def run(
 
     shards = settings.shards
     if dry_run and is_awaited(shards, recipe, "filter.out"):
-        typer.echo(f"{shards} is not there yet; the plan is known once it is made")
+        typer.echo(f"{shards} does not exist yet; the plan is known once it does")
         return
     lines = run_training(
         shards,

@@ -1,4 +1,4 @@
-"""A command line whose `--help` is plain text: at 80 columns every flag name and every sentence stands whole."""
+"""Command lines with plain-text `--help`: at 80 columns, no flag name or sentence is cut."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 
 class _WholeSummaries(TyperGroup):
-    """A group that wraps the first sentence of each command, where typer cuts it to one line."""
+    """Wraps the first sentence of each command; typer would cut it to one line."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         rows = [(name, command.get_short_help_str(sys.maxsize)) for name, command in self.commands.items()]
@@ -19,7 +19,7 @@ class _WholeSummaries(TyperGroup):
 
 
 def command_line(name: str) -> typer.Typer:
-    """The typer application of a program. Without rich: its help is a table, which cuts names that are too wide."""
+    """The typer application of a program. Without rich, whose help tables cut long flag names."""
     return typer.Typer(
         name=name,
         cls=_WholeSummaries,

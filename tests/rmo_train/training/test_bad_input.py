@@ -62,13 +62,13 @@ def test_a_damaged_or_missing_shard(run, make_shards, tmp_path):
     folder = make_shards(tmp_path / "shards")
     part = folder / "data" / "train-00000-of-00001.parquet"
     part.write_bytes(part.read_bytes()[:-10])
-    assert run(data=folder).refused("bytes are not those")
+    assert run(data=folder).refused("differs from its record")
     part.unlink()
     assert run(data=folder).refused("missing, though")
 
 
 def test_shards_without_pairs(run, make_shards, tmp_path):
-    assert run(data=make_shards(tmp_path / "shards", 0)).refused("no pairs to use in it (0 rows)")
+    assert run(data=make_shards(tmp_path / "shards", 0)).refused("no usable pairs (0 rows)")
 
 
 def test_a_reference_logp_that_is_no_number(run, make_shards, tmp_path):
