@@ -141,7 +141,7 @@ def test_a_folder_with_files_is_kept_and_a_model_replaced_only_when_told(adapter
     strange = tmp_path / "thesis"
     strange.mkdir()
     (strange / "chapter.tex").write_text("x")
-    assert train("merge", adapter, "--out", strange, "--overwrite").refused("no model")
+    assert train("merge", adapter, "--out", strange, "--overwrite").refused("not a model")
     for place in (adapter, tmp_path):
         assert train("merge", adapter, "--out", place, "--overwrite").refused("contains the adapter itself")
     assert (adapter / "adapter_config.json").exists()

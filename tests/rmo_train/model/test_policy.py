@@ -67,7 +67,7 @@ def test_a_folder_of_models_is_refused_naming_them(model_copy):
 
 
 def test_a_file_is_refused_naming_its_folder(model_copy):
-    with pytest.raises(UserError, match=f"a file; .*try {model_copy}"):
+    with pytest.raises(UserError, match=f"this is a file; .*perhaps {model_copy}"):
         resolve(str(model_copy / "model.safetensors"))
 
 
