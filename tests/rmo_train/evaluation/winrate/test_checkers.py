@@ -187,7 +187,7 @@ def test_mistakes_of_the_command_line(tmp_path: Path):
     assert train("winrate", a, b, "--prompts", prompts, "--out", tmp_path).refused("a folder")
     assert train("winrate", a, b, "--judge", "http://localhost:1/v1", "--judge-model", "m").refused("needs --out")
     out = ("--out", tmp_path / "o.json")
-    assert train("winrate", a, b, *out, "--judge-model", "m").refused("--judge-model needs --judge too")
+    assert train("winrate", a, b, *out, "--judge-model", "m").refused("--judge-model also needs --judge")
     assert train("winrate", a, b, *out, "--judge", "localhost:1", "--judge-model", "m").refused("not a URL")
     (tmp_path / "plain.jsonl").write_text(json.dumps({"prompt": "Prompt 0"}))
     assert train("winrate", a, b, "--prompts", tmp_path / "plain.jsonl").refused("line 1: no constraints", "--judge")

@@ -313,7 +313,7 @@ def test_a_run_that_is_killed_half_way_asks_only_for_what_is_missing(sent: int, 
         _, err = run.communicate(timeout=60)
         assert run.returncode == (-signal.SIGKILL if sent == signal.SIGKILL else 130), err
         if sent == signal.SIGINT:
-            assert "verdicts kept in" in err and "Traceback" not in err
+            assert "verdicts stored in" in err and "Traceback" not in err
         assert not out.exists()
         kept = len(Judgements(tmp_path / "out.json.judgements.jsonl").replies)
         assert 9 <= kept < 40
