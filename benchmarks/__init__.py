@@ -1,34 +1,34 @@
-"""Measured claims: each script writes JSON under results/, from which docs/results.md and docs/results/ are made.
+"""Measured claims. Each script writes JSON to results/, from which docs/results.md and docs/results/ are made.
 
 `python docs/generate.py` fills their tables.
 
-- `chain`: a whole recipe, and its numbers kept.
-- `diversify`: batch margin diversification against its bound.
-- `gpu_day`: all that is measured on a GPU, the most important first (`make bench-gpu`).
-- `gpu`, `gpu_train`: scoring and training there: share of the matrix-product rate, beside padded batches.
-- `gpu_checks`: whether paths, training and the commands are right there.
-- `score`: scoring beside padded transformers, TRL and vLLM (grid: plan.yaml).
-- `workers`: scoring by one process and by workers, beside a busy neighbour too.
-- `train`: training beside TRL and a padded loop, step by step.
+- `chain`: runs a recipe and stores its results.
+- `diversify`: batch margin diversification relative to its upper bound.
+- `gpu_day`: all GPU measurements, the most important first (`make bench-gpu`).
+- `gpu`, `gpu_train`: speed of scoring and training on a GPU, compared with padded batches.
+- `gpu_checks`: correctness of attention paths, training and commands on a GPU.
+- `score`: scoring, compared with padded transformers, TRL and vLLM (grid: plan.yaml).
+- `workers`: scoring by one process and by workers, also on a busy machine.
+- `train`: training, compared with TRL and a padded loop, step by step.
 - `growth`: training on 1,000 to 100,000 pairs.
-- `paths`: what the attention paths cost at different lengths.
-- `forward`: where the time of scoring and of training goes.
-- `coverage`: how often intervals of few prompts hold the truth.
-- `detect`, `cells`: how well the posterior and every rule find flipped labels; the grid's cells.
+- `paths`: cost of the attention paths at different lengths.
+- `forward`: profile of scoring and training.
+- `coverage`: coverage of intervals with few prompts.
+- `detect`, `cells`: detection of flipped labels by the posterior and every rule; the grid's cells.
 - `flips`: which labels are flipped: at random, or for a reason.
-- `detection`, `detect_table`, `detect_values`: its figures, and as tables.
-- `claims`, `result_tables`: every target beside what was measured; the tables of all other results.
+- `detection`, `detect_table`, `detect_values`: metrics of detection, and their tables.
+- `claims`, `result_tables`: every target with its measurement; the tables of all other results.
 - `probes`: other heads on the probe's states: classifiers of answers, gated tokens.
-- `baselines`, `mixture`: published statistics that rules are compared with; two mirrored normals, fitted by EM.
+- `baselines`, `mixture`: published statistics as baselines for rules; two mirrored normals, fitted by EM.
 - `data`, `turns`: preference files as tokens and messages; methods in processes that take turns.
-- `align`: does curation make a better model: flipped labels, arms of DPO and SimPO, win rates.
-- `constraints`, `constraint_prompts`, `sampling`: what its prompts ask, its checkers, the answers to them.
+- `align`: whether curation makes a better model: flipped labels, arms of DPO and SimPO, win rates.
+- `constraints`, `constraint_prompts`, `sampling`: its constraints and checkers, its prompts, its answers.
 - `align_tasks`, `align_data`, `align_cells`, `align_table`: its stages, its pairs, a cell, its tables.
-- `schedule`: tasks over processes, as many as fit into a time.
-- `kill`: kill -9 at random moments, against the undisturbed folders.
-- `stream`: reading and rendering a million pairs: seconds and memory.
-- `filter`: decisions on millions of scored pairs: seconds and memory.
+- `schedule`: runs tasks in several processes within a time limit.
+- `kill`: kill -9 at random moments, compared with uninterrupted runs.
+- `stream`: time and memory of reading and rendering a million pairs.
+- `filter`: time and memory of decisions on millions of scored pairs.
 - `audit`: the audit of 100,000 pairs without a model.
-- `environment`, `padded`: what a measurement ran on; the padded batches that scoring is measured against.
-- `evidence`: all evidence on a million pairs: seconds and memory.
+- `environment`, `padded`: the machine of a measurement; the padded batches that scoring is compared with.
+- `evidence`: time and memory of all evidence on a million pairs.
 """

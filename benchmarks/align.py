@@ -4,13 +4,13 @@
     python -m benchmarks.align --tiny            the same in miniature, on any machine
     python -m benchmarks.align --table           tables of the cells that are there, and their summary.json
 
-Set `constraints`: prompts with constraints that a program checks, answers of the model itself, pairs of an answer that
-satisfies over one that does not (constraint_prompts.py, sampling.py, align_data.py). An arm curates the flipped pairs,
-trains, and answers held-out prompts (align_cells.py); the score is the share satisfied. Set `judged`: the pairs of the
-files given; set `demo`: the project's own; the score is the reward accuracy on held-out pairs.
+Set `constraints`: prompts with constraints that a program checks, answers of the model itself, and pairs of an answer
+that satisfies the constraint and one that does not (constraint_prompts.py, sampling.py, align_data.py). An arm curates
+the flipped pairs, trains, and answers held-out prompts (align_cells.py); the score is the share satisfied. For the sets
+`judged` (the given files) and `demo` (the project's pairs), it is the reward accuracy on held-out pairs.
 
-Order: answers, pairs, tuning of learning rate and epochs on validation topics, then the cells. Each is a job with its
-file, and what is finished is not done again. Cells go to benchmarks/results/align/<size>/, answers and runs to --work.
+Order: answers, pairs, tuning of learning rate and epochs on validation topics, then the cells. Each is a task with its
+own file, and finished tasks are skipped. Cells go to benchmarks/results/align/<size>/, answers and runs to --work.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ SUMMARY = "summary.json"  # in the results
 
 
 def choose_tuned(x: Experiment) -> None:
-    """Of every tuned arm the try that satisfies most, on the prompts of the validation topics and in the mean of the
-    seeds; an epoch more has to bring a point."""
+    """For every tuned arm, the try with the largest share satisfied on validation topics, averaged over seeds; another
+    epoch must gain at least one point."""
     shares: dict[str, list[tuple[dict[str, Any], float]]] = {}
     for path in sorted((x.results / "tune").glob("*.json")):
         found = read_json(path)
@@ -79,7 +79,7 @@ def worth(tried: dict[str, Any]) -> float:
 
 
 def run(x: Experiment, minutes: float | None, limit: int | None) -> None:
-    """All that fits into the time, in order; `limit`: cells at most."""
+    """Run the tasks in order until the time is up; `limit`: maximum number of cells."""
     x.results.mkdir(parents=True, exist_ok=True)
     x.work.mkdir(parents=True, exist_ok=True)
     write_json(x.results / "environment.json", environment(model=x.model, size=x.size, gpu=gpu_name()))
@@ -103,7 +103,7 @@ def run_stages(x: Experiment, schedule: Schedule, limit: int | None) -> None:
         unpack_answers(x)
         schedule.run(sampling_tasks(x), doing)
         if not all(t.out.exists() for t in sampling_tasks(x)):
-            say("the answers are not complete: run the command again to go on")
+            say("the answers are not complete: run the command again to resume")
             return
         make_constraints(x)
     make_judged(x)
@@ -139,7 +139,7 @@ def needs_tuning(x: Experiment) -> bool:
 
 
 def say_what_fits(x: Experiment, schedule: Schedule, tries: Sequence[Path]) -> None:
-    """How many cells fit into the time that is left, if they cost what tuning did."""
+    """How many cells fit into the remaining time, if each takes as long as tuning."""
     seconds = [sum(read_json(path)["seconds"].values()) for path in tries if path.exists()]
     if seconds and np.isfinite(schedule.left):
         fit = schedule.left * x.sized["workers"] / np.mean(seconds)
@@ -155,7 +155,7 @@ def gpu_name() -> str | None:
 
 
 def pack(x: Experiment, path: Path) -> None:
-    """The results and the answers in one archive, under names from the working folder."""
+    """Archive the results and the answers, with paths relative to the working folder."""
     with tarfile.open(path, "w:gz") as archive:
         for folder in (x.results, x.work / "answers", x.work / "logs"):
             for file in sorted(folder.rglob("*")):
@@ -167,7 +167,7 @@ def pack(x: Experiment, path: Path) -> None:
 
 
 def table(x: Experiment) -> list[str]:
-    """The tables of the cells that are there, which ones are not, and the summary file."""
+    """Print the tables of finished cells and list missing ones; write the summary file."""
     held_out = {
         name: HeldOut(
             *(np.array(found[field]) for field in ("prompts", "groups", "chosen_tokens", "rejected_tokens")),
@@ -205,12 +205,12 @@ def main() -> None:
     parser.add_argument("--model", help="folder or name (default: the plan's)")
     parser.add_argument("--size", choices=("gpu", "cpu", "demo", "tiny"), help="of the plan (default: by the machine)")
     parser.add_argument("--tiny", action="store_const", const="tiny", dest="size", help="--size tiny")
-    parser.add_argument("--minutes", type=float, help="stop in time; the same command goes on later")
+    parser.add_argument("--minutes", type=float, help="time limit; run the same command again to resume")
     parser.add_argument("--workers", type=int, help="processes (default: the size's)")
     parser.add_argument("--cells", type=int, help="only the first N cells")
     parser.add_argument("--judged", type=Path, help="training pairs of set `judged`")
     parser.add_argument("--heldout", type=Path, help="its held-out pairs")
-    parser.add_argument("--gold", type=Path, help="the judge's clarity of them")
+    parser.add_argument("--gold", type=Path, help="the judge's log-odds for these files")
     parser.add_argument("--work", type=Path, default=Path("align-work"))
     parser.add_argument("--results", type=Path, help=f"default: {RESULTS.relative_to(HERE.parent)}/<size>")
     parser.add_argument("--pack", type=Path, help="archive of results and answers, written at the end")

@@ -47,7 +47,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Arm:
-    """What is done with the labels: settings of the filter and of the trainer."""
+    """How labels are treated: settings of the filter and of the trainer."""
 
     trained: bool = True
     true_labels: bool = False
@@ -60,7 +60,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Bench:
-    """What a cell needs besides itself."""
+    """Inputs common to all cells."""
 
     model: str
     arms: Mapping[str, Arm]
@@ -73,7 +73,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Data:
-    """Where a cell's pairs are: a folder a labelling, each with its run, and the held-out pairs."""
+    """A cell's data: one folder per labelling, each with its run, and the held-out pairs."""
 
     folder: Path
     flipped: frozenset[str]  # ids
@@ -84,7 +84,7 @@ class Data:
 
 
 def run_cell(cell: Cell, bench: Bench, data: Data, tuned: Mapping[str, Any], work: Path) -> dict[str, Any]:
-    """Filter, train and evaluate; everything that the tables need.
+    """Filter, train and evaluate; returns everything that the tables need.
 
     tuned: learning_rate and num_train_epochs.
     """
@@ -153,7 +153,7 @@ def arm_settings(cell: Cell, bench: Bench, data: Data, tuned: Mapping[str, Any],
 
 
 def flipped_after(pairs: PairData, cell: Cell, bench: Bench, data: Data) -> np.ndarray:
-    """Which of an arm's pairs have the wrong label now, bool [pairs]: a flip that the filter flipped back has not."""
+    """Which of an arm's pairs have a wrong label after filtering, bool [pairs]; flips that were flipped back do not."""
     wrong = np.array([str(i) in data.flipped for i in pairs.ids])
     if (bench.arms[cell.arm].filter or {}).get("action") != "flip":
         return wrong
@@ -247,10 +247,10 @@ def reward_margins(model: Any, held_out: PairData, layout: Any) -> list[float]:
 
 
 def answered(model: Any, bench: Bench, prompts: Sequence[Prompt], layout: Any) -> dict[str, Any]:
-    """What the policy answers to every prompt: `drawn` answers at T = 1 and, last, the greedy one.
+    """The policy's answers to every prompt: `drawn` answers at T = 1 and, last, the greedy one.
 
-    satisfied: a string of 0 and 1 a prompt, one an answer. tokens: of the drawn answers, their mean a prompt. kl: the
-    mean of log pi - log pi_0 over the drawn answers, nats a prompt: an estimate of KL(pi || pi_0).
+    satisfied: one string of 0 and 1 per prompt, a digit per answer. tokens: mean of the drawn answers per prompt. kl:
+    mean of log pi - log pi_0 over the drawn answers, nats per prompt: an estimate of KL(pi || pi_0).
     """
     ids = [prompt_ids(bench.model, p) for p in prompts]
     each = bench.drawn + 1

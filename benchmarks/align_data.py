@@ -1,7 +1,7 @@
-"""Data of the alignment experiment: answers checked, pairs made of them, labels flipped, runs scored.
+"""Data of the alignment experiment: checks answers, makes pairs of them, flips labels, scores runs.
 
-A pair is an answer that satisfies its prompt's constraint over one that does not; answers that were cut off at the
-limit are in no pair. Flips exchange the answers of a pair by a hash of its id and the seed (`benchmarks.cells`).
+In a pair, the chosen answer satisfies its prompt's constraint and the rejected one does not; answers that were cut off
+at the limit are not used. Flips exchange the answers of a pair by a hash of its id and the seed (`benchmarks.cells`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Answer:
 
     @property
     def satisfies(self) -> bool:
-        """An answer that was cut off satisfies nothing: what it would have become is not known."""
+        """An answer that was cut off counts as not satisfying."""
         return self.finished and self.holds
 
 
@@ -55,7 +55,7 @@ def read_answers(paths: Sequence[Path]) -> list[Answer]:
 
 
 def make_pairs(prompts: Sequence[Prompt], answers: Sequence[Answer], most: int) -> list[Row]:
-    """At most `most` pairs a prompt, those that differ least in tokens, no answer in two; in the prompts' order."""
+    """At most `most` pairs per prompt, those most similar in length, each answer used once; in the order of prompts."""
     of_prompt: dict[str, list[Answer]] = {p.id: [] for p in prompts}
     for answer in answers:
         if answer.finished and answer.text.strip():
@@ -71,7 +71,7 @@ def make_pairs(prompts: Sequence[Prompt], answers: Sequence[Answer], most: int) 
 
 
 def closest(good: Sequence[Answer], bad: Sequence[Answer]) -> list[tuple[str, str]]:
-    """Texts (satisfying, not satisfying) paired greedily by the least difference in tokens, each used once."""
+    """Texts (satisfying, not satisfying), paired greedily by the smallest difference in tokens, each used once."""
     by_gap = sorted(product(range(len(good)), range(len(bad))), key=lambda c: abs(good[c[0]].tokens - bad[c[1]].tokens))
     used: tuple[set[int], set[int]] = (set(), set())
     found = []

@@ -1,7 +1,7 @@
 """Tables of the alignment experiment, from its cells: paired differences with bootstrap intervals over prompts.
 
-A row is an arm under one loss, one kind of flips and one rate. Its seeds are pooled: a prompt's value is the mean over
-its answers and the seeds, and prompts are what the intervals resample.
+A row is an arm with one loss, one kind of flips and one rate. Its seeds are pooled: a prompt's value is the mean over
+its answers and the seeds. Intervals resample prompts.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class HeldOut:
 
 
 def recovered(arm: np.ndarray, plain: np.ndarray, oracle: np.ndarray) -> float:
-    """Share of the true labels' gain: (arm - plain) / (oracle - plain), of means; NaN where they bring none."""
+    """Share of the gain of true labels: (arm - plain) / (oracle - plain), of means; NaN if there is no gain."""
     gain = float(oracle.mean() - plain.mean())
     return float(arm.mean() - plain.mean()) / gain if gain else float("nan")
 
 
 def win_rate(arm: np.ndarray, other: np.ndarray) -> float:
-    """How often an answer of `arm` beats one of `other` to the same prompt, ties one half: shares satisfied [prompts].
+    """Win rate of `arm` over `other` on the same prompts, ties count one half; from shares satisfied [prompts].
 
-    Of two answers the one that satisfies wins, so this is 1/2 + (difference of the shares) / 2.
+    An answer that satisfies beats one that does not, so this is 1/2 + (difference of the shares) / 2.
     """
     return 0.5 + float((arm - other).mean()) / 2
 
@@ -87,7 +87,7 @@ def pools(cells: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, ...], Pool]:
 
 
 def rows(cells: Sequence[Mapping[str, Any]], held_out: Mapping[str, HeldOut]) -> list[Row]:
-    """One row an arm: its figures, and what it is paired with where that ran with the same seeds."""
+    """One row per arm: its results, and paired differences from arms that ran with the same seeds."""
     of_arm = pools(cells)
     found = []
     for (data, loss, flips, rate, arm), pool in of_arm.items():

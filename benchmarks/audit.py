@@ -1,10 +1,10 @@
-"""How long `rmo-curate audit` of data takes, and how much memory, on 100,000 pairs; and what it finds in given files.
+"""Time and memory of `rmo-curate audit` on 100,000 pairs without a model, and its findings on given files.
 
     python -m benchmarks.audit --pairs 100000 [--data FILE …] [--overlap FILE HELDOUT]
 
 Makes pairs of the demo's words in a temporary folder, with known numbers of near-duplicates, reversed pairs, circles,
-loops, cut answers and damaged characters, runs the command in a process of its own, and compares what it found with
-what was put in; then audits every FILE. Writes benchmarks/results/audit.json.
+loops, cut answers and damaged characters, runs the command in a separate process, and compares its findings with
+the planted defects; then audits every FILE. Writes benchmarks/results/audit.json.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TARGET_SECONDS, TARGET_GIB = 60.0, 4.0
 
 
 def text(rng: random.Random, least: int, most: int) -> str:
-    """Words in a drawn order, so that no two texts are alike by chance."""
+    """Words in random order, so that no two texts are similar by chance."""
     return " ".join(rng.choices(WORDS, k=rng.randint(least, most))).replace("`", "") + "."
 
 
@@ -93,7 +93,7 @@ def measure(n: int, folder: Path) -> dict[str, Any]:
 
 
 def found_in(data: Path, folder: Path) -> dict[str, Any]:
-    """The counts of one file's audit, findings of none left out."""
+    """The counts of one file's audit, without findings that do not occur."""
     command = [sys.executable, "-m", "rmo_curate", "audit", str(data), "--out", str(folder)]
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     audit = json.loads((folder / "audit.json").read_text())

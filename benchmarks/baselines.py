@@ -1,4 +1,4 @@
-"""Rules that detection is compared with: published statistics that rank as `irm` does, or below chance, and `fuse`.
+"""Baselines for detection: published statistics that rank pairs as `irm` does, or below chance, and `fuse`.
 
 They are functions of `Scores`, as the rules of `rmo_curate/evidence/rules/` are, and no command offers them.
 """
@@ -90,7 +90,7 @@ def confidence(scores: Scores) -> np.ndarray:
 
 
 def _slope(scores: Scores) -> float:
-    """Margins that speak against the labels on the whole give no confidence, rather than a reversed one."""
+    """If margins contradict the labels on the whole, the confidence is 0.5, not reversed."""
     x = scaled_irm(scores)
     return max(0.0, float(fit_clipped(x[np.isfinite(x), None], ridge=1.0)[0]))
 
@@ -100,7 +100,7 @@ def fuse(scores: Scores) -> Statistic:
 
     Lengths are kept apart in two ways. What T's margins share with them, by least squares, is taken out: a proxy that
     learned from labels that favour the longer answer says it again. And their terms are in the fit, then left out, so
-    that margins keep the weights that they have among answers of like length.
+    that margins keep the weights that they have among answers of similar length.
     """
     assert scores.groups is not None
     shared = _shared_with_length(scores)

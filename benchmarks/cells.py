@@ -1,4 +1,4 @@
-"""Cells of the detection grid: which pairs, which labels are flipped, and the evidence under those labels.
+"""Cells of the detection grid: the pairs, the flipped labels, and the evidence learned under these labels.
 
 A data set is scored once, as given. A flip exchanges a pair's log-probs and reverses the difference of its states and
 of its style, exactly, so everything that is learned from labels is learned again under the flipped ones without
@@ -126,7 +126,7 @@ def scored(name: str, path: Path, gold: Path | None, model: str, work: Path) -> 
 
 
 def timed(timing: Path, arguments: tuple[Any, ...]) -> dict[str, float]:
-    """Minutes of one command, of the clock and of all processors' work; where `timing` has them, it has been run."""
+    """Wall-clock and CPU minutes of one command; it is skipped if `timing` already has them."""
     if not timing.exists():
         start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "rmo_curate", *map(str, arguments)], check=True)

@@ -1,6 +1,6 @@
-"""The table of docs/results.md: every claim that has a target, what was measured, and whether it is met.
+"""The table of docs/results.md: every claim with a target, its measurement, and whether it is met.
 
-Each is told from the JSON files under results/; those of detection by `detect_table`, a row for each.
+All are computed from the JSON files in results/; those of detection by `detect_table`.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ def of_robustness() -> Iterator[Claim]:
     kill = result("kill")
     same = kill["passed"] == kill["kills"] and kill["files_equal"][0] == kill["files_equal"][1]
     shown = f"{kill['passed']} of {kill['kills']}; {kill['files_equal'][0]:,} of {kill['files_equal'][1]:,} files"
-    said = "a killed command, run again, ends as one that was not killed"
-    yield Claim(said, "robustness.md#killed-and-resumed", "all, equal to the byte", shown, MET if same else MISSED)
+    said = "a killed command, run again, gives the result of an uninterrupted one"
+    yield Claim(said, "robustness.md#killed-and-resumed", "all, byte-identical", shown, MET if same else MISSED)
     stream = result("stream")
     page = "robustness.md#reading-and-rendering"
     yield at_most("memory of reading 1,000,000 records", page, 2, [stream["peak_GiB"]], "{:.2f}", " GiB")

@@ -1,10 +1,10 @@
-"""How often 95% intervals of an accuracy hold the truth: the bootstrap over prompts beside the score interval.
+"""Coverage of 95% intervals of an accuracy: the bootstrap over prompts and the score interval.
 
     python -m benchmarks.coverage            writes benchmarks/results/coverage.json
 
-Right and wrong answers are drawn with a known accuracy, one pair a prompt, or three whose outcomes are alike (by an
-accuracy of the prompt's own, from a beta distribution; correlation 0.5). The limits `MANY_PROMPTS` and `LEAST_RARE` of
-`rmo_train/evaluation/intervals.py` are where the bootstrap begins to hold what it says.
+Right and wrong answers are drawn with a known accuracy, one pair per prompt, or three with correlated outcomes (each
+prompt has its own accuracy, from a beta distribution; correlation 0.5). Beyond the limits `MANY_PROMPTS` and
+`LEAST_RARE` of `rmo_train/evaluation/intervals.py` the bootstrap has its nominal coverage.
 """
 
 from __future__ import annotations

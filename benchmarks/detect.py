@@ -1,11 +1,11 @@
-"""How well the posterior finds flipped labels, beside other rules: the grid of benchmarks/plan.yaml, a job a cell.
+"""How well the posterior and other rules find flipped labels: the grid of benchmarks/plan.yaml, cell by cell.
 
     python -m benchmarks.detect --data judged=TRAIN --gold judged=GOLD --data hh=FILE --work FOLDER [--cell NAME]
-    python -m benchmarks.detect --table [--write]        (--write: the learning curve that the audit shows, too)
+    python -m benchmarks.detect --table [--write]        (--write: also the learning curve that the audit shows)
 
-A cell flips some labels by a hash of id and seed and learns everything under them; only then is it compared with what
-was flipped. GOLD has the judge's log-odds, which tell clear pairs from near-ties, and the names of the models that
-wrote the answers; no stage reads it but where a cell says that generators are evidence.
+A cell flips some labels by a hash of id and seed and learns everything under the flipped labels; only then are the
+results compared with the flips. GOLD has the judge's log-odds, which distinguish clear pairs from near-ties, and the
+names of the models that wrote the answers; stages use only the latter, in cells where generators are evidence.
 
 Writes benchmarks/results/detect/<cell>.json; a cell that is there is not run again.
 """
@@ -113,8 +113,8 @@ def cleanlab_of(scores: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def estimated(scores: Any, wrong: np.ndarray) -> dict[str, Any]:
-    """What is said without the truth, beside it: the noise rate, how probabilities are calibrated, and swapped copies
-    at --high-q 0.95."""
+    """Estimates made without the truth, compared with it: the noise rate, calibration, and swapped copies at --high-q
+    0.95."""
     from rmo_curate.evidence import swapped_copies
     from rmo_curate.evidence.label_noise import Resampled
     from rmo_curate.filter.rule_comparison import flagged_by
@@ -196,8 +196,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("detect-work"))
     parser.add_argument("--cell", action="append", help="only cells of this name; repeatable")
     parser.add_argument("--only", action="append", help="only cells of this data set of the plan; repeatable")
-    parser.add_argument("--again", action="store_true", help="compute the figures of finished cells anew")
-    parser.add_argument("--table", action="store_true", help="print the tables of the cells that there are")
+    parser.add_argument("--again", action="store_true", help="recompute the results of finished cells")
+    parser.add_argument("--table", action="store_true", help="print the tables of the finished cells")
     parser.add_argument(
         "--write", action="store_true", help="with --table: write the learning curve that the audit shows"
     )

@@ -44,7 +44,7 @@ def tables(grid: list[Cell], folder: Path) -> Iterator[str]:
 
 
 def grouped(grid: list[Cell], folder: Path) -> Groups:
-    """The results that there are, cells that differ by their seed alone together."""
+    """The available results; cells that differ only by their seed are grouped."""
     groups: Groups = {}
     for cell in sorted(grid, key=grid_order(grid)):
         if (path := folder / f"{cell.name}.json").exists():
@@ -142,7 +142,7 @@ def noise_claims(groups: Groups) -> Iterator[list[str]]:
     all_ = [*none, *(result for seeds in at.values() for result in seeds)]
     held = sum(map(covers, all_))
     verdict = "met" if held / len(all_) >= COVERED else "**missed**"
-    yield ["noise rate, intervals that hold the truth", "≥ 13 of 15", f"{held} of {len(all_)}", verdict]
+    yield ["noise rate, intervals that contain the truth", "≥ 13 of 15", f"{held} of {len(all_)}", verdict]
 
 
 def gap_claims(groups: Groups) -> Iterator[list[str]]:
@@ -224,7 +224,7 @@ def noise_rates(groups: Groups) -> Iterator[str]:
         held = f"{sum(map(covers, seeds))} of {len(seeds)}"
         by = (spread(found), f"{off:.2f}") if group.rate else ("-", "-")
         rows.append([group.title, f"{mean(seeds, flipped):.2f}", over(seeds, rate), *by, held])
-    head = ["noise rate", "flipped", "estimated", "increment", "off by at most", "interval holds the truth"]
+    head = ["noise rate", "flipped", "estimated", "increment", "off by at most", "interval contains the truth"]
     yield from table(head, rows)
 
 
@@ -274,7 +274,7 @@ def learning_curve(groups: Groups) -> Iterator[str]:
 
 
 def curves(groups: Groups) -> list[dict[str, Any]]:
-    """The learning curve as `rmo_curate.evidence.expected` reads it: means over seeds."""
+    """The learning curve for `rmo_curate.evidence.expected`: means over seeds."""
     found = []
     for data, name in (("all", "pairs that GPT-4 judged"), ("hh", "HH-RLHF")):
         of = sorted(

@@ -1,4 +1,4 @@
-"""What the results of detection's cells say: groups of seeds, and the values that tables and claims are made of."""
+"""Values for tables and claims, computed from the results of detection's cells, grouped over seeds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Seeds = list[Result]  # the results of cells that differ by their seed alone
 
 @dataclass(frozen=True)
 class Group:
-    """Cells that differ by their seed alone."""
+    """Cells that differ only by their seed."""
 
     data: str
     flips: str

@@ -1,4 +1,4 @@
-"""How near its bound each partition of margins into batches comes, how long it takes, and what two epochs share.
+"""Partitions of margins into batches: share of the upper bound, time, and pairs that share a batch in two epochs.
 
     python -m benchmarks.diversify            writes benchmarks/results/diversify.json
 
@@ -86,7 +86,7 @@ def timed(make: Callable[[int], list[Indices]], margins: Margins, repeats: int) 
 
 
 def measure(draw: str, n: int, batch_size: int, repeats: int, swaps: list[int]) -> list[dict[str, object]]:
-    """One row a method, on the same margins."""
+    """One row per method, on the same margins."""
     margins = DRAWS[draw](np.random.default_rng(0), n)
 
     def ours(seed: int, epoch: int = 0) -> list[Indices]:

@@ -1,4 +1,4 @@
-"""What a measurement ran on, as every benchmark records it beside its figures."""
+"""The machine and versions of a measurement, which every benchmark records."""
 
 from __future__ import annotations
 

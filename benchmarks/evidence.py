@@ -1,4 +1,4 @@
-"""How long all evidence on many scored pairs takes, and how much memory: texts read, everything fitted and weighed.
+"""Time and memory of all evidence on many scored pairs: reading texts, fitting and weighting everything.
 
     python -m benchmarks.evidence [--pairs 1000000]
 
@@ -68,7 +68,7 @@ def parts(folder: Path) -> Iterator[pa.Table]:
 
 
 def measured(folder: Path, n: int) -> dict[str, Any]:
-    """Seconds of both halves, and the peak of the process."""
+    """Seconds of both halves, and peak memory of the process."""
     rng = np.random.default_rng(0)
     sign = np.where(rng.random(n) < RATE, -1, 1)
     quality = rng.standard_normal(n) + 0.8

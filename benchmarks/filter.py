@@ -1,4 +1,4 @@
-"""How long the filter takes to decide on millions of scored pairs, in how much memory, and to write the shards.
+"""Time and memory of the filter's decisions on millions of scored pairs, and of writing the shards.
 
     python -m benchmarks.filter            writes benchmarks/results/filter.json
 
@@ -87,7 +87,7 @@ def peak_gib() -> float:
 
 
 def timed(work: Callable[[], Any], name: str = "") -> tuple[dict[str, float], Any]:
-    """Seconds by the clock and the process's own (CPU), which say what the clock would on a machine that is idle."""
+    """Wall-clock seconds and CPU seconds; the latter estimate the time on an idle machine."""
     start, cpu_start = time.perf_counter(), time.process_time()
     result = work()
     found = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu_start}

@@ -1,4 +1,4 @@
-"""Wrong labels made on purpose: which pairs of a data set have their answers exchanged."""
+"""Deliberately wrong labels: which pairs of a data set have their answers exchanged."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def flipped(rows: Sequence[Row], flips: str, rate: float, seed: int) -> np.ndarr
 
 
 def _against(reason: str, row: Row) -> bool:
-    """Whether the rejected answer is the one that the biased judge would have taken."""
+    """Whether the biased judge would have chosen the rejected answer."""
     if reason == "longer":
         return len(row["chosen"]) < len(row["rejected"])
     if reason == "formatted":
@@ -47,7 +47,7 @@ def _against(reason: str, row: Row) -> bool:
 
 
 def _favoured(generator: str) -> bool:
-    """The generators that a judge is partial to: half of them, by a hash of the name."""
+    """The generators that a biased judge favours: half of them, by a hash of the name."""
     return bool(fractions("favoured", 0, pa.array([generator]))[0] < 0.5)
 
 

@@ -1,9 +1,9 @@
-"""Where the time of scoring and of training goes: operators by kind, and the rate of the matrix products among them.
+"""Profile of scoring and training: time by kind of operator, and the rate of matrix products.
 
     python -m benchmarks.forward --data judged=FILE --data hh=FILE
 
-The grid is benchmarks/plan.yaml. The same pairs are scored with and without torch.profiler: what watching costs is in
-the figures. Operations are counted from the model's shape, not by the profiler. Writes benchmarks/results/forward.json.
+The grid is benchmarks/plan.yaml. The same pairs are scored with and without torch.profiler, so its overhead is
+known. Operations are counted from the model's shape, not by the profiler. Writes benchmarks/results/forward.json.
 """
 
 from __future__ import annotations

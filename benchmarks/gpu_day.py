@@ -1,10 +1,10 @@
-"""Everything worth knowing about rmo on a GPU, for when there is one for some minutes; the most important first.
+"""All GPU measurements of rmo, the most important first, for a GPU that is available for a few minutes.
 
     make bench-gpu            (python -m benchmarks.gpu_day --out FOLDER [--minutes 6] [--model FOLDER] [--only STEP …])
 
-Every step writes FOLDER/STEP.json, after each of its parts; the same command again runs only what is not finished. A
-step that the time left cannot hold is skipped, one that fails leaves its error, and the next one runs. `--tiny` runs
-all of it on tiny shapes, on a CPU too.
+Every step writes FOLDER/STEP.json after each of its parts; the same command again runs only unfinished ones. A step
+that does not fit into the remaining time is skipped; if one fails, its error is recorded and the next one runs.
+`--tiny` runs everything on tiny shapes, also on a CPU.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def device_name(device: torch.device) -> str:
 
 
 def run_day(day: Day, steps: tuple[Step, ...], seconds: float) -> list[dict[str, Any]]:
-    """Every step that is not finished, in order, until the time is over; what each one's file says."""
+    """Run every unfinished step in order until the time is up; returns the content of each step's file."""
     end, results = time.monotonic() + seconds, []
     for step in steps:
         file = day.folder / f"{step.name}.json"
@@ -193,7 +193,7 @@ SHOWN = (
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """One line a step, and under it one a part with the figures that count."""
+    """One line per step, followed by one per part with the main figures."""
     lines = []
     for result in results:
         why = result.get("reason") or str(result.get("error", "")).strip().rpartition("\n")[2]

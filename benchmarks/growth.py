@@ -1,4 +1,4 @@
-"""Does training stay as fast and as small when the data grow? Start-up, pairs a second and memory by number of pairs.
+"""Start-up time, speed and memory of training by number of pairs.
 
     python -m benchmarks.growth SHARDS
 

@@ -1,4 +1,4 @@
-"""kill -9 at random moments in score, proxy, probe, filter; the same command again must give the undisturbed result.
+"""kill -9 at random moments in score, proxy, probe, filter; running the command again must give the same result.
 
     python -m benchmarks.kill --kills 30
 
@@ -49,7 +49,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Kill:
-    """What one kill did, and what came of it."""
+    """One kill and its outcome."""
 
     command: str
     after_seconds: float
@@ -138,7 +138,7 @@ def recorded_parts(work: Path) -> dict[str, tuple[str, int, int]]:
 
 
 def stage_of(command: Command) -> str:
-    """What a killed command was filling, told from its files."""
+    """What a killed command was writing, according to its files."""
     if command.name == "filter":
         return "shards" if command.writes.exists() else "before or after writing"
     run = command.writes.parent

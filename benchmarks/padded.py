@@ -1,4 +1,4 @@
-"""Scoring as a careful script does it: sequences of like length in padded batches, log-softmax, gather, sum."""
+"""Scoring as in a well-written script: padded batches of similar length, log-softmax, gather, sum."""
 
 from __future__ import annotations
 

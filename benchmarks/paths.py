@@ -1,4 +1,4 @@
-"""What the attention paths cost at different lengths, which the rule of `rmo_train/forward/layout.py` follows on a CPU.
+"""Cost of the attention paths at different lengths, the basis of the rule in `rmo_train/forward/layout.py` on a CPU.
 
     python -m benchmarks.paths
 

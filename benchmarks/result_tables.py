@@ -16,8 +16,8 @@ RESULTS = Path(__file__).parent / "results"
 METHODS = {
     "trees": "ours, trees (the default)",
     "shared": "ours, prompts shared within a pair",
-    "plain": "ours, plain rows of like length",
-    "padded": "padded transformers, batches of 8 of like length",
+    "plain": "ours, plain rows of similar length",
+    "padded": "padded transformers, batches of 8 of similar length",
     "trl": "TRL 1.16, reference precompute",
     "vllm": "vLLM 0.32 (CPU), each distinct sequence once",
 }
@@ -142,7 +142,7 @@ def training() -> Iterator[str]:
 
 
 def training_parts() -> Iterator[str]:
-    """What each part of training gains over a padded loop, all weights."""
+    """Gain of each part of training over a padded loop, all weights."""
     found = result("train")
     of = [found[f"{data} full paths"]["methods"] for data in ("judged", "hh")]
     rows = []
@@ -162,7 +162,7 @@ def training_parts() -> Iterator[str]:
 
 
 def trl_settings() -> Iterator[str]:
-    """TRL at each setting that was tried."""
+    """TRL at each setting."""
     rows = [
         [
             "float32 under autocast" if one["trl_autocast"] else "bfloat16 without masters",

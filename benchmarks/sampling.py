@@ -1,4 +1,4 @@
-"""Many short answers from a small model: a batch of hundreds of rows, from which finished answers are taken out.
+"""Many short answers from a small model: a batch of hundreds of rows, from which finished answers are removed.
 
 `rmo_train.generation.decoding` gives every answer draws of its own, so that it does not depend on its neighbours; that
 costs a generator a row and step. Here one generator draws for the whole batch: the answers depend on seed and batch

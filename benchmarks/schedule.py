@@ -1,7 +1,7 @@
-"""Tasks in their order over several processes, as many as fit into the time.
+"""Runs tasks in order in several processes, as many as fit into the time.
 
-A task is done when its file is there, so a killed run goes on where it stopped. A task starts only when the longest one
-of its kind so far would still end in time.
+A task is done when its file exists, so an interrupted run resumes where it stopped. A task starts only if the longest
+one of its kind so far would still finish in time.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Schedule:
                 return []
 
     def close(self) -> None:
-        """End the processes, whatever they are at: what they have finished is on disk."""
+        """End the processes at once; finished tasks are on disk."""
         if self.pool is not None:
             for process in multiprocessing.active_children():
                 process.terminate()

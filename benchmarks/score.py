@@ -2,8 +2,8 @@
 
     python -m benchmarks.score --data judged=FILE --data hh=FILE [--methods trees probe --out FILE]
 
-Each method lives in a process of its own with its model loaded. The data are cut in blocks at prompt boundaries, and
-the methods take turns on a block, so that a slow minute of the machine hits all of them; ratios are taken within a
+Each method runs in a separate process with its model loaded. The data are cut into blocks at prompt boundaries, and
+the methods take turns on a block, so that a slow minute of the machine affects all of them; ratios are taken within a
 block. The grid is benchmarks/plan.yaml; writes benchmarks/results/score.json. A method that is not installed is left
 out, and said.
 """
@@ -89,7 +89,7 @@ def shared_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
 
 
 def padded_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
-    """What a careful script does."""
+    """A well-written script."""
     from benchmarks.padded import batches_of_rows, padded_logps
     from rmo_train.model.policy import load_model
 

@@ -6,7 +6,7 @@ DPO with the grid of benchmarks/plan.yaml. Each method lives in a process of its
 the same optimizer batches in the same order, so that a slow minute of the machine hits all of them; the first step
 warms up and does not count. References are scored once, by our engine, and given to all. TRL's precision and
 micro-batch are those that were fastest in a trial before (`tune`). Losses are compared step by step in float32.
-What results/train.json has of the same plan already is not measured again.
+Results of the same plan in results/train.json are not measured again.
 Writes benchmarks/results/train.json.
 """
 
@@ -82,7 +82,7 @@ def ours(case: dict[str, Any], data: Loaded, report: Report) -> None:
 
 
 def padded(case: dict[str, Any], data: Loaded, report: Report) -> None:
-    """What a careful script does: like lengths together, padded, logits of every position."""
+    """A well-written script: similar lengths together, padded, logits of every position."""
     from benchmarks.padded import batches_of_rows, padded_batch
     from rmo_train.training.job import load_for_training
     from rmo_train.training.optimizer import MasterAdamW

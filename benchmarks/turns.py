@@ -1,4 +1,4 @@
-"""Methods in processes of their own, which take turns: each answers a JSON line for a JSON line."""
+"""Methods in separate processes that take turns: each answers a JSON line with a JSON line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import IO, Any
 
 
 class Worker:
-    """One method in its own process; `ready` is what it said when it had loaded, None where it does not run here."""
+    """One method in its own process; `ready` is its message after loading, None if it does not run here."""
 
     def __init__(self, module: str, name: str, arguments: list[str]):
         self.log = Path(os.environ.get("TMPDIR", "/tmp")) / f"{module.rsplit('.', 1)[-1]}-{name}.log"

@@ -1,10 +1,11 @@
-"""Scoring by one process and by workers, on a quiet machine and beside a busy neighbour: pairs a second.
+"""Scoring by one process and by workers, on an idle and on a busy machine: pairs per second.
 
     python -m benchmarks.workers --data train.jsonl --limit 280 [--model smollm2-135m]
 
 Every method is the command itself in a process of its own, scoring the same pairs under the reference alone; methods
-take turns, `--rounds` times. The rate is that of the whole command, its start included. What Ray costs is told by one
-worker beside one process of one thread, which compute the same. Writes benchmarks/results/workers.json.
+take turns, `--rounds` times. The rate is that of the whole command, including its start. The overhead of Ray is the
+difference between one worker and one process with one thread, which compute the same. Writes
+benchmarks/results/workers.json.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A whole recipe, end to end: the runner that orders, skips and resumes the stages. Recipes are in pipelines/.
+"""Runs a recipe end to end: orders, skips and resumes the stages. Recipes are in pipelines/.
 
-- `recipe`: a recipe, each section validated by its owner.
+- `recipe`: a recipe; each section is validated by the component that it configures.
 - `run`: the stages in order, then evaluation and audit.
 - `summary`: the closing table.
-- `demo`: the recipe and pairs that come with the package, and what was found of the truth.
+- `demo`: the bundled recipe and pairs; compares the result with the true labels.
 - `cli`: the command line `rmo`.
 """

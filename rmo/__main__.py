@@ -1,4 +1,4 @@
-"""`rmo`, also `python -m rmo`: the first lines that run, so that a Ctrl-C is answered from the start."""
+"""`rmo`, also `python -m rmo`: handles Ctrl-C from the first line on."""
 
 from __future__ import annotations
 

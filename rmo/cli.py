@@ -1,4 +1,4 @@
-"""The command line `rmo`: a whole recipe, from data to a measured model and a report."""
+"""The command line `rmo`: runs a recipe, from data to an evaluated model and a report."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from rmo_train.console.command_line import command_line
 from rmo_train.console.settings import RECIPE, run_app
 from rmo_train.console.version import Version
 
-app = typer.Typer(name="rmo", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = command_line("rmo")
 
 
 @app.callback()
@@ -23,7 +24,7 @@ def run(
     recipe: Annotated[Path, typer.Argument(help="Recipe file", show_default=True)] = RECIPE,
     data: Annotated[str | None, typer.Option(help="Training pairs: file or folder")] = None,
     eval_data: Annotated[
-        str | None, typer.Option(help="Held-out pairs, with other prompts than the training pairs")
+        str | None, typer.Option(help="Held-out pairs; their prompts must differ from the training prompts")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Use the first N training records")] = None,
     summary: Annotated[bool, typer.Option(help="Print the summary table at the end")] = True,

@@ -1,9 +1,9 @@
-"""The demo: `rmo demo` runs pipelines/quickstart.yaml on the pairs of data/demo, and says what was found of the truth.
+"""`rmo demo`: runs pipelines/quickstart.yaml on the pairs of data/demo, and compares with the true labels.
 
-Recipe and pairs come with the package: in a clone they lie at its top, in a wheel beside this module (see setup.py).
+Recipe and pairs come with the package: in a clone at its top, in a wheel beside this module (see setup.py).
 
-The only reader of truth.jsonl: it says how many of the pairs that were doubted had really been swapped, and trains on
-the true labels what plain DPO was trained on as labelled, which is the most that curation could bring.
+Only this module reads truth.jsonl. It reports how many of the doubted pairs were really swapped, and trains plain DPO
+on the true labels, the best that curation could achieve.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from rmo_train.training.command import run_training
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE if (PACKAGE / "data").is_dir() else PACKAGE.parent
 RECIPE = ROOT / "pipelines" / "quickstart.yaml"
-DATA = "data/demo/"  # how the recipe's paths of pairs begin
-RESULTS = "demo-run/"  # and those of what it writes
+DATA = "data/demo/"  # prefix of the recipe's input paths
+RESULTS = "demo-run/"  # prefix of its output paths
 
 
 def run_demo(out: Path, kept: Path | None = None, *, dry_run: bool = False) -> None:
-    """The chain with its results under `out`, then the closing table; kept: a JSON file for the table's rows."""
+    """Run all stages with results under `out`, then print the table. kept: a JSON file for the table's rows."""
     recipe = demo_recipe(out)
     run_recipe(recipe, dry_run=dry_run)
     if dry_run:
@@ -47,7 +47,7 @@ def run_demo(out: Path, kept: Path | None = None, *, dry_run: bool = False) -> N
 
 
 def demo_recipe(out: Path) -> Recipe:
-    """The quickstart recipe with its results under `out` and the pairs that came with the package."""
+    """The quickstart recipe with its results under `out` and the bundled pairs."""
     sections = {
         section: {field: _placed(value, out) for field, value in fields.items()}
         for section, fields in read_recipe(RECIPE).items()
@@ -56,7 +56,7 @@ def demo_recipe(out: Path) -> Recipe:
 
 
 def _placed(value: Any, out: Path) -> Any:
-    """A value of the recipe, if it is a path: where it is for whoever runs the demo from any folder."""
+    """A value of the recipe; a path is made valid for a demo run from any folder."""
     if not isinstance(value, str):
         return value
     if value.startswith(RESULTS):
@@ -77,7 +77,7 @@ def share(part: int, whole: int) -> str:
 
 
 def truth_rows(shards: Path) -> list[Row]:
-    """What was really swapped or tied, beside what was doubted and dropped."""
+    """Rows that compare doubted and dropped pairs with those that are really swapped or tied."""
     manifest = require_manifest(shards, ShardsManifest, "rmo run")
     known, swapped, tied, confidence, reason = truth(), [], [], [], []
     for parts, dropped in ((manifest, False), (manifest.dropped, True)):

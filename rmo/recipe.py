@@ -1,4 +1,4 @@
-"""A recipe: its sections, each validated by its owner."""
+"""A recipe: its sections, each validated by the component that it configures."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ class DataSettings(Settings):
     """Where the pairs are: files or folders."""
 
     train: tuple[str, ...] = Field(description="Training pairs (or --data)")
-    heldout: str | None = Field(None, description="Held-out pairs, with other prompts (or --eval-data)")
+    heldout: str | None = Field(
+        None, description="Held-out pairs; their prompts must differ from the training prompts (or --eval-data)"
+    )
     map: dict[str, str] = Field({}, description="Names of columns in your data, such as {prompt: question}")
 
 
 class EvalSettings(Settings):
-    """How the trained model is measured."""
+    """How the trained model is evaluated."""
 
     run: Path = Field(description="Run folder of the scored held-out pairs")
     out: Path = Field(description="Folder for the evaluations' JSON files")
@@ -38,7 +40,7 @@ class EvalSettings(Settings):
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe: what each stage's command would be given."""
+    """A recipe: the settings of each stage's command."""
 
     data: DataSettings
     score: ScoreCommand
@@ -71,7 +73,7 @@ class Recipe:
         return self.train.part(TrainSettings).model_copy(update=off)
 
     def evaluations(self) -> list[tuple[str, str, Path]]:
-        """(name, model, JSON file) of each model that is measured."""
+        """(name, model, JSON file) of each model that is evaluated."""
         if self.eval is None:
             return []
         folder, loss = self.eval.out, self.train.loss.upper()
@@ -84,7 +86,7 @@ class Recipe:
 
 
 def load_recipe(path: Path, data: str | None = None, eval_data: str | None = None, limit: int | None = None) -> Recipe:
-    """Read and validate a recipe; `data`, `eval_data` and `limit` take the place of what it says."""
+    """Read and validate a recipe; `data`, `eval_data` and `limit` override its values."""
     return recipe_of(read_recipe(path), path, data, eval_data, limit)
 
 
@@ -99,7 +101,7 @@ def recipe_of(
     replaced = {name: value for name, value in (("train", data), ("heldout", eval_data)) if value}
     sections = {**sections, "data": {**sections.get("data", {}), **replaced}}
     if "train" not in sections["data"]:
-        raise UserError(f"{path}: has no training data; give --data FILE (and --eval-data FILE)")
+        raise UserError(f"{path} has no training data; give --data FILE (and --eval-data FILE)")
     evaluated = bool(sections["data"].get("heldout"))
     return Recipe(
         data=build(DataSettings, "data", sections, {}),

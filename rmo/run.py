@@ -1,8 +1,8 @@
-"""A recipe end to end: score -> filter -> train -> score the held-out pairs -> evaluate -> audit.
+"""Runs a recipe: score -> filter -> train -> score the held-out pairs -> evaluate -> audit.
 
-Stages run in order and each of them skips what is finished, so running the same recipe again resumes it. With
-`eval.baseline` a plain run on all pairs (no filter, no diversification, no amplification) is trained and evaluated
-beside it, so the gain is shown on one's own data.
+Stages run in order and skip finished work, so running the same recipe again resumes it. With `eval.baseline`, a plain
+run on all pairs (no filter, no diversification, no amplification) is also trained and evaluated, to show the gain on
+the user's own data.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Lines = list[str]
 
 
 def run_recipe(recipe: Recipe, *, dry_run: bool = False) -> None:
-    """Every stage in order; a finished one is skipped by its own manifest. dry_run: say what each would do."""
+    """Run every stage in order; a stage with a manifest is skipped. dry_run: only say what each would do."""
     from rmo_curate.audit.command import write_audit
 
     for name, needs, stage in stages(recipe):
         waiting = [folder for folder in needs if dry_run and not (folder / MANIFEST).exists()]
-        lines = [f"known after {waiting[0]} is there"] if waiting else stage(dry_run)
+        lines = [f"known once {waiting[0]} exists"] if waiting else stage(dry_run)
         say("\n".join(f"[{name}] {line}" for line in lines))
     if dry_run:
         return
@@ -43,7 +43,7 @@ def run_recipe(recipe: Recipe, *, dry_run: bool = False) -> None:
 
 
 def stages(recipe: Recipe) -> list[tuple[str, tuple[Path, ...], Callable[[bool], Lines]]]:
-    """(name, the folders that it reads, what it does; whether dry) of everything up to the trained models."""
+    """(name, folders that it reads, function of dry_run) of each stage up to the trained models."""
     from rmo_curate.filter.command import run_filter
     from rmo_train.training.command import run_training
 
@@ -89,7 +89,7 @@ def scored(recipe: Recipe, *, dry_run: bool) -> Lines:
 
 
 def scored_held_out(recipe: Recipe, evaluation: EvalSettings, *, dry_run: bool) -> Lines:
-    """The held-out pairs under the reference alone."""
+    """Score the held-out pairs under the reference only."""
     from rmo_curate.score.command import run_score
 
     command = recipe.score
@@ -107,7 +107,7 @@ def scored_held_out(recipe: Recipe, evaluation: EvalSettings, *, dry_run: bool) 
 
 
 def measure(held_out: Path, model: str, file: Path) -> Lines:
-    """Evaluate `model` on the held-out run, unless `file` has that evaluation already."""
+    """Evaluate `model` on the held-out run, unless `file` already has this evaluation."""
     from rmo_train.model.policy import identity
     from rmo_train.store.files import read_json, write_json
     from rmo_train.store.manifests import RunManifest, require_manifest
@@ -117,7 +117,7 @@ def measure(held_out: Path, model: str, file: Path) -> Lines:
     inputs = [asdict(file) for file in manifest.inputs]
     key = {"weights_sha256": identity(model).weights_sha256, "inputs": inputs}
     if file.is_file() and read_json(file).get("key") == key:
-        return [f"{file}: already measured"]
+        return [f"{file}: already evaluated"]
     result = run_eval(held_out, model)
     write_json(file, {"key": key, **result.as_json()})
     return evaluation_lines(result)

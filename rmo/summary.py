@@ -1,4 +1,4 @@
-"""The closing table of a recipe: counts that add up, held-out accuracies with intervals, where the report is."""
+"""The summary table of a recipe: counts of records, held-out accuracies with intervals, the path of the report."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Row = tuple[str, str]
 
 
 def count_rows(run: Path, shards: Path) -> list[Row]:
-    """Records in, and where each of them went."""
+    """Input records by outcome."""
     records = require_manifest(run, RunManifest, "rmo run").counts
     pairs = require_manifest(shards, ShardsManifest, "rmo run").counts
     rows = [("records in", f"{records['records']}"), ("rejected", f"{records['rejects']}")]
     names = (("noisy", "dropped as noisy"), ("ambiguous", "dropped as ambiguous"))
     rows += [(label, f"{pairs[reason]}") for reason, label in names]
     if other := pairs["duplicate"] + pairs["decision"]:
-        rows.append(("dropped for repetition or decision", f"{other}"))
+        rows.append(("dropped as duplicate or by a reviewer", f"{other}"))
     if pairs["too_long"]:
         rows.append(("not scored: too long", f"{pairs['too_long']}"))
     return [*rows, ("kept", f"{pairs['kept']}")]
 
 
 def accuracy_rows(evaluations: Sequence[tuple[str, str, Path]]) -> list[Row]:
-    """Held-out reward accuracy of each model, and what pairing it with the model before says."""
+    """Held-out reward accuracy of each model, and its paired difference from the previous model."""
     from rmo_train.evaluation.comparison import compare
     from rmo_train.evaluation.result import read_evaluation
 
@@ -44,8 +44,8 @@ def accuracy_rows(evaluations: Sequence[tuple[str, str, Path]]) -> list[Row]:
 def summary(
     recipe: Recipe, extra: Sequence[Row] = (), evaluations: Sequence[tuple[str, str, Path]] = ()
 ) -> list[list[Row]]:
-    """The table's sections: `extra` rows stand between the counts and the accuracies, `evaluations` of further models
-    after the recipe's own."""
+    """The table's sections: `extra` rows come between counts and accuracies, `evaluations` of further models after the
+    recipe's own."""
     sections = [
         count_rows(recipe.run, recipe.shards),
         list(extra),

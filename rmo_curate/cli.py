@@ -22,11 +22,12 @@ from rmo_curate.score.settings import (
     ScoreSettings,
     WorkerSettings,
 )
+from rmo_train.console.command_line import command_line
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import Sections, Settings, build, flags, from_recipe, is_awaited, run_app
 from rmo_train.console.version import Version
 
-app = typer.Typer(name="rmo-curate", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = command_line("rmo-curate")
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, then stop")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace everything in the output folder")]

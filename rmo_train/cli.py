@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 from pydantic import Field
 
+from rmo_train.console.command_line import command_line
 from rmo_train.console.progress import is_first
 from rmo_train.console.settings import Sections, Settings, flags, from_recipe, is_awaited, run_app
 from rmo_train.console.version import Version
@@ -17,7 +18,7 @@ from rmo_train.generation.command import GenerationSettings, run_generation
 from rmo_train.report import comparison_lines, evaluation_lines, held_out_lines, next_lines, rates_lines
 from rmo_train.training.settings import TrainCommand, TrainSettings
 
-app = typer.Typer(name="rmo-train", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = command_line("rmo-train")
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 
@@ -47,7 +48,7 @@ def run(
 
     shards = settings.shards
     if dry_run and is_awaited(shards, recipe, "filter.out"):
-        typer.echo(f"{shards} is not there yet; the plan is known once it is made")
+        typer.echo(f"{shards} does not exist yet; the plan is known once it does")
         return
     lines = run_training(
         shards,
@@ -103,8 +104,8 @@ def evaluate(
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(help="Results of model A, written by `eval --out`")],
-    b: Annotated[Path, typer.Argument(help="Results of model B on the same pairs")],
+    a: Annotated[Path, typer.Argument(metavar="A", help="Results of model A, written by `eval --out`")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Results of model B on the same pairs")],
     json: Annotated[Path | None, typer.Option(help="JSON file to write the comparison to")] = None,
 ) -> None:
     """Tell whether model B is better than model A: paired differences in accuracy, with 95% intervals."""
@@ -123,7 +124,8 @@ def compare(
 def generate(
     settings: GenerationSettings,
     prompts: Annotated[
-        Path, typer.Argument(help="Prompts: JSON lines, a JSON list, Parquet, or a run or shard folder")
+        Path,
+        typer.Argument(metavar="PROMPTS", help="Prompts: JSON lines, a JSON list, Parquet, or a run or shard folder"),
     ],
     model: Annotated[str, typer.Option(help="Model that answers: a folder, a Hub name or smollm2-135m")],
     out: Annotated[Path, typer.Option(help="JSON file to write the answers to")],
@@ -144,8 +146,8 @@ def generate(
 @flags(JudgeSettings)
 def winrate(
     settings: JudgeSettings,
-    a: Annotated[Path, typer.Argument(help="Answers of model A, written by `generate`")],
-    b: Annotated[Path, typer.Argument(help="Answers of model B to the same prompts, in the same format")],
+    a: Annotated[Path, typer.Argument(metavar="A", help="Answers of model A, written by `generate`")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Answers of model B to the same prompts, in the same format")],
     prompts: Annotated[
         Path | None,
         typer.Option(help="IFEval prompts, whose constraints are checked by programs; with --judge: the questions"),
@@ -165,7 +167,7 @@ def winrate(
 
 @app.command()
 def merge(
-    adapter: Annotated[Path, typer.Argument(help="Folder of the LoRA adapter")],
+    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Folder of the LoRA adapter")],
     out: Annotated[Path, typer.Option(help="Folder for the merged model")],
     dtype: Annotated[Dtype, typer.Option(help="Precision; auto: that of the base's stored weights")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite the model in --out")] = False,

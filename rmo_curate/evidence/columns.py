@@ -14,13 +14,13 @@ from rmo_curate.runs.run import Run, two_columns
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import Settings
 
-# Names that are looked for where none is given, the first ones first.
+# Names to look for if none is given, in this order.
 GENERATOR_NAMES = ("model", "generator", "model_name", "policy", "source_model")
 CATEGORY_NAMES = ("category", "task", "task_type", "subset", "domain", "kind", "source", "dataset")
 
 
 class EvidenceColumns(Settings):
-    """Which columns are evidence, for every command that weighs it."""
+    """Columns used as evidence: settings of every command that weighs evidence."""
 
     generator_column: str | None = Field(
         None,
@@ -37,7 +37,7 @@ class EvidenceColumns(Settings):
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns say of n pairs, "" where they say nothing; None: there is no such column."""
+    """Values of the columns for n pairs, "" if empty; None: there is no such column."""
 
     generators: tuple[np.ndarray, np.ndarray] | None = None  # names of the models of chosen and rejected, str [n] each
     category: np.ndarray | None = None  # str [n]
@@ -54,7 +54,7 @@ def columns_of(run: Run, names: EvidenceColumns) -> Columns:
 
 
 def columns_among(columns: Mapping[str, Sequence[Any]], names: EvidenceColumns, where: str) -> Columns:
-    """The same of columns in memory, name -> values [pairs]; where: what the data are called in an error."""
+    """The same from columns in memory, name -> values [pairs]; where: the name of the data in an error."""
     texts = [n for n, values in columns.items() if all(v is None or isinstance(v, str) for v in values)]
     return _found(texts, names, where, lambda name: np.array([v or "" for v in columns[name]]))
 
@@ -68,7 +68,7 @@ def _found(texts: Sequence[str], names: EvidenceColumns, where: str, read: Calla
 
 
 def generator_columns(texts: Collection[str], name: str | None, where: str) -> tuple[str, str] | None:
-    """The two columns of text that say who wrote the answers; a UserError where `name` is given and not there."""
+    """The two text columns with the models that wrote the answers; a UserError if `name` is given but missing."""
     both = two_columns(texts, (name,) if name else GENERATOR_NAMES)
     if both is None and name is not None:
         raise UserError(
@@ -79,8 +79,7 @@ def generator_columns(texts: Collection[str], name: str | None, where: str) -> t
 
 
 def category_column(texts: Collection[str], name: str | None, where: str) -> str | None:
-    """The column of text that says what kind of prompt a pair is of; a UserError where `name` is given and not
-    there."""
+    """The text column with the kind of prompt; a UserError if `name` is given but missing."""
     if name is None:
         return next((n for n in CATEGORY_NAMES if n in texts), None)
     if name not in texts:

@@ -1,4 +1,4 @@
-"""What each source of evidence says of one label, in numbers: why that label is believed or doubted."""
+"""What each source of evidence says about one label, in numbers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rmo_curate.evidence.answers import ANSWERS
 from rmo_curate.evidence.gather import STYLE_SOURCE
 from rmo_curate.evidence.posterior import Posterior
 
-LEADING_FEATURES = 3  # of style, those that weigh most
+LEADING_FEATURES = 3  # features of style with the largest effect
 
 
 @dataclass(frozen=True)
 class OtherComparisons:
-    """How the chosen and the rejected answer of a pair did in other pairs of the prompt, in this order."""
+    """Results of the chosen and the rejected answer of a pair in other pairs of the prompt, in this order."""
 
     won: tuple[int, int]
     compared: tuple[int, int]
@@ -23,15 +23,15 @@ class OtherComparisons:
 
 @dataclass(frozen=True)
 class StyleOfChosen:
-    """What of the chosen answer's style decides, by the taste learned from other prompts."""
+    """The features of the chosen answer's style that count most, by preferences learned from other prompts."""
 
-    leading: tuple[tuple[str, bool], ...]  # (feature, whether the chosen answer has more of it), what weighs most first
-    category: str | None  # whose taste it is; None: that of all pairs
+    leading: tuple[tuple[str, bool], ...]  # (feature, whether the chosen answer has more of it), largest effect first
+    category: str | None  # whose preferences were used; None: those of all pairs
 
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one source adds to the log-odds of a right label; below 0 it speaks against the label."""
+    """What one source adds to the log-odds that the label is right; negative: against the label."""
 
     source: str
     log_odds: float
@@ -40,8 +40,8 @@ class Contribution:
 
 
 def contributions(posterior: Posterior, pair: int) -> list[Contribution]:
-    """What each source says of a pair's label, what speaks loudest against it first; with the prior, log-odds add up to
-    the posterior's."""
+    """What each source says about a pair's label, strongest evidence against it first. Together with the prior, they
+    add up to the posterior's log-odds."""
     each = [
         Contribution(
             source,
@@ -62,7 +62,7 @@ def other_comparisons(posterior: Posterior, pair: int) -> OtherComparisons:
 
 
 def style_of_chosen(posterior: Posterior, pair: int) -> StyleOfChosen:
-    """The features that weigh most on the side that its style speaks for."""
+    """The features with the largest effect in the direction that the style favours."""
     from rmo_curate.evidence.texts import STYLE
 
     by_feature = posterior.style.by_feature(np.array([pair]))[0]

@@ -1,4 +1,4 @@
-"""What to expect of the evidence at a number of pairs: a learning curve, measured on two data sets with known flips."""
+"""Expected detection by number of pairs: a learning curve, measured on two data sets with known flips."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CURVE = "learning_curve.json"  # beside this file; written by `python -m benchma
 
 @dataclass(frozen=True)
 class Curve:
-    """Length-matched AUROC for labels flipped at random, by pairs, with a model and without; means over draws."""
+    """Length-matched AUROC for labels flipped at random, by number of pairs, with and without a model (means)."""
 
     data: str  # in words
     pairs: tuple[int, ...]
@@ -22,7 +22,7 @@ class Curve:
     without: tuple[float, ...]
 
     def at(self, pairs: int, *, model: bool) -> float:
-        """Interpolated in the logarithm of the pairs; the ends of the curve beyond them."""
+        """Interpolated in log(pairs); constant beyond the ends of the curve."""
         values = self.with_model if model else self.without
         return float(np.interp(np.log(max(1, pairs)), np.log(self.pairs), values))
 
@@ -42,16 +42,16 @@ class Measured:
     """Length-matched AUROC on one data set."""
 
     data: str  # in words
-    here: float  # at the outlook's pairs, scored by a model or not as they are
-    with_model: float  # at as many pairs, scored
-    least_pairs: int  # of the curve
+    here: float  # at the outlook's number of pairs, with or without a model
+    with_model: float  # at the same number of pairs, with a model
+    least_pairs: int  # smallest number of pairs on the curve
     most_pairs: int
-    at_most: float  # scored, at that many
+    at_most: float  # with a model, at `most_pairs`
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What was measured at as many pairs."""
+    """Measurements at this number of pairs."""
 
     pairs: int
     scored: bool  # by a model
@@ -59,7 +59,7 @@ class Outlook:
 
 
 def outlook(pairs: int, *, scored: bool) -> Outlook:
-    """What to expect of the evidence at `pairs` pairs, scored by a model or not."""
+    """Expected detection at `pairs` pairs, scored by a model or not."""
     measured = (
         Measured(
             curve.data,

@@ -1,4 +1,4 @@
-"""The posterior of a scored run, or of data without any model: evidence that is there is gathered, the rest named."""
+"""The posterior of a scored run, or of unscored data: uses the available evidence and lists what is missing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def with_posterior(run: Run, scores: Scores, names: EvidenceColumns | None = Non
 
 
 def of_scores(run: Run, scores: Scores, texts: Texts, columns: Columns) -> Posterior:
-    """The posterior of a run's pairs; of those without scores only what their texts say."""
+    """The posterior of a run's pairs; for pairs without scores, from their texts alone."""
     sources, missing = [reference(scores)], list[Missing]()
     for checkpoint in run.checkpoints[1:]:
         if checkpoint.held_out is True and _is_last_step(run, checkpoint):
@@ -50,12 +50,12 @@ def of_scores(run: Run, scores: Scores, texts: Texts, columns: Columns) -> Poste
 
 
 def without_model(texts: Texts, columns: Columns | None = None) -> Posterior:
-    """The posterior of pairs that no model has scored, by their texts."""
+    """The posterior of pairs that no model has scored, from their texts."""
     return together([], texts, columns or Columns(), [Missing(Lack.MODEL)])
 
 
 def together(sources: list[Source], texts: Texts, columns: Columns, missing: list[Missing]) -> Posterior:
-    """What models say, with what texts and columns say, weighed."""
+    """Evidence from models, texts and columns, weighted."""
     prompts = len(np.unique(texts.prompt))
     comparisons = Comparisons.of(texts.chosen, texts.rejected)
     if prompts < LEAST_PROMPTS:
@@ -74,13 +74,12 @@ def together(sources: list[Source], texts: Texts, columns: Columns, missing: lis
 
 
 def reference(scores: Scores) -> Source:
-    """The reference's own margins: summed, which falls with length, and per token."""
+    """The reference's own margins: summed (which depends on length) and per token."""
     return Source(REFERENCE, np.stack([margins.logp(scores, 0), margins.mean_logp(scores, 0)], axis=1))
 
 
 def of_proxy(scores: Scores, checkpoint: Checkpoint) -> Source:
-    """A held-out proxy's margins. A trained one's is a sum over tokens and has a mean per token beside it; a probe's is
-    a log-odds as it is."""
+    """A held-out proxy's margins: summed and per token for a trained proxy; for a probe, already log-odds."""
     if checkpoint.is_probe:
         return Source(STATES, margins.reward(scores)[:, None] * BETA, learned=True)
     irm, per_token = margins.reward(scores), margins.mean_logp(scores) - margins.mean_logp(scores, 0)

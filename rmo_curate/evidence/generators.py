@@ -1,7 +1,7 @@
-"""How strong the models are that wrote the answers: a strength each, of which pairs give the differences.
+"""The strength of the models that wrote the answers; each pair is a comparison of two of them.
 
-UltraFeedback, Nectar and arena data say which model wrote an answer. Its strength is learned on other prompts, so it is
-no more than a habit of the judge: good generators are right more often, not always.
+UltraFeedback, Nectar and arena data say which model wrote an answer. Its strength is learned on other prompts, so it
+is only a tendency: answers of a strong model win more often, not always.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import numpy as np
 
 from rmo_curate.score.logistic import CrossFit, cross_fit
 
-RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0)  # of the strengths, log-odds
+RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0)  # on the strengths, which are log-odds
 
 
 def strengths(chosen: np.ndarray, rejected: np.ndarray, folds: np.ndarray) -> CrossFit:
-    """Held-out log-odds [pairs] that the chosen answer's generator beats the rejected one's.
+    """Held-out log-odds [pairs] that the generator of the chosen answer beats that of the rejected one.
 
-    chosen, rejected: names [pairs], "" where unknown: an unknown generator has strength 0, that of an average one.
+    chosen, rejected: names [pairs], "" if unknown; an unknown generator has the average strength, 0.
     """
     from scipy.sparse import csr_matrix
 

@@ -14,18 +14,23 @@ from rmo_curate.runs.run import Run, Trajectory
 if TYPE_CHECKING:
     import polars as pl
 
-UNREAD = ("prompt_ids", "chosen_ids", "rejected_ids", "tokens_sha")  # columns of a run's pairs for programs alone
+UNREAD = (
+    "prompt_ids",
+    "chosen_ids",
+    "rejected_ids",
+    "tokens_sha",
+)  # columns of a run's pairs that are of no use to a reader
 TEXTS = ("prompt", "chosen", "rejected")
 
 
 def judged_pairs(run: Run, names: EvidenceColumns, *, with_reasons: bool = True) -> pl.DataFrame:
-    """One row a pair, in the order of the run; `names`: of the columns of the data that are evidence.
+    """One row per pair, in the order of the run. `names`: the data's columns that are used as evidence.
 
-    The run's own columns without token ids, texts as one text each, and
+    The run's own columns without token ids, each message list as one text, and
 
-    - `margin_<checkpoint>`: D_m, nats, null for a pair that is too long to score
-    - `label_confidence`: P(the label is right) by all evidence; of a pair without scores by its text alone
-    - `reasons`: texts, what speaks loudest against the label first
+    - `margin_<checkpoint>`: D_m in nats, null for a pair that is too long to score
+    - `label_confidence`: P(the label is right) given all evidence; for a pair without scores, given its text
+    - `reasons`: sentences, the strongest against the label first
     """
     import polars as pl
 

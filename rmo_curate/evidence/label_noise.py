@@ -1,17 +1,17 @@
-"""The noise rate: the share of labels that are wrong, taken as flipped at random; with an interval over prompts.
+"""The noise rate: the share of wrong labels, assumed to be flipped at random, with an interval over prompts.
 
-A flip changes the sign of a margin x and leaves |x|. Where a proxy is sure (large |x|), a label that it contradicts is
-likely a flipped one, so the share of negative margins there tends to the noise rate eps:
+A flip changes the sign of a margin x and keeps |x|. Where a proxy is confident (large |x|), a label that it contradicts
+is probably flipped, so the share of negative margins there approaches the noise rate eps:
 
     P(x > 0 | |x|) = (1 - eps) sigma(k |x|) + eps (1 - sigma(k |x|))
 
-The estimate is the likeliest eps on a grid of (eps, k). Two things are known before the labels are looked at. Margins
-are held-out log-odds of labels as they are, wrong ones included, so their slope among small |x|, k (1 - 2 eps), is near
-1; ridges shrink them, so it is near `SLOPE` instead. And eps/0.5 is Beta(2, 2): both ends of the grid are unlikely,
-where margins that tell little would otherwise put it. The posterior mean would lean to the middle instead, and put many
-wrong labels too low. Nothing is assumed of how margins are distributed, only that the log-odds of a right order grow in
-proportion to the margin, as they do for mirrored normals; a mixture of normals, fitted to the margins themselves, takes
-their heavy tails for right labels.
+The estimate is the most probable eps (MAP) on a grid of (eps, k), with two priors. First, margins are held-out log-odds
+of the labels as given, wrong ones included, so their slope at small |x|, k (1 - 2 eps), should be near 1; ridge
+penalties shrink margins, so the prior is centred at `SLOPE` instead. Second, eps/0.5 is Beta(2, 2), since
+uninformative margins would otherwise put the estimate at an end of the grid. The posterior mean would be pulled towards
+the middle and underestimate high noise rates. The distribution of margins is left free; only the log-odds of a right
+order are assumed to be proportional to the margin, as they are for mirrored normals. A mixture of normals fitted to the
+margins would mistake their heavy tails for right labels.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from rmo_curate.score.logistic import logit
 from rmo_train.evaluation.intervals import LEAST_PROMPTS
 from rmo_train.evaluation.metrics import Interval
 
-# Pairs of which a rate is told, and cut by: were the truth of each label known, its interval at a rate of 20% would
-# already be 2 x 1.96 x 0.4 / sqrt(100) = 16 points wide.
+# Minimum number of pairs for reporting a rate or filtering by it: even if the truth of each label were known, the
+# interval at a rate of 20% would be 2 x 1.96 x 0.4 / sqrt(100) = 16 points wide.
 LEAST_FOR_RATE = 100
 DRAWS = 200
-BUNDLES = 2000  # of prompts: more are drawn in bundles, whose bootstrap has the same spread at a bounded cost
-BINS = 256  # of |x|, of equal numbers of pairs
-RATES = np.linspace(0.0, 0.45, 91)  # a rate above cannot be told from one half
+BUNDLES = 2000  # more prompts than this are resampled in bundles: the same spread at a bounded cost
+BINS = 256  # of |x|, with equal numbers of pairs
+RATES = np.linspace(0.0, 0.45, 91)  # a higher rate cannot be distinguished from 0.5
 SLOPES = np.geomspace(0.1, 50, 160)  # of k
 SLOPE, SPREAD = 1.5, 0.25  # of k (1 - 2 eps): the median, and the sd of its logarithm
-FORETOLD = 2.0  # standard errors above chance from which held-out labels count as foretold
-FAINT = 1e-9  # k where they do not: pairs keep their order, and none is doubted
+FORETOLD = 2.0  # standard errors above chance at which held-out labels count as predicted
+FAINT = 1e-9  # k if they are not: pairs keep their order, and no label is doubted
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class LabelNoise:
 
     @property
     def tells(self) -> bool:
-        """Whether margins say anything of labels."""
+        """Whether margins say anything about labels."""
         return self.slope > FAINT
 
     @property
@@ -95,7 +95,7 @@ class Binned:
         return cls(of, np.bincount(of, size, bins) / np.bincount(of, minlength=bins), margin > 0)
 
     def posteriors(self, weights: list[np.ndarray]) -> list[tuple[LabelNoise, np.ndarray]]:
-        """Under each of the weights [margins]: the likeliest noise, and P(eps) at each of `RATES`."""
+        """For each of the weights [margins]: the most probable noise, and P(eps) at each of `RATES`."""
         sure = 1 / (1 + np.exp(-np.clip(SLOPES[:, None] * self.size, 0, 500)))
         right = (RATES[:, None, None] + (1 - 2 * RATES[:, None, None]) * sure).reshape(-1, len(self.size))
         off = (np.log(SLOPES) + np.log1p(-2 * RATES)[:, None] - np.log(SLOPE)) / SPREAD
@@ -116,11 +116,10 @@ class Binned:
 
 
 def fit_noise(margin: np.ndarray, groups: np.ndarray) -> LabelNoise:
-    """The noise of the finite margins [pairs], held-out log-odds; groups: [pairs], equal where prompts are.
+    """The noise of the finite margins [pairs], held-out log-odds; groups: [pairs], the prompt of each pair.
 
-    Where they foretell labels no better than chance, labels may be anything: half of them wrong and the margins sure,
-    or the margins nothing. The fit would take the first, its slope being given for small margins; so no label is
-    doubted then.
+    If margins predict labels no better than chance, either half of the labels are wrong or the margins are useless. The
+    prior on the slope would make the fit choose the former, so in this case no label is doubted.
     """
     known = np.isfinite(margin)
     noise = Binned.from_margins(margin[known]).posteriors([np.ones(int(known.sum()))])[0][0]
@@ -128,9 +127,9 @@ def fit_noise(margin: np.ndarray, groups: np.ndarray) -> LabelNoise:
 
 
 def foretold(margin: np.ndarray, groups: np.ndarray) -> float:
-    """How far above chance held-out log-odds foretell labels, in standard errors over prompts; 0 for one prompt.
+    """How far above chance held-out log-odds predict labels, in standard errors over prompts; 0 for one prompt.
 
-    Of 2 P(the label as it is) - 1 = tanh(margin / 2), whose mean is 0 or less where margins tell nothing.
+    Computed on 2 P(the label as given) - 1 = tanh(margin / 2), whose mean is 0 or less if margins are uninformative.
     """
     gained = np.tanh(margin / 2)
     _, prompt = np.unique(groups, return_inverse=True)
@@ -140,15 +139,15 @@ def foretold(margin: np.ndarray, groups: np.ndarray) -> float:
 
 
 class Resampled:
-    """The noise rate of held-out margins, and of resampled prompts: what swapped copies are judged with.
+    """The noise rate of held-out margins and of bootstrap resamples over prompts, used with swapped copies.
 
-    `known` says which pairs have a margin; `group` is the bundle of prompts [known pairs] that a pair is drawn with;
-    `times` how often each is drawn [draws, bundles]; `rates` a noise rate drawn from the posterior under each draw, so
-    that intervals know of both: which prompts there are, and how much their margins tell.
+    `known`: which pairs have a margin. `group`: the bundle of prompts [known pairs] with which a pair is drawn.
+    `times`: how often each bundle is drawn [draws, bundles]. `rates`: a noise rate drawn from the posterior of each
+    resample, so that intervals reflect both the sampling of prompts and the uncertainty of the rate.
     """
 
     def __init__(self, margin: np.ndarray, groups: np.ndarray, draws: int = DRAWS, seed: int = 0):
-        """margin: [pairs], NaN where there is none. groups: [pairs], equal where prompts are."""
+        """margin: [pairs], NaN if there is none. groups: [pairs], the prompt of each pair."""
         self.known = np.isfinite(margin)
         rng = np.random.default_rng(seed)
         _, prompt = np.unique(groups[self.known], return_inverse=True)

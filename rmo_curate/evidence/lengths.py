@@ -1,4 +1,4 @@
-"""Whether the lengths of answers mislead what is summed over their tokens."""
+"""Whether the lengths of answers mislead sums over their tokens."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 from rmo_curate.runs import margins
 from rmo_curate.runs.run import Scores
 
-ALIKE = 0.6  # share of pairs whose longer answer is the chosen one, beyond which length decides
-FOLLOWING_LENGTH = ("rmo",)  # rules that ask for the sign of the base's summed margin
+ALIKE = 0.6  # if a larger share of the chosen answers are the longer (or shorter) ones, length decides
+FOLLOWING_LENGTH = ("rmo",)  # rules that use the sign of the base's summed margin
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """What lengths say of the labels of scored pairs."""
+    """How lengths and labels of scored pairs are related."""
 
-    longer_chosen: float  # of the pairs whose answers differ in length, the share whose chosen answer is the longer one
+    longer_chosen: float  # among pairs whose answers differ in length, the share whose chosen answer is longer
     base_accuracy: float  # of the base's summed log-probs
-    unequal: int  # pairs whose answers differ in length, which `longer_chosen` is of
-    pairs: int  # scored ones, which `base_accuracy` is of
+    unequal: int  # pairs whose answers differ in length: the denominator of `longer_chosen`
+    pairs: int  # scored pairs: the denominator of `base_accuracy`
 
     @classmethod
     def of(cls, scores: Scores) -> Lengths:

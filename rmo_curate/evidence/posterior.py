@@ -1,12 +1,12 @@
-"""All evidence about a label, weighed, as P(the label is right).
+"""All evidence about a label, combined into P(the label is right).
 
-Each source gives held-out log-odds, or statistics that take their place. A second logistic regression, cross-fitted
-over the same folds of prompts, says how much each is worth beside the others (stacking, Wolpert 1992). What other pairs
-say of the same answers is added to it, and the noise of the labels turns the sum x into a probability:
+Each source gives held-out log-odds, or statistics that serve as such. A second logistic regression, cross-fitted over
+the same folds of prompts, learns the weight of each (stacking, Wolpert 1992). Evidence from other comparisons of the
+same answers is added, and the noise rate turns the sum x into a probability:
 
     log-odds of a right label = logit(1 - eps) + k x,   x = sum over sources of what each adds
 
-so what the sources add, and the prior, add up to the posterior's log-odds.
+So the prior and the contributions of the sources add up to the posterior's log-odds.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from rmo_curate.evidence.style import Style
 from rmo_curate.score import logistic
 
 FOLDS = 10  # of prompts
-STACK_RIDGE = 10.0  # on the weights of columns, whose unit is a log-odds or their own size
-CLIP = 5.0  # sizes of a column beyond which a pair adds no more: an outlier's leverage would decide alone
+STACK_RIDGE = 10.0  # on the weights of columns, which are log-odds or scaled to unit size
+CLIP = 5.0  # columns are clipped at this many times their typical size, so that no single outlier decides
 
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of evidence: columns [pairs, c] that change their signs when a pair is swapped, NaN where it says nothing
-    of a pair. Columns that are learned from labels are held out: no fit saw a pair's prompt."""
+    """A source of evidence: columns [pairs, c] that change their sign when a pair is swapped; NaN where it says nothing
+    about a pair. Columns that are learned from labels are held out: the fit did not see the pair's prompt."""
 
     name: str
     columns: np.ndarray
-    learned: bool = False  # columns are held-out log-odds: their size says how sure they are, and none speaks backwards
+    learned: bool = False  # columns are held-out log-odds: they keep their unit, and their weights are 0 or more
 
 
 class Lack(Enum):
-    """Why evidence is not there."""
+    """Why evidence is missing."""
 
-    NOT_HELD_OUT = auto()  # a checkpoint may have memorised the labels that it would judge
-    PROXY = auto()  # there is none that is held out
-    MODEL = auto()  # none has scored the pairs
+    NOT_HELD_OUT = auto()  # a checkpoint may have memorised the labels
+    PROXY = auto()  # there is no held-out proxy
+    MODEL = auto()  # no model has scored the pairs
     PROMPTS = auto()  # too few for a held-out fit
     CATEGORIES = auto()  # no column names them
     GENERATORS = auto()  # no columns name them
@@ -51,7 +51,7 @@ class Lack(Enum):
 
 @dataclass(frozen=True)
 class Missing:
-    """Evidence that is not there."""
+    """A source of evidence that is missing."""
 
     lack: Lack
     checkpoint: str = ""  # NOT_HELD_OUT: its name
@@ -60,15 +60,15 @@ class Missing:
 
 @dataclass(frozen=True)
 class Posterior:
-    """What is known of n labels. `adds[:, j]` is what source j adds to x for every pair as it is labelled."""
+    """The evidence on n labels. `adds[:, j]` is what source j adds to x for each pair as labelled."""
 
     sources: tuple[str, ...]
     adds: np.ndarray  # float64 [n, sources]
     noise: LabelNoise
-    groups: np.ndarray  # [n], equal where prompts are
+    groups: np.ndarray  # [n], the prompt of each pair
     missing: tuple[Missing, ...]
     variance: float  # of the answers' effects
-    won: np.ndarray  # int [n, 2], of the other comparisons of the chosen and the rejected answer
+    won: np.ndarray  # int [n, 2], other comparisons won by the chosen and by the rejected answer
     compared: np.ndarray  # int [n, 2]
     style: Style
 
@@ -79,7 +79,7 @@ class Posterior:
 
     @property
     def log_odds(self) -> np.ndarray:
-        """Of a right label [n]."""
+        """Log-odds that the label is right [n]."""
         return self.noise.log_odds(self.margin)
 
     @property
@@ -88,17 +88,17 @@ class Posterior:
         return logistic.sigmoid(self.log_odds)
 
     def contributions(self, rows: int | slice = slice(None)) -> np.ndarray:
-        """What each source adds to the log-odds of the pairs `rows` [rows, sources]; with `noise.prior` it is them."""
+        """What each source adds to the log-odds of the pairs `rows` [rows, sources]; with `noise.prior` their sum."""
         return self.noise.slope * self.adds[rows]
 
     def swapped(self) -> Posterior:
-        """Of the same pairs, each with its answers exchanged and all others as they are."""
+        """Log-odds of the same pairs, each with its answers exchanged while all others stay as they are."""
         won, compared = self.won[:, ::-1], self.compared[:, ::-1]
         return replace(self, adds=-self.adds, style=self.style.swapped(), won=won, compared=compared)
 
 
 def folds_of(prompt: np.ndarray) -> np.ndarray:
-    """Fold of every pair, int [n], whole prompts; `prompt` are hashes, so their order is a random one."""
+    """Fold of every pair, int [n]; a prompt is never split. `prompt` are hashes, so their order is random."""
     _, number = np.unique(prompt, return_inverse=True)
     return number % min(FOLDS, int(number.max(initial=0)) + 1)
 
@@ -144,5 +144,5 @@ def typical(columns: np.ndarray) -> np.ndarray:
     """Typical size of each column, 1 where it is 0: [columns]. A median, which outliers do not move."""
     size = 1.4826 * np.nanmedian(np.abs(columns), axis=0)
     spread = np.sqrt(np.nanmean(columns**2, axis=0))
-    size = np.where(size > 0, size, spread)  # a column that is 0 for most pairs
+    size = np.where(size > 0, size, spread)  # for a column that is 0 for most pairs
     return np.where(size > 0, size, 1.0)

@@ -1,7 +1,7 @@
-"""What the style of answers says of a label: judges have a taste, and a label against it is less likely right.
+"""Evidence from the style of answers: judges prefer some styles, and a label against that is less likely right.
 
-And what a taste does to data: dropping what contradicts it makes the rest more one-sided than the truth. `gaps`
-measures that.
+Dropping pairs that contradict a preference makes the remaining data more one-sided than the truth; `gaps` measures
+this effect.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ import numpy as np
 
 from rmo_curate.score import logistic
 
-RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0)  # of weights of features of unit size over the root of their number
-LEAST_PAIRS = 40  # of a category that may have a taste of its own
-MOST_PAIRS = 5000  # of a category that its taste is learned from: some twenty weights need no more
-LEAST_GAP = 0.15  # sd by which chosen and rejected answers differ at least where a gap is worth a figure
+RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0)  # on the weights of features of unit size, divided by the root of their number
+LEAST_PAIRS = 40  # minimum for a category to have preferences of its own
+MOST_PAIRS = 5000  # maximum used to learn the preferences of a category: about twenty weights need no more
+LEAST_GAP = 0.15  # minimum difference between chosen and rejected answers to report, in sd
 
 
 @dataclass(frozen=True)
 class Style:
-    """Which styles win in n pairs. `weights` are of the features' differences as they are."""
+    """Which styles win in n pairs. `weights` apply to the unscaled differences of the features."""
 
-    difference: np.ndarray  # float32 [n, features], chosen less rejected
+    difference: np.ndarray  # float32 [n, features], chosen minus rejected
     weights: np.ndarray  # [folds, tastes, features], learned without the fold
     fold: np.ndarray  # int [n]
-    taste: np.ndarray  # int [n]: 0 the one of all pairs, else that of a category
-    categories: tuple[str, ...] = ()  # of the tastes from 1
+    taste: np.ndarray  # int [n]: 0 for the preferences of all pairs, otherwise those of a category
+    categories: tuple[str, ...] = ()  # of the preferences from index 1
 
     @classmethod
     def of(cls, difference: np.ndarray, folds: np.ndarray, category: np.ndarray | None = None) -> Style:
-        """Learned from the pairs of the other folds.
+        """Learn from the pairs of the other folds.
 
-        category: str [n], "" where unknown. What wins depends on what was asked: a category of at least `LEAST_PAIRS`
-        pairs has weights of its own, drawn towards those of all pairs, if that foretells held-out labels better.
+        category: str [n], "" if unknown. Preferences depend on the kind of prompt: a category of at least `LEAST_PAIRS`
+        pairs has weights of its own, shrunk towards those of all pairs, if these predict held-out labels better.
         """
         size = logistic.unit_columns(difference) * np.sqrt(difference.shape[1])
         x = difference / size.astype(np.float32)
@@ -49,7 +49,7 @@ class Style:
 
     @classmethod
     def unknown(cls, difference: np.ndarray) -> Style:
-        """Of too few prompts to learn from."""
+        """For too few prompts to learn from."""
         n, features = difference.shape
         nothing = np.zeros(n, dtype=np.int64)
         return cls(difference, np.zeros((1, 1, features)), nothing, nothing)
@@ -64,7 +64,7 @@ class Style:
         return np.einsum("nf,nf->n", self.difference, self.weights[self.fold, self.taste], dtype=np.float64)
 
     def category_of(self, row: int) -> str | None:
-        """The category whose taste a pair is judged by; None: that of all pairs."""
+        """The category whose preferences a pair is judged by; None: those of all pairs."""
         taste = int(self.taste[row])
         return self.categories[taste - 1] if taste else None
 
@@ -73,10 +73,10 @@ class Style:
 
 
 def _by_category(x: np.ndarray, folds: np.ndarray, taste: np.ndarray, of_all: logistic.CrossFit) -> np.ndarray:
-    """Weights [folds, tastes, features]: those of all pairs, and what each category adds to them.
+    """Weights [folds, tastes, features]: those of all pairs, and each category's deviations from them.
 
-    What a category adds is fitted beside what all pairs say. Of several ridges on it the one that foretells held-out
-    labels best is taken, from the strongest until a weaker one foretells worse; none, where that is no better.
+    The deviations are fitted with the prediction of all pairs as an offset. Their ridge is the one that predicts
+    held-out labels best, tried from the strongest until a weaker one is worse; without an improvement they are 0.
     """
     best = np.repeat(of_all.weights[:, None], 1 + int(taste.max(initial=0)), axis=1)
     least = logistic.least_loss(of_all.margin)
@@ -97,11 +97,11 @@ def _by_category(x: np.ndarray, folds: np.ndarray, taste: np.ndarray, of_all: lo
 
 @dataclass(frozen=True)
 class Gap:
-    """By how much chosen answers have more of a feature than rejected ones, in sd of the difference."""
+    """Mean difference in a feature between chosen and rejected answers, in sd of the difference."""
 
     feature: str
     before: float  # all pairs
-    after: float  # the kept ones, weighed as they will be trained on
+    after: float  # among the kept pairs, with their training weights
 
     @property
     def ratio(self) -> float:
@@ -111,10 +111,10 @@ class Gap:
 def gaps(
     difference: np.ndarray, kept: np.ndarray, effect: np.ndarray | None = None, least: float = LEAST_GAP
 ) -> list[Gap]:
-    """What keeping `kept` (bool [n]) does to every feature with a gap of at least `least` sd, the largest first.
+    """How keeping only `kept` (bool [n]) changes every feature with a gap of at least `least` sd, largest first.
 
-    difference: of the features [n, features], chosen less rejected. effect: what a kept pair counts [n], negative where
-    its answers are exchanged, in part where its label is believed in part; default 1.
+    difference: features [n, features], chosen minus rejected. effect: the signed weight of a kept pair [n], negative if
+    its answers are exchanged, a fraction for a soft label; default 1.
     """
     from rmo_curate.evidence.texts import STYLE
 

@@ -1,12 +1,12 @@
-"""Swapped copies: what a rule finds on the user's own data, known from copies of it with the answers exchanged.
+"""Swapped copies: recall and precision of a rule on the user's data, from copies with the answers exchanged.
 
-Exchanging a pair's answers negates every margin exactly, so each pair gives one copy that is known to be swapped,
-without a forward pass. With eps the noise rate, h1 the share of swapped copies that a rule flags and h0 the share of
-pairs as given: h1 = (1 - eps) R + eps F, h0 = eps R + (1 - eps) F, for its recall R and its false-alarm rate F. The
-precision of what it flags is eps R / h0.
+Exchanging a pair's answers negates every margin exactly, so each pair yields a copy that is known to be swapped,
+without a forward pass. Let eps be the noise rate, and h1 and h0 the shares that a rule flags among swapped copies and
+among the pairs as given. With recall R and false-alarm rate F: h1 = (1 - eps) R + eps F and h0 = eps R + (1 - eps) F.
+The precision of the flagged pairs is eps R / h0.
 
-This is true of flips at random, and of held-out scores only. Labels that are wrong for a reason (the longer answer, a
-hard question) are found less often than swapped copies are.
+This holds only for random flips and held-out scores. Labels that are wrong for a reason (the longer answer, a hard
+question) are found less often than swapped copies.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from rmo_curate.evidence.label_noise import Resampled
 from rmo_curate.runs.run import Scores
 from rmo_train.evaluation.metrics import Interval, accuracy
 
-Q = (0.025, 0.975)  # of the intervals
-MIN_FLAGGED = 10  # pairs: the precision of fewer is not estimated
+Q = (0.025, 0.975)  # quantiles of the intervals
+MIN_FLAGGED = 10  # minimum number of flagged pairs for an estimate of precision
 
 
 def held_out(scores: Scores) -> bool:
-    """Whether T saw none of the pairs that it scored: margins of others say what it memorised, flips included."""
+    """Whether T saw none of the pairs that it scored. Otherwise margins reflect memorised labels, flips included."""
     return bool((scores.held_out[np.isfinite(scores.chosen_logp[:, -1])] == True).all())  # noqa: E712 (elementwise)
 
 
 @dataclass(frozen=True)
 class Detection:
-    """What a rule finds among pairs at one threshold."""
+    """Recall, false alarms and precision of a rule at one threshold."""
 
     flagged: int
     share: float  # of the pairs: h0
@@ -41,7 +41,7 @@ class Detection:
 
 
 def solved(as_labelled: np.ndarray, swapped: np.ndarray, rate: np.ndarray | float) -> tuple[np.ndarray, ...]:
-    """(recall, false-alarm rate, precision) of h0, h1 and the noise rate, in [0, 1]; no precision at h0 = 0."""
+    """(recall, false-alarm rate, precision) from h0, h1 and the noise rate, in [0, 1]; precision is NaN at h0 = 0."""
     recall = np.clip(((1 - rate) * swapped - rate * as_labelled) / (1 - 2 * rate), 0, 1)
     alarms = np.clip(((1 - rate) * as_labelled - rate * swapped) / (1 - 2 * rate), 0, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -50,7 +50,7 @@ def solved(as_labelled: np.ndarray, swapped: np.ndarray, rate: np.ndarray | floa
 
 
 def detection(flagged: np.ndarray, flagged_swapped: np.ndarray, resampled: Resampled) -> Detection:
-    """What is found where `flagged` [pairs] would be dropped, and `flagged_swapped` of their swapped copies."""
+    """Detection if `flagged` [pairs] and, of their swapped copies, `flagged_swapped` are dropped."""
     group, size = resampled.group, resampled.size
     hits, swapped = (np.bincount(group, f[resampled.known], size) for f in (flagged, flagged_swapped))
     return _detections(hits[:, None], swapped[:, None], resampled)[0]
@@ -59,11 +59,13 @@ def detection(flagged: np.ndarray, flagged_swapped: np.ndarray, resampled: Resam
 def detections_at(
     thresholds: np.ndarray, suspicion: np.ndarray, of_swapped: np.ndarray, resampled: Resampled
 ) -> list[Detection]:
-    """`detection` at each of `thresholds` [m], falling: pairs of a suspicion at or above it would be dropped."""
+    """`detection` at each of `thresholds` [m], in descending order: drops pairs with suspicion >= threshold."""
     group, size, m = resampled.group, resampled.size, len(thresholds)
 
     def hits(values: np.ndarray) -> np.ndarray:
-        first = np.searchsorted(-thresholds, -values[resampled.known], side="left")  # the first that it reaches
+        first = np.searchsorted(
+            -thresholds, -values[resampled.known], side="left"
+        )  # the first threshold that it reaches
         first = np.where(np.isnan(values[resampled.known]), m, first)
         return np.bincount(group * (m + 1) + first, minlength=size * (m + 1)).reshape(size, m + 1)[:, :m].cumsum(axis=1)
 
@@ -90,7 +92,7 @@ def _interval(value: float, draws: np.ndarray) -> Interval:
 
 
 def budget_of_precision(suspicion: np.ndarray, of_swapped: np.ndarray, rate: float, wanted: float) -> int:
-    """The largest number of most suspect pairs that are wrong in the share `wanted` at least; 0 where there is none."""
+    """The largest number of most suspect pairs with an estimated precision of at least `wanted`; 0 if there is none."""
     known = np.isfinite(suspicion)
     as_labelled = np.sort(suspicion[known])[::-1]
     eligible = int((as_labelled > 0).sum())
@@ -104,14 +106,14 @@ def budget_of_precision(suspicion: np.ndarray, of_swapped: np.ndarray, rate: flo
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """AUROC for swapped pairs: measured on swapped copies, and predicted from the held-out accuracy for normal margins.
+    """AUROC for swapped pairs: measured on swapped copies, and predicted from held-out accuracy for normal margins.
 
-    A measured one far above the prediction speaks of a leak; below it, of margins that are no single normal. Both are
+    A measured value far above the prediction suggests a leak; one below it, margins that are not normal. Both are
     corrected for the noise rate.
     """
 
     pairs: int
-    accuracy: float  # of the true labels
+    accuracy: float  # on the true labels
     predicted: float
     measured: float
 

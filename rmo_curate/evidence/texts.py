@@ -1,4 +1,4 @@
-"""What the texts of pairs give without any model: the style of each answer, and which answers and prompts are equal."""
+"""Features of texts, without a model: the style of each answer, and which answers and prompts are equal."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import pyarrow as pa
 from rmo_curate.read.messages import Message
 from rmo_train.store.id_hash import hash64
 
-BLOCK = 8192  # pairs read at a time: bounds memory
+BLOCK = 8192  # pairs read at a time, which bounds memory
 AT_ONCE = min(8, os.cpu_count() or 1)  # blocks
 WORD, BETWEEN = r"\w+", "\x1e"
 
 
 @dataclass(frozen=True)
 class Texts:
-    """n pairs. `prompt`, `chosen`, `rejected`: hashes, equal where prompts or answers to one prompt are; `style` is the
-    style of the chosen answer less that of the rejected one."""
+    """n pairs. `prompt`, `chosen`, `rejected`: hashes of the prompt and of the answers to it. `style`: the style of the
+    chosen answer minus that of the rejected one."""
 
     prompt: np.ndarray  # uint64 [n]
     chosen: np.ndarray  # uint64 [n]
@@ -39,7 +39,7 @@ def _count(pattern: str) -> pl.Expr:
 
 
 def _log(count: pl.Expr) -> pl.Expr:
-    """log(1 + a count): the tenth bullet says less than the first."""
+    """log(1 + a count): the tenth bullet matters less than the first."""
     return count.cast(pl.Float32).log1p()
 
 
@@ -51,7 +51,7 @@ _text, _lower = pl.col("text"), pl.col("text").str.to_lowercase()
 _words, _asked = pl.col("words"), pl.col("asked")  # distinct words of the answer and of its prompt
 _all_words, _shared = pl.col("all words"), pl.col("shared")  # their numbers: of all, and of those of the prompt, too
 
-# name -> what it is of an answer. A feature says what a reader can check in the text.
+# name -> expression on an answer. A reader can check each feature in the text.
 STYLE: dict[str, pl.Expr] = {
     "length": _log(_text.str.len_chars()),
     "words": _log(_all_words),
@@ -81,14 +81,14 @@ STYLE: dict[str, pl.Expr] = {
 
 
 def read_texts(tables: Iterable[pa.Table]) -> Texts:
-    """The texts of pairs with the columns prompt, chosen, rejected: lists of messages."""
+    """Features of pairs in a table with the columns prompt, chosen, rejected: lists of messages."""
     return _together(_blocks(tables))
 
 
 def texts_of(
     prompt: Sequence[list[Message]], chosen: Sequence[list[Message]], rejected: Sequence[list[Message]]
 ) -> Texts:
-    """The same of lists of messages in memory, [pairs] each; no table of all of them is made."""
+    """The same from lists of messages in memory, [pairs] each, without building one large table."""
 
     def blocks() -> Iterator[pl.DataFrame]:
         for start in range(0, len(prompt), BLOCK):
@@ -100,13 +100,13 @@ def texts_of(
 
 
 def _joined(messages: list[Message]) -> str:
-    """As `_content`; a lone surrogate, which no Arrow text can hold, becomes a question mark."""
+    """As `_content`; a lone surrogate, which Arrow cannot store, becomes a question mark."""
     text = BETWEEN.join(message["content"] or "" for message in messages)
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _together(blocks: Iterator[pl.DataFrame]) -> Texts:
-    """Blocks read side by side, a few at a time: one of them keeps one core busy."""
+    """Blocks read in parallel, a few at a time: each keeps one core busy."""
     parts = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         waiting: deque[Future[tuple[np.ndarray, ...]]] = deque()

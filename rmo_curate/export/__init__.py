@@ -1,5 +1,5 @@
-"""`rmo-curate export`: the kept pairs of a shard folder as another trainer reads them.
+"""`rmo-curate export`: the kept pairs of a shard folder in the format of another trainer.
 
-- `formats`: TRL, LLaMA-Factory, axolotl, OpenRLHF: a row for each.
-- `command`: `rmo-curate export`: part by part, with a list of what could not be said.
+- `formats`: rows for TRL, LLaMA-Factory, axolotl and OpenRLHF.
+- `command`: `rmo-curate export`: writes part by part, and lists what a format cannot hold.
 """

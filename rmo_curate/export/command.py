@@ -1,6 +1,6 @@
-"""`rmo-curate export`: the kept pairs of a shard folder as another trainer reads them, part by part.
+"""`rmo-curate export`: writes the kept pairs of a shard folder in the format of another trainer, part by part.
 
-What a format cannot carry is counted and said; a pair that it cannot express is left out and listed in `omitted.jsonl`.
+Fields that a format cannot hold are counted and reported; pairs that it cannot express are listed in `omitted.jsonl`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ MADE_BY = "rmo-curate filter RUN --out SHARDS"
 READ = ("id", "prompt", "chosen", "rejected", "tools", "chat_template_kwargs", "flags", "weight", "label_confidence")
 OMITTED = "omitted.jsonl"
 Parts = Iterator[list[dict[str, Any]]]  # the rows of each part
-BATCH = 1000  # rows turned into Python objects at a time
+BATCH = 1000  # rows converted to Python objects at a time
 
 
 @dataclass
 class Counts:
-    """What became of the kept pairs."""
+    """Counts of kept pairs by outcome."""
 
     written: int = 0
     omitted: Counter[str] = field(default_factory=Counter)  # by reason
@@ -61,7 +61,7 @@ def kept(counts: Counts) -> int:
 
 
 def fill(folder: Path, shards: Path, manifest: ShardsManifest, to: Trainer, out: Path) -> Counts:
-    """Write data, what lies beside it, manifest.json and, last, README.md into `folder`, which becomes `out`."""
+    """Write the data, its accompanying files, manifest.json and, last, README.md to `folder`, which becomes `out`."""
     form, counts = FORMATS[to], Counts()
     shape = shape_of(shards, manifest)
     with (folder / OMITTED).open("w", encoding="utf-8") as omitted:
@@ -72,7 +72,7 @@ def fill(folder: Path, shards: Path, manifest: ShardsManifest, to: Trainer, out:
     if not counts.written:
         (reason, n), *_ = counts.omitted.most_common()
         raise UserError(
-            f"{shards}: the format of {to} can express none of the kept pairs; {n:,} of {kept(counts):,} have {reason}"
+            f"{shards}: the format of {to} cannot express any kept pair; {n:,} of {kept(counts):,} have {reason}"
         )
     if not counts.omitted:
         (folder / OMITTED).unlink()
@@ -86,9 +86,9 @@ def fill(folder: Path, shards: Path, manifest: ShardsManifest, to: Trainer, out:
 
 
 def shape_of(shards: Path, manifest: ShardsManifest) -> Shape:
-    """One look at the small columns of every kept pair."""
+    """Read the small columns of every kept pair once."""
     tools, references = False, True
-    kinds: set[pa.DataType] = set()  # of chat_template_kwargs: an object's names and the types of its values
+    kinds: set[pa.DataType] = set()  # of chat_template_kwargs: names and types of its fields
     small = ["tools", "chat_template_kwargs", "ref_chosen_logps", "ref_rejected_logps"]
     for part in tables.iter_parts(shards, manifest, small):
         tools = tools or part["tools"].null_count < part.num_rows
@@ -113,7 +113,7 @@ def shape_of(shards: Path, manifest: ShardsManifest) -> Shape:
 def converted(
     shards: Path, manifest: ShardsManifest, form: Format, shape: Shape, counts: Counts, omitted: IO[str]
 ) -> Parts:
-    """The rows of each part; pairs that `form` cannot express are counted and listed."""
+    """The rows of each part; counts and lists pairs that `form` cannot express."""
     sourced = tables.SOURCE_COLUMNS if shape.sourced else ()
     columns = [*READ, *form.reads, *(["margin"] if shape.margin else []), *sourced]
     for part in tables.iter_parts(shards, manifest, columns):
@@ -132,7 +132,7 @@ def converted(
 
 
 def write_parquet(folder: Path, form: Format, shape: Shape, parts: Parts, total: int) -> list[manifests.PartFile]:
-    """One Parquet file a part, all of one schema."""
+    """One Parquet file per part, all with the same schema."""
     schema = form.schema(shape)
     written = []
     for i, rows in enumerate(parts):
@@ -164,25 +164,24 @@ def sync(f: IO[Any]) -> None:
 
 
 def losses(counts: Counts, form: Format) -> list[str]:
-    """What the export does not carry, with counts."""
+    """What the export does not contain, with counts."""
     lines = [f"left out: {n:,} with {reason}, listed in {OMITTED}" for reason, n in counts.omitted.most_common()]
     if counts.weighted and not form.carries_weights:
         lines.append(
-            f"not carried: weight and label_confidence, which differ from 1 in {counted(counts.weighted, 'pair')}"
+            f"not exported: weight and label_confidence, which differ from 1 in {counted(counts.weighted, 'pair')}"
         )
     return lines
 
 
 def not_carried(form: Format, counts: Counts, *, sourced: bool) -> list[str]:
-    """What of each pair is lost."""
-    lost = ["- the source file and line of each pair: the shards do not have them"] if not sourced else []
+    """Which fields of each pair are lost."""
+    lost = ["- the source file and line of each pair, which the shards do not have"] if not sourced else []
     if form.carries_weights:
-        between = "- suspicion, log-probs between the first and the last checkpoint: the shard folder has them"
+        between = "- suspicion, and log-probs of checkpoints between the first and the last: see the shard folder"
         return [between + ", under the same `id`", *lost]
     return [
-        f"- weights and label confidences (other than 1 in {counted(counts.weighted, 'pair')}): all pairs "
-        "count equally",
-        "- tokens, log-probs, margins, suspicion: the shard folder has them, under the same `id`",
+        f"- weights and label confidences (not 1 in {counted(counts.weighted, 'pair')}): all pairs count equally",
+        "- tokens, log-probs, margins, suspicion: see the shard folder, under the same `id`",
         *lost,
     ]
 
@@ -200,9 +199,9 @@ def readme(
         form.describe(out),
         "",
         f"Besides the columns that {to} reads, each row has the `id` of its pair"
-        + (", and `source_file` and `source_line`, its place in your data." if sourced else "."),
+        + (", and `source_file` and `source_line`, its position in your data." if sourced else "."),
         "",
-        "## What is not here",
+        "## Not in this export",
         "",
         f"- {counts.omitted.total():,} of {counted(kept(counts), 'kept pair')}, which this format cannot express"
         + (f": `{OMITTED}` has their ids" if counts.omitted else ""),

@@ -1,7 +1,7 @@
-"""How other trainers read preference pairs: a row of SHARDS -> the row that each of them expects, or why it has none.
+"""Formats of other trainers: converts a row of SHARDS to the row that a trainer expects, or says why it cannot.
 
 To add a trainer, write its row function and its `describe` text, and enter a `Format` in `FORMATS`. A row function
-raises `Inexpressible` for a pair that the trainer would read as something else; such pairs are listed, never changed.
+raises `Inexpressible` for a pair that the trainer would misread; such pairs are listed, never changed.
 """
 
 from __future__ import annotations
@@ -33,37 +33,37 @@ class Trainer(StrEnum):
 
 
 class Inexpressible(Exception):
-    """A pair that a trainer's format has no place for; says what of it."""
+    """A pair that a trainer's format cannot express; the message names the reason."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What the kept pairs have between them, known before the first row is written."""
+    """Properties of the kept pairs as a whole, known before the first row is written."""
 
-    tools: bool  # some pair has tools
-    template_kwargs: pa.DataType | None  # of chat_template_kwargs, where every pair sets the same names; else None
-    margin: bool  # the source had a number called `margin` with its pairs
-    soft_labels: bool  # the filter wants labels softened by their `label_confidence`
+    tools: bool  # at least one pair has tools
+    template_kwargs: pa.DataType | None  # of chat_template_kwargs, if every pair sets the same names; otherwise None
+    margin: bool  # the source had a numeric column `margin`
+    soft_labels: bool  # the filter asked for labels softened by `label_confidence`
     references: bool  # every pair has its log-probs under the reference
-    end: int | None  # place of the trajectory's end in `chosen_logps` and `rejected_logps`, where there is one
-    sourced: bool  # the shards say which file and line a pair is from
+    end: int | None  # index of the trajectory's end in `chosen_logps` and `rejected_logps`, if there is one
+    sourced: bool  # the shards have the source file and line of each pair
 
 
 @dataclass(frozen=True)
 class Format:
-    """One trainer's way to read pairs."""
+    """The format of one trainer."""
 
     row: Callable[[Row, Shape], dict[str, Any]]
-    data: str  # the data file; `{}` in it: a Parquet file for each part
+    data: str  # the data file; with `{}`: one Parquet file per part
     describe: Callable[[Path], str]  # how to use the folder, in Markdown
-    extra_files: Callable[[Path], dict[str, str]] = lambda _: {}  # name -> content of what lies beside the data
+    extra_files: Callable[[Path], dict[str, str]] = lambda _: {}  # name -> content of additional files
     schema: Callable[[Shape], pa.Schema] = lambda _: pa.schema([])  # of the Parquet files
-    reads: tuple[str, ...] = ()  # columns of SHARDS that it needs besides those that all need
+    reads: tuple[str, ...] = ()  # columns of SHARDS that it needs in addition to the common ones
     carries_weights: bool = False  # and label confidences
 
 
 def origin(pair: Row, shape: Shape) -> dict[str, Any]:
-    """What leads from a row back to its pair and to the user's file: columns that every trainer here passes over."""
+    """Columns that lead from a row back to its pair and to the user's file; all these trainers ignore them."""
     return {name: pair[name] for name in ("id", *(SOURCE_FIELDS if shape.sourced else ()))}
 
 
@@ -72,17 +72,17 @@ def plain(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def only_message(pair: Row, column: str) -> dict[str, Any]:
-    """The message of a response that has one."""
+    """The message of a response that has exactly one."""
     if len(pair[column]) != 1:
         raise Inexpressible("a response of several messages")
     return plain(pair[column])[0]
 
 
 def refuse_settings(pair: Row, *columns: str) -> None:
-    """Without these the pair would be rendered as another one."""
+    """Refuse columns without which the pair would be rendered differently."""
     for column in columns:
         if pair.get(column):
-            raise Inexpressible(f"{column} of its own")
+            raise Inexpressible(f"its own {column}")
 
 
 # ---------------------------------------------------------------------------------------------------- TRL
@@ -95,17 +95,17 @@ TRL_READS = (
 
 
 def trl_row(pair: Row, shape: Shape) -> dict[str, Any]:
-    """prompt, chosen, rejected as message lists; `tools` as JSON text, `chat_template_kwargs` as an object; and what
-    `rmo_train.trl` reads: the tokens that were scored, weight, label confidence, log-probs in nats.
+    """prompt, chosen, rejected as message lists; `tools` as JSON text, `chat_template_kwargs` as an object; and the
+    columns of `rmo_train.trl`: the scored tokens, weight, label confidence, log-probs in nats.
 
-    No column has the name of one that TRL writes itself (`ref_chosen_logps`): its precompute fails on such data.
+    No column has a name that TRL writes itself (`ref_chosen_logps`), since its precompute would fail on such data.
     """
     row: dict[str, Any] = {**origin(pair, shape), **{name: pair[name] for name in ("prompt", "chosen", "rejected")}}
     if shape.tools:
         row["tools"] = pair["tools"]
     if shape.template_kwargs is not None:
         row["chat_template_kwargs"] = json.loads(pair["chat_template_kwargs"])
-    else:  # TRL reads an absent object of one row as an error, and an absent name as null
+    else:  # TRL fails on a row without the object, and reads a missing name as null
         refuse_settings(pair, "chat_template_kwargs")
     row |= {name: pair[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids", "weight")}
     row["label_confidence"] = pair["label_confidence"] if shape.soft_labels else 1.0
@@ -131,7 +131,7 @@ def trl_schema(shape: Shape) -> pa.Schema:
 
 
 def trl_usage(out: Path) -> str:
-    return f"""With weights, soft labels and the references that are here (TRL 1.16):
+    return f"""With weights, soft labels and the exported reference log-probs (TRL 1.16):
 
 ```python
 from datasets import load_dataset
@@ -144,7 +144,7 @@ config = DPOConfig("OUT", precompute_ref_log_probs=True, max_length=None)
 trainer = RMODPOTrainer(MODEL, args=config, train_dataset=pairs)  # optional: diversify=True, amplify=0.25
 ```
 
-As TRL is, every pair alike:
+With plain TRL, which weights all pairs equally:
 
 ```python
 from trl import DPOTrainer
@@ -154,16 +154,17 @@ trainer = DPOTrainer(MODEL, args=DPOConfig("OUT"), train_dataset=pairs)
 
 On the command line: `trl dpo --dataset_name {out} --model_name_or_path MODEL`.
 
-| column | what it is |
+| column | content |
 |---|---|
-| `prompt`, `chosen`, `rejected`, `tools`, `chat_template_kwargs` | what TRL reads |
-| `prompt_ids`, `chosen_ids`, `rejected_ids` | the tokens that were scored. TRL alone replaces them by its own |
-| `weight`, `label_confidence` | how much a pair counts; P(label right), 1 where labels are not soft |
-| `ref_chosen`, `ref_rejected` | log-probs under the reference, nats, where every pair has them |
-| `end_chosen`, `end_rejected` | log-probs at the trajectory's end, nats, where there is one |
+| `prompt`, `chosen`, `rejected`, `tools`, `chat_template_kwargs` | columns that TRL reads |
+| `prompt_ids`, `chosen_ids`, `rejected_ids` | the scored tokens; plain TRL replaces them by its own |
+| `weight`, `label_confidence` | weight of the pair in the loss; P(label right), 1 if labels are not soft |
+| `ref_chosen`, `ref_rejected` | log-probs under the reference, nats, if every pair has them |
+| `end_chosen`, `end_rejected` | log-probs at the trajectory's end, nats, if there is one |
 
-TRL alone passes over the last three lines, and computes its own references (`precompute_ref_log_probs=True` does so
-once): it ends a response with other tokens than were scored, so that these log-probs are not those of its tokens."""
+Plain TRL ignores the last three rows and computes its own reference log-probs (once, with
+`precompute_ref_log_probs=True`): it ends a response with other tokens than the scored ones, so the exported log-probs
+do not fit its tokens."""
 
 
 # ---------------------------------------------------------------------------------------------------- LLaMA-Factory
@@ -187,10 +188,10 @@ def sharegpt(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def llama_factory_row(pair: Row, shape: Shape) -> dict[str, Any]:
-    """ShareGPT ranking: a conversation that ends with the question, and one message for each answer.
+    """ShareGPT ranking: a conversation that ends with the question, and one message per answer.
 
-    Questions (human, observation) and answers alternate after an optional system message; other orders are skipped
-    there with a warning, so they are refused here.
+    Questions (human, observation) and answers must alternate after an optional system message. LLaMA-Factory skips
+    other orders with a warning, so they are refused here.
     """
     refuse_settings(pair, "chat_template_kwargs")
     answers = {column: sharegpt(only_message(pair, column)) for column in ("chosen", "rejected")}
@@ -222,7 +223,7 @@ template: YOUR_MODELS_TEMPLATE
 ```
 
 `dataset_info.json` has the entry `rmo`; to use your own `dataset_dir`, copy the entry and `train.jsonl` there.
-LLaMA-Factory renders with its own `template`, so tokens can differ from those that were scored."""
+LLaMA-Factory renders with its own `template`, so its tokens can differ from the scored ones."""
 
 
 # ---------------------------------------------------------------------------------------------------- axolotl
@@ -231,10 +232,10 @@ AXOLOTL_ROLES = ("user", "assistant", "system", "tool")
 
 
 def axolotl_row(pair: Row, shape: Shape) -> dict[str, Any]:
-    """`chat_template.default`: messages, and one message for each answer (of several, axolotl would take the last)."""
+    """`chat_template.default`: messages, and one message per answer (axolotl would use only the last of several)."""
     refuse_settings(pair, "tools", "chat_template_kwargs")
     if TEMPLATE_REWRITES_RESPONSE in pair["flags"]:
-        raise Inexpressible("a response that the chat template rewrites, which is looked for as it was written")
+        raise Inexpressible("a response that the chat template rewrites, so that axolotl does not find it")
     messages = plain(pair["prompt"])
     chosen, rejected = only_message(pair, "chosen"), only_message(pair, "rejected")
     for message in (*messages, chosen, rejected):
@@ -261,19 +262,18 @@ def axolotl_files(out: Path) -> dict[str, str]:
 
 def axolotl_usage(out: Path) -> str:
     snippet = axolotl_files(out)["datasets.yaml"]
-    return (
-        f"Put this into your config; it is `datasets.yaml` too. After a move, correct `path`.\n\n```yaml\n{snippet}```"
-    )
+    use = "Put this into your config (also in `datasets.yaml`). If you move the folder, correct `path`."
+    return f"{use}\n\n```yaml\n{snippet}```"
 
 
 # ---------------------------------------------------------------------------------------------------- OpenRLHF
 
 
 def openrlhf_row(pair: Row, shape: Shape) -> dict[str, Any]:
-    """prompt, chosen, rejected as message lists; `margin` where the source had one (no number: 0, its default)."""
+    """prompt, chosen, rejected as message lists; `margin` if the source had one (0, the default, if not a number)."""
     refuse_settings(pair, "tools", "chat_template_kwargs")
     if TEMPLATE_REWRITES_HISTORY in pair["flags"]:
-        raise Inexpressible("a prompt that the chat template rewrites, which is cut off by its length")
+        raise Inexpressible("a prompt that the chat template rewrites, though OpenRLHF cuts it off by its length")
     row: dict[str, Any] = {column: plain(pair[column]) for column in ("prompt", "chosen", "rejected")}
     row = origin(pair, shape) | row
     return row | ({"margin": float(pair["margin"] or 0)} if shape.margin else {})
@@ -285,8 +285,8 @@ def openrlhf_usage(out: Path) -> str:
     --data.rejected_key rejected --data.apply_chat_template
 ```
 
-Versions before the dotted flags call them `--dataset`, `--prompt_key`, `--chosen_key`, `--rejected_key` and
-`--apply_chat_template`. A column `margin`, where the source had one, is read by the reward model's margin loss, not by
+In versions without dotted flags, they are `--dataset`, `--prompt_key`, `--chosen_key`, `--rejected_key` and
+`--apply_chat_template`. A column `margin`, if the source had one, is used by the margin loss of reward models, not by
 DPO."""
 
 

@@ -41,7 +41,7 @@ class FilterSettings(EvidenceColumns):
         le=1,
         allow_inf_nan=False,
         description="Drop as noisy the pairs above this quantile of suspicion, if their suspicion is "
-        "positive; 1 drops none; replaces --noise-rate",
+        "positive; 1 drops none; overrides --noise-rate",
     )
     rule: str = Field(
         default=AUTO,
@@ -68,7 +68,7 @@ class FilterSettings(EvidenceColumns):
         gt=0,
         lt=1,
         description="Drop as many noisy pairs as possible while at least this share of them is mislabelled, "
-        "as estimated by swapped copies; replaces --noise-rate",
+        "as estimated by swapped copies; overrides --noise-rate",
     )
     action: Literal["drop", "weight", "soft-label", "flip", "auto"] = Field(
         default="drop",

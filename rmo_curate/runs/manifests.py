@@ -1,4 +1,4 @@
-"""Manifests of folders that curation alone reads; those of the contract with the trainer are in `rmo_train.store`."""
+"""Manifests of folders that only curation reads; those shared with the trainer are in `rmo_train.store`."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ class StatesManifest(OfScore):
     """RUN/states."""
 
     stage: Literal["states"] = "states"
-    width: int  # numbers of a pair
+    width: int  # numbers per pair
 
 
 class ProbeManifest(Manifest):
-    """RUN/proxies/<family> of a probe: the split that it was fitted on."""
+    """RUN/proxies/<family> of a probe: its cross-fitting split."""
 
     stage: Literal["probe"] = "probe"
 
 
 class TrainedManifest(Manifest):
-    """RUN/proxies/<family> of trained proxies: their split and their models."""
+    """RUN/proxies/<family> of trained proxies: their cross-fitting split and their models."""
 
     stage: Literal["trained"] = "trained"
     models: dict[str, dict[str, str]]  # fold and step -> file -> sha256
 
 
 class ExportManifest(Manifest):
-    """What `export` writes."""
+    """The folder that `export` writes."""
 
     stage: Literal["export"] = "export"

@@ -1,7 +1,7 @@
-"""Margins: how much more likely a checkpoint finds the chosen response than the rejected one.
+"""Margins: a checkpoint's log-prob of the chosen response minus that of the rejected one.
 
 Pure functions of a run's `Scores`. Notation: l_m(y) is the summed log-prob (nats) of response y under checkpoint m;
-checkpoint 0 is the base. A pair without scores has NaN in every column, and so a NaN margin.
+checkpoint 0 is the base. A pair without scores has NaN in every column, and therefore a NaN margin.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from rmo_curate.runs.run import Scores
 
-MAD_TO_SD = 1.4826  # a normal's standard deviation over its median absolute deviation
+MAD_TO_SD = 1.4826  # standard deviation / median absolute deviation of a normal distribution
 
 
 def logp(scores: Scores, m: int = -1) -> np.ndarray:
@@ -38,10 +38,10 @@ MARGINS: dict[str, Callable[..., np.ndarray]] = {"reward": reward, "logp": logp,
 
 
 def length_terms(chosen_tokens: np.ndarray, rejected_tokens: np.ndarray) -> np.ndarray:
-    """How the answers of a pair differ in length: [pairs, 3], which is longer, by how many tokens, and by their log.
+    """Difference in length of a pair's answers: [pairs, 3]: its sign, in tokens, and in log tokens.
 
-    Each is of unit size on these pairs (0 where no pair differs) and changes its sign when the pair is swapped. Fits
-    that must not take length for quality are given these terms, and leave them out of what they say of a pair.
+    Each is scaled to unit size on these pairs (0 if no pair differs) and changes its sign when the pair is swapped.
+    Fits that must not mistake length for quality include these terms as covariates, and omit them when scoring a pair.
     """
     difference = np.asarray(chosen_tokens, dtype=np.float64) - rejected_tokens
     terms = np.stack([np.sign(difference), difference, np.sign(difference) * np.log1p(np.abs(difference))], axis=1)
@@ -63,15 +63,15 @@ def swapped(scores: Scores) -> Scores:
 
 
 def where_scored(values: np.ndarray, scores: Scores) -> np.ndarray:
-    """`values` [pairs] that are not made of scores, NaN for pairs that have none: no rule ranks those."""
+    """`values` [pairs] that do not depend on scores, with NaN for pairs without scores, which no rule ranks."""
     return np.where(np.isfinite(scores.chosen_logp[:, 0]), values, np.nan)
 
 
 def on_one_scale(margin: np.ndarray, scores: Scores) -> np.ndarray:
-    """`margin` [pairs] of the last checkpoint over its fold's MAD around 0 (median |margin| x 1.4826): no unit.
+    """`margin` [pairs] of the last checkpoint divided by its fold's MAD around 0 (median |margin| x 1.4826); unitless.
 
-    Proxies of different folds end with margins of different size, so that one of them would fill every top list. Around
-    0, not around the median: a margin keeps its sign, and swapping a pair negates it.
+    Proxies of different folds have margins of different size, and the largest would fill every top list. The MAD is
+    around 0, not around the median, so that a margin keeps its sign and swapping a pair negates it.
     """
     scaled = np.full(len(margin), np.nan)
     fold = np.full(len(margin), -1) if scores.fold is None else scores.fold

@@ -1,4 +1,4 @@
-"""Where a folder goes that was given no place: into the cache, named after what it is made of."""
+"""The default location of an output folder: in the cache, named by a hash of its inputs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rmo_train.store.files import canonical_json, sha256_text
 
 
 def place_of(out: str | os.PathLike[str] | None, kind: str, made_of: Callable[[], Any]) -> Path:
-    """`out`; where that is None, a folder of the cache (RMO_CACHE, by default ~/.cache/rmo), and a line says which.
+    """`out`; if that is None, a folder in the cache (RMO_CACHE, by default ~/.cache/rmo), whose path is printed.
 
-    made_of: gives JSON values. The same ones give the same folder, so what is there already is not made again.
+    made_of: returns JSON values that identify the inputs. Equal inputs give the same folder, so work is reused.
     """
     from rmo_train.model.embedded import cache_folder
 

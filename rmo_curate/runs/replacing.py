@@ -1,6 +1,6 @@
-"""A folder that takes the place of an older one: made beside it and renamed when it is whole.
+"""Replacing a folder: the new one is made beside the old one, and renamed when it is complete.
 
-No reader ever sees half of it, and the older folder is moved away, not deleted, until the new one stands.
+No reader ever sees a partial folder, and the old folder is moved aside, not deleted, until the new one is in place.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from rmo_train.store.manifests import MANIFEST, stage_of
 
 @contextmanager
 def replacing(out: Path, stage: str, made_by: str) -> Iterator[Path]:
-    """An empty folder to fill, which becomes `out` at the end of the block.
+    """An empty folder to fill; it becomes `out` at the end of the block.
 
-    Where the block or the renaming fails, `out` is what it was and the space is given back; an OSError is said as a
-    ProcessingError. UserError where `out` is something else than a `stage` folder, made by the command `made_by`.
+    If the block or the renaming fails, `out` stays as it was and the disk space is freed; an OSError becomes a
+    ProcessingError. UserError if `out` is anything but a `stage` folder made by the command `made_by`.
     """
-    out = out.resolve()  # `.` and links have no name to put a sibling beside
+    out = out.resolve()  # `.` and links have no name beside which to put a sibling
     restore(out)
     refuse_foreign_files(out, stage, made_by)
     partial, old = _siblings(out)
     try:
-        shutil.rmtree(partial, ignore_errors=True)  # of a killed run
+        shutil.rmtree(partial, ignore_errors=True)  # left by an interrupted run
         partial.mkdir(parents=True)
         yield partial
         if out.exists():
@@ -37,12 +37,12 @@ def replacing(out: Path, stage: str, made_by: str) -> Iterator[Path]:
     except OSError as e:
         raise cannot_write(out, e) from e
     finally:
-        shutil.rmtree(partial, ignore_errors=True)  # a full disk gets its space back
-        restore(out)  # brings the older folder back, or removes it
+        shutil.rmtree(partial, ignore_errors=True)  # frees space on a full disk
+        restore(out)  # restores the old folder, or removes it
 
 
 def restore(out: Path) -> None:
-    """Bring back the folder that a replacement moved away, if it was stopped before the new one took its place."""
+    """Restore the folder that a replacement moved aside, if it was interrupted before the new one was in place."""
     _, old = _siblings(out)
     if old.exists() and not out.exists():
         old.replace(out)
@@ -50,7 +50,7 @@ def restore(out: Path) -> None:
 
 
 def refuse_foreign_files(out: Path, stage: str, made_by: str) -> None:
-    """UserError where `out` is anything but a `stage` folder, an empty folder or absent: it is never replaced."""
+    """UserError unless `out` is a `stage` folder, empty or absent: nothing else is ever replaced."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     made = stage_of(out)
@@ -58,11 +58,11 @@ def refuse_foreign_files(out: Path, stage: str, made_by: str) -> None:
         return
     kind = f"a {made!r} folder" if made is not None else f"no {MANIFEST} in it"
     raise UserError(
-        f"--out {out}: exists and was not made by `{made_by}` ({kind}); "
-        "give a new or an empty folder, or one that it made"
+        f"--out {out}: exists, but was not made by `{made_by}` ({kind}); "
+        "give a new or empty folder, or one made by this command"
     )
 
 
 def _siblings(out: Path) -> tuple[Path, Path]:
-    """Where a folder is made, and where the one that it replaces waits."""
+    """The paths of the new folder while it is made, and of the old one while it is moved aside."""
     return out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.old")

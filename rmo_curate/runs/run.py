@@ -1,6 +1,6 @@
-"""A finished run folder, read: its pairs, its checkpoints, and their log-probs joined by id.
+"""Reads a finished run folder: pairs, checkpoints, and their log-probs joined by id.
 
-`rmo-curate score` writes the folder; everything after it (filter, audit, eval) comes in through `open_run`.
+`rmo-curate score` writes the folder; later commands (filter, audit, eval) open it with `open_run`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from rmo_curate.evidence.posterior import Posterior
 
 MADE_BY = "rmo-curate score DATA --model REF --out RUN"
-SCORED_COLUMNS = ("id", "flags", "chosen_tokens", "rejected_tokens")  # of a pair, which scores are joined to
+SCORED_COLUMNS = ("id", "flags", "chosen_tokens", "rejected_tokens")  # columns of a pair that scores are joined to
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The chain of checkpoints that margins are followed along; `end` is T, or None when only the base was scored."""
+    """The sequence of checkpoints along which margins are compared; `end` is T, or None if only the base was scored."""
 
     checkpoints: tuple[Checkpoint, ...]
     end: Checkpoint | None
@@ -46,24 +46,24 @@ class Scores:
     """Log-probs (nats, summed over response tokens) of every pair under every checkpoint, in the order of the pairs."""
 
     names: tuple[str, ...]
-    chosen_logp: np.ndarray  # [pairs, checkpoints], NaN where a pair is not scorable
+    chosen_logp: np.ndarray  # [pairs, checkpoints], NaN if a pair is not scorable
     rejected_logp: np.ndarray  # [pairs, checkpoints]
     chosen_tokens: np.ndarray  # [pairs]
     rejected_tokens: np.ndarray  # [pairs]
     held_out: np.ndarray  # [pairs] of True, False or None: was this pair unseen by the last checkpoint?
     fold: np.ndarray | None = (
-        None  # int16 [pairs]: the last checkpoint's proxy that scored it; None or all -1: one model
+        None  # int16 [pairs]: the fold whose proxy scored the pair at the last checkpoint; None or all -1: one model
     )
     ids: Strings | None = None  # [pairs]
-    groups: np.ndarray | None = None  # [pairs]: pairs of one prompt have the same
-    posterior: Posterior | None = None  # of their labels, see `rmo_curate.evidence`; sets `groups`, too
-    external: np.ndarray | None = None  # [pairs] somebody else's margin, higher = chosen is better
-    of_probe: bool = False  # T is a probe: its reward margin is a log-odds, no sum over tokens
+    groups: np.ndarray | None = None  # [pairs]: the same for pairs of one prompt
+    posterior: Posterior | None = None  # of their labels, see `rmo_curate.evidence`; sets `groups` as well
+    external: np.ndarray | None = None  # [pairs] the user's own margin (--score-column), higher = chosen is better
+    of_probe: bool = False  # T is a probe: its reward margin is a log-odds, not a sum over tokens
 
 
 def adding_a_proxy(run: Path) -> str:
-    """The commands that give a run of the base alone its T."""
-    return f"run `rmo-curate proxy {run}` first (a probe, for one forward pass; --kind lora trains proxies)"
+    """The command that adds a T to a run with the base only."""
+    return f"run `rmo-curate proxy {run}` first (a probe, at the cost of one forward pass; --kind lora trains proxies)"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Run:
         return tables.read_table(self.folder / "pairs", self.pairs_manifest, tables.PAIR_SCHEMA, columns)
 
     def pair_parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The pairs part by part, in the order of `pairs()`, each verified."""
+        """The pairs part by part, verified, in the order of `pairs()`."""
         return tables.iter_parts(self.folder / "pairs", self.pairs_manifest, columns)
 
     def rejects(self) -> pa.Table:
@@ -98,10 +98,10 @@ class Run:
         )
 
     def trajectory(self, end_name: str | None = None) -> Trajectory:
-        """Base, the user's checkpoints as given, then the steps of one proxy family.
+        """The base, the user's checkpoints as given, then the steps of one proxy family.
 
-        Its end T is `end_name` when that is given; else the last step of the first family (cross-fitted before
-        in-sample), else the last user checkpoint, else nothing.
+        Its end T is `end_name` if given; otherwise the last step of the first family (cross-fitted before in-sample),
+        otherwise the last user checkpoint, otherwise None.
         """
         base, users = self.checkpoints[:1], [c for c in self.checkpoints if c.kind == "user"]
         end = self._named(end_name) if end_name else self._default_end()
@@ -126,19 +126,19 @@ class Run:
             return known[name]
         have = f"the run has {', '.join(known)}" if known else "the run has scores of the base only"
         raise UserError(
-            f"--end {name}: {self.folder} has no checkpoint of that name to end a trajectory; {have}"
+            f"--end {name}: {self.folder} has no checkpoint of that name that can end a trajectory; {have}"
             f"{nearest(name, known)}"
         )
 
     def scores(self, trajectory: Trajectory, pairs: pa.Table | None = None) -> Scores:
-        """The log-probs of the trajectory's checkpoints, joined to the pairs by id; `pairs` saves a second reading."""
+        """The log-probs of the trajectory's checkpoints, joined to the pairs by id. Pass `pairs` if already read."""
         pairs = self.pairs(SCORED_COLUMNS) if pairs is None else pairs
         scorable = ~tables.flagged(pairs, tables.TOO_LONG)
         shape = (pairs.num_rows, len(trajectory.checkpoints))
         chosen, rejected = np.full(shape, np.nan), np.full(shape, np.nan)
         held_out = np.full(pairs.num_rows, None, dtype=object)
         fold = np.full(pairs.num_rows, -1, dtype=np.int16)
-        joined: pa.ChunkedArray | None = None  # the ids that `at` was looked up in: checkpoints mostly share an order
+        joined: pa.ChunkedArray | None = None  # the ids that `at` belongs to: most checkpoints have the same order
         at = np.empty(0, dtype=np.int32)
         for column, checkpoint in enumerate(trajectory.checkpoints):
             folder = self.folder / "scores" / checkpoint.name
@@ -175,22 +175,22 @@ class Run:
         )
 
     def own_columns(self) -> dict[str, pa.DataType]:
-        """The source's other columns in the pairs."""
+        """Names of the data's additional columns."""
         parts = self.pairs_manifest.parts
         schema = tables.pq.read_schema(self.folder / "pairs" / parts[0].file) if parts else pa.schema([])
         return {f.name: f.type for f in schema if f.name not in tables.PAIR_SCHEMA.names}
 
     def column(self, name: str) -> pl.Series:
-        """One of the source's columns, whole: [pairs]."""
+        """One of the data's additional columns: [pairs]."""
         import polars as pl
 
         parts = list(tables.intact_parts(self.folder / "pairs", self.pairs_manifest))
         return pl.scan_parquet(parts, glob=False).select(name).collect().to_series()
 
     def external_margin(self, name: str) -> np.ndarray:
-        """Somebody else's margin from the source's columns: [pairs], higher = the chosen response is better.
+        """The user's own margin, from additional columns of the data: [pairs], higher = the chosen response is better.
 
-        NAME is a column with a margin, or the part that two columns of scores share: chosen_NAME and rejected_NAME, or
+        NAME is a column of margins, or the common part of two columns of scores: chosen_NAME and rejected_NAME, or
         NAME_chosen and NAME_rejected.
         """
         numbers = {
@@ -204,9 +204,9 @@ class Run:
             return values(both[0]) - values(both[1])
         if name in numbers:
             return values(name)
-        have = f"its columns of numbers are {', '.join(numbers)}" if numbers else "it has no column of numbers"
+        have = f"its numeric columns are {', '.join(numbers)}" if numbers else "it has no numeric column"
         raise UserError(
-            f"--score-column {name}: {self.folder} has no such column of numbers, and no chosen_{name} and "
+            f"--score-column {name}: {self.folder} has no numeric column of that name, nor chosen_{name} and "
             f"rejected_{name}; {have}{nearest(name, numbers)}"
         )
 
@@ -220,13 +220,13 @@ class Run:
             )
         if rows != scorable.sum():
             raise UserError(
-                f"{folder}: {rows} rows for {scorable.sum()} scorable pairs; it belongs to other pairs, so score this "
+                f"{folder}: {rows} rows for {scorable.sum()} scorable pairs, so it belongs to other pairs; score this "
                 "checkpoint again (--overwrite)"
             )
 
 
 def two_columns(have: Collection[str], names: Sequence[str]) -> tuple[str, str] | None:
-    """The columns of the chosen and the rejected answer, of the first of `names` that there are two of among `have`."""
+    """The columns for the chosen and the rejected answer, for the first of `names` that has both among `have`."""
     for name in names:
         for both in ((f"chosen_{name}", f"rejected_{name}"), (f"{name}_chosen", f"{name}_rejected")):
             if all(column in have for column in both):
@@ -235,8 +235,10 @@ def two_columns(have: Collection[str], names: Sequence[str]) -> tuple[str, str] 
 
 
 def open_run(folder: Path) -> Run:
-    """Open a finished run folder; a UserError naming `rmo-curate score` when it is not one."""
+    """Open a finished run folder; a UserError that names `rmo-curate score` if it is not one."""
     run = Run(folder, manifests.require_manifest(folder, RunManifest, MADE_BY))
     if not run.checkpoints or run.checkpoints[0].kind != "base":
-        raise UserError(f"{folder}: no finished scores of the reference model; run `{MADE_BY}` to the end")
+        raise UserError(
+            f"{folder}: the scores of the reference model are not complete; run `{MADE_BY}` until it finishes"
+        )
     return run

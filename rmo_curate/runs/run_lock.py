@@ -1,7 +1,7 @@
-"""One command at a time fills a run folder: a lock that the kernel gives back when its holder ends, however it ends.
+"""Only one command at a time writes to a run folder. The kernel releases the lock however its holder ends.
 
-The lock is on the file `.filling` in the run folder, which names its holder and is removed by it. A file that a killed
-holder left behind locks nothing.
+The lock is on the file `.filling` in the run folder, which names its holder; the holder removes it. A file left behind
+by a killed process is not locked.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from filelock import BaseFileLock, FileLock, Timeout
 from rmo_train.console.errors import UserError
 
 LOCK = ".filling"
-PATIENCE = 0.1  # seconds; a holder that is ending removes its file and then lets go of it
+PATIENCE = 0.1  # seconds; a holder that ends removes the file first and releases the lock after that
 
 
 @contextmanager
 def only_one(run: Path) -> Iterator[None]:
-    """Hold the folder; a UserError that names who else does. Where files cannot be locked, go on without a lock."""
+    """Lock the folder; a UserError names another holder. If the file system has no locks, continue without one."""
     lock = _taken(run)
     try:
         yield
     finally:
         if lock is not None:
             with contextlib.suppress(OSError):
-                (run / LOCK).unlink()  # while it is held: who takes it next sees that it is another file
+                (run / LOCK).unlink()  # while locked, so that the next process notices that the file was replaced
             lock.release()
 
 
 def check_not_held(run: Path) -> None:
-    """A UserError where a command is filling the folder now."""
+    """A UserError if a command is writing to the folder."""
     if (run / LOCK).is_file():
         with only_one(run):
             pass
 
 
 def is_held(run: Path) -> bool:
-    """Whether a command is filling the folder now."""
+    """Whether a command is writing to the folder."""
     try:
         check_not_held(run)
     except UserError:
@@ -51,26 +51,26 @@ def is_held(run: Path) -> bool:
 
 
 def _taken(run: Path) -> BaseFileLock | None:
-    """The lock, held, our name in its file; None where the file system has no locks or cannot be written to."""
+    """Take the lock and write our name to its file; None if the file system has no locks or is read-only."""
     lock = FileLock(run / LOCK, timeout=PATIENCE, poll_interval=PATIENCE / 5, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout:
         raise UserError(
-            f"{run}: another rmo-curate ({_holder(run)}) is filling this folder; wait until it has ended, or give "
+            f"{run}: another rmo-curate ({_holder(run)}) is writing to this folder; wait until it ends, or give "
             "another --out"
         ) from None
     except OSError:
         return None
-    with contextlib.suppress(OSError):  # a full disk: the lock holds without a name
+    with contextlib.suppress(OSError):  # a full disk: the lock works without a name
         (run / LOCK).write_text(f"pid {os.getpid()}, on {socket.gethostname()}\n")
     return lock
 
 
 def _holder(run: Path) -> str:
-    """What the lock's file says of who holds it."""
+    """The holder of the lock, from its file."""
     try:
         name = (run / LOCK).read_text(errors="replace").strip()
     except OSError:
         name = ""
-    return name or "its name is not known yet"
+    return name or "process unknown"

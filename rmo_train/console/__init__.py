@@ -1,11 +1,12 @@
-"""What both command lines share.
+"""Shared by both command lines.
 
-- `errors`: errors with an exit code: what is printed in place of a traceback.
+- `errors`: errors with an exit code, printed instead of a traceback.
+- `command_line`: `--help` as plain text.
 - `settings`: a component's settings as flags and as a recipe's section.
 - `keywords`: the same as keyword arguments of Python functions.
-- `wording`: numbers with their nouns.
+- `wording`: singular and plural.
 - `progress`: bars on a terminal, log lines elsewhere.
 - `version`: `--version`.
-- `quiet`: libraries kept quiet.
-- `loading`: what answers a Ctrl-C until a command is loaded.
+- `quiet`: silences libraries.
+- `loading`: handles Ctrl-C while a command is being loaded.
 """

@@ -1,4 +1,4 @@
-"""Errors with an exit code: what a command line prints instead of a traceback.
+"""Errors with an exit code, which a command line prints instead of a traceback.
 
 Exit codes: 0 done · 2 the user's input or settings · 3 processing failed after retries ·
 1 a defect of ours (any other exception, with its traceback) · 130 stopped by the user.
@@ -20,7 +20,7 @@ class RmoError(Exception):
 
 
 class UserError(RmoError):
-    """The user's input or settings: says what was found, where, what was expected and how to fix it."""
+    """A mistake in the user's input or settings: says what was found, where, what was expected and how to fix it."""
 
     exit_code = 2
 
@@ -32,7 +32,7 @@ class ProcessingError(RmoError):
 
 
 class Stopped(RmoError):
-    """Ctrl-C: says what is kept and how to go on."""
+    """Ctrl-C: says what is kept and how to resume."""
 
     exit_code = 130
 
@@ -45,14 +45,14 @@ FULL = {
 
 
 def cannot_write(path: Path, error: OSError, needed: int | None = None) -> ProcessingError:
-    """What to say of a file or folder that could not be written; a full disk with its numbers. `needed`: bytes."""
+    """The error for a file or folder that could not be written; for a full disk with sizes. `needed`: bytes."""
     if error.errno not in FULL:
         return ProcessingError(f"cannot write {path}: {error.strerror or error}")
     there, free = free_space(path)
     said = f"cannot write {path}: {FULL[error.errno]}"
     said += f"; it needs {size_text(needed)} and " if needed is not None else "; "
     said += f"{size_text(free)} are free on the disk of {there}"
-    return ProcessingError(f"{said}. What is finished is kept: free some space and run the same command again to go on")
+    return ProcessingError(f"{said}. Finished work is kept: free some space and run the same command again to resume")
 
 
 def free_space(path: Path) -> tuple[Path, int]:
@@ -62,7 +62,7 @@ def free_space(path: Path) -> tuple[Path, int]:
 
 
 def size_text(n: int) -> str:
-    """A number of bytes for people."""
+    """A number of bytes in readable units."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if n >= size:
             return f"{n / size:.1f} {unit}"

@@ -1,6 +1,6 @@
-"""Settings as keyword arguments of the Python API: listed, checked and named as such.
+"""Settings as keyword arguments of the Python API.
 
-The fields are those that are flags of a command (`rmo_train.console.settings`), so both say and refuse the same.
+The fields are also the flags of a command (`rmo_train.console.settings`), so both accept and refuse the same values.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from rmo_train.console.errors import RmoError, UserError, nearest
 from rmo_train.console.settings import S, Settings, build
 
 F = TypeVar("F", bound=Callable[..., Any])
-FLAG = re.compile(r"`[^`]*`|--([a-z][a-z0-9-]*)")  # a command in backticks stays a command
+FLAG = re.compile(r"`[^`]*`|--([a-z][a-z0-9-]*)")  # commands in backticks are left as they are
 WIDTH = 116
 
 
 def takes(cls: type[Settings]) -> Callable[[F], F]:
     """Decorator of a function with `**settings`, which are fields of `cls`: its signature and docstring list them.
 
-    A keyword that is none is a UserError, and what a UserError calls a flag is called by its keyword.
+    Unknown keywords raise a UserError, and flags in the text of UserErrors are replaced by keywords.
     """
 
     def decorate(function: F) -> F:
@@ -44,7 +44,7 @@ def takes(cls: type[Settings]) -> Callable[[F], F]:
 
 
 def from_keywords(cls: type[S], given: Mapping[str, Any], called: str) -> S:
-    """`cls` of keywords, of which None is the default; a UserError names what is wrong. called: what has them."""
+    """`cls` from keywords, where None means the default; errors name the keyword. called: the function's name."""
     refuse_unknown(given, cls.model_fields, called)
     return build(cls, None, {}, given)
 
@@ -58,7 +58,7 @@ def refuse_unknown(names: Iterable[str], known: Iterable[str], called: str) -> N
 
 @contextmanager
 def in_keywords() -> Iterator[None]:
-    """Where an error names a flag, `--low-q`, it names the keyword, `low_q`."""
+    """Replaces flags in errors, such as `--low-q`, by keywords, such as `low_q`."""
     try:
         yield
     except RmoError as e:
@@ -82,7 +82,7 @@ def _listed(signature: inspect.Signature, cls: type[Settings]) -> inspect.Signat
 
 
 def _described(cls: type[Settings]) -> str:
-    """A line or some for every field: its name, what it is, and its default."""
+    """One entry per field: name, description, default."""
     lines = []
     for name, field in cls.model_fields.items():
         default = "" if field.default in (None, (), False) else f" (default: {field.default})"

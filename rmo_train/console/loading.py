@@ -1,6 +1,6 @@
-"""A Ctrl-C while a command is still being loaded: one line and exit code 130, where Python would show a traceback.
+"""Ctrl-C while a command is still being loaded: prints one line and exits with code 130, without a traceback.
 
-It imports next to nothing: what it imports is loaded before it can answer.
+It imports almost nothing, since Ctrl-C during its own imports is not handled.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import signal
 
 
 class Loading:
-    """Around imports, which hold nothing to be kept or ended: a Ctrl-C ends the process at once.
+    """A context around imports, when there is nothing to save or clean up: Ctrl-C ends the process at once.
 
-    An exception would not do: raised inside a compiled module that is being imported, it comes out as another one, or
-    not at all. Where Ctrl-C is ignored (a shell's job in the background) or answered otherwise, that stays so.
+    An exception would not work: raised while a compiled module is being imported, it may be replaced or swallowed. If
+    Ctrl-C is ignored (a shell's background job) or already handled, it stays so.
     """
 
     def __enter__(self) -> None:
@@ -27,5 +27,5 @@ class Loading:
 
 
 def _leave(number: int, frame: object) -> None:
-    os.write(2, b"\nstopped before anything was begun\n")
+    os.write(2, b"\nstopped before any work was started\n")
     os._exit(130)  # `Stopped.exit_code`

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain log line now and then elsewhere (both on standard error)."""
+"""Progress of long work on standard error: a bar on a terminal, otherwise a log line every `LINE_EVERY` seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from rmo_train.console.wording import counted, noun_for
 
-LINE_EVERY = 20.0  # seconds between two log lines where there is no terminal
+LINE_EVERY = 20.0  # seconds between two log lines without a terminal
 
 
 class Progress(Protocol):
@@ -26,7 +26,7 @@ class _Lines:
 
     def advance(self, amount: float = 1, note: str = "") -> None:
         self.done += amount
-        self.total = max(self.total, self.done)  # foreseen too low: no time left, not a negative one
+        self.total = max(self.total, self.done)  # if the total was too low, 0 s are left, not a negative time
         now = time.monotonic()
         if now - self.printed >= LINE_EVERY:
             self.printed = now
@@ -52,19 +52,19 @@ class _Bar:
 
 
 def say(line: str) -> None:
-    """One line for the person who runs the command, on standard error; of several processes, the first one speaks."""
+    """Print one line on standard error; of several processes, only the first one prints."""
     if is_first():
         print(line, file=sys.stderr, flush=True)
 
 
 def is_first() -> bool:
-    """Whether this process is alone or the first of those that a launcher started."""
+    """Whether this process is the only one or the first of those that a launcher started."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
 def progress(label: str, total: float, unit: str, done: float = 0) -> Iterator[Progress]:
-    """Follow `total` units of work, of which `done` were done by a run before. `unit`: a noun in the singular."""
+    """Show progress over `total` units of work, of which an earlier run did `done`. `unit`: a singular noun."""
     if not sys.stderr.isatty() or not is_first():
         lines = _Lines(label, total, unit, done)
         yield lines

@@ -1,4 +1,4 @@
-"""Loading and saving models without the library's chatter between our own lines."""
+"""Silences transformers while models are loaded and saved."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' notes and its bars of a few seconds; errors still show, downloads keep their bars."""
+    """Hide transformers' notes and short progress bars; errors and download bars still show."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,8 +1,8 @@
-"""Settings of a command: its flags, then a recipe's section, then the defaults of its model.
+"""Settings of a command: from its flags, then a recipe's section, then defaults.
 
-A component's settings are one frozen pydantic model beside their owner; a command's add where things are. `flags`
-turns the model's fields into typer arguments and options, so that name, type, help text and default are written once;
-`build` merges and validates, and turns a mistake into a UserError that names the flag and the recipe's field.
+The settings of a component are one frozen pydantic model beside it; those of a command add paths. `flags` turns the
+fields into typer arguments and options, so that name, type, help text and default are written once. `build` merges and
+validates; a mistake becomes a UserError that names the flag and the recipe's field.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rmo_train.console.errors import FULL, RmoError, Stopped, UserError, cannot_
 from rmo_train.console.progress import is_first, say
 
 RECIPE = Path("rmo.yaml")
-LAUNCHER_ENDS = 3.0  # seconds; torchrun looks after its processes ten times a second
+LAUNCHER_ENDS = 3.0  # seconds; torchrun checks its processes ten times a second
 SECTIONS = ("data", "score", "proxy", "filter", "train", "eval", "audit")
 
 Sections = Mapping[str, Mapping[str, Any]]  # of a recipe
@@ -35,12 +35,12 @@ T = TypeVar("T", bound="Settings")
 
 
 class Settings(BaseModel):
-    """Base of every component's settings: frozen, and no unknown field passes."""
+    """Base of every component's settings: frozen; unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def part(self, cls: type[T]) -> T:
-        """Those of the fields that are `cls`'s, a base of this class: a command's settings without its paths."""
+        """The fields that belong to `cls`, a base of this class: a command's settings without its paths."""
         own = {name: getattr(self, name) for name in cls.model_fields}
         return typing.cast(T, cls.model_construct(self.model_fields_set & own.keys(), **own))
 
@@ -48,9 +48,9 @@ class Settings(BaseModel):
 def from_recipe(
     *fields: str, description: str, argument: str | None = None, default: Any = ..., ge: float | None = None
 ) -> Any:
-    """A field that a recipe has under other names than its section's: the first of `fields` ("section.field") there.
+    """A field that a recipe has elsewhere: the first of `fields` ("section.field") that it contains.
 
-    argument: the field stands on the command line without a flag, and is called this in messages.
+    argument: the field is positional on the command line, with this name in messages.
     """
     extra = {"fields": fields, "argument": argument}
     return Field(default, description=description, ge=ge, json_schema_extra=typing.cast(Any, extra))
@@ -66,7 +66,7 @@ def flag_of(field: str) -> str:
 
 
 def build(cls: type[S], section: str | None, recipe: Sections, given: Mapping[str, Any]) -> S:
-    """`cls` from the flags given (None = not given; an empty list too) and a recipe, whose own section is `section`."""
+    """`cls` from flags (None or an empty list: not given) and a recipe, in which its section is `section`."""
     sources = recipe_places(cls, section)
     own = recipe.get(section, {}) if section else {}
     known = [name for name, fields in sources.items() if f"{section}.{name}" in fields]
@@ -93,12 +93,12 @@ def build(cls: type[S], section: str | None, recipe: Sections, given: Mapping[st
 
 
 def recipe_places(cls: type[Settings], section: str | None) -> dict[str, tuple[str, ...]]:
-    """Where a recipe may have each field of `cls`, whose own section is `section`: "section.field", the first wins."""
+    """The places ("section.field") of each field of `cls` in a recipe, first match wins; its section is `section`."""
     return {name: _sources(name, field, section) for name, field in cls.model_fields.items()}
 
 
 def _sources(name: str, field: FieldInfo, section: str | None) -> tuple[str, ...]:
-    """Where a recipe may have the field, in order: "section.field"."""
+    """The places of the field in a recipe ("section.field"), in order."""
     fields: tuple[str, ...] | None = _extra(field, "fields")
     if fields is not None:
         return fields
@@ -106,7 +106,7 @@ def _sources(name: str, field: FieldInfo, section: str | None) -> tuple[str, ...
 
 
 def _first(recipe: Sections, fields: tuple[str, ...], given: Any) -> Any:
-    """The value given, else that of the first of the recipe's `fields` that is there."""
+    """The given value, otherwise that of the first of `fields` in the recipe."""
     if given is not None and given != []:
         return given
     split = (field.split(".") for field in fields)
@@ -118,7 +118,7 @@ def _called(name: str, field: FieldInfo) -> str:
 
 
 def _mistake(cls: type[Settings], section: str | None, sources: Mapping[str, tuple[str, ...]], err: Any) -> str:
-    """A validation error in words: where, what was expected, what was there."""
+    """A validation error in words: where, what was expected, what was found."""
     name = str(err["loc"][0]) if err["loc"] else ""
     message = err["msg"].removeprefix("Value error, ")
     if name not in sources:
@@ -130,7 +130,7 @@ def _mistake(cls: type[Settings], section: str | None, sources: Mapping[str, tup
 
 
 def read_recipe(path: Path | None) -> dict[str, dict[str, Any]]:
-    """The sections of a recipe, which is named: `path`, else `rmo.yaml` in the working folder; none without one."""
+    """The sections of a recipe, whose path is printed: `path`, otherwise `rmo.yaml` if present."""
     if path is None:
         if not RECIPE.is_file():
             return {}
@@ -156,7 +156,7 @@ def read_recipe(path: Path | None) -> dict[str, dict[str, Any]]:
 
 
 def is_awaited(path: Path, recipe: Sections, field: str) -> bool:
-    """Whether `path` is the recipe's own `field` ("section.field"), which another command is still to make."""
+    """Whether `path` does not exist yet and is the recipe's `field` ("section.field"), which another command makes."""
     section, name = field.split(".")
     return not path.exists() and str(path) == recipe.get(section, {}).get(name)
 
@@ -178,7 +178,8 @@ def _option_type(annotation: Any) -> Any:
 def _parameter(name: str, field: FieldInfo) -> Any:
     """The annotation that makes typer parse a field, as an argument or as an option."""
     default = field.default
-    shown = "" if default in (None, PydanticUndefined, (), {}) else f" (default: {default})"
+    value = ("on" if default else "off") if isinstance(default, bool) else default
+    shown = "" if default in (None, PydanticUndefined, (), {}) else f" (default: {value})"
     kind, text = _option_type(field.annotation), (field.description or "") + shown
     if metavar := _extra(field, "argument"):
         return Annotated[kind | None, typer.Argument(help=text, metavar=metavar, show_default=False)]
@@ -187,15 +188,14 @@ def _parameter(name: str, field: FieldInfo) -> Any:
 
 
 def _in_order(cls: type[Settings]) -> list[str]:
-    """The fields as `--help` shows them: a command's own, which say where things are, before those of its base."""
+    """The fields in the order of `--help`: a command's own (paths) before those of its base."""
     return sorted(cls.model_fields, key=lambda name: name not in cls.__annotations__)
 
 
 def flags(cls: type[Settings], section: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator of a typer command: every field of `cls` is a flag or an argument, and `section` the recipe's part.
+    """Decorator of a typer command: every field of `cls` is a flag or an argument; `section` is its recipe section.
 
-    The command gets `settings`, built, `recipe` (its sections; see `read_recipe`) if it asks for it, and the flags of
-    its own.
+    The command receives `settings`, its own flags and, if it has such a parameter, `recipe` (see `read_recipe`).
     """
     with_recipe = any(recipe_places(cls, section).values())
 
@@ -243,11 +243,13 @@ def run_app(app: typer.Typer) -> None:
         raise SystemExit(e.exit_code) from None
     except RmoError as e:
         if not is_first():
-            time.sleep(LAUNCHER_ENDS)  # what all processes find, the first one says; the launcher then ends the others
+            time.sleep(
+                LAUNCHER_ENDS
+            )  # the first process prints the error that all of them find; then the launcher ends the others
         typer.echo(f"error: {e}", err=True)
         raise SystemExit(e.exit_code) from None
     except KeyboardInterrupt:
-        typer.echo("\nstopped. Run the same command again to go on from what is finished", err=True)
+        typer.echo("\nstopped. Finished work is kept: run the same command again to resume", err=True)
         raise SystemExit(Stopped.exit_code) from None
     except typer.Abort:
         raise SystemExit(1) from None

@@ -1,4 +1,4 @@
-"""Pairs as the trainer sees them: token ids, reference log-probs and a shard's columns, from a run or shard folder."""
+"""Pairs for the trainer: token ids, reference log-probs and a shard's columns, from a run or shard folder."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class PairData:
 
     @property
     def reference(self) -> Reference:
-        """The reference model; nothing is known of it for data that no model has scored."""
+        """The reference model; all fields are None for unscored data."""
         return Reference() if self.manifest is None else self.manifest.reference
 
     @property
@@ -71,7 +71,7 @@ class PairData:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the ids, tokens and reference log-probs: what a resumed training must find unchanged."""
+        """Hash of the ids, tokens and reference log-probs, which must be unchanged when training resumes."""
         digest = [sha256_text(canonical_json([str(i) for i in self.ids]))]
         for array in (self.prompt, self.chosen, self.rejected):
             digest.append(sha256_text(array.values.tobytes().hex()))
@@ -81,7 +81,7 @@ class PairData:
 
     @property
     def content_sha256(self) -> str:
-        """Hash of the ids and tokens, whatever their order: the same for all models that see them alike."""
+        """Hash of the ids and tokens, independent of their order: equal for models with the same tokenisation."""
         order = np.argsort(self.ids.astype(str), kind="stable")
         digest = [str(i) for i in self.ids[order]]
         for ragged in (self.prompt, self.chosen, self.rejected):
@@ -90,9 +90,9 @@ class PairData:
         return sha256_text(canonical_json(digest))
 
     def labelled(self, soft: bool | None) -> PairData:
-        """The pairs as training believes them: with every label certain, or, `soft`, as far as `label_confidence` says.
+        """The pairs with every label certain or, with `soft`, with labels softened by `label_confidence`.
 
-        None: as the filter that wrote them decided.
+        None: as the filter decided.
         """
         decided = isinstance(self.manifest, ShardsManifest) and self.manifest.soft_labels
         wanted = decided if soft is None else soft
@@ -110,7 +110,7 @@ class PairData:
         return replace(self, **changed)
 
     def spread(self, n: int) -> np.ndarray:
-        """At most `n` rows at even distances, first and last included, int64: a sample without a draw."""
+        """At most `n` evenly spaced rows, first and last included, int64: a deterministic sample."""
         return np.linspace(0, len(self) - 1, min(n, len(self))).astype(np.int64)
 
     def longest(self) -> int:
@@ -123,7 +123,7 @@ class PairData:
 def open_pairs(folder: Path) -> PairData:
     """The scorable pairs of a run folder, or the kept pairs of a shard folder.
 
-    Raises UserError when the folder is neither, is unfinished or damaged, or when a reference log-prob is not a number.
+    Raises a UserError if the folder is neither, is unfinished or damaged, or if a reference log-prob is NaN.
     """
     if not folder.is_dir():
         raise UserError(
@@ -136,7 +136,7 @@ def open_pairs(folder: Path) -> PairData:
         )
     data = _from_shards(folder, manifest) if isinstance(manifest, ShardsManifest) else _from_run(folder)
     if not len(data):
-        raise UserError(f"{folder}: no pairs to use in it (0 rows)")
+        raise UserError(f"{folder}: no usable pairs (0 rows)")
     _check_between(folder, data, "weight", 0, np.inf)
     _check_between(folder, data, "label_confidence", 0, 1)
     for name in ("ref_chosen", "ref_rejected"):
@@ -161,7 +161,7 @@ def _check_between(folder: Path, data: PairData, name: str, low: float, high: fl
 
 
 def _read(folder: Path, manifest: Parts, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
-    """`columns` of a stage, and of each prompt its `group` alone: memory holds the text of one part at a time."""
+    """`columns` of a stage, with each prompt reduced to its `group`, so that memory holds the text of one part only."""
     tables = []
     for part in iter_parts(folder, manifest, [*columns, "prompt", "tools"]):
         prompts, tools = part["prompt"].to_pylist(), part["tools"].to_pylist()
@@ -195,7 +195,7 @@ def _from_run(folder: Path) -> PairData:
 
 
 def with_references(data: PairData) -> PairData:
-    """The pairs of a run folder with what is there by now: its manifest, and the reference's log-probs once scored."""
+    """The pairs of a run folder, with its manifest and the reference's log-probs if they exist."""
     import polars as pl
 
     folder = data.folder
@@ -217,14 +217,14 @@ def with_references(data: PairData) -> PairData:
 
 
 def _scored(table: pa.Table, name: str) -> np.ndarray | None:
-    """A log-prob column, float64 [n]; None where it is absent or empty, NaN for a value that is missing."""
+    """A log-prob column, float64 [n]; None if it is absent or empty, NaN for a missing value."""
     if name not in table.column_names or (len(table) and table[name].null_count == len(table)):
         return None
     return table[name].to_numpy()
 
 
 def _end_column(folder: Path, table: pa.Table, name: str, checkpoints: Sequence[str], end: str) -> np.ndarray:
-    """The log-probs under checkpoint `end` of a column with one value a checkpoint, float64 [n]."""
+    """The log-probs under checkpoint `end`, from a column with one value per checkpoint, float64 [n]."""
     import polars as pl
 
     rows = pl.Series(table[name])
@@ -249,7 +249,7 @@ def _from_shards(folder: Path, manifest: ShardsManifest) -> PairData:
     }
     if sum(column is None for column in references.values()) == 1:
         there, missing = sorted(references, key=lambda name: references[name] is None)
-        raise UserError(f"{folder}: it has {there}_logps, but no {missing}_logps; score the data again, or drop both")
+        raise UserError(f"{folder}: has {there}_logps but no {missing}_logps; score the data again, or remove both")
     end = manifest.end
     if end is not None and len(data):
         for name, column in (("end_chosen", "chosen_logps"), ("end_rejected", "rejected_logps")):

@@ -1,8 +1,8 @@
-"""A chat to token ids: where the prompt ends, where a response ends, and what is flagged.
+"""Converts a chat to token ids, and finds the end of the prompt, the ends of responses, and problems to flag.
 
 The model's chat template renders a conversation as a whole, and the text is tokenised without the tokenizer's own
-special tokens (the template writes a BOS where the model wants one). The prompt ends where the tokens of "prompt",
-"prompt + chosen" and "prompt + rejected" stop agreeing, so both responses are scored after the same tokens.
+special tokens (the template writes a BOS if the model needs one). The prompt ends where the tokens of "prompt",
+"prompt + chosen" and "prompt + rejected" first differ, so both responses are scored after the same tokens.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from rmo_train.console.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Message = Mapping[str, Any]  # role, content, and what else the template reads of a message (tool_calls, ...)
+Message = Mapping[str, Any]  # role, content, and other fields that the template reads (tool_calls, ...)
 
-# The template's text or tokens of the prompt change once a response follows; the response carries what differs.
+# The rendered text or tokens of the prompt change when a response follows; the difference counts as response.
 BOUNDARY_MISMATCH = "boundary_mismatch"
 TEMPLATE_REWRITES_HISTORY = "template_rewrites_history"
-# A response's text is not in the rendering as it was written: a reasoning template moved or dropped its thoughts.
+# The rendering does not contain a response verbatim: a reasoning template moved or dropped its thoughts.
 TEMPLATE_REWRITES_RESPONSE = "template_rewrites_response"
 RENDERING_FLAGS = (BOUNDARY_MISMATCH, TEMPLATE_REWRITES_HISTORY, TEMPLATE_REWRITES_RESPONSE)
 
@@ -31,12 +31,12 @@ PROBE_QUESTION, PROBE_ANSWER = "probequestion", "probeanswer"
 
 
 class TemplateRefused(UserError):
-    """The chat template cannot render this conversation (roles out of order, a role that it does not know)."""
+    """The chat template cannot render this conversation (roles out of order, an unknown role)."""
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """What is rendered for one pair; a response may hold several messages (assistant, user, assistant)."""
+    """One pair before rendering; a response may have several messages (assistant, user, assistant)."""
 
     prompt: Sequence[Message]
     chosen: Sequence[Message]
@@ -57,12 +57,12 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Texts:
-    """What the template makes of one pair."""
+    """The rendered texts of one pair."""
 
     prompt: str
     chosen: str  # prompt and chosen
     rejected: str  # prompt and rejected
-    rewritten: bool  # a response's text is not in it as it was written
+    rewritten: bool  # a response does not occur verbatim in the rendering
 
     @property
     def all(self) -> tuple[str, str, str]:
@@ -74,15 +74,15 @@ class TurnEnd:
     """How the template closes an assistant's turn."""
 
     token: int  # the end-of-turn token
-    tail: tuple[int, ...]  # what the template writes after it, cut from a response (SmolLM2: a newline)
-    written: bool  # False: the template closes a turn with plain text only, and `token` (the eos) is appended
+    tail: tuple[int, ...]  # tokens after it, which are cut from a response (SmolLM2: a newline)
+    written: bool  # False: the template ends a turn with plain text only, so `token` (the eos) is appended
 
 
 def common_prefix(*sequences: Sequence[int]) -> int:
     """Length of the longest prefix that all `sequences` share."""
     shortest = min(len(s) for s in sequences)
     first = sequences[0][:shortest]
-    if all(s[:shortest] == first for s in sequences[1:]):  # the usual case, at the speed of a list comparison
+    if all(s[:shortest] == first for s in sequences[1:]):  # fast path for the common case
         return shortest
     return next(i for i in range(shortest) if any(s[i] != first[i] for s in sequences[1:]))
 
@@ -104,16 +104,16 @@ class Renderer:
         tools: str | None = None,
         template_kwargs: str | None = None,
     ) -> Rendered:
-        """One pair; raises TemplateRefused when the template cannot render it."""
+        """Render one pair; raises TemplateRefused if the template cannot render it."""
         rendered = self.render_many([Conversation(prompt, chosen, rejected, tools, template_kwargs)])[0]
         if isinstance(rendered, TemplateRefused):
             raise rendered
         return rendered
 
     def render_many(self, pairs: Sequence[Conversation]) -> list[Rendered | TemplateRefused]:
-        """Render `pairs` with one tokenizer call; a pair that the template refuses gets its error in place of ids.
+        """Render `pairs` with one tokenizer call; a pair that the template refuses yields the error instead of ids.
 
-        Equal texts (the prompt of neighbouring pairs, a response ranked several times) are tokenised once.
+        Equal texts (a prompt of several pairs, a response ranked several times) are tokenised once.
         """
         texts: list[Texts | TemplateRefused] = []
         prompts: dict[str, str] = {}  # by content: preference sets repeat a prompt in several pairs
@@ -127,7 +127,7 @@ class Renderer:
         return [self._split(t, *(ids[x] for x in t.all)) if isinstance(t, Texts) else t for t in texts]
 
     def same_text(self, one: Conversation, other: Conversation) -> bool:
-        """Whether the template treats two conversations alike: the same texts, or both refused."""
+        """Whether the template renders two conversations to the same texts, or refuses both."""
         made: list[Texts | None] = []
         for pair in (one, other):
             try:
@@ -175,14 +175,14 @@ class Renderer:
             raise TemplateRefused(f"the chat template cannot render the roles {roles}: {e}") from e
 
     def _settings(self, template_kwargs: str | None) -> dict[str, Any]:
-        """A pair's settings for its template, which must not be arguments of the rendering itself."""
+        """A pair's template settings, which must not be arguments of the rendering function."""
         if not template_kwargs:
             return {}
         parsed = json.loads(template_kwargs)
         if not isinstance(parsed, dict):
             raise TemplateRefused(f"chat_template_kwargs is {template_kwargs}, expected an object of settings")
         if taken := sorted(parsed.keys() & self.own_arguments):
-            where = "; tools have a column of their own" if "tools" in taken else ""
+            where = "; tools belong in the column `tools`" if "tools" in taken else ""
             raise TemplateRefused(f"chat_template_kwargs sets {', '.join(taken)}, which a pair cannot set{where}")
         return parsed
 
@@ -190,7 +190,7 @@ class Renderer:
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is None:  # a tokenizer in Python
             return [self.tokenizer(t, add_special_tokens=False, verbose=False)["input_ids"] for t in texts]
-        backend.no_truncation()  # what an earlier call asked for would cut or pad ours
+        backend.no_truncation()  # undo settings of earlier calls, which would truncate or pad
         backend.no_padding()
         return [e.ids for e in backend.encode_batch_fast(texts, add_special_tokens=False)]  # fast: without offsets
 
@@ -207,10 +207,12 @@ class Renderer:
         if boundary < len(prompt):
             flags.append(BOUNDARY_MISMATCH)
         if boundary == 0:
-            return TemplateRefused("the rendered prompt and responses share no token, so nothing precedes a response")
+            return TemplateRefused(
+                "the rendered prompt and responses have no first token in common, so the prompt is empty"
+            )
         chosen_ids, rejected_ids = self._close(chosen[boundary:]), self._close(rejected[boundary:])
         if chosen_ids == rejected_ids:
-            return TemplateRefused("chosen and rejected get the same tokens: the template leaves out how they differ")
+            return TemplateRefused("chosen and rejected have the same tokens: the template drops their difference")
         return Rendered(prompt[:boundary], chosen_ids, rejected_ids, tuple(flags))
 
     def _close(self, ids: list[int]) -> list[int]:
@@ -219,18 +221,20 @@ class Renderer:
         if end.written and ids[len(ids) - len(end.tail) :] == list(end.tail):
             ids = ids[: len(ids) - len(end.tail)]
         last = len(ids)
-        while last and ids[last - 1] == end.token:  # the content itself may end with the token's text
+        while last and ids[last - 1] == end.token:  # the content may itself end with the token's text
             last -= 1
         return [*ids[:last], end.token]
 
     def _find_turn_end(self) -> TurnEnd:
-        """The first special token after the assistant's content in a probe conversation, else the eos token."""
+        """The first special token after the assistant's content in a probe conversation, otherwise the eos token."""
         tokenizer = self.tokenizer
         text = self._text(
             [{"role": "user", "content": PROBE_QUESTION}, {"role": "assistant", "content": PROBE_ANSWER}], None, None
         )
         if PROBE_ANSWER not in text:
-            raise UserError("the chat template does not write an assistant's content; give a model with a working one")
+            raise UserError(
+                "the chat template does not render the assistant's content; use a model with a working template"
+            )
         after = self._tokenize([text[text.rindex(PROBE_ANSWER) + len(PROBE_ANSWER) :]])[0]
         special = {i for i, t in tokenizer.added_tokens_decoder.items() if t.special} | set(tokenizer.all_special_ids)
         for i, token in enumerate(after):

@@ -1,10 +1,10 @@
-"""How good a model is, and whether another one is better.
+"""Evaluation of a model, and comparison of two.
 
 - `metrics`: accuracy of margins, plain and length-matched; the interval of a difference between two models on the
   same pairs; McNemar: pure functions.
-- `intervals`: intervals of accuracies and differences that few prompts do not make too sure of themselves.
-- `logistic`: logistic regression of few features: what evidence and the length-controlled win rate are fitted by.
-- `result`: the figures of an evaluation, and their file.
+- `intervals`: intervals of accuracies and differences that are not overconfident with few prompts.
+- `logistic`: logistic regression with few features, for evidence and the length-controlled win rate.
+- `result`: the results of an evaluation, and their file.
 - `evaluate`: held-out accuracy against the reference columns.
 - `comparison`: `rmo-train compare`: two models on the same pairs, by `metrics`.
 - `winrate`: `rmo-train winrate`: how often one model's answers beat another's.

@@ -15,9 +15,9 @@ from rmo_train.evaluation.result import Evaluation
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure of both models, and b - a with its paired interval and what that says of b."""
+    """A metric of both models, and b - a with its paired interval and the verdict on b."""
 
-    n: int  # pairs that it is of
+    n: int  # number of pairs
     a: float
     b: float
     difference: Interval
@@ -40,7 +40,7 @@ class Comparison:
 
 
 def compare(a: Evaluation, b: Evaluation, names: tuple[str, str] = ("A", "B")) -> Comparison:
-    """Evaluation `b` against `a`; UserError where they are not of the same pairs. `names`: where they are from."""
+    """Compare evaluation `b` with `a`; UserError unless they are of the same pairs. `names`: their sources."""
     check_same_pairs(a, b, names)
     margins_a, prompts, longer_by = (np.array(column) for column in zip(*a.pairs.values(), strict=True))
     margins_b = np.array([b.pairs[i][0] for i in a.pairs])
@@ -65,16 +65,16 @@ def compare(a: Evaluation, b: Evaluation, names: tuple[str, str] = ("A", "B")) -
 
 
 def check_same_pairs(a: Evaluation, b: Evaluation, names: tuple[str, str]) -> None:
-    """Refuse evaluations of other ids, and of the same ids on other texts, labels or tokens."""
+    """Refuse evaluations with different ids, or with the same ids but different texts, labels or tokens."""
     shared = len(a.pairs.keys() & b.pairs.keys())
     if not shared == len(a.pairs) == len(b.pairs):
         raise UserError(
-            f"{names[0]} and {names[1]} are of different pairs: {len(a.pairs)} and {len(b.pairs)} ids, {shared} in "
+            f"{names[0]} and {names[1]} cover different pairs: {len(a.pairs)} and {len(b.pairs)} ids, {shared} in "
             "both; evaluate both models on the same run or shard folder"
         )
     if a.pairs_sha256 != b.pairs_sha256:
         raise UserError(
-            f"{names[0]} and {names[1]} have the same {shared} ids, but not the same pairs: other texts, chosen and "
-            "rejected exchanged, or another tokenizer or chat template; evaluate both models on the same run or shard "
+            f"{names[0]} and {names[1]} have the same {shared} ids, but the pairs differ: in their texts, in which "
+            "answer is chosen, or in tokenizer or chat template; evaluate both models on the same run or shard "
             "folder"
         )

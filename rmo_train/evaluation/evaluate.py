@@ -17,7 +17,7 @@ from rmo_train.forward.distributed import ALONE, World
 from rmo_train.forward.layout import Layout
 from rmo_train.forward.logps import pair_logps
 
-PART = 256  # pairs laid out at a time: bounds memory, whatever the size of the data
+PART = 256  # pairs laid out at a time, which bounds memory
 
 
 def logps_in_parts(
@@ -27,10 +27,10 @@ def logps_in_parts(
     advance: Callable[[int], None] = lambda tokens: None,
     world: World | None = None,
 ) -> np.ndarray:
-    """Log-probs of every pair's responses, float64 nats [n, 2] (chosen, rejected); each distinct sequence once a part.
+    """Log-probs of every pair's responses, float64 nats [n, 2] (chosen, rejected); each distinct one once per part.
 
-    Parts are cut in the order of the prompts, so that pairs of one prompt share its computation. The processes of
-    `world` take them in turns and all of them get the result.
+    Parts follow the order of prompts, so that pairs of one prompt share its computation. The processes of `world`
+    take turns, and all of them get the result.
     """
     world = world or ALONE
     order = np.argsort(data.groups.astype(str), kind="stable")
@@ -45,8 +45,8 @@ def logps_in_parts(
 def evaluate(
     model: Any, data: PairData, layout: Layout, overlap: tuple[int, int] = (0, 0), world: World | None = None
 ) -> Evaluation:
-    """Measure `model` on `data`, whose reference columns give the reward margins."""
-    reference_logps(data)  # refused before the forward passes, not after
+    """Evaluate `model` on `data`, whose reference columns give the reward margins."""
+    reference_logps(data)  # raises before the forward passes, not after
     total = int((data.prompt.lengths + data.chosen.lengths + data.rejected.lengths).sum())
     with progress("evaluate", total, "token") as bar:
         logps = logps_in_parts(model, data, layout, bar.advance, world)
@@ -54,7 +54,7 @@ def evaluate(
 
 
 def reference_logps(data: PairData) -> np.ndarray:
-    """The reference's log-probs [n, 2] from the data's columns; a UserError where there are none."""
+    """The reference's log-probs [n, 2] from the data's columns; a UserError if there are none."""
     if data.ref_chosen is None or data.ref_rejected is None:
         raise UserError(f"{data.folder}: no reference log-probs to compare with; expected a folder of scored pairs")
     return np.stack([data.ref_chosen, data.ref_rejected], axis=1)
@@ -89,7 +89,7 @@ def summarise(data: PairData, logps: np.ndarray, overlap: tuple[int, int] = (0, 
 
 
 def pair_margins(data: PairData, rewards: np.ndarray) -> dict[str, PairMargin]:
-    """What a comparison needs of each pair, by id; `rewards`: reward margins [n], nats."""
+    """The data of each pair that a comparison needs, by id; `rewards`: reward margins [n], nats."""
     prompts = {group: k for k, group in enumerate(dict.fromkeys(data.groups))}
     longer = data.chosen.lengths - data.rejected.lengths
     return {
@@ -99,5 +99,5 @@ def pair_margins(data: PairData, rewards: np.ndarray) -> dict[str, PairMargin]:
 
 
 def overlap_of(train_ids: set[str], train_prompts: set[str], data: PairData) -> tuple[int, int]:
-    """How many of `data`'s pairs (by id) and distinct prompts a training set shares."""
+    """Number of `data`'s pairs (by id) and distinct prompts that are also in a training set."""
     return sum(i in train_ids for i in data.ids), len(train_prompts & set(data.groups))

@@ -1,9 +1,9 @@
-"""95% intervals of accuracies and of their paired differences that few prompts do not make too sure of themselves.
+"""95% intervals of accuracies and their paired differences that are not overconfident with few prompts.
 
-Resampled prompts know only what they hold: of six right answers the bootstrap says [1, 1]. So where prompts are few, or
-nearly all of one outcome, the interval is the one of a score test (Wilson 1927; of differences Tango 1998), at the
-number of independent pairs that the data are worth, since pairs of a prompt are alike. Elsewhere it is the bootstrap.
-`benchmarks/coverage.py` has the coverage of both, which the limits below are chosen by.
+The bootstrap fails on few prompts: for six right answers of six it gives [1, 1]. So if prompts are few, or nearly all
+have the same outcome, the interval is that of a score test (Wilson 1927; for differences Tango 1998), with the
+effective number of independent pairs, since pairs of a prompt are correlated. Otherwise it is the bootstrap.
+`benchmarks/coverage.py` measures the coverage of both; the limits below were chosen by it.
 """
 
 from __future__ import annotations
@@ -22,26 +22,25 @@ from rmo_train.evaluation.metrics import (
     sign_test,
 )
 
-MANY_PROMPTS = 50  # from here on the bootstrap covers what it says,
-LEAST_RARE = 10.0  # if so many prompts have the rarer outcome; of a difference: if so many differ
-LEAST_PROMPTS = 20  # of fewer no verdict is given
+MANY_PROMPTS = 50  # with at least so many prompts the bootstrap has its nominal coverage,
+LEAST_RARE = 10.0  # provided that so many prompts have the rarer outcome (for a difference: that so many differ)
+LEAST_PROMPTS = 20  # with fewer prompts no verdict is given
 TAIL = 0.975  # quantile of a 95% interval
-CLOSE = 1e-9  # of the roots of Tango's score, in shares
+CLOSE = 1e-9  # tolerance of the roots of Tango's score, as a share
 HALF, NONE = Interval(0.5, 0.5, 0.5), Interval(0.0, 0.0, 0.0)
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
 class Weighted:
-    """Pairs whose mean is taken: weights [n] of any sum, and the number of each pair's prompt [n], -1 where a pair does
-    not count."""
+    """The pairs of a mean: weights [n] with any sum, and the index of each pair's prompt [n], -1 for none."""
 
     weights: np.ndarray
     prompt: np.ndarray
 
     @classmethod
     def of(cls, groups: np.ndarray, weights: np.ndarray | None = None) -> Weighted:
-        """groups: [n], equal where prompts are. weights: [n], 0 for a pair that does not count; None: all alike."""
+        """groups: [n], the prompt of each pair. weights: [n], 0 for a pair that does not count; None: all equal."""
         weights = np.ones(len(groups)) if weights is None else np.asarray(weights, dtype=np.float64)
         counts = weights > 0
         _, number = np.unique(np.asarray(groups)[counts].astype(str), return_inverse=True)
@@ -68,8 +67,8 @@ class Weighted:
         return np.bincount(self.prompt[counts], (self.weights * values)[counts], self.prompts) / self.weights.sum()
 
     def effective(self, off: np.ndarray, variance: float) -> float:
-        """Number of independent pairs that these are worth. off: each pair's value less the mean [n]; variance: of a
-        value, were all pairs independent. Where nothing varies, a prompt counts as one pair."""
+        """Effective number of pairs. off: each pair's value minus the mean [n]; variance: of a value, if all
+        pairs were independent. If nothing varies, a prompt counts as one pair."""
         spread = float(np.square(self.by_prompt(off)).sum())
         if spread <= CLOSE * variance or variance <= 0:
             return 1 / float(np.square(self.by_prompt(np.ones(len(off)))).sum())
@@ -77,19 +76,19 @@ class Weighted:
 
     @property
     def quantile(self) -> float:
-        """Of a normal variable; of Student's t where the likeness of a prompt's pairs is itself estimated from few."""
+        """Quantile of a normal variable, or of Student's t if the correlation within prompts is estimated from few."""
         from scipy.stats import norm, t
 
         return float(t.ppf(TAIL, self.prompts - 1) if 1 < self.prompts < self.pairs else norm.ppf(TAIL))
 
     def few(self, share: float) -> bool:
-        """Whether the bootstrap would be too sure. share: of pairs with the rarer outcome, or that differ."""
+        """Whether the bootstrap would be overconfident. share: of pairs with the rarer outcome, or that differ."""
         return self.prompts < MANY_PROMPTS or share * self.prompts < LEAST_RARE
 
 
 def verdict(interval: Interval, prompts: int, even: float = 0.0) -> str:
-    """ "higher" or "lower" where the interval leaves out `even`, else "not distinguishable"; of fewer prompts than
-    LEAST_PROMPTS "too few to tell"."""
+    """ "higher" or "lower" if the interval excludes `even`, otherwise "not distinguishable"; "too few to tell" with
+    fewer prompts than LEAST_PROMPTS."""
     if prompts < LEAST_PROMPTS:
         return "too few to tell"
     return "higher" if interval.low > even else "lower" if interval.high < even else "not distinguishable"
@@ -99,9 +98,9 @@ def verdict(interval: Interval, prompts: int, even: float = 0.0) -> str:
 
 
 def accuracy_interval(margins: np.ndarray, groups: np.ndarray) -> Interval:
-    """Of `metrics.accuracy` of margins [n]; groups: [n], equal where prompts are.
+    """Interval of `metrics.accuracy` of margins [n]; groups: [n], the prompt of each pair.
 
-    Margins that are all 0 are the reference's own, whose accuracy is 0.5 and nothing else.
+    If all margins are 0, the model is the reference, whose accuracy is exactly 0.5.
     """
     return share_interval(right(margins), groups) if margins.any() else HALF
 
@@ -109,7 +108,7 @@ def accuracy_interval(margins: np.ndarray, groups: np.ndarray) -> Interval:
 def length_matched_interval(
     margins: np.ndarray, chosen_tokens: np.ndarray, rejected_tokens: np.ndarray, groups: np.ndarray
 ) -> Interval:
-    """Of `metrics.length_matched_accuracy`, whose arguments these are, and `groups` as above."""
+    """Interval of `metrics.length_matched_accuracy`, with the same arguments, and `groups` as above."""
     pairs = Weighted.of(groups, length_matched_weights(chosen_tokens, rejected_tokens))
     if pairs.pairs and not margins.any():
         return HALF
@@ -119,12 +118,12 @@ def length_matched_interval(
 
 
 def share_interval(values: np.ndarray, groups: np.ndarray) -> Interval:
-    """Of the mean of values [n] in [0, 1]; groups: [n], equal where prompts are."""
+    """Interval of the mean of values [n] in [0, 1]; groups: [n], the prompt of each pair."""
     return _share(values, Weighted.of(groups)) or _bootstrap_share(values, groups)
 
 
 def _bootstrap_share(values: np.ndarray, groups: np.ndarray, draws: int = 1000, seed: int = 0) -> Interval:
-    """`metrics.bootstrap` of a mean, its very draws, by sums over prompts: an audit has many of many pairs."""
+    """`metrics.bootstrap` of a mean, with the same draws, but by sums over prompts, which is fast for many pairs."""
     _, prompt = np.unique(groups.astype(str), return_inverse=True)
     sums, sizes = np.bincount(prompt, values), np.bincount(prompt)
     rng = np.random.default_rng(seed)
@@ -137,7 +136,7 @@ def _bootstrap_share(values: np.ndarray, groups: np.ndarray, draws: int = 1000, 
 
 
 def _share(values: np.ndarray, pairs: Weighted) -> Interval | None:
-    """The score interval of the weighted mean; None where the bootstrap is as good."""
+    """The score interval of the weighted mean; None if the bootstrap is as good."""
     if not pairs.pairs:
         return UNKNOWN
     share = pairs.mean(values)
@@ -148,7 +147,7 @@ def _share(values: np.ndarray, pairs: Weighted) -> Interval | None:
 
 
 def wilson(share: float, n: float, z: float) -> tuple[float, float]:
-    """The shares that a score test of n answers does not refuse: within z standard errors, each by its own."""
+    """The shares that a score test of n answers does not reject (Wilson): within z of their own standard errors."""
     centre, size = share + z**2 / (2 * n), 1 + z**2 / n
     half = z * np.sqrt(max(share * (1 - share), 0.0) / n + z**2 / (4 * n**2))
     low, high = float((centre - half) / size), float((centre + half) / size)
@@ -159,7 +158,7 @@ def wilson(share: float, n: float, z: float) -> tuple[float, float]:
 
 
 def accuracy_difference(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> Interval:
-    """Accuracy of margins b less that of a, [n] each, of the same pairs; the same margins are the same model's."""
+    """Accuracy of margins b minus that of a, [n] each, of the same pairs. Equal margins mean the same model."""
     if np.array_equal(a, b):
         return NONE
     return _difference(right(a), right(b), Weighted.of(groups)) or bootstrap(
@@ -181,9 +180,9 @@ def length_matched_difference(a: np.ndarray, b: np.ndarray, longer_by: np.ndarra
 
 
 def _difference(a: np.ndarray, b: np.ndarray, pairs: Weighted) -> Interval | None:
-    """The score interval of the weighted mean of b - a, values in [0, 1]; None where the bootstrap is as good.
+    """The score interval of the weighted mean of b - a, values in [0, 1]; None if the bootstrap is as good.
 
-    It holds 0 wherever the exact test of the prompts' signs does not tell the two apart.
+    It contains 0 whenever the exact sign test over prompts does not distinguish the two.
     """
     if not pairs.pairs:
         return UNKNOWN
@@ -204,7 +203,7 @@ def _difference(a: np.ndarray, b: np.ndarray, pairs: Weighted) -> Interval | Non
 
 
 def _beside_ties(a: np.ndarray, b: np.ndarray, pairs: Weighted) -> tuple[float, float] | None:
-    """Where one model has ties alone, as the reference has, the difference is as sure as the other's share."""
+    """If one model has only ties, as the reference has, the uncertainty is that of the other model's share."""
     for ties, other, sign in ((a, b, 1), (b, a, -1)):
         if (ties[pairs.prompt >= 0] == 0.5).all():
             share = pairs.mean(other)
@@ -215,14 +214,14 @@ def _beside_ties(a: np.ndarray, b: np.ndarray, pairs: Weighted) -> tuple[float, 
 
 
 def tango(up: float, down: float, n: float, z: float) -> tuple[float, float]:
-    """The differences that a score test of n pairs does not refuse, `up` and `down` being the shares of those that
-    only the one and only the other model has right (Tango 1998, eq. 7)."""
+    """The differences that a score test of n pairs does not reject; `up` and `down`: shares of the pairs that only one
+    and only the other model gets right (Tango 1998, eq. 7)."""
     from scipy.optimize import brentq
 
     change = up - down
 
     def refused(x: float) -> float:
-        """Above 0 where x is refused. q: share of `down` pairs that is likeliest if the difference is x."""
+        """Positive if x is rejected. q: the most likely share of `down` pairs if the difference is x."""
         linear, constant = (2 - up + down) * x - up - down, -down * x * (1 - x)
         q = (np.sqrt(max(linear**2 - 8 * constant, 0.0)) - linear) / 4
         return float(n * (change - x) ** 2 - z**2 * (2 * q + x * (1 - x)))

@@ -1,4 +1,4 @@
-"""Logistic regression of few features, by Newton's method: fits evidence and the length-controlled win rate."""
+"""Logistic regression with few features by Newton's method, for evidence and the length-controlled win rate."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def newton(
 
         sum (1 - lost) log sigmoid(z) + lost log sigmoid(-z) - ridge/2 |w|^2
 
-    known: log-odds that are there already [n]. lost: the share of each row that was not won, in [0, 1], [n]. About
-    thirty times as fast as the libraries' solvers for few features and any number of rows.
+    known: offset in log-odds [n]. lost: the share of each row that was not won, in [0, 1], [n]. About thirty times as
+    fast as the libraries' solvers for few features and any number of rows.
     """
     w = np.zeros(x.shape[1])
     value = _objective(x, w, ridge, known, lost)
@@ -29,7 +29,7 @@ def newton(
         curvature = (x * (p * (1 - p))[:, None]).T @ x + ridge * np.eye(len(w))
         step = np.linalg.solve(curvature, x.T @ (p - lost) - ridge * w)
         reached = _objective(x, w + step, ridge, known, lost)
-        while reached > value and np.abs(step).max() > TOLERANCE:  # where rows can be told apart wholly, it overshoots
+        while reached > value and np.abs(step).max() > TOLERANCE:  # it overshoots on separable rows
             step /= 2
             reached = _objective(x, w + step, ridge, known, lost)
         w, value = w + step, reached

@@ -1,6 +1,6 @@
 """Accuracy of margins, plain and length-matched, the bootstrap over prompts and exact tests: pure functions of arrays.
 
-Which interval an accuracy is given, and of how few pairs, is a matter of `intervals`.
+`intervals` chooses the interval of an accuracy.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from rmo_train.data.ragged import Ragged
 
 
 def right(margins: np.ndarray) -> np.ndarray:
-    """1 where a margin is above 0, 0.5 where it is 0, a tie, and 0 below: [n]."""
+    """1 for a positive margin, 0.5 for a tie (0), 0 for a negative one: [n]."""
     return (margins > 0) + 0.5 * (margins == 0)
 
 
 def accuracy(margins: np.ndarray) -> float:
-    """Share of pairs with a margin above 0; a tie counts 0.5, so a model that cannot tell has 0.5."""
+    """Share of pairs with a positive margin; a tie counts 0.5, so a model that cannot distinguish has 0.5."""
     return float(np.mean(right(margins))) if len(margins) else float("nan")
 
 
 def length_strata(chosen_tokens: np.ndarray, rejected_tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Stratum of each pair by |difference in tokens| (terciles, 0-2), and whether the chosen response is longer.
 
-    Pairs of equal length get stratum -1: length cannot decide them.
+    Pairs of equal length get stratum -1, since length cannot decide them.
     """
     difference = chosen_tokens.astype(np.int64) - rejected_tokens.astype(np.int64)
     size = np.abs(difference)
@@ -39,20 +39,20 @@ def length_strata(chosen_tokens: np.ndarray, rejected_tokens: np.ndarray) -> tup
 
 
 def length_matched_weights(chosen_tokens: np.ndarray, rejected_tokens: np.ndarray) -> np.ndarray:
-    """What each pair counts in `length_matched_accuracy`: [n], their sum 1; all 0 when no stratum has both kinds."""
+    """Weight of each pair in `length_matched_accuracy`: [n], with sum 1; all 0 if no stratum has both kinds."""
     stratum, longer = length_strata(chosen_tokens, rejected_tokens)
     weights = np.zeros(len(stratum))
     for s in range(3):
         a, b = (stratum == s) & longer, (stratum == s) & ~longer
         n_a, n_b = int(a.sum()), int(b.sum())
-        weights[a], weights[b] = n_b, n_a  # n_a x n_b in all for either kind
+        weights[a], weights[b] = n_b, n_a  # each kind gets n_a x n_b in total
     total = weights.sum()
     return weights / total if total else weights
 
 
 def length_matched_accuracy(margins: np.ndarray, chosen_tokens: np.ndarray, rejected_tokens: np.ndarray) -> float:
-    """Accuracy with length's help taken out: the mean over strata of |difference in tokens| of the plain average of
-    accuracy where the chosen response is longer and where it is shorter, weighted by n_longer x n_shorter.
+    """Accuracy corrected for length: within each stratum of |difference in tokens|, the average of the accuracies where
+    the chosen response is longer and where it is shorter; strata are weighted by n_longer x n_shorter.
 
     "The longer wins" has exactly 0.5. NaN when no stratum has both kinds.
     """
@@ -69,7 +69,7 @@ class Interval:
     high: float
 
     def __format__(self, sign: str) -> str:
-        """`sign` "+": as a difference."""
+        """`sign` "+": formatted as a difference."""
         return f"{self.value:{sign}.3f} [{self.low:{sign}.3f}, {self.high:{sign}.3f}]"
 
     def __str__(self) -> str:
@@ -94,7 +94,7 @@ def bootstrap(
 def paired_difference(
     statistic: Callable[[np.ndarray, np.ndarray], float], a: np.ndarray, b: np.ndarray, groups: np.ndarray
 ) -> Interval:
-    """95% interval of statistic(b) - statistic(a) on the same pairs: each draw of prompts is one for both.
+    """95% interval of statistic(b) - statistic(a) on the same pairs: each draw of prompts is used for both.
 
     `statistic(margins, rows)` is of the margins at `rows`; `a` and `b` are margins [n] of the pairs in one order.
     """
@@ -102,7 +102,7 @@ def paired_difference(
 
 
 def sign_test(up: int, down: int) -> float:
-    """Exact two-sided p of `up` against `down` as tosses of a fair coin: twice the smaller tail of Binomial(., 1/2)."""
+    """Exact two-sided p-value of the sign test of `up` against `down`: twice the smaller tail of Binomial(., 1/2)."""
     from scipy.stats import binomtest
 
     return float(binomtest(up, up + down).pvalue) if up + down else 1.0
@@ -110,10 +110,10 @@ def sign_test(up: int, down: int) -> float:
 
 @dataclass(frozen=True)
 class McNemar:
-    """Pairs that one model alone has right, and the exact two-sided p that they are as often the one's as the other's.
+    """Pairs that only one of the models gets right, and the exact two-sided p-value that both have equally many.
 
-    Pairs with a tie, a margin of 0, in either model are neither right nor wrong, and are left out. Pairs of a prompt
-    are no independent tosses: p counts a prompt once, for the model that has more of its pairs alone.
+    Pairs with a tie (a margin of 0) in either model are left out. Pairs of a prompt are not independent, so p counts a
+    prompt once, for the model that alone gets more of its pairs right.
     """
 
     a_alone: int
@@ -123,7 +123,7 @@ class McNemar:
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> McNemar:
-    """McNemar's exact test of margins [n] of the same pairs; groups: [n], equal where prompts are."""
+    """McNemar's exact test of margins [n] of the same pairs; groups: [n], the prompt of each pair."""
     decided = (a != 0) & (b != 0)
     alone = np.where(decided, (b > 0).astype(int) - (a > 0), 0)  # 1: B's, -1: A's
     _, prompt = np.unique(groups.astype(str), return_inverse=True)

@@ -1,4 +1,4 @@
-"""The figures of an evaluation: accuracies with intervals, and each pair's margin, as kept in a JSON file."""
+"""The results of an evaluation: accuracies with intervals, and each pair's margin, as kept in a JSON file."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from rmo_train.evaluation.intervals import LEAST_PROMPTS
 from rmo_train.evaluation.metrics import Interval, length_matched_weights
 from rmo_train.store.files import read_json
 
-# Reward margin in nats, number of the pair's prompt, tokens by which its chosen response is the longer one.
+# Reward margin in nats, index of the pair's prompt, chosen minus rejected tokens.
 PairMargin = tuple[float, int, int]
 
 
 def rounded(margin: float) -> float:
-    """`margin` to four digits, however small it is: its sign stays, and so does a tie."""
+    """`margin` to four significant digits, so that signs and ties are kept."""
     return float(f"{margin:.4g}")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracies with 95% intervals over prompts (`intervals`) and what they were computed from.
+    """Accuracies with 95% intervals over prompts (`intervals`), and their data.
 
-    A pair counts as right when its margin is above 0; a tie counts 0.5, so that the reference itself has 0.5 by
-    `reward_accuracy`. `length_accuracy` is what "the longer answer wins" would get. `pairs_sha256` is of the pairs'
-    ids and tokens, `reference_sha256` of the weights that the margins are taken against.
+    A pair counts as right if its margin is positive; a tie counts 0.5, so the reference itself has a `reward_accuracy`
+    of 0.5. `length_accuracy` is that of "the longer answer wins". `pairs_sha256` hashes the pairs' ids and tokens,
+    `reference_sha256` of the reference's weights.
     """
 
     n: int  # pairs
@@ -52,7 +52,7 @@ class Evaluation:
 
     @property
     def few(self) -> bool:
-        """Whether they are too few to tell anything."""
+        """Whether there are too few prompts for a verdict."""
         return self.prompts < LEAST_PROMPTS
 
     @property
@@ -70,7 +70,7 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Evaluation:
-        """What `as_json` gave; other entries of `value` are left out."""
+        """The inverse of `as_json`; ignores other entries of `value`."""
         fields = {name: value[name] for name in cls.__dataclass_fields__}
         intervals = {k: Interval(**v) for k, v in fields.items() if k.endswith("_accuracy")}
         return cls(**{**fields, **intervals, "pairs": {i: (m, p, t) for i, (m, p, t) in fields["pairs"].items()}})
@@ -81,7 +81,7 @@ class Evaluation:
 
 
 def read_evaluation(path: Path) -> Evaluation:
-    """The evaluation in a JSON file; UserError where there is none."""
+    """Read an evaluation from a JSON file; UserError if it has none."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected one that `rmo-train eval --out` wrote")
     try:
@@ -89,5 +89,5 @@ def read_evaluation(path: Path) -> Evaluation:
     except (ValueError, TypeError, KeyError, AttributeError) as e:
         raise UserError(
             f"{path}: not an evaluation with the margin of each pair ({type(e).__name__}: {e}); "
-            "measure the model again with `rmo-train eval --out`"
+            "evaluate the model again with `rmo-train eval --out`"
         ) from e

@@ -1,10 +1,10 @@
 """Attention over packed rows: each token sees its prompt and its own response, and nothing else is computed.
 
-A pack says who sees whom as *segments* (see `packing`). Three implementations read them: `segments` calls
-scaled-dot-product attention once a segment, so that nothing masked is multiplied (the fastest on a CPU); `flex` hands
-FlexAttention a block mask (GPU); `dense` gives the model's own attention a [T, T] mask, which any model takes that
-takes a 4-D mask. All three travel through the model as its `attention_mask`, which transformers passes on as it is when
-it has four dimensions.
+A pack describes its mask as *segments* (see `packing`). Three implementations read them: `segments` calls
+scaled-dot-product attention once per segment, so no masked product is computed (the fastest on a CPU); `flex` gives
+FlexAttention a block mask (GPU); `dense` gives the model's own attention a [T, T] mask, which works for any model that
+accepts a 4-D mask. All three are passed through the model as its `attention_mask`, which transformers leaves unchanged
+if it has four dimensions.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from rmo_train.forward.packing import Pack
 
 SEGMENTS = "rmo_segments"
 IMPLEMENTATIONS = {"segments": SEGMENTS, "flex": "flex_attention", "dense": "sdpa", "rows": "sdpa"}
-LONG = 512  # tokens: from here on causal attention that skips what is masked is faster than one long sequence
-FLEX_BUCKET = 512  # rows are padded to multiples: FlexAttention compiles once a shape
-# On a CPU oneDNN makes kernels for every new length and shape of matrix, and keeps 1,024 of a few MiB each.
+LONG = 512  # tokens; for longer segments, causal attention that skips masked blocks is faster than one long sequence
+FLEX_BUCKET = 512  # rows are padded to multiples of this, since FlexAttention compiles once per shape
+# On a CPU, oneDNN compiles a kernel of a few MiB for every new matrix shape, and caches 1,024 of them.
 ROW_MULTIPLE = 16
 
 
 def use_attention(model: Any, path: str) -> None:
-    """Make `model` attend by `path`, a key of IMPLEMENTATIONS; ValueError where the architecture cannot."""
+    """Set the attention of `model` to `path`, a key of IMPLEMENTATIONS; ValueError if the model cannot use it."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(SEGMENTS, segment_attention)
@@ -37,7 +37,7 @@ def use_attention(model: Any, path: str) -> None:
     except ValueError:
         if IMPLEMENTATIONS[path] != "sdpa":
             raise
-        inner.set_attn_implementation("eager")  # an architecture that wrote its attention out, or has none
+        inner.set_attn_implementation("eager")  # an architecture with its own attention code, or none
 
 
 def segment_attention(
@@ -52,8 +52,8 @@ def segment_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attention of one packed row; query [1, heads, T, d], key and value [1, kv heads, T, d] -> [1, T, heads, d].
 
-    `attention_mask` holds the segments, int64 [1, 1, S, 4]; without one, whole rows are causal. What a model adds to
-    its scores (Gemma 2's soft cap, GPT-OSS's sinks, relative positions) is refused, and found when a layout is chosen.
+    `attention_mask` has the segments, int64 [1, 1, S, 4]; without one, whole rows are causal. Additions to the scores
+    (Gemma 2's soft cap, GPT-OSS's sinks, relative positions) are refused; the choice of a layout tests for them.
     """
     for name in ("softcap", "s_aux", "position_bias"):
         if extras.get(name) is not None:
@@ -74,13 +74,13 @@ def segment_attention(
             if seen:
                 keys = torch.cat((key[:, :, context:context_end], keys), dim=2)
                 values = torch.cat((value[:, :, context:context_end], values), dim=2)
-            # The query heads of one key head behind each other, as one long sequence: fewer and larger products.
+            # Concatenate the query heads of one key head into one long sequence: fewer, larger products.
             stacked = q.reshape(1, kv_heads, group * own, size)
             mask = _segment_mask(seen, own, group, query.dtype, query.device)
             output = scaled_dot_product_attention(stacked, keys, values, attn_mask=mask, **shared)
             output = output.reshape(1, heads, own, size)
         outputs.append(output.transpose(1, 2))
-    if end < query.shape[2]:  # what fills the row up
+    if end < query.shape[2]:  # padding
         outputs.append(query.new_zeros(1, query.shape[2] - end, heads, size))
     return torch.cat(outputs, dim=1), None
 
@@ -92,21 +92,21 @@ def _segment_mask(seen: int, own: int, group: int, dtype: torch.dtype, device: t
 
 
 def _mask(seen: int, own: int, group: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    with torch.inference_mode(False):  # kept for later calls, which may want gradients
+    with torch.inference_mode(False):  # cached for later calls, which may need gradients
         allowed = torch.ones(own, seen + own, dtype=torch.bool, device=device).tril(seen)
         mask = torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill_(~allowed, torch.finfo(dtype).min)
         return mask.repeat(group, 1)
 
 
-_kept_mask = lru_cache(maxsize=32)(_mask)  # every layer asks for those of its pack
+_kept_mask = lru_cache(maxsize=32)(_mask)  # every layer uses those of its pack
 
 
 def attention_mask(pack: Pack, implementation: str, dtype: torch.dtype, device: torch.device) -> Any:
-    """What a model with this attention implementation is given for `pack`; None where causal attention is exact."""
+    """The `attention_mask` of `pack` for this attention implementation; None if causal attention is exact."""
     if pack.is_plain:
         return None
     if implementation == SEGMENTS:
-        return torch.from_numpy(pack.segments)[None, None]  # stays on the CPU: it is read as numbers
+        return torch.from_numpy(pack.segments)[None, None]  # stays on the CPU, where it is read
     if implementation == "flex_attention":
         return _block_mask(pack, device)
     filled = run_length(pack, implementation) - pack.tokens.shape[1]
@@ -116,7 +116,7 @@ def attention_mask(pack: Pack, implementation: str, dtype: torch.dtype, device: 
 
 
 def _block_mask(pack: Pack, device: torch.device) -> Any:
-    """FlexAttention's block mask over the row padded to a bucket; padding sees itself alone."""
+    """FlexAttention's block mask over the row padded to a bucket; padding attends only to itself."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     width = run_length(pack, "flex_attention")
@@ -133,6 +133,6 @@ def _block_mask(pack: Pack, device: torch.device) -> Any:
 
 
 def run_length(pack: Pack, implementation: str) -> int:
-    """Row length that `pack` is run at: a multiple, so that few lengths are ever seen."""
+    """Padded row length of `pack`: a multiple, so that there are few distinct lengths."""
     multiple = FLEX_BUCKET if implementation == "flex_attention" and not pack.is_plain else ROW_MULTIPLE
     return -(-pack.tokens.shape[1] // multiple) * multiple

@@ -1,7 +1,7 @@
 """Data-parallel training: `torchrun` or `accelerate launch` start the processes, each computes its part of every batch.
 
-A pack's loss is already scaled by the whole batch, so gradients are added up, not averaged: however many processes
-there are, the update is the same. Every process holds all weights, or (FSDP2) its share of every decoder layer.
+A pack's loss is already scaled by the whole batch, so gradients are summed, not averaged, and the update does not
+depend on the number of processes. Every process holds all weights, or (FSDP2) its share of every decoder layer.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from rmo_train.console.errors import UserError
 from rmo_train.forward.logps import causal_parts
 
 T = TypeVar("T")
-BUCKET = 2**25  # numbers added up at once: 128 MiB
+BUCKET = 2**25  # numbers summed at once: 128 MiB
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes that train together; this one is `rank`. Every method that talks is called by all of them."""
+    """The processes that train together; this one is `rank`. All of them must call each communicating method."""
 
     rank: int = 0
     size: int = 1
@@ -45,7 +45,7 @@ class World:
         return box[0]
 
     def gathered(self, values: list[T]) -> list[T]:
-        """The lists of all processes, one after the other."""
+        """The concatenated lists of all processes."""
         if self.size == 1:
             return values
         lists: list[Any] = [None] * self.size
@@ -53,7 +53,7 @@ class World:
         return [value for values in lists for value in values]
 
     def wait(self) -> None:
-        """Go on when all processes are here."""
+        """Wait for all processes."""
         if self.size > 1:
             dist.barrier()
 
@@ -94,13 +94,13 @@ def joined() -> Iterator[World]:
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield World(dist.get_rank(), size)
-        dist.barrier()  # one that ends while another still writes may abort on its way out
+        dist.barrier()  # a process that ends while another still communicates may abort
     finally:
         dist.destroy_process_group()
 
 
 def deal(tokens: Sequence[int] | np.ndarray, size: int) -> list[np.ndarray]:
-    """Indices of a batch's pairs for each of `size` processes: largest first, each to the one with the least to do."""
+    """Indices of a batch's pairs for each of `size` processes: largest first, each to the least loaded one."""
     shares: list[list[int]] = [[] for _ in range(size)]
     load = [(0, rank) for rank in range(size)]
     for i in sorted(range(len(tokens)), key=lambda i: (-tokens[i], i)):
@@ -114,18 +114,18 @@ def deal(tokens: Sequence[int] | np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def require_several(world: World) -> None:
-    """UserError for a single process: there is nothing to shard over."""
+    """UserError for a single process, which has nothing to shard over."""
     if world.size == 1:
         raise UserError(
-            "--fsdp shards over several processes and this is one: start it with `torchrun --nproc-per-node N`, or "
-            "leave --fsdp out"
+            "--fsdp needs several processes, and this is a single one: start it with `torchrun --nproc-per-node N`, "
+            "or leave out --fsdp"
         )
 
 
 def shard(model: Any) -> None:
-    """Shard the layers of a model's decoder over the processes, in place; what it trains becomes float32.
+    """Shard the layers of a model's decoder over the processes, in place; trained weights become float32.
 
-    Weights are gathered in the model's own dtype, layer by layer, while a layer is computed; gradients are added up in
+    Weights are gathered in the model's own dtype, layer by layer, while a layer is computed; gradients are summed in
     float32. Embeddings, the last norm and the head stay whole on every process.
     """
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -142,7 +142,7 @@ def shard(model: Any) -> None:
         fully_shard(layer, mp_policy=policy)
         sharded: Any = layer
         sharded.set_gradient_divide_factor(1.0)
-        sharded.set_force_sum_reduction_for_comms(True)  # gloo has no other
+        sharded.set_force_sum_reduction_for_comms(True)  # gloo supports no other
     whole = {p for p in decoder.parameters() if p not in inside and not is_sharded(p)}
     fully_shard(decoder, mp_policy=policy, ignored_params=whole)
 
@@ -152,7 +152,7 @@ def is_sharded(tensor: Any) -> bool:
 
 
 def full(tensor: Any) -> Any:
-    """All of a tensor, on the CPU where it was sharded; every process takes part."""
+    """The full tensor, on the CPU if it was sharded; every process takes part."""
     return tensor.full_tensor().cpu() if is_sharded(tensor) else tensor
 
 
@@ -167,11 +167,11 @@ def like(value: torch.Tensor, sharded: Any) -> Any:
 
 
 def full_weights(model: Any) -> dict[str, torch.Tensor] | None:
-    """A sharded model's weights as one state dict on the CPU (of an adapter what is trained, and a head tied to the
-    embeddings); None for a model that is whole.
+    """A sharded model's weights as one state dict on the CPU (for an adapter: the trained weights, and a head tied to
+    the embeddings); None for an unsharded model.
 
-    They have the dtype that they are computed in. Every process takes part; only the main one has them, to the others
-    they would be a copy of the model each.
+    They have the dtype of computation. Every process takes part, but only the main one gets them, which saves a copy of
+    the model on each of the others.
     """
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
@@ -181,6 +181,6 @@ def full_weights(model: Any) -> dict[str, torch.Tensor] | None:
     adapter = hasattr(model, "peft_config")
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=adapter)
     weights: dict[str, Any] = get_model_state_dict(model, options=options)
-    for name in weights:  # one by one: never twice all of them
+    for name in weights:  # one by one, so that memory never holds all of them twice
         weights[name] = weights[name].to(head.weight.dtype)
     return weights

@@ -1,8 +1,8 @@
 """The language-model head as log-probs of given tokens: no [tokens x vocabulary] tensor outlives a chunk.
 
-Autograd through a log-softmax keeps the logits, or computes them again, and passes over them some ten times. Here each
-chunk of logits is worked on in place. With a frozen head (LoRA) its gradient with respect to the hidden states is taken
-in the forward pass, so the product with the vocabulary is done twice instead of three times.
+Autograd through a log-softmax keeps or recomputes the logits and passes over them about ten times. Here each chunk of
+logits is processed in place. With a frozen head (LoRA), the gradient with respect to the hidden states is computed in
+the forward pass, so the product with the vocabulary is computed twice instead of three times.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
-CHUNK = {"cpu": 128, "cuda": 2048}  # rows of logits at a time; on a CPU they should stay in the cache
+CHUNK = {"cpu": 128, "cuda": 2048}  # rows of logits at a time; on a CPU they should fit in the cache
 MULTIPLE = 32  # of rows in the last chunk, see attention.ROW_MULTIPLE: of this shape a kernel takes 9 MiB
 
 
@@ -48,7 +48,7 @@ class LinearHeadLogps(torch.autograd.Function):
 
 
 def _scaled(logits: torch.Tensor, config: Any) -> torch.Tensor:
-    """What some families do after the head: Cohere's scale, Granite's division, Gemma's soft cap."""
+    """Operations of some families after the head: Cohere's scale, Granite's division, Gemma's soft cap."""
     if scale := getattr(config, "logit_scale", None):
         logits = logits * scale
     if scaling := getattr(config, "logits_scaling", None):
@@ -64,7 +64,7 @@ def _any_head_logps(hidden: torch.Tensor, targets: torch.Tensor, head: Any, conf
 
 
 def is_linear(head: Any, config: Any) -> bool:
-    """True for a head that is one matrix product: no bias, nothing after it, no adapter on it."""
+    """Whether the head is a single matrix product: no bias, nothing after it, no adapter on it."""
     after = ("logit_scale", "logits_scaling", "final_logit_softcapping")
     return type(head) is torch.nn.Linear and head.bias is None and not any(getattr(config, a, None) for a in after)
 

@@ -1,8 +1,8 @@
-"""How sequences are laid out for one model: prompts shared in packed rows by some attention, or plain rows.
+"""The layout of sequences for one model: packed rows with shared prompts under some attention, or plain rows.
 
-Chosen by rule from the device and the lengths of the data, never by a clock: the same command gives the same numbers.
-A policy takes the path that its references were computed by. Of the model it is only asked what it can: a path that
-does not give the log-probs of plain rows on some random tokens is left out, and the reason is said.
+It is chosen by a rule from the device and the lengths of the data, not by timing, so the same command gives the same
+numbers. A policy uses the path by which its references were computed. A path that does not reproduce the log-probs of
+plain rows on random tokens is not used, and the reason is reported.
 """
 
 from __future__ import annotations
@@ -22,47 +22,47 @@ from rmo_train.forward.packing import Pack, Tree, make_packs, make_row_packs, sp
 from rmo_train.report import layout_line, obstacle_line
 from rmo_train.store.manifests import Reference
 
-# Tokens of a row. On a CPU long rows make the matrix products efficient; a dense mask makes them slow.
+# Tokens per row. On a CPU, long rows make matrix products efficient, but dense masks slow.
 CPU_TOKENS_PER_BATCH = {"segments": 1024, "dense": 256, "rows": 1024, "flex": 512}
 GPU_TOKENS_PER_BATCH = {"segments": 8192, "dense": 4096, "rows": 8192, "flex": 16384}
-# Least share of the tokens of plain rows that sharing prompts must save. A dense mask on a CPU took 0.81 or less of the
-# time of plain rows where 26% or more were saved, 0.98 and 1.07 of it where 3% and 2% were: a tenth lies between
-# (benchmarks/results/paths.json). FlexAttention on an H200 did 1.6 times the pairs of plain rows a second where 18%
-# were saved (benchmarks/results/gpu-day/score-smollm2.json); less was not measured.
+# Minimum share of tokens that sharing prompts must save, relative to plain rows. On a CPU, a dense mask took at most
+# 0.81 of the time of plain rows when 26% or more were saved, and 0.98 and 1.07 when 3% and 2% were; 10% lies between
+# (benchmarks/results/paths.json). On an H200, FlexAttention scored 1.6 times as many pairs per second as plain rows
+# when 18% were saved (benchmarks/results/gpu-day/score-smollm2.json); smaller savings were not measured.
 LEAST_SAVED = {"dense": 0.1, "flex": 0.15}
-# Tokens of a pair: FlexAttention skips what is hidden in blocks of 128 by 128, so shorter trees gain nothing by it.
+# Tokens per pair: FlexAttention skips masked blocks of 128 by 128, so shorter trees gain nothing.
 FLEX_BLOCK = 128
-# Nats per token by which a model that shares prompts may differ from plain rows on random tokens, by "is float32":
-# bfloat16's rounding of logits is about 0.05 there, a model that ignores the mask is off by more than its entropy.
+# Maximum difference from plain rows on random tokens in nats per token, by "is float32". bfloat16's rounding of logits
+# is about 0.05; a model that ignores the mask differs by more than its entropy.
 PROBE_TOLERANCE = {True: 1e-3, False: 0.25}
 
 
 @dataclass(frozen=True)
 class Obstacle:
-    """What keeps a model from a path: one of three."""
+    """Why a model cannot use a path: one of three reasons."""
 
     window: int | None = None  # its sliding window is shorter than the data, whose longest pair has `longest` tokens
     longest: int = 0
-    error: str | None = None  # it takes no packed rows
-    gap: float = 0.0  # it differs there by so many nats per token from plain rows
+    error: str | None = None  # it does not accept packed rows
+    gap: float = 0.0  # its difference from plain rows, nats per token
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a path was chosen by."""
+    """Why a path was chosen."""
 
     lengths: Lengths
     asked: bool  # by the user
-    followed: bool  # the references were computed by it, and the rule alone would have taken another
-    gap: float  # nats per token from plain rows, on random tokens
+    followed: bool  # the references were computed by it; the rule would have chosen another
+    gap: float  # difference from plain rows on random tokens, nats per token
     obstacle: Obstacle | None  # the first one met
-    reference: tuple[str | None, str | None]  # the path and the device that the references were computed by
+    reference: tuple[str | None, str | None]  # path and device of the references
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The attention path (a key of `attention.IMPLEMENTATIONS`), the tokens of a row, the kind of device, and what the
-    path was chosen by (None: it was not chosen, it is taken).
+    """The attention path (a key of `attention.IMPLEMENTATIONS`), the tokens per row, the kind of device, and why the
+    path was chosen (None: it was given).
     """
 
     path: str
@@ -77,29 +77,29 @@ class Layout:
 
     @property
     def gap(self) -> float:
-        """By how many nats per token the path differs from plain rows on random tokens, where it was probed."""
+        """The path's difference from plain rows on random tokens in nats per token, if it was tested."""
         return self.choice.gap if self.choice is not None else 0.0
 
     @property
     def recorded(self) -> str:
-        """The path and why, with its gap, for manifests."""
+        """The path, why it was chosen, and its gap, for manifests."""
         return f"{self.reason}; {self.gap:.1g} nats per token from plain rows"
 
     @property
     def shared(self) -> bool:
-        """True where a prompt is computed once for its responses."""
+        """Whether a prompt is computed once for all its responses."""
         return self.path != "rows"
 
     @property
     def computed_by(self) -> dict[str, str]:
-        """What a manifest says of how log-probs were computed; `choose_layout` reads it in a reference."""
+        """How log-probs were computed, for the manifest; `choose_layout` reads it from a reference."""
         return {"attention": self.path, "device": self.device}
 
     def packs(self, trees: Sequence[Tree], budget: int) -> list[Pack]:
         return make_packs(trees, budget) if self.shared else make_row_packs(trees, budget)
 
     def tokens(self, trees: Sequence[Tree]) -> int:
-        """Tokens that a model computes for `trees`, padding included."""
+        """Tokens that a model computes for `trees`, including padding."""
         if self.shared:
             return sum(p.tokens for t in trees for p in split_tree(t, self.budget))
         return sum(p.size for p in make_row_packs(trees, self.budget))
@@ -107,8 +107,8 @@ class Layout:
 
 @dataclass(frozen=True)
 class Lengths:
-    """What the rule knows of the data: mean tokens of a pair whose prompt is shared, and the share of the tokens of
-    plain rows that this saves.
+    """Lengths of the data that the rule uses: mean tokens per pair with a shared prompt, and the share of tokens saved
+    relative to plain rows.
     """
 
     pair: float
@@ -116,7 +116,7 @@ class Lengths:
 
     @classmethod
     def of(cls, data: PairData) -> Lengths:
-        """Of pairs as training has them. What scoring shares beyond a pair saves more, and changes no path."""
+        """For pairs as in training. Scoring also shares between pairs, which saves more, but changes no path."""
         prompts, responses = data.prompt.lengths, data.chosen.lengths + data.rejected.lengths - 2
         plain = int((2 * prompts + responses).sum())
         return cls(float((prompts + responses).mean()), int(prompts.sum()) / plain)
@@ -124,7 +124,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Workload:
-    """What a layout is chosen by: the lengths of the data, and how their references were computed."""
+    """The inputs of the choice: the lengths of the data, and how their references were computed."""
 
     lengths: Lengths
     longest: int  # tokens of the longest prompt + response
@@ -136,11 +136,11 @@ class Workload:
 
 
 def preferred(device: str, lengths: Lengths) -> tuple[str, ...]:
-    """Attention paths in the order in which they are to be tried on a `device` ("cpu", "cuda", ...), plain rows last.
+    """Attention paths for a `device` ("cpu", "cuda", ...) in the order to try them, plain rows last.
 
-    On a CPU time goes with the tokens computed. By segments nothing else is, and plain rows were faster at none of the
-    lengths tried (2% to 52% of the tokens saved, answers of 5 to 400 tokens; benchmarks/results/paths.json). On a GPU
-    small kernels leave the device idle: a dense mask and segments were slower there than plain rows, and FlexAttention
+    On a CPU, time is proportional to the tokens computed. Segments compute the fewest, and plain rows were not faster
+    at any length tried (2% to 52% of the tokens saved, answers of 5 to 400 tokens; benchmarks/results/paths.json). On a
+    GPU, small kernels leave the device idle: a dense mask and segments were slower than plain rows, and FlexAttention
     was faster.
     """
     if device == "cpu":
@@ -155,8 +155,8 @@ def choose_layout(
 ) -> Layout:
     """The layout of `work` for `model`, which is set to its attention: by model, device, lengths and references alone.
 
-    `attention` forces a path (UserError where the model cannot take it). "auto" is the path that the data's references
-    were computed by on this kind of device, else the first of `preferred` that gives the log-probs of plain rows.
+    `attention` forces a path (UserError if the model cannot use it). "auto" is the path of the data's references if
+    they were computed on this kind of device, otherwise the first of `preferred` that reproduces plain rows.
     `tokens_per_batch`: the tokens of a row; default: by device and path.
     """
     device = next(model.parameters()).device.type
@@ -181,8 +181,8 @@ def choose_layout(
 
 
 def _first_that_works(model: Any, paths: Sequence[str], longest: int) -> tuple[str | None, float, list[Obstacle]]:
-    """The first path that gives the log-probs of plain rows, by how many nats per token it differs from them, and what
-    speaks against those before it.
+    """The first path that reproduces the log-probs of plain rows, its difference from them in nats per token, and the
+    obstacles of the paths before it.
     """
     window = _window_obstacle(model, longest)
     obstacles: list[Obstacle] = []
@@ -200,7 +200,7 @@ def _first_that_works(model: Any, paths: Sequence[str], longest: int) -> tuple[s
 
 
 def _window_obstacle(model: Any, longest: int) -> Obstacle | None:
-    """A sliding window shorter than the data: sharing is ruled out by the config."""
+    """A sliding window shorter than the data: the config rules out sharing."""
     window = getattr(model.config, "sliding_window", None)
     if window and window < longest and getattr(model.config, "use_sliding_window", True):
         return Obstacle(window=window, longest=longest)
@@ -208,9 +208,9 @@ def _window_obstacle(model: Any, longest: int) -> Obstacle | None:
 
 
 def _probe(model: Any, path: str) -> tuple[float, Obstacle | None]:
-    """Nats per token between this path and plain rows on two small random trees, and what speaks against it.
+    """This path's difference from plain rows on two small random trees in nats per token, and its obstacle if any.
 
-    Recurrent layers, absolute positions, masks that are ignored and attention that a path cannot do are found here.
+    Finds recurrent layers, absolute positions, ignored masks and unsupported attention.
     """
     rng = np.random.default_rng(0)
     highest = min(model.config.vocab_size, 1000)

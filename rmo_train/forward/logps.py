@@ -38,7 +38,7 @@ def causal_parts(model: Any) -> tuple[Any, Any]:
 
 
 def run_pack(model: Any, pack: Pack, **options: Any) -> Any:
-    """The decoder's output for a pack's rows, filled up to the length that they are run at; `options` go to it.
+    """The decoder's output for a pack's rows, padded to their run length; `options` are passed to the decoder.
 
     Its `last_hidden_state` [rows, length, width] is what the head reads.
     """
@@ -58,20 +58,20 @@ def predicting(hidden: torch.Tensor, pack: Pack) -> torch.Tensor:
 
 
 def pack_logps(model: Any, pack: Pack, slots: int) -> torch.Tensor:
-    """Summed log-prob of each response of a pack in nats: [slots], zero in slots the pack does not own.
+    """Summed log-prob of each response of a pack in nats: [slots], zero in slots of other packs.
 
-    Differentiable where gradients are enabled; the head's logits are then computed again in the backward pass.
+    Differentiable if gradients are enabled; the backward pass then recomputes the head's logits.
     """
     return head_logps(model, run_pack(model, pack).last_hidden_state, pack, slots)
 
 
 def head_logps(model: Any, hidden: torch.Tensor, pack: Pack, slots: int) -> torch.Tensor:
-    """`pack_logps` from what the head reads, `hidden` [rows, length, width]."""
+    """`pack_logps` from the head's input, `hidden` [rows, length, width]."""
     states = predicting(hidden, pack)
     targets = torch.from_numpy(pack.targets).to(states.device)
     owners = torch.from_numpy(pack.owners).to(states.device)
     logps = token_logps(states, targets, causal_parts(model)[1], model.config)
-    # A sum of a thousand nats has a float32 rounding of 6e-5: what is recorded is summed in float64.
+    # float32 rounds a sum of a thousand nats by 6e-5, so recorded values are summed in float64.
     dtype = torch.float32 if torch.is_grad_enabled() else torch.float64
     return torch.zeros(slots, dtype=dtype, device=states.device).index_add(0, owners, logps.to(dtype))
 
@@ -97,10 +97,10 @@ def over_packs(
     layout: Packs,
     advance: Callable[[int], None] = lambda tokens: None,
 ) -> Iterator[tuple[Pack, Computed]]:
-    """Every pack of `trees` with what `compute` makes of it, without gradient; `advance` gets the tokens computed.
+    """Every pack of `trees` with the result of `compute` on it, without gradient; `advance` counts tokens.
 
-    Rows have at most the layout's budget of tokens. On running out of memory that is halved and the pack's trees are
-    laid out again; a pack that cannot be halved any more raises ProcessingError.
+    Rows have at most the layout's budget of tokens. If memory runs out, the budget is halved and the pack's trees are
+    laid out again; a pack that cannot be split further raises a ProcessingError.
     """
     waiting = [(list(trees), layout.budget)]
     while waiting:
@@ -113,7 +113,7 @@ def over_packs(
             except torch.OutOfMemoryError as e:
                 if limit < 2 * max(p.size for p in layout.packs(group, 1)):
                     raise ProcessingError(
-                        f"out of memory with one sequence a row ({pack.size} tokens): "
+                        f"out of memory with a single sequence per row ({pack.size} tokens): "
                         "use a smaller --max-length or a smaller model"
                     ) from e
                 torch.cuda.empty_cache()
@@ -151,6 +151,6 @@ def pair_logps(
 
 
 def margin_sd(logps: np.ndarray, others: np.ndarray) -> float:
-    """sd, in nats, of how the margins of the same pairs differ between two scorings: log-probs [n, 2] each."""
+    """sd, in nats, of the difference in margins between two scorings of the same pairs: log-probs [n, 2] each."""
     gaps = logps - others
     return float(np.std(gaps[:, 0] - gaps[:, 1]))

@@ -1,4 +1,4 @@
-"""What one packed row takes in memory, estimated from a model's configuration before the model is loaded.
+"""Memory of one packed row, estimated from a model's configuration before the model is loaded.
 
 With d the width of hidden states, q and k those of queries and keys, f that of the feed-forward layer and b the bytes
 of a number, one layer holds for each token
@@ -25,11 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MARGIN = 1.5  # what is held for a moment beside what is counted
-MASK_BYTES = 16  # of each pair of tokens
+MARGIN = 1.5  # for temporary tensors that are not counted
+MASK_BYTES = 16  # per pair of tokens
 ITEM_BYTES = {"float32": 4, "bfloat16": 2}
-OPTIMIZER_BYTES = 12  # of each trained weight: a float32 master and two moments
-STEP = 64  # tokens: a length that memory allows is a multiple of it
+OPTIMIZER_BYTES = 12  # per trained weight: a float32 master and two moments
+STEP = 64  # tokens; maximum lengths are multiples of this
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -38,9 +38,9 @@ class RowMemory:
     """The estimate for one model in one precision."""
 
     layers: int
-    hidden: int  # bytes of a token's hidden state
-    layer: int  # bytes of a token in one layer
-    segment_masks: float  # bytes of each pair of tokens in one layer, kept for a backward pass on a CPU
+    hidden: int  # bytes per token of a hidden state
+    layer: int  # bytes per token in one layer
+    segment_masks: float  # bytes per pair of tokens in one layer, kept for a backward pass on a CPU
 
     @classmethod
     def of(cls, config: Any, dtype: str) -> RowMemory:
@@ -65,14 +65,14 @@ class RowMemory:
 
 
 def _feed_forward(text: Any) -> int:
-    """Width of the feed-forward layer; of a mixture of experts, of those that see a token."""
+    """Width of the feed-forward layer; in a mixture of experts, of the active experts."""
     dense = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
     experts = getattr(text, "num_experts_per_tok", None) or 0
     return max(dense, experts * (getattr(text, "moe_intermediate_size", None) or dense))
 
 
 def most_tokens(bytes_of: Callable[[int], int], room: int) -> int:
-    """The longest row, in tokens, that takes at most `room` bytes: a multiple of STEP; 0 where none fits."""
+    """The longest row, in tokens, that takes at most `room` bytes: a multiple of STEP; 0 if none fits."""
     low, high = 0, 1
     while bytes_of(high * STEP) <= room:
         low, high = high, 2 * high
@@ -83,14 +83,14 @@ def most_tokens(bytes_of: Callable[[int], int], room: int) -> int:
 
 
 def training_state(weights: int, dtype: str, *, lora: bool) -> int:
-    """Bytes of weights, gradients and optimizer, of `weights` parameters; an adapter's own are few."""
+    """Bytes of weights, gradients and optimizer for `weights` parameters; those of an adapter are negligible."""
     return weights * (ITEM_BYTES[dtype] if lora else 2 * ITEM_BYTES[dtype] + OPTIMIZER_BYTES)
 
 
 def device_memory() -> tuple[str, int]:
-    """The device that models run on, "cuda" or "cpu", and its memory in bytes: all of it, whoever uses it now.
+    """The device that models run on, "cuda" or "cpu", and its total memory in bytes, used or not.
 
-    What is free would change from run to run, and with it which pairs are scored.
+    Free memory would change from run to run, and so would the pairs that are scored.
     """
     import torch
 
@@ -100,6 +100,6 @@ def device_memory() -> tuple[str, int]:
 
 
 def _container_limits() -> list[int]:
-    """What a container allows; "max" is no limit."""
+    """The memory limit of the container; "max" is no limit."""
     texts = [path.read_text().strip() for path in map(Path, CGROUP_LIMITS) if path.is_file()]
     return [int(text) for text in texts if text.isdigit()]

@@ -1,8 +1,9 @@
-"""Packing: prompts and responses laid out so that nothing is padded and no prompt is computed twice.
+"""Packing: lays out prompts and responses without padding, and computes no prompt twice.
 
 A *tree* is one prompt and the responses that follow it, `[prompt | y1 | y2 | ...]`; a pair is a tree of two. A *pack*
-is one row of trees within a token budget. A response sees its prompt and itself, never a sibling, and its positions
-continue the prompt's, so its log-prob is the one it has alone. Its last token predicts nothing and is not computed.
+is one row of trees within a token budget. A response attends to its prompt and itself, never to a sibling, and its
+positions continue the prompt's, so its log-prob is the same as on its own. Its last token predicts nothing and is not
+computed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from rmo_train.data.pairs import PairData
 
 @dataclass(frozen=True)
 class Tree:
-    """One prompt and its responses (token ids, int32); `owners[k]` says which slot of the result response k fills."""
+    """One prompt and its responses (token ids, int32); `owners[k]` is the slot of response k in the result."""
 
     prompt: np.ndarray
     responses: tuple[np.ndarray, ...]
@@ -53,7 +54,7 @@ class Pack:
 
     @property
     def is_plain(self) -> bool:
-        """True where ordinary causal attention is exact: single sequences, padding behind them."""
+        """Whether ordinary causal attention is exact: single sequences, padded on the right."""
         return len(self.segments) == 1
 
     def mask(self) -> np.ndarray:
@@ -67,12 +68,12 @@ class Pack:
 
 
 def pair_trees(data: PairData, rows: Sequence[int] | np.ndarray) -> list[Tree]:
-    """One tree a pair: slot 2k is the chosen response of rows[k], slot 2k + 1 the rejected one."""
+    """One tree per pair: slot 2k is the chosen response of rows[k], slot 2k + 1 the rejected one."""
     return [Tree(data.prompt[i], (data.chosen[i], data.rejected[i]), (2 * k, 2 * k + 1)) for k, i in enumerate(rows)]
 
 
 def distinct_trees(data: PairData, rows: Sequence[int] | np.ndarray) -> tuple[list[Tree], np.ndarray]:
-    """One tree a distinct prompt, with each distinct response once.
+    """One tree per distinct prompt, with each distinct response once.
 
     Returns the trees and an int64 array [len(rows), 2] with the slots of each pair's chosen and rejected response.
     """
@@ -94,7 +95,7 @@ def distinct_trees(data: PairData, rows: Sequence[int] | np.ndarray) -> tuple[li
 
 
 def split_tree(tree: Tree, budget: int) -> list[Tree]:
-    """`tree` in pieces of at most `budget` tokens where it can be: the prompt is repeated, a response never cut."""
+    """`tree` split into pieces of at most `budget` tokens if possible; prompts are repeated, responses never cut."""
     pieces: list[Tree] = []
     responses: list[np.ndarray] = []
     owners: list[int] = []
@@ -110,12 +111,12 @@ def split_tree(tree: Tree, budget: int) -> list[Tree]:
 
 
 def plain_trees(trees: Sequence[Tree]) -> list[Tree]:
-    """Every response alone behind its own copy of the prompt: what a model without shared prompts needs."""
+    """Every response after its own copy of the prompt, for models that cannot share prompts."""
     return [Tree(t.prompt, (r,), (o,)) for t in trees for r, o in zip(t.responses, t.owners, strict=True)]
 
 
 def first_fit(sizes: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices grouped so that each group's sizes add up to at most `budget` (a larger one stands alone).
+    """Indices grouped so that each group's sizes add up to at most `budget` (a larger item gets its own group).
 
     First fit in decreasing order of size; ties keep the given order, so the result depends on the sizes alone.
     """
@@ -185,7 +186,7 @@ def make_packs(trees: Sequence[Tree], budget: int) -> list[Pack]:
 
 
 def make_row_packs(trees: Sequence[Tree], budget: int) -> list[Pack]:
-    """Every response behind its own copy of the prompt: rows of like length together, at most `budget` tokens."""
+    """Every response after its own copy of the prompt: rows of similar length together, at most `budget` tokens."""
     groups: list[list[Tree]] = []
     for tree in sorted(plain_trees(trees), key=lambda t: -t.tokens):
         if groups and groups[-1][0].tokens * (len(groups[-1]) + 1) <= budget:

@@ -1,6 +1,6 @@
-"""What a model makes of whole responses: hidden states at several depths, each averaged over a response's tokens.
+"""Features of whole responses: hidden states at several depths, each averaged over a response's tokens.
 
-They come from the forward pass that scores the responses, or from one of their own; the numbers are the same.
+They come from the forward pass that scores the responses, or from a separate one, with the same result.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Reduce = Callable[[torch.Tensor], torch.Tensor]
 
 
 def layers_read(layers: int) -> list[int]:
-    """The layers, of `layers`, after which states are read: at most `DEPTHS`, ascending, counted from 1."""
+    """The layers after which states are read: at most `DEPTHS` of `layers`, ascending, counted from 1."""
     return sorted({max(1, round(layers * k / DEPTHS)) for k in range(1, DEPTHS + 1)})
 
 
@@ -33,7 +33,7 @@ def pair_state_differences(
     layout: Packs,
     advance: Callable[[int], None] = lambda tokens: None,
 ) -> np.ndarray:
-    """Mean state of the chosen response less that of the rejected one: float32 [len(rows), depths x width].
+    """Mean state of the chosen response minus that of the rejected one: float32 [len(rows), depths x width].
 
     A response's states are those from which its tokens are predicted. Each distinct sequence is computed once;
     `advance` gets the tokens computed so far.
@@ -52,7 +52,7 @@ def pair_logps_and_differences(
     layout: Packs,
     advance: Callable[[int], None] = lambda tokens: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What `pair_logps` and `pair_state_differences` return, from one forward pass."""
+    """The results of `pair_logps` and `pair_state_differences`, from one forward pass."""
     trees, slots = distinct_trees(data, rows)
     logps = np.zeros(int(slots.max(initial=-1)) + 1, dtype=np.float64)
     means: dict[int, np.ndarray] = {}
@@ -93,7 +93,7 @@ def pack_states(model: Any, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
         inner = [layers[k - 1] for k in layers_read(len(layers))[:-1]]
         with reducing_outputs(inner, mean) as means:
             output = run_pack(model, pack)
-    last = output.last_hidden_state  # of the last layer, behind the final norm
+    last = output.last_hidden_state  # of the last layer, after the final norm
     return last, torch.cat([*means, mean(last)], dim=1)
 
 
@@ -111,7 +111,7 @@ def means_of(pack: Pack, device: torch.device) -> Reduce:
 
 
 def decoder_layers(model: Any) -> torch.nn.ModuleList | None:
-    """The decoder's layers in order; None where they cannot be told from its other lists of modules."""
+    """The decoder's layers in order; None if they cannot be identified among its module lists."""
     count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     lists = [m for m in causal_parts(model)[0].modules() if isinstance(m, torch.nn.ModuleList)]
     complete = [m for m in lists if len(m) == count]

@@ -1,9 +1,9 @@
 """Models: found, identified, loaded, adapted, saved.
 
-- `models`: which model a name means, and the hashes that identify it.
-- `embedded`: the model that a Python package carries (smollm2-135m).
+- `models`: resolves model names, and computes the hashes that identify a model.
+- `embedded`: the model bundled in a Python package (smollm2-135m).
 - `policy`: a causal language model loaded to score or to train, and saved.
-- `lora`: LoRA layers in fewer passes.
-- `adapters`: whether an adapter belongs to its base.
+- `lora`: faster LoRA layers.
+- `adapters`: checks that an adapter belongs to its base.
 - `merging`: `rmo-train merge`: an adapter and its base -> one model.
 """

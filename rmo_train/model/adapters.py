@@ -1,5 +1,5 @@
-"""Whether a LoRA adapter belongs to its base: by the hash of the base's weights where a run of ours recorded it, and by
-the shapes of what it adapts. A wrong base would load without a word where the shapes agree, and compute nonsense."""
+"""Checks that a LoRA adapter belongs to its base: by the hash of the base's weights, if our training recorded it, and
+by the shapes of the adapted layers. A wrong base of the same shapes would load silently and compute nonsense."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rmo_train.store.files import read_json
 from rmo_train.store.manifests import MANIFEST
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-PREFIX = "base_model.model."  # what peft puts before the names of the base's modules
+PREFIX = "base_model.model."  # peft's prefix for the base's module names
 
 
 def check_adapter(name: str) -> None:
-    """UserError where the model `name` is an adapter whose base is gone or is another model than it was trained on."""
+    """UserError if the model `name` is an adapter whose base is missing or not the model that it was trained on."""
     folder = resolve(name)
     if is_adapter(folder):
         base = base_that_is_there(folder)
@@ -26,25 +26,25 @@ def check_adapter(name: str) -> None:
 
 
 def base_that_is_there(adapter: Path) -> str:
-    """The name of the adapter's base, which must be there."""
+    """The name of the adapter's base, which must exist."""
     base = base_of(adapter)
     try:
         resolve(base)
     except UserError as e:
         raise UserError(
-            f"{adapter}: trained on {base!r}, which is not there ({e}). Run this where that name leads to the model, "
-            f"or write where it is now into base_model_name_or_path of {adapter / ADAPTER_CONFIG}"
+            f"{adapter}: its base model {base!r} was not found ({e}). If the model has moved, write its new path "
+            f"to base_model_name_or_path in {adapter / ADAPTER_CONFIG}"
         ) from e
     return base
 
 
 def check_base(adapter: Path, base: str) -> None:
-    """UserError where `base` is not the model that the adapter was trained on."""
+    """UserError if `base` is not the model that the adapter was trained on."""
     recorded = _recorded_base(adapter)
     if recorded is not None and (weights := weights_hash(base)) != recorded:
         raise UserError(
-            f"{adapter}: trained on weights {recorded:.12}, but {base!r} has {weights:.12}: another model, or changed "
-            f"since; put the model of then there, or name it in base_model_name_or_path of {adapter / ADAPTER_CONFIG}"
+            f"{adapter}: trained on weights {recorded:.12}, but {base!r} has {weights:.12}: a different or modified "
+            f"model. Restore the original, or write its path to base_model_name_or_path in {adapter / ADAPTER_CONFIG}"
         )
     if not (adapter / ADAPTER_WEIGHTS).is_file():
         raise UserError(f"{adapter}: no {ADAPTER_WEIGHTS}; was the adapter saved completely?")
@@ -65,7 +65,7 @@ def check_base(adapter: Path, base: str) -> None:
 
 
 def _recorded_base(adapter: Path) -> str | None:
-    """The hash of the base's weights, where one of our runs or its checkpoints wrote the adapter."""
+    """The hash of the base's weights, if one of our runs or its checkpoints wrote the adapter."""
     for name in (MANIFEST, "trainer_state.json"):
         if (adapter / name).is_file():
             key = read_json(adapter / name).get("key") or {}
@@ -89,7 +89,7 @@ def adapted_shapes(adapter: Path) -> dict[str, tuple[int, int]]:
                 elif part == "B.weight":
                     outer[module] = f.get_slice(key).get_shape()[0]
     except (SafetensorError, OSError) as e:
-        raise UserError(f"{adapter / ADAPTER_WEIGHTS}: cannot be read: {e}") from e
+        raise UserError(f"cannot read {adapter / ADAPTER_WEIGHTS}: {e}") from e
     return {module: (outer[module], inner[module]) for module in inner if module in outer}
 
 
@@ -114,12 +114,12 @@ def linear_shapes(base: str) -> dict[str, tuple[int, int]]:
 
 
 def _depth(modules: Any) -> int:
-    """How many layers have a module among these: the distinct numbers in their names."""
+    """Number of layers with a module among these: the distinct numbers in their names."""
     return len({part for module in modules for part in module.split(".") if part.isdigit()})
 
 
 def _adapts_every_layer(adapter: Path) -> bool:
-    """False where the adapter's settings pick layers: then fewer of them are no sign of another base."""
+    """False if the adapter's settings select layers; fewer layers are then no sign of another base."""
     config = read_json(adapter / ADAPTER_CONFIG)
     picked = any(config.get(name) for name in ("layers_to_transform", "layers_pattern", "exclude_modules"))
     return not picked and isinstance(config.get("target_modules"), list)

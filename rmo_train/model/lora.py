@@ -1,7 +1,7 @@
-"""LoRA layers in fewer passes: peft's adapters, saved and loaded by peft, with forward and backward of our own.
+"""Faster LoRA layers: adapters saved and loaded by peft, with our own forward and backward.
 
-peft adds `B(A(x)) * scaling` to a frozen layer's output: three more tensors of the output's size forward, as many
-backward. Here the update is accumulated into the frozen product in place, and only what the backward needs is kept.
+peft adds `B(A(x)) * scaling` to a frozen layer's output, which takes three more tensors of the output's size forward,
+and as many backward. Here the update is accumulated into the frozen product in place.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class LoraProduct(torch.autograd.Function):
 
 
 def _forward(layer: Any, name: str, x: torch.Tensor) -> torch.Tensor:
-    # Looked up at every call: FSDP2 puts gathered weights into the layer while it is computed.
+    # Looked up at every call, since FSDP2 puts gathered weights into the layer while it is computed.
     base, a, b = layer.base_layer, layer.lora_A[name].weight, layer.lora_B[name].weight
     return LoraProduct.apply(x, base.weight, base.bias, a, b, layer.scaling[name])
 
 
 def fuse(model: torch.nn.Module) -> int:
-    """Give every plain LoRA layer of a model that is about to be trained the fused product; returns how many."""
+    """Use the fused product in every plain LoRA layer of a model to be trained; returns their number."""
     from peft.tuners.lora import Linear
 
     fused = 0

@@ -1,7 +1,7 @@
-"""`rmo-train merge`: an adapter's folder to a plain model folder, for what loads no adapters.
+"""`rmo-train merge`: converts an adapter's folder to a plain model folder, for programs that cannot load adapters.
 
-The adapter is added to its base in float32 and the sum is cast once. A base that is not there is refused, and so is one
-that the adapter was not trained on.
+The adapter is added to its base in float32 and the sum is cast once. A missing base is refused, and so is one that the
+adapter was not trained on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TRAINED_ON = "trained_on.parquet"
 
 
 def merge_adapter(adapter: Path, out: Path, dtype: str = "auto", *, overwrite: bool = False) -> list[str]:
-    """Write the model that `adapter` and its base make together into the folder `out`; returns the lines to print.
+    """Merge `adapter` into its base and write the model to the folder `out`; returns the lines to print.
 
     dtype: float32, bfloat16, or auto (as the base's weights are stored).
     """
@@ -36,7 +36,7 @@ def merge_adapter(adapter: Path, out: Path, dtype: str = "auto", *, overwrite: b
     config = load_config(base)
     stored = str(config.dtype or "float32").removeprefix("torch.") if dtype == "auto" else dtype
     model: Any = load_model(str(adapter), _torch_dtype(stored), device="cpu")
-    model.config.use_cache = True  # off in training; who loads this model generates with it
+    model.config.use_cache = True  # off in training, but needed for generation
     out = out.resolve()
     partial = out.with_name(f".{out.name}.partial")
     try:
@@ -56,7 +56,7 @@ def merge_adapter(adapter: Path, out: Path, dtype: str = "auto", *, overwrite: b
 
 
 def _torch_dtype(name: str) -> Any:
-    """Also of a precision that is no setting of ours: a base stored in float16 stays in it."""
+    """The dtype of the stored weights, even if it is not one of our settings: float16 stays float16."""
     import torch
 
     return getattr(torch, name)
@@ -71,17 +71,19 @@ def _require_adapter(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected an adapter's folder (with {ADAPTER_CONFIG})")
     if (folder / "config.json").is_file():
-        raise UserError(f"{folder}: a whole model already, no adapter (it has config.json); there is nothing to merge")
+        raise UserError(
+            f"{folder}: already a full model, not an adapter (it has config.json); there is nothing to merge"
+        )
     inside = sorted(p.name for p in folder.iterdir() if (p / ADAPTER_CONFIG).is_file())
-    hint = f"; it holds the adapters {', '.join(inside[:8])}: give one of them" if inside else ""
-    raise UserError(f"{folder}: no adapter's folder, it has no {ADAPTER_CONFIG}{hint}")
+    hint = f"; it contains the adapters {', '.join(inside[:8])}: give one of them" if inside else ""
+    raise UserError(f"{folder}: not an adapter's folder, since it has no {ADAPTER_CONFIG}{hint}")
 
 
 def _require_replaceable(adapter: Path, out: Path, overwrite: bool) -> None:
-    """`out` must be new or empty; with --overwrite it may be a model, but never the adapter or what holds it."""
+    """`out` must be new or empty; with --overwrite it may be a model, but not the adapter or a parent of it."""
     target, source = out.resolve(), adapter.resolve()
     if target == source or target in source.parents:
-        raise UserError(f"--out {out}: the adapter itself is in it; give another folder")
+        raise UserError(f"--out {out}: contains the adapter itself; give another folder")
     if not out.exists():
         return
     if not out.is_dir():
@@ -91,14 +93,16 @@ def _require_replaceable(adapter: Path, out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise UserError(f"--out {out}: not empty; give another folder, or --overwrite to replace the model in it")
     if not (out / "config.json").is_file():
-        raise UserError(f"--out {out}: not empty, and no model (no config.json), so it is not replaced; give another")
+        raise UserError(
+            f"--out {out}: not empty and not a model (no config.json), so it is not replaced; give another folder"
+        )
 
 
 # ---------------------------------------------------------------------------------------------------- what goes along
 
 
 def _keep_training_record(adapter: Path, out: Path) -> None:
-    """The record of what the adapter was trained on: `rmo-train eval` warns of pairs that are in it."""
+    """The record of the adapter's training pairs, so that `rmo-train eval` can warn of overlap."""
     if (adapter / TRAINED_ON).is_file() and (adapter / MANIFEST).is_file():
         for name in (TRAINED_ON, MANIFEST):
             shutil.copyfile(adapter / name, out / name)

@@ -1,4 +1,4 @@
-"""Which model a name means: its folder, its tokenizer, and the hashes that identify it.
+"""Resolves model names to folders and tokenizers, and computes the hashes that identify a model.
 
 A name is a local folder, a LoRA adapter's folder, the embedded `smollm2-135m`, or a model of the Hugging Face hub.
 Nothing here loads weights; `policy.py` does.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ADAPTER_CONFIG = "adapter_config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
-# Of an adapter's config, what does not change the function it computes.
+# Fields of an adapter's config that do not change the function it computes.
 ADAPTER_PROVENANCE = (
     "base_model_name_or_path",
     "inference_mode",
@@ -35,7 +35,7 @@ ADAPTER_PROVENANCE = (
 
 @dataclass(frozen=True)
 class Identity:
-    """What must agree between the model that scored data and the one that trains on it."""
+    """Properties that must agree between the model that scored the data and the one trained on it."""
 
     name: str  # as the user gave it
     weights_sha256: str  # of the weight files; an adapter's includes its base's
@@ -54,19 +54,21 @@ def resolve(name: str) -> Path:
     if path.is_dir():
         return _checked(path)
     if path.is_file():
-        raise UserError(f"{path}: a file; expected a model's folder (with config.json and weights): try {path.parent}")
+        raise UserError(
+            f"{path}: this is a file; expected a model folder (with config.json and weights), perhaps {path.parent}"
+        )
     if _is_path(name, path):
         raise UserError(_missing(path))
     return _from_hub(name)
 
 
 def _is_path(name: str, path: Path) -> bool:
-    """Whether a name that is no folder was meant as one; a hub name is `name` or `owner/name`."""
+    """Whether a name that is not a folder was meant as a path; a hub name is `name` or `owner/name`."""
     return name.startswith(("/", ".", "~")) or name.count("/") > 1 or (len(path.parts) > 1 and path.parent.is_dir())
 
 
 def _missing(path: Path) -> str:
-    """What to say of a model folder that does not exist."""
+    """The message for a model folder that does not exist."""
     if not path.parent.is_dir():
         return f"{path}: no such model folder; {path.parent} does not exist either"
     there = sorted(p.name for p in path.parent.iterdir() if p.is_dir())
@@ -89,33 +91,33 @@ def base_of(adapter: Path) -> str:
 
 
 def _checked(folder: Path) -> Path:
-    """`folder`, when it holds a model or an adapter."""
+    """`folder`, if it contains a model or an adapter."""
     if is_adapter(folder) or (folder / "config.json").is_file():
         return folder
     inside = sorted(p.name for p in folder.iterdir() if (p / "config.json").is_file() or (p / ADAPTER_CONFIG).is_file())
-    hint = f"it holds the models {', '.join(inside[:8])}: give one of them" if inside else "save a model there first"
-    raise UserError(f"{folder}: not a model folder, it has neither config.json nor {ADAPTER_CONFIG}; {hint}")
+    hint = f"it contains the models {', '.join(inside[:8])}: give one of them" if inside else "save a model there first"
+    raise UserError(f"{folder}: not a model folder, since it has neither config.json nor {ADAPTER_CONFIG}; {hint}")
 
 
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     small = ["*.json", "*.jinja", "*.txt", "*.model"]
-    try:  # top-level files only: sub-folders repeat the weights in other formats
+    try:  # top-level files only, since subfolders repeat the weights in other formats
         folder = Path(snapshot_download(name, allow_patterns=[*small, "*.safetensors"], ignore_patterns=["*/*"]))
         if not _weight_files(folder):
             folder = Path(snapshot_download(name, allow_patterns=[*small, "*.bin"], ignore_patterns=["*/*"]))
-    except Exception as e:  # the client raises its own errors, its HTTP library's and OSError
+    except Exception as e:  # the client raises errors of its own and of its HTTP library, and OSError
         first_line = (str(e).strip().splitlines() or [type(e).__name__])[0]
         raise UserError(
-            f"model {name!r} is no local folder, and the hub did not give it ({first_line}){nearest(name, EMBEDDED)}; "
+            f"model {name!r}: no such local folder, and not on the hub ({first_line}){nearest(name, EMBEDDED)}; "
             f"give a local folder, a hub name, or the embedded {', '.join(EMBEDDED)}"
         ) from e
     return _checked(folder)
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The weights' files, sorted: safetensors, else PyTorch's."""
+    """The weight files, sorted: safetensors if present, otherwise PyTorch's."""
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*model*.bin"))
     return [f for f in files if f.is_file()]
 
@@ -139,7 +141,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as e:  # damaged files surface as errors of the Rust library, of json and of transformers
-        raise UserError(f"{folder}: its tokenizer cannot be loaded: {e}") from e
+        raise UserError(f"{folder}: cannot load its tokenizer: {e}") from e
     if not tokenizer.chat_template:
         raise UserError(
             f"{folder}: its tokenizer has no chat template, so a conversation cannot be rendered (a base model?); "
@@ -155,12 +157,12 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
         content: dict[str, Any] = {"vocab": tokenizer.get_vocab()}
     else:
         content = json.loads(backend.to_str())
-        content.update(truncation=None, padding=None)  # state of the last call, not of the tokenizer
+        content.update(truncation=None, padding=None)  # set by the last call, not part of the tokenizer
     return sha256_text(canonical_json([content, tokenizer.eos_token]))
 
 
 def template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """sha256 of the chat template (of all, where a tokenizer has several)."""
+    """sha256 of the chat template (of all of them, if a tokenizer has several)."""
     template: Any = tokenizer.chat_template
     return sha256_text(template if isinstance(template, str) else canonical_json(template))
 
@@ -168,7 +170,7 @@ def template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 # ---------------------------------------------------------------------------------------------------- identity
 
 
-# (path, bytes, mtime in ns) -> sha256: several stages of one process name the same model.
+# (path, bytes, mtime in ns) -> sha256, cached because several stages of one process use the same model.
 _hashed: dict[tuple[str, int, int], str] = {}
 
 
@@ -192,7 +194,7 @@ def weights_hash(name: str) -> str:
     if is_adapter(folder):
         config = read_json(folder / ADAPTER_CONFIG)
         settings = {
-            k: sorted(v, key=str) if isinstance(v, list) else v  # peft writes sets, in any order
+            k: sorted(v, key=str) if isinstance(v, list) else v  # peft writes sets in arbitrary order
             for k, v in config.items()
             if k not in ADAPTER_PROVENANCE
         }

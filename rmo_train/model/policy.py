@@ -55,7 +55,7 @@ CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_
 
 
 def default_device() -> torch.device:
-    """This process's GPU where there is one, else the CPU."""
+    """This process's GPU, if there is one, otherwise the CPU."""
     import torch
 
     if torch.cuda.is_available():
@@ -64,7 +64,7 @@ def default_device() -> torch.device:
 
 
 def resolve_dtype(name: str | torch.dtype, device: torch.device | str | None = None) -> torch.dtype:
-    """The dtype of `auto`, `float32` or `bfloat16`; auto is bfloat16 where the device multiplies it natively."""
+    """The dtype of `auto`, `float32` or `bfloat16`; auto is bfloat16 if the device supports it natively."""
     import torch
 
     if isinstance(name, torch.dtype):
@@ -80,7 +80,7 @@ def resolve_dtype(name: str | torch.dtype, device: torch.device | str | None = N
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the CPU has bfloat16 products (AVX-512 BF16, AMX); emulated, they are slower than float32's."""
+    """Whether the CPU supports bfloat16 products (AVX-512 BF16, AMX); emulated ones are slower than float32."""
     try:
         flags = next((line for line in CPU_INFO.read_text().splitlines() if line.startswith("flags")), "")
     except OSError:  # not Linux
@@ -102,11 +102,11 @@ def load_config(name: str) -> PretrainedConfig:
         with quiet():
             return AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{folder / 'config.json'}: not a model configuration that transformers knows: {e}") from e
+        raise UserError(f"{folder / 'config.json'}: transformers does not know this model configuration: {e}") from e
 
 
 def context_length(config: PretrainedConfig) -> int:
-    """Tokens that the model was made for; sys.maxsize for a model without a limit of its own."""
+    """The model's context in tokens; sys.maxsize if it has no limit."""
     for source in (config, config.get_text_config()):
         for field in CONTEXT_FIELDS:
             value = getattr(source, field, None)
@@ -133,12 +133,12 @@ def load_model(name: str, dtype: torch.dtype | str, *, device: torch.device | st
     movable: Any = model
     movable.to(device=target, dtype=dtype)
     model.config.use_cache = False
-    model.name_or_path = model.config.name_or_path = name  # what an adapter trained on it records as its base
+    model.name_or_path = model.config.name_or_path = name  # an adapter trained on it records this as its base
     return model.eval()
 
 
 def _load_whole(name: str, folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The model of a folder that holds whole weights, on the CPU."""
+    """The model of a folder with full weights, on the CPU."""
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -159,10 +159,10 @@ def _load_whole(name: str, folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as e:
         raise UserError(f"{folder}: transformers cannot load it as a causal language model: {e}") from e
     missing = sorted(report["missing_keys"])
-    if missing:  # transformers would fill them with random numbers and go on
+    if missing:  # transformers would silently initialise them at random
         raise UserError(
-            f"{folder}: its weights lack {len(missing)} tensors of the architecture {type(model).__name__} "
-            f"(first: {missing[0]}); the folder is incomplete or holds another kind of model"
+            f"{folder}: {len(missing)} tensors of the architecture {type(model).__name__} are missing from its weights "
+            f"(first: {missing[0]}); the folder is incomplete or has another kind of model"
         )
     return model
 
@@ -174,9 +174,9 @@ def _merge(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     try:
         with quiet():
             merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
-            return merged.requires_grad_(True)  # peft froze the base; a full training goes on from here
+            return merged.requires_grad_(True)  # peft froze the base; full training needs gradients
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:
-        raise UserError(f"{adapter}: cannot be applied to its base model {base.config.name_or_path!r}: {e}") from e
+        raise UserError(f"{adapter}: does not fit its base model {base.config.name_or_path!r}: {e}") from e
 
 
 def load_for_training(
@@ -190,8 +190,8 @@ def load_for_training(
 ) -> torch.nn.Module:
     """The model `name` in train mode, every dropout off; with `lora` (a rank), only a new adapter is trainable.
 
-    `dtype` is that of the weights, a new adapter's included (MasterAdamW keeps float32 masters of what it trains). An
-    adapter given as `name` is merged first. Without dropout the policy equals the reference at step 0.
+    `dtype` is that of the weights, including a new adapter's (MasterAdamW keeps float32 masters of trained weights). An
+    adapter given as `name` is merged first. Dropout is off, so the policy equals the reference at step 0.
     """
     import torch
 
@@ -231,7 +231,7 @@ def add_lora(model: PreTrainedModel, rank: int, seed: int) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):  # on the CPU, before any move: the same on every device
         torch.manual_seed(seed)
         adapted: Any = get_peft_model(model, config, autocast_adapter_dtype=False)
-    for made in adapted.peft_config.values():  # a set, which every process would save in another order
+    for made in adapted.peft_config.values():  # a set, which each process would save in a different order
         made.target_modules = sorted(made.target_modules)
     return adapted
 
@@ -248,8 +248,8 @@ def save_model(
 ) -> None:
     """Write the model (or adapter) and its tokenizer into the folder `out`, which may hold other files.
 
-    Everything is written to a folder inside `out` first and then renamed file by file, the configuration last: a killed
-    save never leaves half a model that loads. `state_dict` replaces the model's own (gathered from shards).
+    Everything is first written to a folder inside `out` and then renamed file by file, the configuration last, so an
+    interrupted save never leaves a partial model that loads. `state_dict` replaces the model's own (gathered shards).
     """
     from safetensors import SafetensorError
 
@@ -265,14 +265,14 @@ def save_model(
         (temporary / "README.md").unlink(missing_ok=True)  # peft's empty model card; the trainer writes a real one
         move_into(temporary, out)
     except Exception as e:
-        # On a full disk the weights' writer raises SafetensorError, the tokenizer's a bare Exception.
+        # On a full disk, safetensors raises SafetensorError and the tokenizer a bare Exception.
         if not isinstance(e, OSError | SafetensorError) and type(e) is not Exception:
             raise
         full = next((number for number in FULL if os.strerror(number) in str(e)), None)
         if full is not None:
             saved = [p for p in saving.parameters() if p.requires_grad or not hasattr(saving, "peft_config")]
             raise cannot_write(out, OSError(full, ""), sum(p.nbytes for p in saved)) from e
-        raise ProcessingError(f"cannot save the model into {out}: {e}") from e
+        raise ProcessingError(f"cannot save the model to {out}: {e}") from e
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -281,14 +281,14 @@ def move_into(temporary: Path, out: Path) -> None:
     """Rename the files of `temporary` into `out`, the configuration last, and remove weights that they replace."""
     configs = ("config.json", ADAPTER_CONFIG)
     names = sorted((p.name for p in temporary.iterdir()), key=lambda n: (n in configs, n))
-    for name in configs:  # the folder is no model until the new configuration is there
+    for name in configs:  # without its configuration, the folder is not a model
         (out / name).unlink(missing_ok=True)
     for stale in [*out.glob("*model*.safetensors"), *out.glob("*.safetensors.index.json")]:
         if stale.name not in names:
             stale.unlink()
-    readable = (temporary / "tokenizer_config.json").stat().st_mode  # by whom the umask allows
+    readable = (temporary / "tokenizer_config.json").stat().st_mode  # as the umask allows
     for name in names:
-        (temporary / name).chmod(readable)  # safetensors writes for the owner alone
+        (temporary / name).chmod(readable)  # safetensors writes files that only the owner can read
         with (temporary / name).open("rb") as f:
             os.fsync(f.fileno())
         (temporary / name).replace(out / name)

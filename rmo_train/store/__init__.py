@@ -1,7 +1,7 @@
-"""The contract between the stages, on disk.
+"""The on-disk contract between the stages.
 
-- `files`: hashes, JSON, and writes that leave a whole file or none.
-- `manifests`: what manifest.json says, a type a kind of folder: run, pairs, scores, shards, references, trained model.
-- `tables`: schemas and verified reads; `PartWriter`, by which a killed stage resumes.
-- `id_hash`: a 64-bit hash of every id at once: draws, joins, repeats.
+- `files`: hashes, JSON, and atomic writes.
+- `manifests`: manifest.json, one type per kind of folder: run, pairs, scores, shards, references, trained model.
+- `tables`: schemas and verified reads; `PartWriter`, with which an interrupted stage resumes.
+- `id_hash`: vectorised 64-bit hashes of ids, for random draws, joins and duplicates.
 """

@@ -1,4 +1,4 @@
-"""Files: hashes, JSON, and writes that leave a whole file or none.
+"""Files: hashes, JSON, and atomic writes.
 
 Every file is written to a temporary name, fsynced and renamed.
 """
@@ -18,7 +18,7 @@ from rmo_train.console.errors import UserError, cannot_write
 
 
 def canonical_json(value: Any) -> str:
-    """One text per value: sorted keys, no spaces, UTF-8; what every hash in the project is taken of."""
+    """One text per value: sorted keys, no spaces, UTF-8. All hashes of values are hashes of this text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -32,12 +32,12 @@ def sha256_file(path: Path) -> str:
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """File -> sha256 of the files of a folder (not of its folders, nor hidden ones): what `damaged_file` compares."""
+    """File -> sha256 of a folder's files, except subfolders and hidden files; `damaged_file` compares with it."""
     return {p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name[0] != "."}
 
 
 def damaged_file(folder: Path, hashes: Mapping[str, str]) -> str | None:
-    """What is wrong with the first file of `folder` that is not as recorded in `hashes`, or None."""
+    """Describes the first file of `folder` that differs from `hashes`, or None."""
     for name, expected in hashes.items():
         if not (folder / name).is_file():
             return f"{name} is missing"
@@ -61,7 +61,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as e:
-        with contextlib.suppress(OSError):  # a path through a file has nothing to remove, either
+        with contextlib.suppress(OSError):  # if a parent is a file, there is nothing to remove
             temporary.unlink(missing_ok=True)
         raise cannot_write(path, e, len(data)) from e
 
@@ -81,7 +81,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _json_text(value: Any, newline: str) -> str:
-    """As json.dumps indents it; `newline`: a line break and the indentation that `value` stands at."""
+    """Indented as by json.dumps; `newline`: a line break and the current indentation."""
     inner = newline + "  "
     if isinstance(value, Mapping) and value:
         texts = [f"{json.dumps(str(k), ensure_ascii=False)}: {_json_text(v, inner)}" for k, v in value.items()]
@@ -115,4 +115,4 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
-        raise UserError(f"{path}: not readable as JSON ({e}); restore the file or start the stage afresh") from e
+        raise UserError(f"{path}: not valid JSON ({e}); restore the file, or run the stage again from the start") from e

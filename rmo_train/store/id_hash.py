@@ -1,10 +1,10 @@
-"""A 64-bit hash of every string of an Arrow column at once, and what it is good for: draws, joins, repeats.
+"""A 64-bit hash of every string of an Arrow column at once, used for random draws, joins and duplicates.
 
-The hash is a contract, because draws decide which pairs stay: h = key; for each 8 bytes of the UTF-8 text (little
+The hash is a contract, because draws decide which pairs are kept: h = key; for each 8 bytes of the UTF-8 text (little
 endian, the last ones padded with zeros) h = step(h ^ word); at the end h = step(h ^ length in bytes). `step` is one
 output of splitmix64 (Steele, Lea, Flood 2014, Fast Splittable Pseudorandom Number Generators) from the state h. It is a
-bijection, so two texts that differ in one word only never collide. It is no cryptographic hash: what identifies a
-content or a file is a sha256 (`rmo_train.store.tables`).
+bijection, so two texts that differ in only one word never collide. It is not a cryptographic hash; contents and files
+are identified by sha256 (`rmo_train.store.tables`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 
 GAMMA, FIRST, SECOND = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 LEADING = np.array([2 ** (8 * n) - 1 for n in range(9)], dtype=np.uint64)  # masks of a word's first n bytes
-BLOCK = 32_768  # rows hashed at a time: their words stay in the cache
+BLOCK = 32_768  # rows hashed at a time, so that they fit in the cache
 
-Strings: TypeAlias = pa.Array | pa.ChunkedArray  # of text, or of binary: then its bytes are hashed
+Strings: TypeAlias = pa.Array | pa.ChunkedArray  # text or binary; of the latter, the bytes are hashed
 
 
 def step(h: np.ndarray) -> np.ndarray:
@@ -40,7 +40,7 @@ def mix(h: np.ndarray) -> np.ndarray:
 
 
 def hash64(strings: Strings, key: int = 0) -> np.ndarray:
-    """The hash of every string: uint64 [strings]; a null's is that of an empty string."""
+    """The hash of every string: uint64 [strings]; null hashes as the empty string."""
     hashes = np.full(len(strings), key, dtype=np.uint64)
     chunks = strings.chunks if isinstance(strings, pa.ChunkedArray) else [strings]
     at = 0
@@ -87,10 +87,10 @@ def fractions(stage: str, seed: int, ids: Strings) -> np.ndarray:
 
 
 def places(strings: Strings, among: Strings) -> np.ndarray:
-    """Where each string first occurs in `among`, or -1: int [strings], exact; a null is nowhere.
+    """Index of each string's first occurrence in `among`, or -1: int [strings], exact; null is not found.
 
-    What `pyarrow.compute.index_in` gives, several times as fast for millions of strings and in less memory: hashes are
-    looked up, and the strings that they pair are then compared. It takes over where two strings share a hash.
+    The same as `pyarrow.compute.index_in`, but several times as fast for millions of strings and smaller: looks up
+    hashes and compares the matching strings. If two strings share a hash, it falls back to `index_in`.
     """
     if not strings.null_count and not among.null_count:
         hashes = hash64(among)
@@ -108,7 +108,7 @@ def _combined(strings: Strings) -> pa.Array:
 
 
 def _equal(strings: Strings, at: np.ndarray, others: Strings, other_at: np.ndarray, block: int = 1 << 20) -> bool:
-    """Is strings[at] the same as others[other_at], compared a block at a time?"""
+    """Whether strings[at] equals others[other_at], compared a block at a time."""
     if not len(at):
         return True
     left, right = _combined(strings), _combined(others)
@@ -119,13 +119,13 @@ def _equal(strings: Strings, at: np.ndarray, others: Strings, other_at: np.ndarr
 
 
 def first_places(hashes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Where each wanted hash first occurs in `hashes`, or -1: int32 [wanted].
+    """Index of each wanted hash's first occurrence in `hashes`, or -1: int32 [wanted].
 
-    Hash tables in rounds: each slot takes the first row that falls into it; rows that found their slot taken by
-    another hash, and queries that met another one, go to the next round with their hashes stepped (a bijection).
+    Hash tables in rounds: each slot takes the first row that falls into it. Rows whose slot is taken by another hash,
+    and queries that find another hash, go to the next round with their hashes stepped (a bijection).
     """
     places = np.full(len(wanted), -1, dtype=np.int32)
-    rows = np.arange(len(hashes) - 1, -1, -1, dtype=np.int32)  # backwards: of writes to one slot the last one stays
+    rows = np.arange(len(hashes) - 1, -1, -1, dtype=np.int32)  # backwards, because the last write to a slot wins
     asking = np.arange(len(wanted), dtype=np.int32)
     held, asked = hashes[::-1].copy(), wanted.copy()
     while len(rows) and len(asking):
@@ -136,7 +136,7 @@ def first_places(hashes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         winner = table[(asked & mask).astype(np.int64)]
         hit = (winner >= 0) & (held[winner] == asked)
         places[asking[hit]] = rows[winner[hit]]
-        ask_again = ~hit & (winner >= 0)  # an empty slot: it is not there
+        ask_again = ~hit & (winner >= 0)  # an empty slot means that it does not occur
         again = held[table[slots]] != held
         rows, asking = rows[again], asking[ask_again]
         held, asked = step(held[again]), step(asked[ask_again])

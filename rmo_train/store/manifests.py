@@ -1,7 +1,7 @@
-"""What manifest.json says: one type a kind of folder, each read and checked here alone.
+"""manifest.json: one type per kind of folder; all reading and checking is here.
 
-A manifest is written last: a folder that has one is complete, and a folder without one is absent for every reader but
-the stage that is filling it.
+A manifest is written last: a folder with one is complete. A folder without one is treated as absent, except by the
+stage that writes it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ M = TypeVar("M", bound="Described")
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that can change a number."""
+    """Versions of the packages that can affect results."""
     installed = {}
     for name in ("rmo", "torch", "transformers", "tokenizers", "peft", "pyarrow"):
         try:
@@ -45,7 +45,7 @@ class PartFile:
 
 
 def is_intact(folder: Path, part: PartFile) -> bool:
-    """Whether a part is there with the bytes that were recorded."""
+    """Whether a part exists with the recorded bytes."""
     path = folder / part.file
     return path.is_file() and path.stat().st_size == part.bytes and sha256_file(path) == part.sha256
 
@@ -57,38 +57,38 @@ class Described(BaseModel):
 
     schema_version: Literal[2] = SCHEMA_VERSION
     stage: str
-    versions: dict[str, str] = Field(default_factory=versions)  # of the packages that can change a number
+    versions: dict[str, str] = Field(default_factory=versions)  # of the packages that can affect results
 
     def write(self, folder: Path) -> None:
         write_json(folder / MANIFEST, self.model_dump(mode="json"))
 
 
 class Parts(BaseModel):
-    """Files that are one table together, in order."""
+    """Files that together form one table, in order."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    made_again: ClassVar[str] = "make the folder again (--overwrite)"  # what to do where a file is damaged
+    made_again: ClassVar[str] = "make the folder again (--overwrite)"  # the remedy for a damaged file
 
     parts: tuple[PartFile, ...] = ()
 
 
 class Manifest(Described, Parts):
-    """Of a folder of tables."""
+    """The manifest of a folder of tables."""
 
-    key: dict[str, Any]  # exactly the settings that change its bytes
+    key: dict[str, Any]  # exactly the settings that affect its content
     counts: dict[str, int]
 
 
 class OfScore(Manifest):
-    """Of a folder that `score` fills part by part."""
+    """The manifest of a folder that `score` writes part by part."""
 
-    made_again: ClassVar[str] = "run the same scoring command again, which makes this part anew"
+    made_again: ClassVar[str] = "run the same scoring command again to make this part again"
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file that data were read from."""
+    """An input file."""
 
     name: str
     bytes: int
@@ -96,7 +96,7 @@ class InputFile:
 
 
 class Reference(BaseModel):
-    """The model whose log-probs pairs carry: its identity, and how they were computed; None: not known."""
+    """The model whose log-probs the pairs have: its identity, and how they were computed; None: unknown."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -123,7 +123,7 @@ class Checkpoint:
     step: int | None
     folds: int | None
     held_out: bool | None  # True: no pair was scored by a model that saw its prompt; None: unknown
-    noise_sd: float | None  # sd of D between two packings of the same pairs, nats
+    noise_sd: float | None  # noise of scoring: sd of the difference in D between two packings of the same pairs, nats
 
     @property
     def cross_fitted(self) -> bool:
@@ -131,19 +131,19 @@ class Checkpoint:
 
     @property
     def is_probe(self) -> bool:
-        """Whether it is a linear reward on the base's hidden states: its margins are log-odds, no sums over tokens."""
+        """Whether it is a linear reward on the base's hidden states, with log-odds as margins, not sums over tokens."""
         return self.kind == "proxy" and self.step is None
 
 
 @dataclass(frozen=True)
 class TooLong:
-    """Pairs that were not scored for their length; tokens are those of a prompt and its longer response."""
+    """Pairs that were not scored because of their length; tokens: prompt plus longer response."""
 
     pairs: int
     of: int  # all pairs
-    max_length: int | None  # tokens that a pair may have; None: not known, as below
+    max_length: int | None  # maximum tokens per pair; None: unknown, as below
     longest: int | None  # tokens of the longest pair
-    context: int | None  # tokens that the reference was made for
+    context: int | None  # context of the reference, in tokens
 
 
 class PairsManifest(OfScore):
@@ -152,8 +152,8 @@ class PairsManifest(OfScore):
     stage: Literal["pairs"] = "pairs"
     form: str  # of the data
     inputs: tuple[InputFile, ...]
-    longest: int | None = None  # tokens of the longest pair, be it scored or not
-    context: int | None = None  # tokens that the reference was made for; None: no limit
+    longest: int | None = None  # tokens of the longest pair, scored or not
+    context: int | None = None  # context of the reference, in tokens; None: no limit
 
 
 class ScoresManifest(OfScore):
@@ -170,7 +170,7 @@ class ScoresManifest(OfScore):
     noise_sd: float | None = None
     layout: str | None = None  # how the tokens were laid out, and why
     computed_by: dict[str, str] = {}  # attention and device
-    work: dict[str, int | float] = {}  # sequences and tokens, asked and computed
+    work: dict[str, int | float] = {}  # sequences and tokens, requested and computed
     ridge: float | None = None  # of a probe
 
     @property
@@ -179,7 +179,7 @@ class ScoresManifest(OfScore):
 
 
 class RunManifest(Described):
-    """RUN: what the finished stages say together."""
+    """RUN: the combined content of the finished stages."""
 
     stage: Literal["run"] = "run"
     inputs: tuple[InputFile, ...]
@@ -199,19 +199,20 @@ class RunManifest(Described):
 
 
 class ShardsManifest(Manifest):
-    """SHARDS: the parts are the kept pairs. What the trainer can do without has defaults: others may write shards."""
+    """SHARDS: the parts are the kept pairs. Fields that the trainer does not need have defaults, so that other programs
+    can write shards."""
 
     stage: Literal["shards"] = "shards"
     dropped: Parts = Parts()
     reference: Reference = Reference()
-    checkpoints: tuple[str, ...] = ()  # of the columns with one value a checkpoint
+    checkpoints: tuple[str, ...] = ()  # of the columns with one value per checkpoint
     end: str | None = None  # T, one of them
     held_out: bool | None = None  # T's
     thresholds: dict[str, float | None] = {}
     settings: dict[str, Any] = {}  # the filter's
     flipped: int = 0
     action: str = "drop"
-    soft_labels: bool = False  # whether training is to read label_confidence
+    soft_labels: bool = False  # whether training uses label_confidence
     noise_sd: dict[str, float | None] = {}
     max_length: int | None = None
     longest: int | None = None
@@ -223,7 +224,7 @@ class ShardsManifest(Manifest):
 
 
 def _too_long(manifest: RunManifest | ShardsManifest) -> TooLong | None:
-    """The pairs that a run or shard folder lost to length; None where it lost none."""
+    """The pairs that a run or shard folder lost to length; None if there are none."""
     counts = manifest.counts
     if not counts.get("too_long"):
         return None
@@ -231,7 +232,7 @@ def _too_long(manifest: RunManifest | ShardsManifest) -> TooLong | None:
 
 
 class ReferencesManifest(Manifest):
-    """OUT/references/<data>: log-probs of data that had none."""
+    """OUT/references/<data>: reference log-probs of data that had none."""
 
     stage: Literal["references"] = "references"
     reference: Reference
@@ -239,10 +240,10 @@ class ReferencesManifest(Manifest):
 
 
 class TrainManifest(Manifest):
-    """OUT: a trained model; the part lists the pairs that it was trained on."""
+    """OUT: a trained model; the part lists its training pairs."""
 
     stage: Literal["train"] = "train"
-    model: str  # that was trained, as the user named it
+    model: str  # the model before training, as the user named it
 
 
 # ---------------------------------------------------------------------------------------------------- reading
@@ -254,7 +255,7 @@ def read_manifest(folder: Path, kind: type[M]) -> M | None:
 
 
 def read_one_of(folder: Path, *kinds: type[M]) -> M | None:
-    """As `read_manifest`, of a folder of any of these kinds."""
+    """As `read_manifest`, for a folder of any of these kinds."""
     path = folder / MANIFEST
     if not path.is_file():
         return None
@@ -277,14 +278,14 @@ def read_one_of(folder: Path, *kinds: type[M]) -> M | None:
 
 
 def stage_of(folder: Path) -> str | None:
-    """The kind of a complete folder, whatever else its manifest says; None where there is no manifest."""
+    """The kind of a complete folder, without further checks; None if there is no manifest."""
     path = folder / MANIFEST
     content = read_json(path) if path.is_file() else None
     return content.get("stage") if isinstance(content, dict) else None
 
 
 def require_manifest(folder: Path, kind: type[M], made_by: str) -> M:
-    """The manifest of a complete folder; a UserError that names the command that makes it otherwise."""
+    """The manifest of a complete folder; otherwise a UserError that names the command that makes one."""
     stage = kind.model_fields["stage"].default
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected a {stage} folder, made by `{made_by}`")
@@ -305,5 +306,5 @@ def check_key(held: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) 
         lines = "\n".join(f"  {k}: the folder has {held.get(k)!r}, you asked for {wanted.get(k)!r}" for k in differing)
         raise UserError(
             f"{folder} was made with other settings:\n{lines}\n"
-            "Use those settings, another --out, or --overwrite to start this folder afresh."
+            "Use those settings, another --out, or --overwrite to replace this folder."
         )

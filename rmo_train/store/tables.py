@@ -1,4 +1,4 @@
-"""Tables: schemas, verified reads, and `PartWriter`, by which a killed stage resumes."""
+"""Tables: schemas, verified reads, and `PartWriter`, with which an interrupted stage resumes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ PAIR_SCHEMA = pa.schema(
         ("rejected_tokens", pa.int32()),
         ("flags", pa.list_(pa.string())),
         ("source_file", pa.string()),  # the data file that the pair was read from, as the user named it
-        ("source_line", pa.int64()),  # its line there (jsonl), else the number of its record; from 1
+        ("source_line", pa.int64()),  # its line there (jsonl), otherwise the number of its record; from 1
     ]
 )
 SOURCE_COLUMNS = frozenset({"source_file", "source_line"})
@@ -86,8 +86,8 @@ SHARD_COLUMNS = [
 NOISY_BECAUSE = pa.struct(
     [
         ("rule", pa.string()),
-        ("threshold", pa.float64()),  # the least suspicion that was dropped
-        ("right", pa.float64()),  # P(the label is right); null where the rule weighs no evidence
+        ("threshold", pa.float64()),  # the lowest suspicion among dropped pairs
+        ("right", pa.float64()),  # P(the label is right); null if the rule uses no evidence
         ("reasons", pa.list_(pa.struct([("source", pa.string()), ("log_odds", pa.float64())]))),  # add up to right's
     ]
 )
@@ -113,9 +113,9 @@ def with_columns(schema: pa.Schema, fields: Sequence[pa.Field]) -> pa.Schema:
 
 
 def prompt_group(prompt: Sequence[Mapping[str, str]], tools: str | None) -> str:
-    """Hash (hex, 16 bytes) of a prompt's messages and tools: pairs of one group never sit on both sides of a split.
+    """Hash (hex, 16 bytes) of a prompt's messages and tools: pairs of one group are never on both sides of a split.
 
-    Template settings are no part of it: a question asked with and without thinking is one question.
+    Template settings are not part of it: a question with and without thinking is the same question.
     """
     return sha256_text(canonical_json([list(prompt), tools]))[:32]
 
@@ -133,7 +133,7 @@ def write_table(path: Path, table: pa.Table, schema: pa.Schema, root: Path) -> P
 
 
 def reopen_if_damaged(folder: Path, kind: type[Manifest]) -> None:
-    """Make a finished stage an unfinished one where a part is not as recorded: who fills it writes that part again."""
+    """Mark a finished stage as unfinished if a part differs from its record, so that the part is written again."""
     manifest = read_manifest(folder, kind)
     if manifest is None or all(is_intact(folder, part) for part in manifest.parts):
         return
@@ -142,13 +142,13 @@ def reopen_if_damaged(folder: Path, kind: type[Manifest]) -> None:
 
 
 def _journal(key: Mapping[str, Any], parts: Iterable[PartFile]) -> bytes:
-    """The journal of a stage of which these parts are finished."""
+    """The journal of a stage with these finished parts."""
     lines = [canonical_json({"key": key}), *(canonical_json(asdict(part)) for part in parts)]
     return "".join(line + "\n" for line in lines).encode()
 
 
 def _journal_entry(line: bytes) -> dict[str, Any] | None:
-    """The entry of a journal line; None for one that a kill cut short."""
+    """The entry of a journal line; None if a kill cut it short."""
     try:
         entry = json.loads(line)
     except ValueError:
@@ -162,7 +162,7 @@ def _journal_entries(journal: Path) -> list[dict[str, Any]]:
 
 
 def recorded_key(folder: Path, kind: type[Manifest]) -> Mapping[str, Any] | None:
-    """The key of a stage, be it finished or only begun; None where nothing is recorded yet."""
+    """The key of a finished or started stage; None if nothing is recorded yet."""
     if (made := read_manifest(folder, kind)) is not None:
         return made.key
     journal = folder / JOURNAL
@@ -171,12 +171,12 @@ def recorded_key(folder: Path, kind: type[Manifest]) -> Mapping[str, Any] | None
 
 
 class PartWriter(Generic[K]):
-    """Fills one stage folder with part files; what a killed run finished is kept.
+    """Writes the part files of one stage folder; parts finished by an interrupted run are kept.
 
-    Each finished part is recorded, with its hash, in a journal beside it; `finish` writes the manifest and removes the
-    journal. A part whose bytes do not match the journal is removed and is to be written again (`repaired` lists it); a
-    finished stage with such a part is an unfinished one again. What a kill left beside the parts (a temporary file, a
-    line cut short, the journal of a finished stage) is cleared away.
+    Each finished part is recorded, with its hash, in a journal; `finish` writes the manifest and removes the journal. A
+    part that does not match the journal is removed and must be written again (`repaired` lists it); a finished stage
+    with such a part becomes unfinished. Leftovers of a kill (a temporary file, a line cut short, the journal of a
+    finished stage) are removed.
     """
 
     def __init__(self, folder: Path, kind: type[K], key: Mapping[str, Any], schema: pa.Schema):
@@ -207,17 +207,17 @@ class PartWriter(Generic[K]):
         entries = _journal_entries(journal)
         if entries and "key" in entries[0]:
             check_key(entries[0]["key"], self.key, self.folder)
-        recorded = {e["file"]: PartFile(**e) for e in entries if "file" in e}  # the last line of a part counts
+        recorded = {e["file"]: PartFile(**e) for e in entries if "file" in e}  # the last line per part counts
         for name, part in recorded.items():
             if is_intact(self.folder, part):
                 self.finished[name] = part
             else:
                 self.repaired.append(name)
         for path in (*self.folder.glob("*.parquet"), *self.folder.glob(".*.tmp")):
-            if path.name not in self.finished:  # damaged, or renamed into place but killed before its journal line
+            if path.name not in self.finished:  # damaged, or killed between the renaming and the journal line
                 path.unlink()
         whole = _journal(self.key, self.finished.values())
-        if text != whole:  # new, or with lines that are cut short or no longer true
+        if text != whole:  # new, or with lines that are cut short or outdated
             files.write_bytes(journal, whole)
 
     def write(self, name: str, table: pa.Table) -> None:
@@ -227,9 +227,9 @@ class PartWriter(Generic[K]):
         append_line(self.folder / JOURNAL, canonical_json(asdict(part)))
 
     def adopt(self, folder: Path) -> None:
-        """Take over what another writer of the same key has finished in `folder`, a folder of the same file system.
+        """Take over the finished parts of another writer with the same key from `folder`, on the same file system.
 
-        A part that is not what that writer recorded is left there; so is everything where the key is another one.
+        Parts that differ from that writer's record are left there, and so is everything if the key differs.
         """
         recorded = _journal_entries(folder / JOURNAL)
         if not recorded or recorded[0].get("key") != self.key:
@@ -242,7 +242,7 @@ class PartWriter(Generic[K]):
                 append_line(self.folder / JOURNAL, canonical_json(asdict(part)))
 
     def finish(self, counts: Mapping[str, int], **of_kind: Any) -> K:
-        """Write the manifest, with the fields `of_kind` that it has beside a stage's own: the stage is complete."""
+        """Write the manifest, with the additional fields `of_kind`; the stage is then complete."""
         parts = tuple(self.finished[name] for name in sorted(self.finished))
         self.manifest = self.kind(key=self.key, counts=dict(counts), parts=parts, **of_kind)
         self.manifest.write(self.folder)
@@ -258,7 +258,7 @@ def intact_parts(folder: Path, manifest: Parts) -> Iterator[Path]:
         if not path.is_file():
             raise UserError(f"{path}: missing, though {folder / MANIFEST} lists it; {again}")
         if not is_intact(folder, part):
-            raise UserError(f"{path}: its bytes are not those that {MANIFEST} records (damaged or edited); {again}")
+            raise UserError(f"{path}: differs from its record in {MANIFEST} (damaged or edited); {again}")
         yield path
 
 
@@ -269,7 +269,7 @@ def iter_parts(folder: Path, manifest: Parts, columns: Sequence[str] | None = No
 
 
 def read_table(folder: Path, manifest: Parts, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    """All parts of a complete stage as one table, verified; an empty table of `schema` when there are none."""
+    """All parts of a complete stage as one table, verified; an empty table of `schema` if there are none."""
     tables = list(iter_parts(folder, manifest, columns))
     if tables:
         return pa.concat_tables(tables)

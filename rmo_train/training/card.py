@@ -1,4 +1,4 @@
-"""The model card that a training run writes: what it was trained on, with what, and how it did."""
+"""The model card of a training run: data, settings, results, versions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def model_card(
     trained: Trained,
     curves: Path | None,
 ) -> str:
-    """Markdown with the Hub's front matter; curves: the picture of the metrics."""
+    """Markdown with the Hub's front matter; curves: the chart of the metrics."""
     metrics, best = trained.metrics, trained.best
     counts = {} if data.manifest is None else data.manifest.counts
     kept = f"{len(data)} of {counts['pairs']}" if "pairs" in counts else str(len(data))
@@ -52,7 +52,7 @@ def model_card(
         f"- last step: loss {metrics.get('loss', float('nan')):.4f}, "
         f"reward accuracy {metrics.get('rewards/accuracies', float('nan')):.3f}",
         *([f"- {speed_line(metrics)}"] if metrics else []),
-        *([f"- the model is {best.name}: the best reward accuracy on the held-out pairs below"] if best else []),
+        *([f"- the model is {best.name}, which has the best reward accuracy on the held-out pairs"] if best else []),
         "",
         *([f"![metrics of every step]({curves.name})", ""] if curves else []),
         "## Held-out pairs",

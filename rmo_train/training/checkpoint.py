@@ -1,4 +1,4 @@
-"""Training checkpoints: weights, optimizer, position, random state and identity, written whole or not at all."""
+"""Training checkpoints: weights, optimizer, position, random state and identity, written atomically."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ STATE = "trainer_state.json"
 RECORD = "checkpoint.json"  # written last: the hashes of a checkpoint's files
 TRAINING = "training.pt"
 EVALUATION = "eval_results.json"
-HEADLINE = "eval/reward_accuracy"  # by which checkpoints are compared
-RESUMABLE = 2  # checkpoints to resume from that are kept: were the newest damaged, the one before is there
+HEADLINE = "eval/reward_accuracy"  # the metric by which checkpoints are compared
+RESUMABLE = 2  # number of checkpoints kept to resume from, in case the newest is damaged
 
 
 def checkpoint_bytes(model: str, dtype: str, lora: int | None) -> int:
-    """Size of one checkpoint on disk, from the model's configuration alone: no weight is loaded.
+    """Size of one checkpoint on disk, from the model's configuration alone, without loading weights.
 
-    The weights that are saved, and of each weight that is trained a float32 master and AdamW's two moments.
+    Counts the saved weights and, for each trained weight, a float32 master and AdamW's two moments.
     """
     from transformers import AutoModelForCausalLM
 
@@ -47,7 +47,7 @@ def checkpoint_bytes(model: str, dtype: str, lora: int | None) -> int:
 
 @dataclass(frozen=True)
 class TrainState:
-    """What resuming needs besides the model: optimizer (with the master weights), random state, what was done."""
+    """What resuming needs in addition to the model: optimizer (with master weights), random state, progress."""
 
     step: int
     tokens: int  # computed so far
@@ -69,7 +69,7 @@ def save_checkpoint(
 ) -> None:
     """Write `out/checkpoint-<step>` under a temporary name, then rename it.
 
-    `stays`: it is not removed when the run has ended. Every process takes part, the main one writes.
+    `stays`: keep it after the run has ended. Every process takes part; the main one writes.
     """
     training = {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
     weights = full_weights(model)
@@ -103,21 +103,21 @@ def _write_checkpoint(
         write_json(partial / RECORD, record)
     except (OSError, RuntimeError) as e:
         shutil.rmtree(partial, ignore_errors=True)
-        raise ProcessingError(f"cannot write {final}: {e}; checkpoints before it are untouched") from e
+        raise ProcessingError(f"cannot write {final}: {e}; earlier checkpoints are unaffected") from e
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     sync_folder(out)
 
 
 def _remove_partial(out: Path) -> None:
-    """Remove what killed saves left. The clock decides when one is made, so none would be written over."""
+    """Remove partial saves of interrupted runs; as steps depend on the clock, a new run would not overwrite them."""
     for partial in out.glob(".checkpoint-*.partial"):
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def remove_old_checkpoints(out: Path, limit: int | None, *, keep_best: bool) -> None:
-    """Leave the `limit` newest checkpoints that stay (None: all) and the best one beside them when asked to, and of
-    those to resume from the newest two, or `limit` if that is less."""
+    """Remove old checkpoints. Keeps the `limit` newest of those that stay (None: all), the best one if asked to, and
+    the newest two to resume from, or `limit` if that is less."""
     best = best_checkpoint(out) if keep_best else None
     staying: list[Path] = []
     going: list[Path] = []
@@ -130,7 +130,7 @@ def remove_old_checkpoints(out: Path, limit: int | None, *, keep_best: bool) -> 
 
 
 def remove_resumable(out: Path) -> None:
-    """Remove what was kept for resuming alone: the run has ended."""
+    """Remove checkpoints that were kept only for resuming, since the run has ended."""
     _remove_partial(out)
     for folder in checkpoints(out):
         if not stays(folder):
@@ -138,7 +138,7 @@ def remove_resumable(out: Path) -> None:
 
 
 def stays(folder: Path) -> bool:
-    """Whether a checkpoint outlives its run. One without a readable record is not ours to remove."""
+    """Whether a checkpoint is kept after its run. One without a readable record is never removed."""
     try:
         return bool(read_json(folder / RECORD).get("stays", True))
     except UserError:
@@ -146,7 +146,7 @@ def stays(folder: Path) -> bool:
 
 
 def best_checkpoint(out: Path) -> Path | None:
-    """The checkpoint with the highest held-out reward accuracy, the earliest of equal ones; None without any."""
+    """The checkpoint with the highest held-out reward accuracy (the earliest at a tie); None if there is none."""
     accuracy = {f"checkpoint-{step}": value for step, value in series(read_metrics(out), HEADLINE)}
     measured = [p for p in checkpoints(out) if p.name in accuracy and (p / EVALUATION).is_file()]
     return max(measured, key=lambda p: accuracy[p.name], default=None)
@@ -172,12 +172,12 @@ def checkpoints(out: Path) -> list[Path]:
 
 
 def newest_checkpoint(out: Path) -> Path | None:
-    """The newest checkpoint whose files match their hashes; damaged ones are named and passed over."""
+    """The newest checkpoint whose files match their hashes; damaged ones are reported and skipped."""
     for folder in reversed(checkpoints(out)):
         said = damage(folder)
         if said is None:
             return folder
-        say(f"{folder}: {said}; going on from the one before it")
+        say(f"{folder}: {said}; using the previous checkpoint")
     return None
 
 
@@ -189,7 +189,7 @@ def damage(folder: Path) -> str | None:
 
 
 def load_state(folder: Path, key: Mapping[str, Any]) -> TrainState:
-    """The state of a checkpoint; raises UserError naming each field in which it is another run's."""
+    """The state of a checkpoint; a UserError names each field in which it belongs to another run."""
     if said := damage(folder):
         raise UserError(f"{folder}: {said}; choose another checkpoint")
     state = read_json(folder / STATE)

@@ -79,18 +79,18 @@ TRAINED_ON = pa.schema([("id", pa.string()), ("group", pa.string())])
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training run came to."""
+    """The result of a training run."""
 
     out: Path
     pairs: int
     steps: int
     metrics: Mapping[str, Any]  # of the last step
     evaluation: Evaluation | None
-    best: Path | None  # the checkpoint that the model is, where held-out accuracy chose one
+    best: Path | None  # the checkpoint used as the model, if held-out accuracy chose one
 
 
 def check_identity(data: PairData, identity: Any, fields: tuple[str, ...] = IDENTITY_FIELDS) -> None:
-    """Refuse a model that is not the one whose log-probs the data carries, naming the field."""
+    """Refuse a model other than the one that scored the data; the error names the field that differs."""
     for field in fields if data.reference.is_known() else ():
         expected, own = getattr(data.reference, field), getattr(identity, field)
         if expected != own:
@@ -102,7 +102,7 @@ def check_identity(data: PairData, identity: Any, fields: tuple[str, ...] = IDEN
 
 
 def check_lengths(data: PairData, model: str) -> None:
-    """Refuse data with a pair that is longer than the model's context."""
+    """Refuse data with a pair longer than the model's context."""
     longest, context = data.longest(), context_length(load_config(model))
     if longest > context:
         raise UserError(
@@ -112,9 +112,9 @@ def check_lengths(data: PairData, model: str) -> None:
 
 
 def check_memory(data: PairData, model: str, settings: TrainSettings, processes: int) -> None:
-    """Say which pairs are too long to train on this machine, by the estimate of `rmo_train.forward.memory`.
+    """Warn about pairs that may be too long to train on this machine, by the estimate of `rmo_train.forward.memory`.
 
-    A warning and no error: the estimate is on the safe side, and a machine may have more than it says (swap).
+    Not an error, because the estimate is conservative and the machine may have more memory than it reports (swap).
     """
     room, row = training_room(model, training_dtype(settings, data), settings, processes)
     tokens = data.prompt.lengths + data.chosen.lengths + data.rejected.lengths
@@ -128,7 +128,7 @@ def check_memory(data: PairData, model: str, settings: TrainSettings, processes:
 
 
 def training_room(model: str, dtype: str, settings: TrainSettings, processes: int) -> tuple[int, Callable[[int], int]]:
-    """Bytes that weights, gradients and optimizer leave for a row, and the bytes of a row of so many tokens."""
+    """Bytes left for a row after weights, gradients and optimizer, and the bytes of a row of `tokens` tokens."""
     config = load_config(model)
     device, memory = device_memory()
     parameters = weights_bytes(model) // getattr(getattr(config, "dtype", None), "itemsize", 2)
@@ -152,7 +152,7 @@ def run_training(
 ) -> list[str]:
     """Train `model` on the kept pairs of `shards`; the model, its card and its metrics are written to `out`.
 
-    Returns the lines to print. The same call again resumes an interrupted run, and does nothing after a finished one.
+    Returns the lines to print. Repeating the call resumes an interrupted run; after a finished run it does nothing.
     `clock` (seconds) decides when the checkpoints of `save_minutes` are due.
     """
     with joined() as world:
@@ -184,15 +184,15 @@ def run_training(
         if done is not None:
             check_key(done.key, key, out)
             if world.is_main:
-                remove_resumable(out)  # a kill came between the manifest and this
+                remove_resumable(out)  # in case the run was killed after the manifest was written
             return [already_trained(out)]
         if out.exists() and any(p.name[0] != "." for p in out.iterdir()) and not (out / "run.json").is_file():
             raise UserError(
-                f"--out {out}: the folder has files in it that are not from a training run; choose another folder"
+                f"--out {out}: the folder contains files that are not from a training run; choose another folder"
             )
         if (out / "run.json").is_file():
             check_key(json.loads((out / "run.json").read_text(encoding="utf-8")), key, out)
-        world.wait()  # all have looked at the folder before one changes it
+        world.wait()  # all processes have checked the folder before one changes it
         if world.is_main:
             out.mkdir(parents=True, exist_ok=True)
             if not (out / "run.json").is_file():
@@ -210,8 +210,8 @@ def run_training(
 def run_key(
     data: PairData, identity: Any, settings: TrainSettings, held_out: PairData | None, plan: Plan
 ) -> dict[str, Any]:
-    """What makes a training run this one: a checkpoint or a folder of another run is refused by name of the field."""
-    # What is logged or kept, and how pairs are packed and dealt: a run may go on with other values of these.
+    """The identity of a training run. Checkpoints and folders of other runs are refused; the error names the field."""
+    # Settings of logging, saving, packing and distribution, which may change when a run is resumed.
     incidental = {
         "logging_steps", "save_minutes", "save_steps", "save_total_limit", "eval_steps", "tokens_per_batch",
         "attention", "fsdp", "per_device_train_batch_size", "gradient_accumulation_steps", "report_to",
@@ -231,7 +231,7 @@ def _open_eval(
 ) -> PairData | None:
     if folder is None:
         if settings.eval_steps:
-            raise UserError("--eval-steps needs pairs to evaluate on: give --eval-data, or leave out --eval-steps")
+            raise UserError("--eval-steps needs held-out pairs: give --eval-data, or leave out --eval-steps")
         return None
     held_out = open_pairs(folder)
     if not ignore_identity:
@@ -240,7 +240,7 @@ def _open_eval(
     if ids or prompts:
         raise UserError(
             f"--eval-data {folder} shares {counted(ids, 'id')} and {counted(prompts, 'prompt')} with the training "
-            "data; give pairs of other prompts"
+            "data; give pairs with different prompts"
         )
     return held_out
 
@@ -291,7 +291,7 @@ def _train_and_write(
 
 
 def _check_start(job: Job, model: str, ignore_identity: bool) -> None:
-    """Compare the untrained policy with its references, and record how far they are apart."""
+    """Compare the untrained policy with its references, and record the difference."""
     if ignore_identity:
         say("the model is not compared with the reference log-probs (--ignore-identity)")
         return
@@ -302,7 +302,7 @@ def _check_start(job: Job, model: str, ignore_identity: bool) -> None:
 
 
 def _write_results(job: Job, model: str, trained: Trained) -> None:
-    """Everything beside the weights, the manifest last."""
+    """Write everything except the weights, the manifest last."""
     out, data, evaluation, best = job.out, job.data, trained.evaluation, trained.best
     if evaluation is not None:
         write_json(out / EVALUATION, evaluation.as_json())
@@ -317,18 +317,18 @@ def _write_results(job: Job, model: str, trained: Trained) -> None:
 
 
 def _try_save(job: Job) -> None:
-    """The final save, tried before the first step: a full disk or a missing right is found now, not hours later."""
+    """Test the final save before the first step, to find a full disk or missing permission now, not hours later."""
     trial = job.out / ".save-test"
     try:
         save_model(job.model, job.tokenizer, trial)
     except ProcessingError as e:
-        raise ProcessingError(f"{job.out}: the model cannot be saved there ({e}); nothing was trained") from e
+        raise ProcessingError(f"{job.out}: cannot save the model there ({e}); nothing was trained") from e
     finally:
         shutil.rmtree(trial, ignore_errors=True)
 
 
 def trained_in(out: Path) -> Trained:
-    """What a finished training run left in `out`."""
+    """The result of a finished training run, read from `out`."""
     manifest = require_manifest(out, TrainManifest, "rmo-train run SHARDS --model MODEL --out OUT")
     evaluation = Evaluation.from_json(read_json(out / EVALUATION)) if (out / EVALUATION).is_file() else None
     best = read_json(out / STATE)["best_model_checkpoint"]
@@ -346,7 +346,7 @@ def trained_in(out: Path) -> Trained:
 def run_eval(
     folder: Path, model: str, *, dtype: str = "auto", tokens_per_batch: int | None = None, ignore_identity: bool = False
 ) -> Evaluation:
-    """The Evaluation of `model` on a run or shard folder, with how far that overlaps what the model was trained on."""
+    """Evaluate `model` on a run or shard folder, and count the overlap with the model's training data."""
     data = open_pairs(folder)
     check_adapter(model)
     model_identity = identity(model)

@@ -1,4 +1,4 @@
-"""`curves.png`: the record of a training run as one picture of small charts."""
+"""`curves.png`: the metrics of a training run as a grid of small charts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rmo_train.training.record import read_metrics, series
 
 PICTURE = "curves.png"
 COLUMNS = 3
-SMOOTHED_FROM = 60  # steps; below, every step can be seen as it is
-LOGARITHMIC_FROM = 50  # largest over smallest value
-SHARE = "share of pairs"  # the unit of what lies between 0 and 1
+SMOOTHED_FROM = 60  # smooth the curves of runs with at least this many steps
+LOGARITHMIC_FROM = 50  # use a logarithmic axis from this ratio of the largest to the smallest value
+SHARE = "share of pairs"  # the unit of values between 0 and 1
 BLUE, ORANGE, GREEN = "#2b6cb0", "#c05621", "#2f855a"
 
 
@@ -25,8 +25,8 @@ class Chart:
     title: str
     unit: str
     curves: Mapping[str, tuple[str, str]]  # key of the record -> label, colour
-    level: float | None = None  # a dotted line: what an untrained model has
-    logarithmic: bool = False  # where the values span orders of magnitude
+    level: float | None = None  # a dotted line: the value of an untrained model
+    logarithmic: bool = False  # if the values span orders of magnitude
 
 
 CHARTS = (
@@ -54,7 +54,7 @@ CHARTS = (
 
 
 def draw_curves(folder: Path) -> Path | None:
-    """Write `curves.png` into a run's folder; None, and no picture, where nothing was logged yet."""
+    """Write `curves.png` to a run's folder; None, and no file, if nothing was logged yet."""
     lines = read_metrics(folder)
     charts = [chart for chart in CHARTS if any(series(lines, key) for key in chart.curves)]
     if not charts:
@@ -63,7 +63,7 @@ def draw_curves(folder: Path) -> Path | None:
 
     columns = min(COLUMNS, len(charts))
     rows = math.ceil(len(charts) / COLUMNS)
-    # A figure of its own, without pyplot: no window system is asked for, no state is shared.
+    # Without pyplot: needs no display and shares no state.
     figure = matplotlib.figure.Figure(figsize=(4.6 * columns, 3.2 * rows), layout="constrained")
     for number, chart in enumerate(charts, start=1):
         _draw(figure.add_subplot(rows, columns, number), chart, lines)
@@ -74,7 +74,7 @@ def draw_curves(folder: Path) -> Path | None:
 
 
 def running_mean(values: Sequence[float], width: int) -> list[float]:
-    """The mean of the last `width` values up to each one, of fewer at the beginning."""
+    """The running mean of the last `width` values (fewer at the beginning)."""
     windows = (values[max(0, end - width) : end] for end in range(1, len(values) + 1))
     return [sum(window) / len(window) for window in windows]
 
@@ -86,7 +86,7 @@ def _draw(axes: Any, chart: Chart, lines: Sequence[dict[str, Any]]) -> None:
             continue
         steps, values = zip(*points, strict=True)
         everything += values
-        if key.startswith("eval/") or len(points) == 1:  # measured now and then
+        if key.startswith("eval/") or len(points) == 1:  # not measured at every step
             axes.plot(steps, values, "o", color=colour, markersize=5, label=label, zorder=3)
         elif len(points) < SMOOTHED_FROM:
             axes.plot(steps, values, color=colour, linewidth=1.5, label=label)

@@ -1,16 +1,16 @@
-"""Unhappy training told where it happens: a run's metrics, step by step, to hints, which `rmo_train.report` words.
+"""Detects common training problems from a run's metrics, step by step; `rmo_train.report` has the messages.
 
-A `Hints` is given every step's metrics and gives each hint at most once. It reads these keys (any other is ignored, any
-may be missing):
+A `Hints` receives the metrics of every step and gives each hint at most once. It reads these keys (others are ignored,
+and any may be missing):
 
     loss, rewards/chosen, rewards/rejected, rewards/margins, rewards/accuracies, grad_norm, learning_rate, epoch
     rewards/accuracies_longer    reward accuracy on the batch's pairs whose chosen answer has more tokens
-    rewards/accuracies_shorter   the same where it has fewer; each is left out of a batch without such pairs
+    rewards/accuracies_shorter   the same where it has fewer; each is missing in a batch without such pairs
     eval/reward_accuracy, eval/length_matched_reward_accuracy    at steps with an evaluation
 
-Rewards are beta x log-ratio to the reference. `referenced=False` says that there is none: rewards are then beta x
-log-prob, whose mean follows the lengths of a batch's answers, and the rules that need a known start stay silent.
-Nothing is generated in training, so that answers grow is not seen; that the policy ranks by length is.
+Rewards are beta x log-ratio to the reference. With `referenced=False` there is no reference: rewards are then beta x
+log-prob, whose mean depends on the lengths of a batch's answers, and rules that need a known start are off.
+Training generates no answers, so growing answers cannot be seen; a policy that ranks by length can.
 
     hints = Hints(steps)
     for hint in hints.of(metrics): say(hint_line(hint))
@@ -26,34 +26,34 @@ from typing import Any
 
 import numpy as np
 
-# Steps that are averaged: a batch has some 16 pairs, so about 160 pairs, whose accuracy is known to 0.04.
+# Steps to average over: with batches of about 16 pairs, 160 pairs, whose accuracy has a standard error of 0.04.
 WINDOW = 10
-# Standard errors by which a mean must differ before it counts: rules are asked at every step, so two are too few.
+# Standard errors by which a mean must differ to count; rules are checked at every step, so two are too few.
 CERTAIN = 3.0
 
-# Rewards. At beta 0.1 a unit is 10 nats off a whole answer; half of that comes and goes in runs that end well.
+# In units of reward. At beta 0.1 one unit is 10 nats of an answer; half of that is normal in runs that end well.
 FALLEN = 1.0
-# Loss of chosen over the margin won by it. Below 1 the rejected answer pays for most of the margin, as it should.
+# Fall of the chosen reward relative to the gain in margin. Below 1, most of the margin comes from the rejected answer.
 DISPLACED = 1.0
 DISPLACED_STEPS = 2 * WINDOW  # a warm-up's first swing is no trend
 
-EASY_LOSS = 0.05  # of the loss at the start: a mean margin of about 3.5 rewards for DPO
+EASY_LOSS = 0.05  # relative to the loss at the start; for DPO a mean margin of about 3.5
 
-# In the first ten steps labels that agree with each other cannot push the margins of later batches down this far.
+# If labels are consistent, the first ten steps cannot push the margins of later batches this far down.
 AGAINST = 0.05
 AGAINST_ACCURACY = 0.5
-HELD_OUT_REVERSED, TRAINED_WELL = 0.4, 0.6  # accuracies: worse than a coin held out, better than one in training
+HELD_OUT_REVERSED, TRAINED_WELL = 0.4, 0.6  # accuracies: below chance on held-out pairs, above chance in training
 
-LENGTH_STEPS = 3 * WINDOW  # each kind is about half of a batch
-LENGTH_GAP = 0.4  # between the accuracies of pairs whose chosen answer is longer and shorter
-# Held out, plain accuracy above length-matched accuracy: what length alone contributed.
+LENGTH_STEPS = 3 * WINDOW  # each kind makes up about half of a batch
+LENGTH_GAP = 0.4  # difference in accuracy between pairs whose chosen answer is longer and shorter
+# Held-out accuracy minus length-matched accuracy: the contribution of length.
 LENGTH_GAP_HELD_OUT = 0.1
 
-FLAT_STEPS = 3 * WINDOW  # before that a run is too short to be judged
-FLAT_MARGIN = 0.02  # rewards: DPO's loss has then moved by 0.01 of its 0.69
-FLAT_ACCURACY = 0.6  # margins may be tiny and right all the same, with a tiny beta
+FLAT_STEPS = 3 * WINDOW  # shorter runs cannot be judged
+FLAT_MARGIN = 0.02  # in units of reward; DPO's loss of 0.69 has then changed by 0.01
+FLAT_ACCURACY = 0.6  # with a tiny beta, margins may be tiny but right
 
-RISEN = 1.1  # the loss over the loss at the start
+RISEN = 1.1  # loss relative to the loss at the start
 
 
 KEYS = (
@@ -74,11 +74,11 @@ KEYS = (
 
 @dataclass(frozen=True)
 class Hint:
-    """What a rule saw: the name of its sentence in `rmo_train.report.HINTS`, and the figures in it."""
+    """A detected problem: the name of its message in `rmo_train.report.HINTS`, and the numbers in it."""
 
     name: str
     figures: Mapping[str, float] = field(default_factory=dict)
-    step: int = 0  # after which it was seen
+    step: int = 0  # after which it was detected
 
 
 class History:
@@ -97,7 +97,7 @@ class History:
         return len(self.columns["loss"])
 
     def first(self, key: str, count: int = WINDOW, skip: int = 0) -> np.ndarray:
-        """The values of the first `count` steps after `skip`, without those that are not there."""
+        """The values of the first `count` steps after `skip`, without missing ones."""
         return _present(self.columns[key][skip : skip + count])
 
     def last(self, key: str, count: int = WINDOW) -> np.ndarray:
@@ -107,7 +107,7 @@ class History:
         return self.columns[key][-1]
 
     def fall(self, key: str) -> tuple[float, float]:
-        """How far a reward's mean is below its start, and the standard error of that."""
+        """How far a reward's mean is below its start, and the standard error."""
         start = np.zeros(1) if self.referenced else self.first(key)
         return mean(start) - mean(self.last(key)), math.hypot(error(start), error(self.last(key)))
 
@@ -118,7 +118,7 @@ def _present(values: Any) -> np.ndarray:
 
 
 def mean(values: np.ndarray) -> float:
-    """NaN without values: every comparison with it is false, so a rule without its keys is silent."""
+    """NaN without values: every comparison with NaN is false, so a rule without its keys is off."""
     return float(values.mean()) if len(values) else math.nan
 
 
@@ -131,7 +131,7 @@ def error(values: np.ndarray) -> float:
 
 
 def both_fall(h: History) -> Hint | None:
-    """Chosen answers lose more probability than the margin gains: the model moves towards neither answer."""
+    """Chosen answers lose more log-prob than the margin gains: the model moves away from both answers."""
     if len(h) < DISPLACED_STEPS:
         return None
     (chosen, chosen_error), (rejected, rejected_error) = h.fall("rewards/chosen"), h.fall("rewards/rejected")
@@ -142,7 +142,7 @@ def both_fall(h: History) -> Hint | None:
 
 
 def too_easy(h: History) -> Hint | None:
-    """Every pair right and no loss left before any pair was seen twice."""
+    """All pairs are right and the loss is near 0 before any pair was seen twice."""
     epoch = h.now("epoch")
     early = epoch <= 1 if math.isfinite(epoch) else len(h) <= h.steps / 2
     right, loss = h.last("rewards/accuracies"), mean(h.last("loss"))
@@ -152,10 +152,10 @@ def too_easy(h: History) -> Hint | None:
 
 
 def against_the_labels(h: History) -> Hint | None:
-    """The first margins are all negative: what one batch teaches makes the next one worse."""
+    """The first margins are all negative: learning from one batch makes the next one worse."""
     if not h.referenced or len(h) <= WINDOW:
         return None
-    margins = h.first("rewards/margins", skip=1)  # the first step's is that of the reference itself, 0
+    margins = h.first("rewards/margins", skip=1)  # at the first step, the margin is 0: the policy is the reference
     right = mean(h.first("rewards/accuracies", skip=1))
     if len(margins) < WINDOW or margins.max() >= 0 or mean(margins) > -AGAINST or not right < AGAINST_ACCURACY:
         return None
@@ -163,7 +163,7 @@ def against_the_labels(h: History) -> Hint | None:
 
 
 def held_out_reversed(h: History) -> Hint | None:
-    """Better than a coin on the training pairs, worse than one on the held-out pairs."""
+    """Above chance on the training pairs, below chance on the held-out pairs."""
     held_out, trained = h.now("eval/reward_accuracy"), mean(h.last("rewards/accuracies"))
     if not (held_out < HELD_OUT_REVERSED and trained > TRAINED_WELL):
         return None
@@ -171,7 +171,7 @@ def held_out_reversed(h: History) -> Hint | None:
 
 
 def ranks_by_length(h: History) -> Hint | None:
-    """Right where the chosen answer is longer, wrong where it is shorter: what makes answers grow."""
+    """Right where the chosen answer is longer, wrong where it is shorter: answers will grow."""
     longer, shorter = (
         h.last("rewards/accuracies_longer", LENGTH_STEPS),
         h.last("rewards/accuracies_shorter", LENGTH_STEPS),
@@ -189,7 +189,7 @@ def ranks_by_length(h: History) -> Hint | None:
 
 
 def flat(h: History) -> Hint | None:
-    """Half of the run is over and nothing has moved. Asked once: without a reference a batch's noise would hide it."""
+    """Margins have not changed in half of the run. Checked once; needs a reference, or noise would hide it."""
     if not h.referenced or len(h) != max(FLAT_STEPS, math.ceil(h.steps / 2)):
         return None
     margin, right = mean(h.last("rewards/margins")), mean(h.last("rewards/accuracies", FLAT_STEPS))
@@ -200,9 +200,9 @@ def flat(h: History) -> Hint | None:
 
 
 def loss_rises(h: History) -> Hint | None:
-    """The loss is above its start. A gradient norm at its limit is no sign by itself: AdamW's step does not depend on
-    the gradients' scale, and summed log-probs give norms far above 1 in runs that go well."""
-    if len(h) < 2 * WINDOW + h.steps // 10:  # a warm-up's first swing is no trend
+    """The loss is above its start. A clipped gradient norm alone is no sign of trouble: AdamW's step does not depend on
+    the scale of gradients, and summed log-probs give norms far above 1 in good runs."""
+    if len(h) < 2 * WINDOW + h.steps // 10:  # a swing during warm-up does not count
         return None
     start, now = h.first("loss"), h.last("loss", 2 * WINDOW)
     certain = CERTAIN * math.hypot(error(start), error(now))
@@ -225,14 +225,14 @@ RULES: tuple[Callable[[History], Hint | None], ...] = (
 
 
 class Hints:
-    """Hints on one run of `steps` optimizer steps; a resumed run gives it the logged steps before its start first."""
+    """Hints for one run of `steps` optimizer steps; a resumed run first replays its logged steps."""
 
     def __init__(self, steps: int, *, referenced: bool = True, max_grad_norm: float = 1.0):
         self.history = History(steps, referenced, max_grad_norm)
-        self.silent = list(RULES)  # those that have seen nothing yet
+        self.silent = list(RULES)  # rules that have not fired yet
 
     def of(self, metrics: Mapping[str, Any]) -> list[Hint]:
-        """What is to be said after a step with these metrics; each rule speaks once."""
+        """New hints after a step with these metrics; each rule fires once."""
         self.history.append(metrics)
         seen = {rule: hint for rule in self.silent if (hint := rule(self.history)) is not None}
         self.silent = [rule for rule in self.silent if rule not in seen]

@@ -1,4 +1,4 @@
-"""What the training loop needs, built and checked before it starts: the policy, its layout, its references."""
+"""Builds and checks the inputs of the training loop: the policy, its layout, its references."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STEP_ZERO_PAIRS = 16
 
 @dataclass(frozen=True)
 class Job:
-    """Everything the loop needs, built and checked before it starts."""
+    """All inputs of the loop, checked."""
 
     model: Any
     tokenizer: Any
@@ -42,9 +42,9 @@ class Job:
     plan: Plan
     layout: Layout
     out: Path
-    key: Mapping[str, Any]  # identity of the run: checkpoints of another are refused
+    key: Mapping[str, Any]  # identity of the run: checkpoints of other runs are refused
     eval_data: PairData | None = None
-    models_at: Mapping[int, Path] | None = None  # steps whose model is kept, and where
+    models_at: Mapping[int, Path] | None = None  # step -> where its model is kept
     world: World = ALONE
     record: Record | None = None  # default: metrics.jsonl in `out`, every step
     saves: Saves | None = None  # default: no checkpoints
@@ -52,7 +52,7 @@ class Job:
 
 @dataclass(frozen=True)
 class StepZero:
-    """How far the untrained policy is from the reference columns, nats."""
+    """Difference between the untrained policy and the reference columns, nats."""
 
     mean_margin: float
     tolerance: float
@@ -81,7 +81,7 @@ def build_job(
         gradient_checkpointing=settings.gradient_checkpointing,
         seed=settings.seed,
     )
-    remembered = out / LAYOUT  # an interrupted run goes on with the attention it began with: to the last bit
+    remembered = out / LAYOUT  # a resumed run uses the same attention, to be bit-identical
     attention = read_json(remembered)["attention"] if remembered.is_file() else settings.attention
     layout = world.agreed(
         choose_layout(model, Workload.of(data), attention=attention, tokens_per_batch=settings.tokens_per_batch)
@@ -94,7 +94,7 @@ def build_job(
 
 
 def training_dtype(settings: TrainSettings, data: PairData) -> str:
-    """The precision that the references were scored in (without any: the device's), unless --bf16 or --no-bf16."""
+    """The precision of the references (if there are none, of the device), unless --bf16 or --no-bf16 is given."""
     if settings.bf16 is not None:
         return "bfloat16" if settings.bf16 else "float32"
     scored_in = data.reference.dtype if data.has_references else None
@@ -102,7 +102,7 @@ def training_dtype(settings: TrainSettings, data: PairData) -> str:
 
 
 def with_all_references(job: Job, model: str) -> Job:
-    """The job with reference log-probs wherever its loss or its evaluation compares with them."""
+    """The job with reference log-probs where its loss or evaluation needs them."""
     about = {
         "name": model,
         "weights_sha256": job.key["model"],
@@ -118,10 +118,10 @@ def with_all_references(job: Job, model: str) -> Job:
 
 
 def check_step_zero(job: Job, noise_sd: float) -> StepZero | None:
-    """The untrained policy must reproduce the reference columns: |mean margin| within the noise of scoring.
+    """Check that the untrained policy reproduces the reference columns: |mean margin| within the noise of scoring.
 
-    Raises UserError with the likely reasons otherwise; None without such columns. `noise_sd` is the sd of D between two
-    packings, in nats.
+    Otherwise raises a UserError with the likely causes; None if there are no such columns. `noise_sd`: sd of the
+    difference in D between two packings, in nats.
     """
     data = job.data
     if data.ref_chosen is None or data.ref_rejected is None:
@@ -136,17 +136,17 @@ def check_step_zero(job: Job, noise_sd: float) -> StepZero | None:
         raise UserError(
             "step 0: before any training, the model's margins differ from the reference log-probs of the data by "
             f"{mean:+.4f} nats on average over {counted(len(rows), 'pair')}; rounding explains at most "
-            f"{tolerance:.4f}. Likely reasons: --model is not the model that the pairs were scored with, or its chat "
-            "template, tokenizer, precision (--bf16/--no-bf16) or engine is another. Score the pairs again with this "
+            f"{tolerance:.4f}. Likely causes: --model is not the model that scored the pairs, or its chat template, "
+            "tokenizer, precision (--bf16/--no-bf16) or engine differs. Score the pairs again with this "
             "model."
         )
     return StepZero(mean, tolerance)
 
 
 def step_zero_noise(job: Job, model_name: str) -> float:
-    """sd of D (nats) that the reference columns may differ by: scoring's recorded noise, and that of another precision.
+    """Noise of the reference columns, as sd of D in nats: the recorded noise of scoring, plus that of the precision.
 
-    Where the policy's precision is not the references', the model is also run in theirs on the same pairs.
+    If the policy's precision differs from the references', the model is also run in theirs on the same pairs.
     """
     recorded = (job.data.manifest.noise_sd.get("base") if job.data.manifest else None) or 0.0
     scored_in = job.data.reference.dtype

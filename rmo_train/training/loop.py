@@ -32,9 +32,9 @@ from rmo_train.training.throughput import Speed
 
 
 def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
-    """Train to the end, from `state` when resuming, writing files to `job.out`; returns the last metrics.
+    """Train to the end, from `state` if resuming; writes to `job.out` and returns the last metrics.
 
-    Raises Stopped, with a checkpoint saved, where the job's saves were told to stop.
+    Raises Stopped after saving a checkpoint if the run was asked to stop.
     """
     settings, plan, world, saves = job.settings, job.plan, job.world, job.saves or Saves()
     loss = loss_named(settings.loss)
@@ -66,8 +66,8 @@ def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
             metrics = batch_metrics(parts, loss, plan.parameters, plan.amplifier)
             if not (np.isfinite(grad_norm) and np.isfinite(metrics["loss"])):
                 raise ProcessingError(
-                    f"step {done}: loss {metrics['loss']}, gradient norm {grad_norm}: not finite, weights not "
-                    "updated. Lower --learning-rate, or train with --no-bf16"
+                    f"step {done}: loss {metrics['loss']}, gradient norm {grad_norm}: not finite; the "
+                    "weights were not updated. Use a lower --learning-rate, or train with --no-bf16"
                 )
             lr = learning_rate_at(
                 step, plan.steps, settings.peak_learning_rate, settings.lr_scheduler_type, plan.warmup_steps
@@ -85,7 +85,7 @@ def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
                 save_policy(job, job.models_at[done])
             decision = saves.decide(done, plan.steps, [turn.wish for turn in turns])
             if decision.save:
-                # Which checkpoint is the best must not depend on a clock, so one that will go has no evaluation.
+                # Which checkpoint is best must not depend on the clock, so checkpoints saved by time are not evaluated.
                 measured = evaluation.as_json() if evaluation is not None and decision.stays else None
                 save_checkpoint(
                     job.out, job.model, job.tokenizer, optimizer, done, tokens_seen, job.key, measured,
@@ -104,7 +104,7 @@ def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
 
 @contextmanager
 def saying_of(data: PairData, rows: np.ndarray) -> Iterator[None]:
-    """Where memory runs out in a batch, the pairs `rows`: name its longest pair, and what helps."""
+    """On running out of memory in a batch, the pairs `rows`: name its longest pair, and remedies."""
     try:
         yield
     except torch.OutOfMemoryError as e:
@@ -112,7 +112,7 @@ def saying_of(data: PairData, rows: np.ndarray) -> Iterator[None]:
         at = int(tokens.argmax())
         raise ProcessingError(
             f"out of memory in training; the longest pair of the batch is {data.ids[rows[at]]}, {tokens[at]} tokens "
-            "(prompt and both responses): try a smaller --tokens-per-batch, --gradient-checkpointing, --lora, --bf16, "
+            "(prompt and both responses). Try a smaller --tokens-per-batch, --gradient-checkpointing, --lora, --bf16, "
             "or score with a smaller --max-length and filter again"
         ) from e
 
@@ -123,7 +123,7 @@ def _due(every: int | None, step: int) -> bool:
 
 @dataclass(frozen=True)
 class Turn:
-    """What one process tells the others in a step: its parts of the batch, and whether to save or stop after it."""
+    """Data shared by each process in a step: its part of the batch, and whether to save or stop afterwards."""
 
     parts: list[Part]
     wish: Wish
@@ -131,7 +131,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Part:
-    """What one pack contributed: log-probs without gradient (on the CPU), the mean-scaled loss, what was computed."""
+    """Result of one pack: log-probs without gradient (on the CPU), its share of the mean loss, tokens computed."""
 
     logps: PairLogps
     loss: float
@@ -140,11 +140,11 @@ class Part:
 
 
 def packed_batch(job: Job, rows: np.ndarray) -> list[tuple[list[Pack], np.ndarray]]:
-    """This process's pairs of the batch in groups that fill a packed row: (packs, positions in `rows`) of each group.
+    """This process's pairs of the batch, in groups that fill a packed row: (packs, positions in `rows`) per group.
 
-    A pair is never split over groups: its loss needs both of its log-probs. Without shared prompts a group's rows are
-    in several packs, of like length each. Under FSDP2 all processes gather weights together, so all have as many
-    groups: who has fewer computes a pair for nothing (no positions).
+    A pair is never split over groups, since its loss needs both log-probs. Without shared prompts, a group's rows are
+    in several packs of similar lengths. Under FSDP2 all processes gather weights together, so all need the same number
+    of groups; a process with fewer computes a dummy pair (no positions).
     """
     tokens = [job.layout.tokens([t]) for t in pair_trees(job.data, rows)]
     budget = job.layout.budget
@@ -168,7 +168,7 @@ def forward_backward(job: Job, loss: Loss, rows: np.ndarray, packs: list[Pack], 
     logps = select_pairs(data, chosen_rows, summed.view(-1, 2)[: len(members)], device)
     confidence = torch.from_numpy(data.label_confidence[chosen_rows]).float().to(device)
     value = amplified(loss, logps, job.plan.parameters, confidence, job.plan.amplifier)
-    weight = data.weight[chosen_rows] / (data.weight[rows].sum() or 1.0)  # a batch of weight 0 has no gradient
+    weight = data.weight[chosen_rows] / (data.weight[rows].sum() or 1.0)  # a batch with total weight 0 has no gradient
     total = (value * torch.from_numpy(weight).float().to(device)).sum()
     detached = each_column(lambda column: column.detach().cpu(), logps)
     if not len(members):
@@ -195,7 +195,7 @@ def select_pairs(data: PairData, rows: np.ndarray, summed: torch.Tensor, device:
 
 
 def each_column(change: Callable[..., torch.Tensor], *logps: PairLogps) -> PairLogps:
-    """`change` applied to every column of one or several PairLogps; a column that is not there stays None."""
+    """`change` applied to every column of one or several PairLogps; a missing column stays None."""
     columns: Any = {
         field.name: None if getattr(logps[0], field.name) is None else change(*(getattr(x, field.name) for x in logps))
         for field in fields(PairLogps)
@@ -227,7 +227,7 @@ def batch_metrics(
         ("longer", logps.chosen_tokens > logps.rejected_tokens),
         ("shorter", logps.chosen_tokens < logps.rejected_tokens),
     ):
-        if pairs.any():  # of the pairs whose chosen answer is so
+        if pairs.any():  # over the pairs whose chosen answer is longer, or shorter
             metrics[f"rewards/accuracies_{name}"] = float(right[pairs].mean())
     if parameters.sft_weight:
         metrics["nll_loss"] = float(sft(logps).mean())
@@ -239,15 +239,15 @@ def batch_metrics(
 def run_evaluation(job: Job) -> Evaluation:
     assert job.eval_data is not None
     job.model.eval()
-    # Sharded weights are gathered by all processes together, whose parts of the data have not as many packs: each
-    # computes all of it.
+    # All processes gather sharded weights together, but their parts of the data would have different numbers of packs;
+    # so each process computes all of it.
     result = evaluate(job.model, job.eval_data, job.layout, world=ALONE if job.settings.fsdp else job.world)
     job.model.train()
     return result
 
 
 def save_policy(job: Job, out: Path) -> None:
-    """Write the model as it is now; every process takes part."""
+    """Write the current model; every process takes part."""
     weights = full_weights(job.model)
     if job.world.is_main:
         save_model(job.model, job.tokenizer, out, state_dict=weights)

@@ -23,11 +23,11 @@ def learning_rate_at(step: int, total: int, peak: float, shape: str, warmup: int
 
 
 class MasterAdamW:
-    """AdamW on float32 copies of the trainable weights, so that a small step is not lost to bfloat16's 8 bits.
+    """AdamW on float32 copies of the trainable weights, so that bfloat16's 8 bits do not round small steps away.
 
-    A float32 weight is its own master. A bfloat16 weight's gradient is added into its master's float32 gradient as soon
-    as the backward pass has it, so accumulation over packs loses nothing and no bfloat16 gradient is kept. With several
-    processes each adds up the gradients of all of them before it clips.
+    A float32 weight is its own master. The gradient of a bfloat16 weight is added to its master's float32 gradient
+    during the backward pass, so accumulation over packs loses no precision and no bfloat16 gradient is kept. With
+    several processes, gradients are summed over all of them before clipping.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class MasterAdamW:
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             if master is not parameter:
                 self.hooks.append(parameter.register_post_accumulate_grad_hook(_add_into(master)))
-        # AdamW works on whole lists of tensors, which must be all sharded or all whole.
+        # AdamW processes lists of tensors, which must be either all sharded or all whole.
         self.groups = [g for k in (False, True) if (g := [m for m in self.masters if is_sharded(m) == k])]
         self.adam = torch.optim.AdamW(
             [{"params": g} for g in self.groups],
@@ -52,12 +52,12 @@ class MasterAdamW:
         )
 
     def gather_gradients(self) -> None:
-        """Add up the gradients of all processes (FSDP2 has done so for what it shards)."""
+        """Sum the gradients over all processes (FSDP2 has already done so for sharded weights)."""
         if self.world.size == 1:
             return
         whole = [m for m in self.masters if not is_sharded(m)]
         for master in whole:
-            if master.grad is None:  # this process had no part of the batch
+            if master.grad is None:  # this process had no pairs of the batch
                 master.grad = torch.zeros_like(master)
         self.world.add_up([m.grad for m in whole if m.grad is not None])
 
@@ -84,7 +84,7 @@ class MasterAdamW:
                     parameter.copy_(master)
 
     def state_dict(self) -> dict[str, Any]:
-        """Masters (also of float32 weights) and AdamW's moments: all that the next step depends on, unsharded.
+        """Masters (also of float32 weights) and AdamW's moments, unsharded: the full state of the optimizer.
 
         Every process takes part.
         """

@@ -1,4 +1,4 @@
-"""What a training run will do, derived from settings and data before anything heavy starts: `--dry-run` prints it."""
+"""The plan of a training run, derived from settings and data before heavy work starts; `--dry-run` prints it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAKE_END = "score the pairs with a proxy and filter again"
 
 @dataclass(frozen=True)
 class Plan:
-    """Derived settings of one run. `margins` [n] are mixed in every batch, or None: then the order is random."""
+    """Derived settings of one run. `margins` [n]: mixed in every batch; None: the order is random."""
 
     pairs: int
     pairs_per_step: int
@@ -32,7 +32,7 @@ class Plan:
     parameters: LossParameters
     amplifier: Amplifier | None
     margins: np.ndarray | None
-    confidence: float | None  # mean of the labels' confidence where they are soft
+    confidence: float | None  # mean label confidence, if labels are soft
 
     def batches(self, seed: int, epoch: int) -> list[np.ndarray]:
         """The optimizer batches of one epoch: every pair once; a function of (seed, epoch, G) and the margins."""
@@ -41,12 +41,12 @@ class Plan:
         return diversified_batches(self.margins, self.pairs_per_step, seed=seed, epoch=epoch)
 
     def bound_fraction(self, seed: int) -> float | None:
-        """Share of the upper bound of mixing that the first epoch's batches reach; None where the order is random."""
+        """Diversity of the first epoch's batches as a share of the upper bound; None if the order is random."""
         return None if self.margins is None else bound_fraction(self.margins, self.batches(seed, 0))
 
 
 def make_plan(data: PairData, settings: TrainSettings, processes: int = 1) -> Plan:
-    """Validate settings against data; raises UserError for what cannot be trained as asked."""
+    """Validate settings against data; raises a UserError if the run is impossible."""
     loss = loss_named(settings.loss)
     parameters = loss.parameters(
         settings.beta,
@@ -79,13 +79,13 @@ def make_plan(data: PairData, settings: TrainSettings, processes: int = 1) -> Pl
 
 
 def _check_end(data: PairData, settings: TrainSettings) -> None:
-    """UserError where a part of the method is asked for that needs a trajectory end, and `data` has none."""
+    """UserError if a requested part of the method needs a trajectory end and `data` has none."""
     if data.end_chosen is not None and data.end_rejected is not None and data.has_references:
         return
     if settings.amplify:
-        raise UserError(f"--amplify needs margins to aim at, and {NO_END}; {MAKE_END}, or leave out --amplify")
+        raise UserError(f"--amplify needs margins, but {NO_END}; {MAKE_END}, or leave out --amplify")
     if settings.diversify:
-        raise UserError(f"--diversify needs margins, and {NO_END}; {MAKE_END}, or leave out --diversify")
+        raise UserError(f"--diversify needs margins, but {NO_END}; {MAKE_END}, or leave out --diversify")
 
 
 def _amplifier(data: PairData, settings: TrainSettings, parameters: LossParameters) -> Amplifier | None:

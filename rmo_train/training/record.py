@@ -1,7 +1,7 @@
-"""The record of a training run: one line of metrics a logged step, in the run's metrics.jsonl.
+"""The record of a training run: one line of metrics per logged step, in metrics.jsonl.
 
-What shows how a run went is a view of these lines: `log_history` in trainer_state.json, the trackers, the picture of
-the curves, the choice of the best checkpoint. Hints alone are given every step, logged or not.
+`log_history` in trainer_state.json, the trackers, the charts and the choice of the best checkpoint are made from these
+lines. Only hints see every step, logged or not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ METRICS = "metrics.jsonl"
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The logged lines of a run's folder, without one that a kill cut short."""
+    """The logged lines of a run's folder, without a line cut short by a kill."""
     path = folder / METRICS
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
@@ -40,7 +40,7 @@ def series(lines: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, floa
 
 
 class Record:
-    """The record of one run in the folder `out`, kept by its main process."""
+    """The record of one run in the folder `out`, written by its main process."""
 
     def __init__(
         self, out: Path, logging_steps: int = 1, *, hints: Hints | None = None, trackers: Trackers | None = None
@@ -49,15 +49,15 @@ class Record:
         self.hints, self.trackers = hints, trackers or Trackers({})
 
     def rewind(self, step: int) -> None:
-        """Go back to `step`: lines after it are forgotten, so that none is ever logged twice."""
+        """Go back to `step`: removes later lines, so that no step is logged twice."""
         kept = [line for line in read_metrics(self.out) if line["step"] <= step]
         write_bytes(self.out / METRICS, "".join(json.dumps(line) + "\n" for line in kept).encode())
         if self.hints is not None:
             for line in kept:
-                self.hints.of(line)  # said already, before the run was interrupted
+                self.hints.of(line)  # discarded: printed before the interruption
 
     def add(self, step: int, metrics: Mapping[str, Any], *, due: bool = False) -> None:
-        """A step's metrics: logged every `logging_steps`, or when `due`."""
+        """Record a step's metrics: logged every `logging_steps`, or if `due`."""
         line = {"step": step, **metrics}
         if due or step % self.logging_steps == 0:
             append_line(self.out / METRICS, json.dumps(line))

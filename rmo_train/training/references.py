@@ -1,7 +1,7 @@
-"""Reference log-probs of data that has none: the untrained policy's own, computed once before step 0 and kept.
+"""Reference log-probs for data without any: computed once with the untrained policy before step 0, and kept.
 
-Full training or a new adapter, the policy is its own reference until the first update: one more forward pass over the
-data, never a second model in memory.
+In full training and with a new adapter, the policy is its own reference until the first update. So references cost one
+forward pass over the data, and never a second model in memory.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ NOISE_PAIRS = 16
 def with_references(
     data: PairData, model: Any, layout: Layout, folder: Path, reference: Mapping[str, str], world: World = ALONE
 ) -> PairData:
-    """`data` with reference log-probs: as it is where it has them, else those of `model`, which must be untrained.
+    """`data` with reference log-probs: its own if it has them, otherwise those of `model`, which must be untrained.
 
-    `reference`: name, weights_sha256 and dtype of the model. What was computed is kept in `folder`: a resumed run reads
-    the same numbers to the last bit. Every process of `world` takes part.
+    `reference`: name, weights_sha256 and dtype of the model. The log-probs are kept in `folder`, so a resumed run reads
+    bit-identical numbers. Every process of `world` takes part.
     """
     if data.has_references:
         return data
@@ -66,7 +66,7 @@ def with_references(
 
 
 def _compute(data: PairData, model: Any, layout: Layout, world: World) -> tuple[np.ndarray, float]:
-    """Log-probs of every pair under `model`, [n, 2], and the sd of D between two packings of some of them, nats."""
+    """Log-probs of every pair under `model`, [n, 2], and the noise: sd of D between packings, nats."""
     was_training = model.training
     model.eval()
     try:

@@ -1,6 +1,6 @@
-"""When a run saves a checkpoint: every so many steps, every so many minutes, and when it is told to stop.
+"""When a run saves a checkpoint: every N steps, every N minutes, and when asked to stop.
 
-A checkpoint of `--save-steps` stays when the run has ended. Every other one is there to resume from, and goes then.
+Checkpoints of `--save-steps` are kept after the run. All others serve only for resuming and are removed at the end.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Wish:
-    """What one process wants after the step at hand. It travels with the process's part of the batch, so that all
-    processes decide alike and none of them waits once more."""
+    """One process's request after the current step. It is sent along with the process's part of the batch, so that all
+    processes decide alike without an extra synchronisation."""
 
-    save: bool  # the minutes are over, by this process's clock
-    stop: bool  # it was told to stop
+    save: bool  # the time is up, by this process's clock
+    stop: bool  # this process was asked to stop
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What is done after a step."""
+    """The decision after a step."""
 
     save: bool
-    stays: bool  # the checkpoint is one of --save-steps
+    stays: bool  # the checkpoint is one of --save-steps, and kept
     stop: bool
 
 
 class Saves:
-    """The saves of one run: `steps` (None: none by step) and `minutes` (0: none by time) between two of them.
+    """The saves of one run: `steps` (None: none by step) and `minutes` (0: none by time) between saves.
 
-    `clock` gives seconds; `told` says whether this process was told to stop.
+    `clock` returns seconds; `told` whether this process was asked to stop.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class Saves:
         return Wish(over, self.told())
 
     def decide(self, step: int, last: int, wishes: Sequence[Wish]) -> Decision:
-        """What all processes do after `step` of `last`. The first one's clock counts; any of them may be told to stop.
+        """The decision of all processes after `step` of `last`. The first one's clock counts; any may be asked to stop.
 
-        After the last step the model itself is written, so nothing is saved there but for a stop.
+        After the last step the model itself is written, so no checkpoint is saved unless the run is asked to stop.
         """
         stop = any(wish.stop for wish in wishes)
         stays = self.steps is not None and step % self.steps == 0
@@ -61,5 +61,5 @@ class Saves:
         return Decision(due or stop, stays, stop)
 
     def saved(self) -> None:
-        """A checkpoint was written: the minutes start again."""
+        """A checkpoint was written: restart the clock."""
         self.saved_at = self.clock()

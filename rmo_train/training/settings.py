@@ -10,7 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from rmo_train.console.settings import Settings, from_recipe
 from rmo_train.training.trackers import TrackerName
 
-Attention = Literal["auto", "segments", "flex", "dense", "rows"]  # how packed rows attend (rmo_train.forward.attention)
+Attention = Literal[
+    "auto", "segments", "flex", "dense", "rows"
+]  # attention over packed rows (rmo_train.forward.attention)
 
 LEARNING_RATE = {"full": 1e-6, "lora": 1e-5}  # TRL's and LLaMA-Factory's usual values, by mode
 
@@ -87,7 +89,7 @@ class TrainSettings(Settings):
         None, ge=1, description="Save a checkpoint every N steps; these are kept after training (default: none)"
     )
     save_total_limit: int | None = Field(
-        None, ge=1, description="Keep only the newest N checkpoints of --save-steps (default: all)"
+        None, ge=1, description="Keep only the newest N of the checkpoints that --save-steps saves (default: all)"
     )
     load_best_model_at_end: bool = Field(
         False, description="Use the checkpoint with the best reward accuracy on --eval-data as the final model"
@@ -121,11 +123,11 @@ class TrainSettings(Settings):
     @model_validator(mode="after")
     def _one_way_to_amplify(self) -> Self:
         if self.amplify_preset and self.amplify:
-            raise ValueError("--amplify-preset already sets the amplification: leave out --amplify")
+            raise ValueError("--amplify-preset already sets the amplification; leave out --amplify")
         return self
 
     def pairs_per_step(self, processes: int = 1) -> int:
-        """G: pairs of one optimizer batch, on all processes together."""
+        """G: pairs per optimizer batch, over all processes."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * processes
 
     @property

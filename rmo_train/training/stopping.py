@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in training: the first asks the loop to save a checkpoint and stop, the second leaves at once."""
+"""Ctrl-C and SIGTERM in training: the first asks the loop to save a checkpoint and stop, the second exits at once."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rmo_train.console.progress import is_first
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 UNHANDLED = (signal.default_int_handler, signal.SIG_DFL)
-HEARD = b"\nstopping: this step is finished and a checkpoint saved; Ctrl-C again leaves at once\n"
+HEARD = b"\nstopping after this step and saving a checkpoint; press Ctrl-C again to exit at once\n"
 
 
 class StopRequest:
-    """Around training: whether a signal asked it to stop.
+    """A context around training that records whether a signal asked it to stop.
 
-    What ignores a signal (a shell's job in the background) or answers it in another way keeps doing so, and so does a
-    thread beside the main one, to which Python gives no signals.
+    Signals that are ignored (a shell's background job) or already handled stay so. Outside the main thread, to which
+    Python delivers no signals, it does nothing.
     """
 
     def __init__(self) -> None:
@@ -42,4 +42,4 @@ class StopRequest:
             raise KeyboardInterrupt
         self.heard = True
         if is_first():
-            os.write(2, HEARD)  # `print` must not be entered again from a signal
+            os.write(2, HEARD)  # `print` is not reentrant in a signal handler

@@ -1,7 +1,7 @@
-"""How fast training goes: pairs and tokens a second, the share of the machine's matrix-product rate, peak memory.
+"""Training speed: pairs and tokens per second, share of the machine's matmul rate, peak memory.
 
-Operations are those that the mathematics needs: what is computed a second time to save memory (logits, activations
-under gradient checkpointing) and attention's own products are not counted, so the share is a lower bound.
+Only operations that the mathematics needs are counted, not recomputation to save memory (logits, activations under
+gradient checkpointing) nor the products of attention itself, so the share is a lower bound.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import torch
 
 from rmo_train.forward.logps import causal_parts
 
-SIZE = {"cpu": 1024, "cuda": 8192}  # of the square matrices that the rate is measured with
+SIZE = {"cpu": 1024, "cuda": 8192}  # of the square matrices used to measure the rate
 REPEATS = 7
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of square matrix products, the median of some; about 0.1 s."""
+    """FLOP/s of square matrix products, the median of several; takes about 0.1 s."""
     size = SIZE.get(device.type, SIZE["cuda"])
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     seconds = []
@@ -35,9 +35,9 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def training_flop(model: Any) -> tuple[int, int]:
-    """Operations of one token forward and backward: (in the decoder, in the head where a token is predicted).
+    """FLOPs per token, forward and backward: (in the decoder, in the head for a predicted token).
 
-    Two a weight forward, two for the gradient of its input, two more where the weight itself is trained.
+    Per weight: two forward, two for the gradient of its input, and two more if the weight is trained.
     """
     decoder, head = causal_parts(model)
     matrices = [p for name, p in decoder.named_parameters() if p.ndim == 2 and "embed" not in name]
@@ -49,7 +49,7 @@ def _operations(weight: torch.nn.Parameter) -> int:
 
 
 def peak_memory(device: torch.device) -> float:
-    """GiB at most so far: allocated by torch on a GPU, else resident in this process."""
+    """Peak memory so far in GiB: allocated by torch on a GPU, otherwise resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -57,7 +57,7 @@ def peak_memory(device: torch.device) -> float:
 
 
 class Speed:
-    """Adds up the steps of one process's run; evaluations and saves between them do not count."""
+    """Sums the steps of one process; evaluations and saves in between do not count."""
 
     def __init__(self, model: Any, processes: int = 1):
         parameter = next(model.parameters())

@@ -1,6 +1,6 @@
-"""`--report-to`: the lines of a run's record to TensorBoard, Weights & Biases or Trackio.
+"""`--report-to`: sends the lines of a run's record to TensorBoard, Weights & Biases or Trackio.
 
-What is here decides where they write, and that none of them can end a training.
+This module decides where they write, and ensures that none of them can stop training.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ class Trackers:
         self.opened = dict(opened)
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Send what of a line of the record is a finite number."""
+        """Send the finite numbers of a line of the record."""
         numbers = {k: v for k, v in line.items() if isinstance(v, int | float) and math.isfinite(v)}
         step = numbers.pop("step")
         for name, tracker in list(self.opened.items()):
             try:
                 tracker.log(numbers, step=step)
-            except Exception as e:  # a service's own errors: an outage must not cost the hours of a run
+            except Exception as e:  # any error of a service: an outage must not stop the run
                 del self.opened[name]
-                say(f"{name}: {e}; step {step} and those after it are in metrics.jsonl alone")
+                say(f"{name}: {e}; from step {step} on, metrics are logged to metrics.jsonl only")
 
     def finish(self) -> None:
         for name, tracker in self.opened.items():
             try:
                 tracker.finish()
             except Exception as e:  # as above
-                say(f"{name}: {e}; its record may lack the last steps, which metrics.jsonl has")
+                say(f"{name}: {e}; it may lack the last steps, which are in metrics.jsonl")
         self.opened = {}
 
     def __enter__(self) -> Self:
@@ -52,13 +52,13 @@ class Trackers:
 
 
 class Board:
-    """TensorBoard with the two methods of a run of the other services."""
+    """TensorBoard with the interface of the other services' runs."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], first_step: int):
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(folder), purge_step=first_step + 1)
-        # As text: its own record of settings would be a second run in the board.
+        # As text: TensorBoard's own hyperparameters would show as a second run.
         self.writer.add_text("settings", f"```json\n{json.dumps(dict(settings), indent=2, default=str)}\n```", 0)
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
@@ -71,19 +71,19 @@ class Board:
 
 
 def require_trackers(names: Sequence[str]) -> None:
-    """UserError naming the command that installs a tracker's package where it is missing."""
+    """UserError with the install command if a tracker's package is missing."""
     for name in names:
         if find_spec(name) is None:
             raise UserError(
-                f"--report-to {name}: the package {name} is not installed; run `pip install {name}`, or leave the flag "
-                "out: metrics.jsonl is always written"
+                f"--report-to {name}: the package {name} is not installed; run `pip install {name}`, or leave out the "
+                "flag (metrics.jsonl is always written)"
             )
 
 
 def open_trackers(names: Sequence[str], out: Path, settings: Mapping[str, Any], first_step: int = 0) -> Trackers:
-    """The trackers `names` of the run in the folder `out`, each with the run's settings; on one process only.
+    """The trackers `names` for the run in the folder `out`, each with the run's settings; on one process only.
 
-    `first_step`: finished steps of a resumed run; TensorBoard forgets what an interrupted run logged after them.
+    `first_step`: finished steps of a resumed run; TensorBoard drops what the interrupted run logged after them.
     """
     if not names:
         return Trackers({})
@@ -102,5 +102,5 @@ def _open(name: str, out: Path, settings: Mapping[str, Any], first_step: int) ->
         import trackio
 
         return trackio.init(project=PROJECT, name=out.name, config=plain)
-    except Exception as e:  # not logged in, no network, a folder that cannot be written: before anything is trained
-        raise UserError(f"--report-to {name}: cannot be opened ({e}); nothing was trained") from e
+    except Exception as e:  # not logged in, no network, a read-only folder: found before training starts
+        raise UserError(f"--report-to {name}: cannot start it ({e}); nothing was trained") from e

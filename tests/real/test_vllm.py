@@ -136,7 +136,7 @@ def test_a_crash_is_survived(model, pairs, tmp_path, capsys):
     ours = engine.score(pairs, np.arange(len(pairs)), kill_once)
     assert ours == pytest.approx(theirs, abs=5e-3)
     said = capsys.readouterr().err
-    assert killed and "died (killed by SIGKILL); starting it again with 32 tokens a step (1 of 3)" in said
+    assert killed and "died (killed by SIGKILL); starting it again with 32 tokens per step (1 of 3)" in said
     process = engine._process
     assert process is not None and process.process.pid != killed[0]
     engine.close()
@@ -146,6 +146,6 @@ def test_a_crash_is_survived(model, pairs, tmp_path, capsys):
 def test_a_model_that_vllm_cannot_start_is_an_error_that_names_the_log(model, pairs, tmp_path):
     engine = VllmEngine(str(model), "float32", pairs.longest(), log=tmp_path / "v.log")
     engine._folder = tmp_path  # no model there
-    with pytest.raises(ProcessingError, match=r"did not start \(.*what it printed is in .*v.log"):
+    with pytest.raises(ProcessingError, match=r"did not start \(.*its output is in .*v.log"):
         engine.score(pairs, np.arange(len(pairs)))
     assert "Traceback" in (tmp_path / "v.log").read_text()

@@ -97,4 +97,4 @@ def test_a_real_server_judges_once_and_its_refusals_are_said(server: str, tmp_pa
     assert json.loads((tmp_path / "o.json").read_text()) == stored
     monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong")
     (tmp_path / "o.json.judgements.jsonl").unlink()
-    assert train(*given, "--judge-model", "small").refused("refuses the key", "set OPENAI_API_KEY")
+    assert train(*given, "--judge-model", "small").refused("the key was refused", "set OPENAI_API_KEY")

@@ -92,7 +92,7 @@ def test_running_it_again_computes_nothing(chain: Path, monkeypatch, capsys):
     monkeypatch.setattr("rmo_train.model.policy.load_for_training", refuse)
     run_recipe(load_recipe(chain))
     said = capsys.readouterr().err
-    assert said.count("already measured") == 3
+    assert said.count("already evaluated") == 3
     assert said.count("nothing to do") == 2
 
 
@@ -124,5 +124,5 @@ def test_the_closing_table_pairs_each_model_with_the_one_before(tmp_path: Path):
 def test_an_evaluation_of_other_weights_is_measured_again(chain: Path, tiny_model_folder: Path):
     recipe = load_recipe(chain)
     file = recipe.evaluations()[0][2]
-    assert "already measured" in measure(recipe.eval.run, str(tiny_model_folder), file)[0]
-    assert "already measured" not in measure(recipe.eval.run, str(recipe.train.out), file)[0]
+    assert "already evaluated" in measure(recipe.eval.run, str(tiny_model_folder), file)[0]
+    assert "already evaluated" not in measure(recipe.eval.run, str(recipe.train.out), file)[0]

@@ -42,7 +42,7 @@ def test_the_commands_work_as_they_stand_with_a_recipe(working_folder, model):
         assert outcome.code == 0 and not Path("out").exists(), outcome
     assert "out/run does not exist yet; `rmo-curate score` makes it" in outcome.out
     outcome = train("run", "--dry-run")
-    assert outcome.code == 0 and "out/shards is not there yet" in outcome.out
+    assert outcome.code == 0 and "out/shards does not exist yet" in outcome.out
     outcome = curate("score")
     assert outcome.code == 0 and "16 records = 16 pairs + 0 rejects" in outcome.out and "oof-2" in outcome.out
     outcome = curate("filter", "--low-q", 0.1, "--high-q", 0.95)

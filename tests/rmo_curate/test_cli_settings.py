@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("working_folder")
         (["--low-q", -0.1], ["--low-q (recipe: filter.low_q)", "greater than or equal to 0"]),
         (["--high-q", "nan"], ["--high-q (recipe: filter.high_q)", "finite number"]),
         (["--low-q", "some"], ["'--low-q'", "valid number"]),
-        (["--rule", "irn"], ["--rule irn: no such rule; the rules are posterior, irm", "did you mean 'irm"]),
+        (["--rule", "irn"], ["--rule irn: no such rule; expected one of posterior, irm", "did you mean 'irm"]),
         (["--margin", "rewards"], ["--margin", "'rewards'", "'reward'"]),
         (["--preset", "papers"], ["--preset", "'papers'", "'paper'"]),
         (
@@ -39,7 +39,7 @@ def test_filter_settings_that_cannot_be(full_run, arguments, said):
 @pytest.mark.parametrize("rule", ["irm", "rmo", "irm-ln"])
 def test_a_rule_without_its_proxy_names_the_command(base_only, rule):
     outcome = curate("filter", base_only, "--out", "shards", "--rule", rule)
-    assert outcome.refused(f"--rule {rule}", f"run `rmo-curate proxy {base_only}` first (a probe, for one forward pass")
+    assert outcome.refused(f"--rule {rule}", f"run `rmo-curate proxy {base_only}` first (a probe, at the cost of")
     assert not Path("shards").exists()
 
 

@@ -44,9 +44,9 @@ def test_a_mistake_is_named_by_its_keyword(make_shards, tiny_model_folder, tmp_p
         ({"learning_rate": -1}, "^learning_rate: Input should be greater than 0, got -1"),
         (
             {"amplify_preset": "authors", "amplify": 0.25},
-            "amplify_preset already sets the amplification: leave out amp",
+            "amplify_preset already sets the amplification; leave out amp",
         ),
-        ({"eval_steps": 1}, "^eval_steps needs pairs to evaluate on: give eval_data"),
+        ({"eval_steps": 1}, "^eval_steps needs held-out pairs: give eval_data"),
         ({"report_to": "tensorbord"}, "^report_to: Input should be 'none', 'tensorboard'"),
     ):
         with pytest.raises(rmo_train.UserError, match=said):

@@ -1,7 +1,7 @@
-"""Suspicion rules: one number a pair, higher = more likely that chosen and rejected are the wrong way round.
+"""Suspicion rules: one number per pair, higher = more likely that chosen and rejected are the wrong way round.
 
-To add one, write a function of `Scores` in the module of its kind (`of_evidence`, `of_margins`, `controls`; `rule` has
-what a rule is), enter a `Rule` in `RULES`, and add its hand-computed value to the tests.
+To add one, write a function of `Scores` in the module of its kind (`of_evidence`, `of_margins`, `controls`; `rule`
+defines a rule), enter a `Rule` in `RULES`, and add its hand-computed value to the tests.
 """
 
 from __future__ import annotations
@@ -30,5 +30,5 @@ RULES: dict[str, Rule] = {
 
 def get_rule(name: str) -> Rule:
     if name not in RULES:
-        raise UserError(f"--rule {name}: no such rule; the rules are {', '.join(RULES)}{nearest(name, RULES)}")
+        raise UserError(f"--rule {name}: no such rule; expected one of {', '.join(RULES)}{nearest(name, RULES)}")
     return RULES[name]

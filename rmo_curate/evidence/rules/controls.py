@@ -1,4 +1,4 @@
-"""Controls: what a rule must beat, and no rule at all."""
+"""Controls, which a rule must beat; and `none`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rmo_train.store.id_hash import fractions
 
 
 def length(scores: Scores) -> np.ndarray:
-    """s = rejected minus chosen tokens: what mere length finds. A control. Needs no proxy."""
+    """s = rejected minus chosen tokens: detection by length alone. A control. Needs no proxy."""
     return where_scored((scores.rejected_tokens - scores.chosen_tokens).astype(np.float64), scores)
 
 
 def random(scores: Scores) -> np.ndarray:
-    """s = a hash of the id in [0, 1): what dropping as many pairs at random does. A control. Needs no proxy."""
+    """s = a hash of the id in [0, 1): drops the same number of pairs at random. A control. Needs no proxy."""
     assert scores.ids is not None
     return where_scored(fractions("random", 0, scores.ids), scores)
 

@@ -9,7 +9,7 @@ from rmo_curate.runs.run import Scores
 
 
 def posterior(scores: Scores) -> np.ndarray:
-    """s = -log-odds of a right label, given all held-out evidence (`rmo_curate.evidence`): above 0 where the label is
-    more likely wrong than right. Needs no proxy, and finds more with one."""
+    """s = -log-odds that the label is right, given all held-out evidence (`rmo_curate.evidence`): positive if the label
+    is more likely wrong than right. Needs no proxy, but finds more with one."""
     assert scores.posterior is not None
     return where_scored(-scores.posterior.log_odds, scores)

@@ -1,4 +1,4 @@
-"""Rules that compare the margins of the base with those of T, the trajectory's end, or read somebody else's."""
+"""Rules that compare the margins of the base with those of T, the trajectory's end, or use the user's own scores."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def irm(scores: Scores) -> np.ndarray:
 
 
 def irm_ln(scores: Scores) -> np.ndarray:
-    """s = -(D_T - D_0) of per-token means: irm without the pull of length. Normalised as in SimPO, Meng et al. 2024."""
+    """s = -(D_T - D_0) of per-token means: irm corrected for length. Normalised as in SimPO, Meng et al. 2024."""
     return -(margins.mean_logp(scores) - margins.mean_logp(scores, 0))
 
 
 def rmo(scores: Scores) -> np.ndarray:
-    """s = min(-D_0, D_0 - D_T): positive exactly where the base is wrong and the proxy more so.
+    """s = min(-D_0, D_0 - D_T): positive exactly if the base prefers the rejected response and the proxy even more so.
 
     Reward Margin Optimization, AAAI 2026: the noise rule D_0 < 0 and D_T < D_0.
     """
@@ -37,7 +37,7 @@ def rmo_ln(scores: Scores) -> np.ndarray:
 
 
 def score(scores: Scores) -> np.ndarray:
-    """s = rejected minus chosen score of --score-column: somebody else's opinion. Needs no proxy."""
+    """s = rejected minus chosen score of --score-column, such as a reward model's. Needs no proxy."""
     if scores.external is None:
-        raise UserError("--rule score reads scores of yours: give --score-column NAME")
+        raise UserError("--rule score uses your own scores: give --score-column NAME")
     return margins.where_scored(-scores.external, scores)

@@ -1,4 +1,4 @@
-"""What a rule is, and what is refused before a rule is asked."""
+"""The definition of a rule, and the checks before it is applied."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ Statistic = Callable[[Scores], np.ndarray]  # Scores -> suspicion [pairs], NaN w
 
 @dataclass(frozen=True)
 class Rule:
-    """`fit` looks at all pairs as given and returns the statistic; most rules have nothing to fit (`as_it_is`).
+    """`fit` sees all pairs as given and returns the statistic; most rules have nothing to fit (`as_it_is`).
 
-    The suspicion of swapped copies is that of a statistic fitted on the pairs as given: see `swapped_copies`.
+    Swapped copies are judged by the statistic fitted on the pairs as given: see `swapped_copies`.
     """
 
     name: str
     fit: Callable[[Scores], Statistic]
     needs_proxy: bool = True  # whether it compares the base's margins with those of T
-    spares_supported: bool = False  # whether its suspicion is 0 at most where all evidence supports the label
+    spares_supported: bool = False  # whether its suspicion is at most 0 where the evidence supports the label
 
     @property
     def ranks(self) -> bool:
-        """Does the rule put pairs in an order at all? Only `none` does not."""
+        """Whether the rule ranks pairs; only `none` does not."""
         return self.name != "none"
 
     @property
     def says_odds(self) -> bool:
-        """Whether the suspicion is the log-odds of a wrong label."""
+        """Whether the suspicion is the log-odds that the label is wrong."""
         return self.name == "posterior"
 
     @property
     def told_by_swapped_copies(self) -> bool:
-        """Whether a swapped copy says anything of the rule: a random draw is by id, the same for both."""
+        """Whether swapped copies say anything about the rule; not for `random`, which depends on the id only."""
         return self.ranks and self.name != "random"
 
     def suspicion(self, scores: Scores) -> np.ndarray:
-        """[pairs], NaN where a pair has no scores; above 0 where the rule would drop the pair."""
+        """[pairs], NaN if a pair has no scores; positive if the rule would drop the pair."""
         return self.fit(scores)(scores)
 
     def suspicion_of_swapped(self, scores: Scores) -> np.ndarray:
-        """[pairs]: what the rule would say of each pair with its answers exchanged."""
+        """[pairs]: the suspicion of each pair with its answers exchanged."""
         return self.fit(scores)(swapped(scores))
 
 
 def sparing_supported(rule: Rule) -> Rule:
-    """The same rule, without suspicion of a label that all evidence on the whole supports: P(label right) of at least
-    one half, of a swapped copy its own. Its scores have the posterior."""
+    """The same rule, but never suspicious of a label that the evidence as a whole supports, that is with P(label right)
+    of at least 0.5 (for a swapped copy, its own P). Its scores need the posterior."""
 
     def fit(scores: Scores) -> Statistic:
         statistic = rule.fit(scores)
@@ -68,22 +68,22 @@ def sparing_supported(rule: Rule) -> Rule:
 
 
 def as_it_is(statistic: Statistic) -> Callable[[Scores], Statistic]:
-    """The `fit` of a rule that has nothing to fit."""
+    """The `fit` of a rule with nothing to fit."""
     return lambda scores: statistic
 
 
 def check_proxy(rule: Rule, run: Run, trajectory: Trajectory) -> None:
-    """Refuse a rule that needs a T on a run without one: no rule ever falls back to another."""
+    """Refuse a rule that needs a T on a run without one; no rule falls back to another."""
     if rule.needs_proxy and trajectory.end is None:
         raise UserError(
-            f"--rule {rule.name} compares the base with a proxy, and {run.folder} has scores of the base only; "
-            f"{adding_a_proxy(run.folder)}, or take --rule none"
+            f"--rule {rule.name} compares the base with a proxy, but {run.folder} has scores of the base only; "
+            f"{adding_a_proxy(run.folder)}, or use --rule none"
         )
 
 
 def suspicion(rule: Rule, scores: Scores) -> np.ndarray:
-    """The rule's suspicion of every pair: [pairs]. Refuses data on which it is constant, since that orders nothing; but
-    where evidence says nothing, every label is as likely to be right, and none is dropped."""
+    """The rule's suspicion of every pair: [pairs]. Refuses data on which it is constant, since it cannot rank them.
+    Exception: the posterior may be constant if there is no evidence; then no pair is dropped."""
     s = rule.suspicion(scores)
     if rule.ranks and is_constant(s) and not (rule.says_odds and np.nanmax(s) <= 0):
         raise UserError(
@@ -95,6 +95,6 @@ def suspicion(rule: Rule, scores: Scores) -> np.ndarray:
 
 
 def is_constant(values: np.ndarray) -> bool:
-    """Are two or more finite values all equal, up to the rounding of a difference of log-probs?"""
+    """Whether two or more finite values are all equal, up to the rounding of a difference of log-probs."""
     known = values[np.isfinite(values)]
     return len(known) > 1 and bool(np.ptp(known) <= 1e-9 * max(1.0, float(np.abs(known).max())))

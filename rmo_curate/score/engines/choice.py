@@ -1,4 +1,4 @@
-"""Which engine `auto` means: vLLM where it is installed and there is a GPU, unless transformers measures faster."""
+"""The engine that `auto` selects: vLLM if it is installed and there is a GPU, unless transformers is faster."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ WARM_UP_PAIRS = 4
 
 
 def settled_engine(asked: str, recorded: Reference | None) -> str:
-    """The engine asked for; `auto` is what the run was begun with, and stays `auto` where it must be measured."""
+    """The requested engine. `auto` becomes the engine that the run started with, or stays `auto` until measured."""
     if asked == "vllm":
         require_installed()
     if asked != AUTO:
         return asked
-    if recorded is not None and recorded.engine not in (None, AUTO):  # `auto`: killed before the measurement was done
+    if recorded is not None and recorded.engine not in (None, AUTO):  # `auto`: interrupted before the measurement
         return str(recorded.engine)
     from rmo_train.model.policy import default_device
 
     if default_device().type != "cuda":
         return "transformers"
     if not is_installed():
-        say("engine: transformers (vLLM, which may be faster on this GPU, is not installed)")
+        say("engine: transformers (vLLM is not installed; it may be faster on this GPU)")
         return "transformers"
     return AUTO
 
 
 def measured_engine(checkpoint: str, dtype: str, data: PairData, tokens_per_batch: int | None, log: Path) -> str:
-    """The faster engine on the first pairs, with both rates said; transformers where vLLM does not work."""
+    """The faster engine on the first pairs; prints both rates. Transformers if vLLM fails."""
     rows = np.arange(min(MEASURED_PAIRS, len(data)))
     from rmo_train.forward.layout import Workload
 
@@ -48,7 +48,7 @@ def measured_engine(checkpoint: str, dtype: str, data: PairData, tokens_per_batc
     try:
         vllm = _rate(VllmEngine(checkpoint, dtype, data.longest(), tokens_per_batch, log=log), data, rows)
     except RmoError as e:
-        say(f"engine: transformers ({transformers:,.1f} pairs/s), because vLLM does not work here: {e}")
+        say(f"engine: transformers ({transformers:,.1f} pairs/s), because vLLM failed: {e}")
         return "transformers"
     engine, line = faster(transformers, vllm)
     say(line)
@@ -56,13 +56,13 @@ def measured_engine(checkpoint: str, dtype: str, data: PairData, tokens_per_batc
 
 
 def faster(transformers: float, vllm: float) -> tuple[str, str]:
-    """The engine with the higher rate (pairs a second), vLLM at a tie, and the line that says so."""
+    """The engine with the higher rate (pairs per second; vLLM at a tie), and the line that reports it."""
     engine = "transformers" if transformers > vllm else "vllm"
     return engine, f"engine: {engine} (measured: vllm {vllm:,.1f} pairs/s, transformers {transformers:,.1f})"
 
 
 def _rate(engine: Engine, data: PairData, rows: np.ndarray) -> float:
-    """Pairs a second, after a few that warm up."""
+    """Pairs per second, after a warm-up of a few pairs."""
     engine.score(data, rows[:WARM_UP_PAIRS])
     start = time.monotonic()
     engine.score(data, rows)

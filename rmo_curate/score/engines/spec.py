@@ -1,4 +1,4 @@
-"""What an engine is made of: small, and the same in every process that is to load one."""
+"""Settings from which any process can load the same engine."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """One checkpoint under one engine."""
+    """One checkpoint and its engine."""
 
     engine: str  # transformers or vllm
     model: str
     dtype: str  # float32 or bfloat16
-    workload: Workload  # of all pairs, whichever of them a process is given
+    workload: Workload  # of all pairs, not only those of this process
     tokens_per_batch: int | None
     attention: str
     log: Path  # of vLLM

@@ -35,7 +35,7 @@ class TransformersEngine:
         )
 
     def work(self, data: PairData, rows: np.ndarray) -> Work:
-        """What scoring the pairs `rows` takes."""
+        """The work of scoring the pairs `rows`."""
         from rmo_train.forward.packing import distinct_trees
 
         trees, slots = distinct_trees(data, rows)
@@ -44,7 +44,7 @@ class TransformersEngine:
     def score(
         self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
     ) -> np.ndarray:
-        """Log-probs of the pairs `rows`, float64 nats [len(rows), 2] (chosen, rejected); `advance` gets pairs done."""
+        """Log-probs of the pairs `rows`, float64 nats [len(rows), 2] (chosen, rejected); `advance` counts pairs."""
         from rmo_train.forward.logps import pair_logps
 
         return pair_logps(self.model, data, rows, self.layout, self._in_pairs(data, rows, advance))
@@ -52,7 +52,7 @@ class TransformersEngine:
     def state_differences(
         self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
     ) -> np.ndarray:
-        """What a probe reads of the pairs `rows`, see `rmo_train.forward.states`: float32 [len(rows), numbers]."""
+        """Features of a probe for the pairs `rows` (see `rmo_train.forward.states`): float32 [len(rows), numbers]."""
         from rmo_train.forward.states import pair_state_differences
 
         return pair_state_differences(self.model, data, rows, self.layout, self._in_pairs(data, rows, advance))
@@ -60,18 +60,18 @@ class TransformersEngine:
     def score_with_states(
         self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What `score` and `state_differences` return, from one forward pass."""
+        """The results of `score` and `state_differences`, from one forward pass."""
         from rmo_train.forward.states import pair_logps_and_differences
 
         return pair_logps_and_differences(self.model, data, rows, self.layout, self._in_pairs(data, rows, advance))
 
     def _in_pairs(self, data: PairData, rows: np.ndarray, advance: Callable[[float], None]) -> Callable[[int], None]:
-        """`advance`, which gets pairs, for something that tells tokens."""
+        """A callback that counts tokens, from `advance`, which counts pairs."""
         pairs_per_token = len(rows) / self.work(data, rows).tokens_computed
         return lambda tokens: advance(tokens * pairs_per_token)
 
     def noise_sd(self, data: PairData) -> float:
-        """sd of D between two packings (as the scores, and every response in a row of its own), in nats."""
+        """sd of the difference in D between two layouts (as scored, and one response per row), in nats."""
         from rmo_train.forward.attention import use_attention
         from rmo_train.forward.layout import Layout
         from rmo_train.forward.logps import margin_sd, pair_logps

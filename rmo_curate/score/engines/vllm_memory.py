@@ -1,7 +1,7 @@
-"""What vLLM will hold in memory, summed before it starts.
+"""vLLM's memory, estimated before it starts.
 
-vLLM's own profile run does not count the log-probs of prompts, which are most of it: for each token of a step one
-float32 log-prob a vocabulary entry and the logits in the model's precision, about 6 bytes together.
+vLLM's own profile run does not count the log-probs of prompts, which take most of the memory: for each token of a
+step and each entry of the vocabulary, a float32 log-prob and a logit in the model's precision, about 6 bytes together.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from rmo_train.forward.memory import ITEM_BYTES
 BYTES_PER_LOGIT = 6
 LOGPROB_SHARE = 1 / 8  # of the device's memory, for the log-probs of one step
 FEWEST_TOKENS = 64
-MOST_TOKENS = {"cuda": 8192, "cpu": 2048}  # longer steps are no faster
-KV_STEPS = 4  # steps' worth of keys and values: a sequence leaves in the step that reads its last token
+MOST_TOKENS = {"cuda": 8192, "cpu": 2048}  # larger steps are no faster
+KV_STEPS = 4  # keys and values of this many steps; a sequence is freed in the step that reads its last token
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Tokens of one step, and the bytes that follow from them."""
+    """Tokens per step, and the memory that they take in bytes."""
 
     tokens: int  # max_num_batched_tokens
     vocabulary: int
     weights: int
     kv_cache: int
-    device: int  # all of the device's memory
+    device: int  # total memory of the device
 
     @property
     def logprobs(self) -> int:
@@ -47,13 +47,13 @@ class MemoryPlan:
 
 
 def step_tokens(vocabulary: int, device_bytes: int, most: int) -> int:
-    """Tokens of a step whose log-probs take at most `LOGPROB_SHARE` of the device: a multiple of `FEWEST_TOKENS`."""
+    """Tokens per step, so that log-probs take at most `LOGPROB_SHARE` of the device: a multiple of `FEWEST_TOKENS`."""
     fit = int(device_bytes * LOGPROB_SHARE) // (vocabulary * BYTES_PER_LOGIT)
     return max(FEWEST_TOKENS, min(fit, most) // FEWEST_TOKENS * FEWEST_TOKENS)
 
 
 def plan_memory(config: Any, weights: int, dtype: str, longest: int, tokens: int, device_bytes: int) -> MemoryPlan:
-    """The sum for a model's `config` and steps of `tokens` tokens; UserError where it cannot fit.
+    """The estimate for a model's `config` and steps of `tokens` tokens; UserError if it does not fit.
 
     weights: bytes of the weights in `dtype`; longest: tokens of the longest prompt + response.
     """
@@ -64,7 +64,7 @@ def plan_memory(config: Any, weights: int, dtype: str, longest: int, tokens: int
     plan = MemoryPlan(tokens, text.vocab_size, weights, KV_STEPS * (tokens + longest) * per_token, device_bytes)
     if plan.total > device_bytes:
         raise UserError(
-            f"{plan.line}: it does not fit; give a smaller --tokens-per-batch or --max-length, a smaller model or "
+            f"{plan.line}: this does not fit; use a smaller --tokens-per-batch or --max-length, a smaller model or "
             "--dtype bfloat16"
         )
     return plan

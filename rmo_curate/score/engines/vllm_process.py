@@ -1,4 +1,4 @@
-"""The parent's end of the vLLM process: start it, ask it, notice its death, and never leave it behind."""
+"""The parent's side of the vLLM process: starts it, sends requests, detects its death, and always ends it."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ import numpy as np
 
 from rmo_curate.score.engines.vllm_worker import EngineSettings, Failure, Sequence
 
-ROOT = Path(__file__).parents[2]  # where `rmo_curate` lies
-POLL = 0.5  # seconds between two looks at whether the process lives
-# Seconds without an answer after which a process that lives is taken to hang. All are far above what is ever seen: a
-# hang that is noticed late costs an hour, a slow machine taken for a hanging one costs the run.
+ROOT = Path(__file__).parents[2]  # the folder that contains `rmo_curate`
+POLL = 0.5  # seconds between two checks that the process is alive
+# Timeouts in seconds, after which a live process counts as hanging. All are far above any time observed: a hang that
+# is detected late costs an hour; a slow machine that is mistaken for a hanging one costs the run.
 START_LIMIT = 3600.0  # hundreds of GB of weights over a slow network disk take tens of minutes
-REQUEST_LIMIT = 600.0  # of any request, beside what its tokens may take
-FIRST_SECONDS_PER_TOKEN = 0.5  # before anything is measured: a 7B model on one slow core
-PATIENCE = 20.0  # then: times the slowest request so far, for a machine that others have begun to use
-KILL_SECONDS = 30.0  # a process stuck in a device's driver outlives its kill: it is not waited for any longer
+REQUEST_LIMIT = 600.0  # of any request, in addition to the time per token
+FIRST_SECONDS_PER_TOKEN = 0.5  # until the first request is measured: a 7B model on one slow core
+PATIENCE = 20.0  # afterwards: this many times the slowest request so far, since others may start to use the machine
+KILL_SECONDS = 30.0  # a process that hangs in a device driver survives SIGKILL; do not wait any longer
 ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the worker is the process of its own that vLLM would start
-    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # room for the token behind a sequence that fills the model's context
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the worker already is a separate process
+    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # vLLM must generate a token, even after a sequence that fills the context
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",  # the model is a folder
 }
 
 
 class EngineDied(Exception):
-    """The process ended or failed; `memory`: it may have been for lack of memory."""
+    """The process ended or failed. `memory`: whether it may have run out of memory."""
 
     def __init__(self, reason: str, memory: bool):
         super().__init__(reason)
@@ -45,9 +45,9 @@ class EngineDied(Exception):
 
 
 class EngineProcess:
-    """One vLLM engine in a process of its own; what it prints goes to `log`.
+    """One vLLM engine in a separate process; its output goes to `log`.
 
-    It ends with `close`, with this object, with this interpreter, and, by itself, when this process is killed.
+    The process ends with `close`, with this object, with this interpreter, and when this process is killed.
     """
 
     def __init__(self, settings: EngineSettings, log: Path):
@@ -64,7 +64,7 @@ class EngineProcess:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the whole group
+                start_new_session=True,  # Ctrl-C reaches only this process, which then ends the whole group
                 env={**os.environ, **ENVIRONMENT, "PYTHONPATH": path},
             )
         theirs.close()
@@ -72,7 +72,7 @@ class EngineProcess:
         self.close = weakref.finalize(self, _end, self.process, ours)
         self._ask(settings, START_LIMIT)
         self.seconds = time.monotonic() - start
-        self.slowest: float | None = None  # seconds a token of the slowest request so far
+        self.slowest: float | None = None  # seconds per token of the slowest request so far
 
     def sums(self, sequences: list[Sequence]) -> np.ndarray:
         """Summed log-prob of each sequence's response, float64 nats [n]."""
@@ -83,7 +83,7 @@ class EngineProcess:
         return sums
 
     def _ask(self, message: Any, limit: float) -> Any:
-        """Send a message and wait for the answer; EngineDied when there is none, or none within `limit` seconds."""
+        """Send a message and wait for the answer; EngineDied if the process ends or `limit` seconds pass."""
         end = time.monotonic() + limit
         try:
             self.connection.send(message)
@@ -92,7 +92,7 @@ class EngineProcess:
                     raise EOFError
                 if time.monotonic() > end:
                     self.close()
-                    raise EngineDied(f"no answer for {limit / 60:,.0f} minutes, so it hangs", memory=False)
+                    raise EngineDied(f"no answer for {limit / 60:,.0f} minutes", memory=False)
             answer = self.connection.recv()
         except (EOFError, OSError):
             raise self._death() from None
@@ -102,7 +102,7 @@ class EngineProcess:
         return answer
 
     def _death(self) -> EngineDied:
-        """How the process ended: a signal is as a rule the kernel's, for lack of memory."""
+        """How the process ended. A signal usually comes from the kernel because memory ran out."""
         try:
             code = self.process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -115,13 +115,13 @@ class EngineProcess:
 
 
 def patience(tokens: int, slowest: float | None) -> float:
-    """Seconds after which a request of so many tokens hangs; `slowest`: seconds a token of the slowest one so far."""
+    """Timeout in seconds of a request of `tokens` tokens; `slowest`: seconds per token of the slowest one so far."""
     per_token = FIRST_SECONDS_PER_TOKEN if slowest is None else PATIENCE * slowest
     return REQUEST_LIMIT + per_token * tokens
 
 
 def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:
-    """End the process and all that it started."""
+    """End the process and all its children."""
     connection.close()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

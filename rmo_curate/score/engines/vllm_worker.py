@@ -1,8 +1,8 @@
 """The process that owns vLLM: `python -m rmo_curate.score.engines.vllm_worker FD`, started by `vllm_process.py` alone.
 
-Over the connection FD come first the settings of the engine, then batches of sequences; back go the sums of their
-responses' log-probs: the log-probs of single tokens never leave this process. When the other end closes, for whatever
-reason, this process ends with all that it started.
+It reads from the connection FD first the settings of the engine, then batches of sequences, and answers each with the
+summed log-probs of the responses; log-probs of single tokens never leave this process. When the parent closes the
+connection, for whatever reason, this process and all its children end.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from typing import Any, NoReturn
 import numpy as np
 
 MESSAGE_LENGTH = 300
-GPU_SHARE = 0.98  # of the free memory: what vLLM may count on at start
+GPU_SHARE = 0.98  # of the free memory, which vLLM may claim at start
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """What one engine is started with."""
+    """Settings with which an engine is started."""
 
-    model: str  # a folder with whole weights
+    model: str  # a folder with full weights, no adapter
     dtype: str
     longest: int  # tokens of the longest prompt + response
-    tokens: int  # of one step
+    tokens: int  # per step
     kv_cache_bytes: int
-    temporary: str | None = None  # a folder to remove when the parent is gone
+    temporary: str | None = None  # a folder to remove when the parent has ended
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """prompt + response as token ids (int32), and where the response begins."""
+    """Prompt + response as token ids (int32), and the index of the first response token."""
 
     tokens: np.ndarray
     start: int
@@ -47,14 +47,14 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a request was not answered."""
+    """Why a request failed."""
 
     text: str
     memory: bool  # it ran out of memory
 
 
 def open_engine(settings: EngineSettings) -> Any:
-    """vLLM for scoring: token ids in, nothing cached between sequences, nothing generated that costs."""
+    """vLLM for scoring: token ids in, no prefix cache, and one generated token per sequence, the minimum."""
     from vllm import LLM
 
     return LLM(
@@ -62,21 +62,21 @@ def open_engine(settings: EngineSettings) -> Any:
         dtype=settings.dtype,
         skip_tokenizer_init=True,
         generation_config="vllm",
-        # The one token that vLLM must generate stands behind the longest sequence, and is never computed with.
+        # One more than the longest sequence, for the one token that vLLM must generate; it is never read.
         max_model_len=settings.longest + 1,
         max_num_batched_tokens=settings.tokens,
         max_num_seqs=min(256, settings.tokens),
         enable_chunked_prefill=True,
         enable_prefix_caching=False,  # cached positions have no log-probs
         kv_cache_memory_bytes=settings.kv_cache_bytes,
-        enforce_eager=True,  # graphs speed up generation, and cost a compilation for each checkpoint
+        enforce_eager=True,  # CUDA graphs speed up generation only, and each checkpoint would have to compile them
         seed=0,
         **_gpu_share(),
     )
 
 
 def _gpu_share() -> dict[str, float]:
-    """vLLM refuses to start where less than its share is free; what it really takes is set in bytes."""
+    """vLLM refuses to start if less than this share is free; the memory it really takes is set in bytes."""
     import torch
 
     if not torch.cuda.is_available():
@@ -89,7 +89,7 @@ def sums(engine: Any, sequences: list[Sequence]) -> np.ndarray:
     """Summed log-prob of each sequence's response, float64 nats [n]."""
     from vllm import SamplingParams
 
-    # prompt_logprobs=0: of every token of the prompt its own log-prob and no other entry of the vocabulary.
+    # prompt_logprobs=0: for every prompt token its own log-prob only, not those of other tokens.
     asked = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, flat_logprobs=True, detokenize=False)
     prompts = [{"prompt_token_ids": s.tokens.tolist()} for s in sequences]
     outputs = engine.generate(prompts, asked, use_tqdm=False)
@@ -97,7 +97,7 @@ def sums(engine: Any, sequences: list[Sequence]) -> np.ndarray:
 
 
 def _response_sum(logprobs: Any, sequence: Sequence) -> float:
-    """The first position has no log-prob, every other one exactly its own token's."""
+    """The first position has no log-prob; every other position has exactly that of its token."""
     echoed = logprobs.token_ids[logprobs.start_indices[sequence.start] :]
     if echoed != sequence.tokens[sequence.start :].tolist():
         raise RuntimeError("vLLM returned log-probs of other tokens than the prompt's")
@@ -108,7 +108,7 @@ def _response_sum(logprobs: Any, sequence: Sequence) -> float:
 
 
 def serve(connection: Connection) -> None:
-    """Answer requests until the parent hangs up."""
+    """Answer requests until the parent closes the connection."""
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
     settings: EngineSettings = connection.recv()
     threading.Thread(target=_listen, args=(connection, requests, settings.temporary), daemon=True).start()
@@ -128,7 +128,7 @@ def serve(connection: Connection) -> None:
 
 
 def _listen(connection: Connection, requests: queue.SimpleQueue[Any], temporary: str | None) -> None:
-    """Queue what comes in; a parent that was killed shows as the end of the connection, even during a step."""
+    """Queue incoming messages. If the parent is killed, the connection ends, even during a step."""
     while True:
         try:
             requests.put(connection.recv())
@@ -139,13 +139,13 @@ def _listen(connection: Connection, requests: queue.SimpleQueue[Any], temporary:
 def _end(temporary: str | None) -> NoReturn:
     if temporary is not None:
         shutil.rmtree(temporary, ignore_errors=True)
-    if os.getpgrp() == os.getpid():  # the processes that vLLM started are in this one's group
+    if os.getpgrp() == os.getpid():  # the processes that vLLM started are in the same group
         os.killpg(os.getpgrp(), signal.SIGKILL)
     os._exit(0)
 
 
 if __name__ == "__main__":
-    # Messages are made of this module's classes under its own name, which `__main__` is not.
+    # Pickled messages refer to this module by its name, not as `__main__`.
     from rmo_curate.score.engines import vllm_worker
 
     vllm_worker.serve(Connection(int(sys.argv[1])))

@@ -11,7 +11,7 @@ from rmo_train.console.wording import counted
 from rmo_train.generation.answer_forms import FORMS, Stored
 from rmo_train.generation.prompts import Prompt, json_records
 
-Text = tuple[str, ...]  # an answer or a question: one text a turn
+Text = tuple[str, ...]  # an answer or a question: one text per turn
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class AnswerFile:
 
     path: Path
     form: str
-    generator: str  # the file's name where the form names no model
-    answers: Mapping[Hashable, tuple[Text, ...]]  # by what ties them to their prompt
+    generator: str  # the file's name if the form does not name a model
+    answers: Mapping[Hashable, tuple[Text, ...]]  # by the key of their prompt
     questions: Mapping[Hashable, Text | None]
 
 
@@ -30,14 +30,14 @@ class Pairing:
     """Both models' answers to one prompt."""
 
     key: Hashable
-    prompt: Prompt | None  # its record in the prompts file, where one is given
-    question: Text | None  # the user's messages; None where neither file nor prompts have them
+    prompt: Prompt | None  # its record in the prompts file, if given
+    question: Text | None  # the user's messages; None if neither the answers nor the prompts have them
     a: tuple[Text, ...]
     b: tuple[Text, ...]
 
 
 def read_answers(path: Path) -> AnswerFile:
-    """The answers of a file; a UserError at the first record that is none, or of another form than the first."""
+    """The answers of a file; a UserError at the first record that is not an answer, or not in the form of the first."""
     form: str | None = None
     answers: dict[Hashable, tuple[Text, ...]] = {}
     questions: dict[Hashable, Text | None] = {}
@@ -46,7 +46,7 @@ def read_answers(path: Path) -> AnswerFile:
         form = form or _form_of(where, record)
         stored = _stored(where, record, form)
         if stored.key in answers and (FORMS[form].lines or not FORMS[form].several):
-            raise UserError(f"{where}: a second record with `{FORMS[form].key}` {stored.key!r:.60}; expected one")
+            raise UserError(f"{where}: a second record with `{FORMS[form].key}` {stored.key!r:.60}; expected only one")
         answers[stored.key] = answers.get(stored.key, ()) + stored.answers
         questions[stored.key] = stored.question
         generator = generator or stored.generator
@@ -79,7 +79,7 @@ def _stored(where: str, record: object, form: str) -> Stored:
 
 
 def pair(a: AnswerFile, b: AnswerFile, prompts: Sequence[Prompt] | None) -> list[Pairing]:
-    """The answers of both files to each prompt, in A's order; a UserError where they do not answer the same ones."""
+    """The answers of both files to each prompt, in A's order; a UserError if their prompts differ."""
     if a.form != b.form:
         raise UserError(
             f"{a.path} is in {FORMS[a.form].title}'s format, {b.path} in {FORMS[b.form].title}'s; expected the same "

@@ -15,7 +15,7 @@ from rmo_train.console.errors import ProcessingError, UserError
 from rmo_train.evaluation.winrate.needs import needed
 from rmo_train.generation.prompts import Prompt
 
-# Checkers that count sentences or tokens with NLTK, whose model is in no package: the only data they need.
+# Checkers that count sentences or tokens with NLTK, whose model must be downloaded; no other data are needed.
 NEED_PUNKT = ("length_constraints:number_sentences", "change_case:capital_word_frequency")
 
 
@@ -28,18 +28,18 @@ class Met:
 
 
 class Checkers:
-    """The checkers of some prompts, all of them known to work before the first answer is checked."""
+    """The checkers of some prompts, tested before the first answer is checked."""
 
     def __init__(self, prompts: Sequence[Prompt]):
         registry = needed("if_verifiable.ifeval.instructions_registry", "checkers of constraints")
         self.known: Mapping[str, Any] = registry.INSTRUCTION_DICT
-        # Its guesses draw from the global random state unless they are told not to.
+        # Without a seed its results are random.
         needed("langdetect", "checkers of constraints").DetectorFactory.seed = 0
         for prompt in prompts:
             self._check(prompt)
 
     def met(self, prompt: Prompt, answer: str) -> Met:
-        """What `answer` meets of the constraints of `prompt`; an empty answer meets none."""
+        """Which constraints of `prompt` the answer meets; an empty answer meets none."""
         from if_verifiable.common import evaluate_instructions
 
         names, kwargs = constraints(prompt)
@@ -64,12 +64,12 @@ class Checkers:
             self._check_arguments(prompt, name, arguments)
             if name in NEED_PUNKT and not _has_punkt():
                 raise UserError(
-                    f"{prompt.where}: the checker of {name} needs NLTK's model punkt_tab, which comes with no package; "
-                    "get it once with `python -m nltk.downloader punkt_tab`, or leave such prompts out"
+                    f"{prompt.where}: the checker of {name} needs NLTK's model punkt_tab, a separate download; "
+                    "run `python -m nltk.downloader punkt_tab` once, or leave out such prompts"
                 )
 
     def _check_arguments(self, prompt: Prompt, name: str, arguments: Mapping[str, Any]) -> None:
-        """What is not given a checker makes up at random: another constraint than the prompt's."""
+        """Require all arguments: a checker draws missing ones at random, which would be another constraint."""
         checker = self.known[name](name)
         try:
             checker.build_description(**arguments)
@@ -84,12 +84,12 @@ class Checkers:
 
 
 def constraints(prompt: Prompt) -> tuple[tuple[str, ...], tuple[Mapping[str, Any], ...]]:
-    """Names and arguments of the constraints of `prompt`, without arguments of no value, which Parquet fills in."""
+    """Names and arguments of the constraints of `prompt`, without the null arguments that Parquet adds."""
     names, kwargs = prompt.record.get("instruction_id_list"), prompt.record.get("kwargs")
     if not (isinstance(names, list) and names):
         raise UserError(
-            f"{prompt.where}: no constraints; expected an `instruction_id_list` and `kwargs`, as IFEval's prompts "
-            "have, or a judge: --judge URL --judge-model NAME"
+            f"{prompt.where}: no constraints; expected `instruction_id_list` and `kwargs`, as in IFEval's prompts, "
+            "or a judge: --judge URL --judge-model NAME"
         )
     if not (isinstance(kwargs, list) and len(kwargs) == len(names) and all(isinstance(g, dict) for g in kwargs)):
         raise UserError(

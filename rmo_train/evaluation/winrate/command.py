@@ -20,16 +20,16 @@ from rmo_train.store.files import write_json
 def run_winrate(
     a: Path, b: Path, prompts: Path | None, out: Path | None, settings: JudgeSettings
 ) -> tuple[Rates, ProcessingError | None]:
-    """A's win rate over B, written to `out` where that is given, and what the judge failed at."""
+    """A's win rate over B, written to `out` if given, and the error if the judge failed."""
     judged = bool(settings.judge or settings.judge_model)
     if not judged and prompts is None:
         raise UserError(
-            "no way to compare the answers was given; expected --prompts FILE with IFEval's constraints, or a judge: "
+            "how to compare the answers? Expected --prompts FILE with IFEval's constraints, or a judge: "
             "--judge URL --judge-model NAME"
         )
     if judged and out is None:
         raise UserError(
-            "--judge needs --out JSON: the verdicts are kept beside that file, so that each is asked for once"
+            "--judge needs --out JSON: verdicts are stored beside that file, so that each is requested only once"
         )
     _check_out(out, (a, b, *([prompts] if prompts else [])))
     questions = read_prompts(prompts) if prompts else None
@@ -89,7 +89,7 @@ def _failure(rates: JudgedRates, reason: str | None, kept: Judgements) -> Proces
     if rates.failed:
         return ProcessingError(
             f"the judge did not reply for {rates.failed:,} of {counted(2 * rates.pairs, 'verdict')} (first: {reason}). "
-            f"The others are kept in {kept.path}: run the same command again to ask for the rest"
+            f"The others are stored in {kept.path}: run the same command again to request the rest"
         )
     if rates.win_rate is None:
         ends = next((reply.strip()[-60:] for reply in kept.replies.values()), "")

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible chat endpoint: one text in, one text out, asked again where that can help."""
+"""An OpenAI-compatible chat endpoint: one text in, one text out, with retries."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from urllib.parse import urlsplit, urlunsplit
 from rmo_train.console.errors import UserError
 from rmo_train.evaluation.winrate.needs import needed
 
-KEY = "OPENAI_API_KEY"  # environment variable; sent as the bearer token, written nowhere
+KEY = "OPENAI_API_KEY"  # environment variable; sent as the bearer token, never stored
 TRIES = 6
 FIRST_WAIT = 1.0  # seconds before the second try; doubled before each further one
 LONGEST_WAIT = 60.0
 ANSWER_LIMIT = 600.0  # seconds for one reply: a large model on a busy server
 CONNECT_LIMIT = 10.0
-BUSY = (408, 409, 425, 429, 500, 502, 503, 504)  # status codes that may pass
-# What some models refuse to be told, and what they take in its place.
+BUSY = (408, 409, 425, 429, 500, 502, 503, 504)  # status codes that may be temporary
+# Settings that some models reject -> the setting to use instead.
 REFUSED = {"max_tokens": "max_completion_tokens", "temperature": None}
 
 
 class NoReply(Exception):
-    """The endpoint gave no reply to one text; the message says why."""
+    """The endpoint did not reply to one text; the message says why."""
 
 
 class Unavailable(NoReply):
-    """Nor would it have to another text: all tries met a server that is away or busy."""
+    """The server was unreachable or busy in all tries, so other texts would fail too."""
 
 
 class Endpoint:
@@ -36,7 +36,7 @@ class Endpoint:
         self.http = needed("httpx2", "judges")
         self.url, self.model = base_of(url), model
         self.body: dict[str, Any] = {"model": model, "temperature": 0, "max_tokens": tokens}
-        self.reached = False  # whether it has ever answered: before that, what goes wrong is the user's setting
+        self.reached = False  # whether it has ever answered; until then, errors are the user's settings
         key = os.environ.get(KEY)
         self.client = self.http.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -50,7 +50,7 @@ class Endpoint:
         await self.client.aclose()
 
     async def reply(self, text: str) -> str:
-        """The model's answer to `text`; NoReply where there is none, UserError where none can ever come."""
+        """The model's answer to `text`; NoReply if there is none, UserError if there never can be one."""
         wait, said = FIRST_WAIT, ""
         for attempt in range(TRIES):
             if attempt:
@@ -63,9 +63,7 @@ class Endpoint:
             except self.http.TransportError as e:
                 said = f"{type(e).__name__}: {e}".removesuffix(": ")
                 if not self.reached:
-                    raise UserError(
-                        f"--judge {self.url}: nothing answers there ({said}); is the server running?"
-                    ) from e
+                    raise UserError(f"--judge {self.url}: no answer ({said}); is the server running?") from e
                 continue
             if response.status_code == 200:
                 return self._content(response)
@@ -76,7 +74,7 @@ class Endpoint:
         raise Unavailable(f"{said} ({TRIES} tries)")
 
     async def _post(self, body: dict[str, Any]) -> Any:
-        """The response; a setting that the model does not take is replaced, or left out, from now on."""
+        """The response; a setting that the model rejects is replaced or left out from now on."""
         while True:
             response = await self.client.post(f"{self.url}/chat/completions", json=body)
             refused = next((name for name in REFUSED if name in body and _refuses(response, name)), None)
@@ -91,17 +89,17 @@ class Endpoint:
         try:
             content = response.json()["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError) as e:
-            said = f"its answer is no chat completion: {response.text[:80]!r}"
+            said = f"its answer is not a chat completion: {response.text[:80]!r}"
             if not self.reached:
                 raise UserError(f"--judge {self.url}: {said}; expected an OpenAI-compatible endpoint") from e
             raise NoReply(said) from e
         self.reached = True
-        return content or ""  # a model that thought until its tokens ran out says nothing
+        return content or ""  # empty if a reasoning model ran out of tokens
 
     async def _refused(self, response: Any, said: str) -> None:
-        """Raise what a status that will not pass means."""
+        """Raise the error for a permanent status."""
         if response.status_code in (401, 403):
-            raise UserError(f"--judge {self.url}: it refuses the key ({said}); set {KEY} to one that it takes")
+            raise UserError(f"--judge {self.url}: the key was refused ({said}); set {KEY} to a valid one")
         if response.status_code == 404 and not self.reached:
             known = await self._models()
             if known and self.model not in known:
@@ -109,13 +107,13 @@ class Endpoint:
                     f"--judge-model {self.model}: not at {self.url} ({said}); it has {', '.join(sorted(known)[:10])}"
                 )
             raise UserError(
-                f"--judge {self.url}, --judge-model {self.model}: not found ({said}); expected the URL that "
-                "/chat/completions follows, such as http://localhost:8000/v1, and a model that it serves"
+                f"--judge {self.url}, --judge-model {self.model}: not found ({said}); expected the base URL "
+                "of /chat/completions, such as http://localhost:8000/v1, and a model that it serves"
             )
         raise NoReply(said)
 
     async def _models(self) -> list[str]:
-        """The names that the endpoint lists; none where it has no list."""
+        """The model names that the endpoint lists; empty if it has no list."""
         try:
             response = await self.client.get(f"{self.url}/models")
             return [str(one["id"]) for one in response.json()["data"]]
@@ -124,7 +122,7 @@ class Endpoint:
 
 
 def base_of(url: str) -> str:
-    """The URL that /chat/completions follows, without a key that may be in it."""
+    """The base URL of /chat/completions; refuses a URL with a key in it."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError(f"--judge {url}: not a URL; expected one such as http://localhost:8000/v1")
@@ -146,7 +144,7 @@ def _message(response: Any) -> str:
 
 
 def _refuses(response: Any, setting: str) -> bool:
-    """Whether a response says that the model does not take `setting`."""
+    """Whether a response says that the model does not accept `setting`."""
     if response.status_code != 400:
         return False
     try:

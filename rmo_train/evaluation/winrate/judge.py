@@ -1,4 +1,4 @@
-"""A model as judge of pairs of answers: each pair in both orders, and what comes of its verdicts."""
+"""A model as judge of pairs of answers: each pair in both orders, and the evaluation of its verdicts."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ matter.
 Give your reasons in a few sentences. Then write your verdict on a last line of its own, with nothing else on that line:
 A if A's answer is better, B if B's answer is better, or tie if neither is.
 """
-GIVE_UP = 10  # texts in a row that met a server which is not available: the rest is left for another run
+GIVE_UP = 10  # after this many texts in a row without a server, the rest is left for another run
 LABEL = re.compile(r"^(?:(?:my |the )?(?:final )?(?:verdict|answer|winner)(?: is)?\s*:?\s*)", re.IGNORECASE)
 MARKS = "*_`#\"'()[]{}<>., \t"  # markup and punctuation around a verdict
 
 
 class JudgeSettings(Settings):
-    """Which model judges, and how it is asked."""
+    """The judge model and its settings."""
 
     judge: str | None = Field(
         None, description="URL of the judge: an OpenAI-compatible endpoint, such as http://localhost:8000/v1"
@@ -59,7 +59,7 @@ class JudgeSettings(Settings):
 class Judged:
     """One pair of answers and its two verdicts, the first with A's answer shown first, the second with B's.
 
-    A verdict is "A" or "B" (the file), "tie", "same" (the answers are equal, nobody was asked), "unparsable", or
+    A verdict is "A" or "B" (the file), "tie", "same" (the answers are equal; the judge was not asked), "unparsable", or
     "failed" (no reply after all tries).
     """
 
@@ -71,7 +71,7 @@ class Judged:
 
     @property
     def win(self) -> float | None:
-        """A's share of the two verdicts; None where one of them is missing: the other alone would favour a place."""
+        """A's share of the two verdicts; None if one is missing, since the other alone would have a position bias."""
         shares = [{"A": 1.0, "B": 0.0, "tie": 0.5, "same": 0.5}.get(v) for v in self.verdicts]
         known = [s for s in shares if s is not None]
         return sum(known) / 2 if len(known) == 2 else None
@@ -88,7 +88,7 @@ class Case:
 
 
 def request_text(question: Text, first: Text, second: Text) -> str:
-    """What the judge reads; of several turns, the person's messages and each assistant's answers are numbered."""
+    """The judge's prompt; with several turns, the user's messages and each assistant's answers are numbered."""
     return QUESTION.format(request=_numbered(question), first=_numbered(first), second=_numbered(second))
 
 
@@ -99,7 +99,7 @@ def _numbered(turns: Text) -> str:
 
 
 def verdict(reply: str) -> str | None:
-    """A, B or tie from a reply's last line; None where that line is none of them."""
+    """A, B or tie from a reply's last line; None if it is none of them."""
     lines = [line for line in reply.splitlines() if line.strip(MARKS)]
     if not lines:
         return None
@@ -110,9 +110,9 @@ def verdict(reply: str) -> str | None:
 def judge_pairs(
     pairings: Sequence[Pairing], settings: JudgeSettings, kept: Judgements
 ) -> tuple[list[Judged], str | None]:
-    """Both verdicts on every pair of answers, and why the first one that failed did.
+    """Both verdicts on every pair of answers, and the reason of the first failure.
 
-    Sample i of A stands against sample i of B. Replies in `kept` are not asked for again.
+    Sample i of A is compared with sample i of B. Replies in `kept` are not requested again.
     """
     rows = [
         (pairing, sample, a, b)
@@ -154,14 +154,14 @@ def _said(case: Case, kept: Judgements) -> str:
 
 
 def _ask(cases: Sequence[Case], settings: JudgeSettings, kept: Judgements) -> list[str]:
-    """Ask for the replies to `cases` and keep them; returns why those that failed did."""
+    """Request the replies to `cases` and store them; returns the reasons of failures."""
     if not cases:
         return []
     try:
         return asyncio.run(_ask_all(cases, settings, kept))
     except KeyboardInterrupt:
         raise Stopped(
-            f"stopped; {counted(len(kept.replies), 'verdict')} kept in {kept.path}. Run the same command again to go on"
+            f"stopped; {counted(len(kept.replies), 'verdict')} stored in {kept.path}. Run the command again to resume"
         ) from None
 
 
@@ -169,7 +169,7 @@ async def _ask_all(cases: Sequence[Case], settings: JudgeSettings, kept: Judgeme
     reasons: list[str] = []
     away = 0  # texts in a row for which the server was not available
     model = str(settings.judge_model)
-    different = {case.key: case for case in cases}  # pairs that are alike are asked once
+    different = {case.key: case for case in cases}  # equal cases are requested once
     unasked = iter(different.values())
 
     async with Endpoint(str(settings.judge), model, settings.judge_tokens) as endpoint:
@@ -191,23 +191,23 @@ async def _ask_all(cases: Sequence[Case], settings: JudgeSettings, kept: Judgeme
                     if away >= GIVE_UP:
                         return
 
-            await ask(next(unasked))  # alone: a wrong URL, model or key is said once
+            await ask(next(unasked))  # alone, so that a wrong URL, model or key is reported once
             await asyncio.gather(*(work() for _ in range(settings.concurrency)))
     return reasons
 
 
 def check_settings(settings: JudgeSettings, pairings: Sequence[Pairing]) -> None:
-    """Refuse what cannot be judged, before anybody is asked."""
+    """Refuse what cannot be judged, before the first request."""
     if not (settings.judge and settings.judge_model):
         named, lacking = ("--judge", "--judge-model") if settings.judge else ("--judge-model", "--judge")
-        raise UserError(f"{named} needs {lacking} too: give the endpoint's URL and the name of a model there")
+        raise UserError(f"{named} also needs {lacking}: give the endpoint's URL and the name of a model there")
     for pairing in pairings:
         if pairing.question is None:
             raise UserError(
-                "these answers refer to their prompts by number only; give the questions with --prompts FILE"
+                "these answers refer to their prompts by index only; give the questions with --prompts FILE"
             )
         if len(pairing.a) != len(pairing.b):
             raise UserError(
                 f"prompt {pairing.key!r:.60}: {counted(len(pairing.a), 'answer')} in one file, {len(pairing.b)} in the "
-                "other; expected as many in both (--samples), since the first is compared with the first, and so on"
+                "other; expected the same number in both (--samples), since answers are compared one to one"
             )

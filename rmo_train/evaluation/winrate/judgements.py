@@ -1,4 +1,4 @@
-"""What a judge said, kept in a file line by line as it comes: a run that is killed asks only for what is missing."""
+"""A judge's replies, stored line by line as they arrive, so that an interrupted run requests only the rest."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Judgements:
                 self.replies[entry["key"]] = entry["reply"]
                 kept.append(line)
             except (ValueError, TypeError, KeyError):
-                continue  # a line that a kill or a full disk cut: asked again
+                continue  # a line cut short by a kill or a full disk: requested again
         whole = b"".join(line + b"\n" for line in kept)
         if whole != path.read_bytes():
-            write_bytes(path, whole)  # or the next line would be joined to half a one
+            write_bytes(path, whole)  # otherwise the next line would be appended to a partial one
 
     def get(self, key: str) -> str | None:
         return self.replies.get(key)
 
     def add(self, key: str, model: str, reply: str) -> None:
-        """Keep a reply, on the disk when this returns."""
+        """Store a reply; it is on disk when this returns."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         append_line(self.path, json.dumps({"key": key, "model": model, "reply": reply}, ensure_ascii=False))
         self.replies[key] = reply

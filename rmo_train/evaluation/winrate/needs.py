@@ -9,7 +9,7 @@ from rmo_train.console.errors import UserError
 
 
 def needed(module: str, what: str) -> Any:
-    """The module; a UserError that names the extra where it is not installed."""
+    """The module; a UserError that names the extra if it is not installed."""
     try:
         return import_module(module)
     except ModuleNotFoundError as e:

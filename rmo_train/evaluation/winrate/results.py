@@ -20,10 +20,10 @@ EVEN = 0.5
 
 @dataclass(frozen=True)
 class CheckedRates:
-    """Shares of answers that meet all constraints of their prompt, and how A's compare with B's.
+    """Shares of answers that meet all constraints of their prompt, for A and B, and A's win rate.
 
-    Of several answers to a prompt each of A's stands against each of B's: with one half for a tie the win rate of a
-    prompt is (1 + share of A - share of B) / 2. Intervals: 95%, over prompts.
+    With several answers per prompt, each of A's is compared with each of B's. As a tie counts one half, the win rate of
+    a prompt is (1 + share of A - share of B) / 2. Intervals: 95%, over prompts.
     """
 
     a: str
@@ -62,8 +62,8 @@ class JudgedRates:
     length_controlled: Interval | None
     wins: int  # of A in both orders
     losses: int
-    split: int  # a tie in one order at least, or a verdict for each
-    first_shown: float | None  # share of verdicts for a side that favour the answer shown first
+    split: int  # at least one tie, or one verdict for each side
+    first_shown: float | None  # among verdicts for a side, the share for the answer shown first
     length_a: float  # mean characters
     length_b: float
     unparsable: int  # verdicts
@@ -73,12 +73,12 @@ class JudgedRates:
 
     @property
     def judged_prompts(self) -> int:
-        """Those of at least one pair with both verdicts."""
+        """Prompts with at least one pair that has both verdicts."""
         return len({one["prompt"] for one in self.by_prompt if one["win"] is not None})
 
     @property
     def sided(self) -> int:
-        """Verdicts for a side, which `first_shown` is of."""
+        """Number of verdicts for a side: the denominator of `first_shown`."""
         return sum(verdict in ("A", "B") for one in self.by_prompt for verdict in one["verdicts"])
 
     @property
@@ -95,7 +95,7 @@ def as_json(rates: Rates) -> dict[str, Any]:
 
 
 def from_json(value: Mapping[str, Any]) -> Rates:
-    """What `as_json` gave."""
+    """The inverse of `as_json`."""
     kinds: dict[str, type[CheckedRates] | type[JudgedRates]] = {"checkers": CheckedRates, "judge": JudgedRates}
     fields: dict[str, Any] = {k: Interval(**v) if isinstance(v, dict) else v for k, v in value.items()}
     return kinds[value["method"]](**{**fields, "by_prompt": tuple(value["by_prompt"])})
@@ -107,7 +107,7 @@ def from_json(value: Mapping[str, Any]) -> Rates:
 def of_checks(
     a: str, b: str, pairings: Sequence[Pairing], met_a: Sequence[Sequence[Met]], met_b: Sequence[Sequence[Met]]
 ) -> CheckedRates:
-    """The rates of what A's and B's answers to each prompt meet."""
+    """Rates from the constraints that A's and B's answers meet."""
     shares = {
         (side, how): np.array([np.mean([all(getattr(m, how)) for m in of]) for of in met])
         for side, met in (("a", met_a), ("b", met_b))
@@ -138,7 +138,7 @@ def of_checks(
 
 
 def of_verdicts(a: str, b: str, url: str, model: str, judged: Sequence[Judged]) -> JudgedRates:
-    """The rates of a judge's verdicts."""
+    """Rates from a judge's verdicts."""
     whole = [(j, j.win) for j in judged if j.win is not None]
     wins = np.array([win for _, win in whole])
     difference = np.array([j.length_a - j.length_b for j, _ in whole], dtype=float)

@@ -30,16 +30,16 @@ from tests.rmo_curate.evidence.made import posterior_of
         (Contribution("oof-8", 9.0), "the margins of oof-8 favour the chosen answer over 1,097 to 1"),
         (
             Contribution("generators", -0.4),
-            "the model that wrote the rejected answer usually writes the better one, 1.5 to 1",
+            "the model that wrote the rejected answer usually wins on other prompts (odds of 1.5 to 1)",
         ),
         (
             Contribution("answers", -0.4, comparisons=OtherComparisons((0, 3), (1, 4))),
-            "the chosen answer loses 1 of its 1 other comparison; the rejected answer wins 3 of its 4 other comp",
+            "the chosen answer loses 1 of 1 other comparison; the rejected answer wins 3 of 4 other comparisons",
         ),
-        (Contribution("answers", 0.4, comparisons=OtherComparisons((2, 0), (2, 0))), "the chosen answer wins 2 of its"),
+        (Contribution("answers", 0.4, comparisons=OtherComparisons((2, 0), (2, 0))), "the chosen answer wins 2 of 2"),
         (
             Contribution("style", -1.0, style=StyleOfChosen((("length", False), ("commas", True)), "verse")),
-            "the chosen answer's style (shorter, more commas), by the taste of “verse”, favours the rejected",
+            "the chosen answer's style (shorter, more commas), judged by what wins in “verse”, favours the rejected",
         ),
         (
             Contribution("style", 0.1, style=StyleOfChosen((), None)),
@@ -52,7 +52,7 @@ from tests.rmo_curate.evidence.made import posterior_of
         ),
         (
             Contribution("generators", -0.04),
-            "the models that wrote the two answers do about equally well",
+            "the two models that wrote these answers win about equally often elsewhere",
         ),
     ],
     ids=lambda value: value.source if isinstance(value, Contribution) else "",
@@ -73,20 +73,20 @@ def test_what_is_missing_is_told_with_its_reason():
         assert missing_text(Missing(lack, checkpoint="mine-ab", prompts=1))
     line = evidence_line(("style",), (Missing(Lack.NOT_HELD_OUT, checkpoint="mine-ab"), Missing(Lack.PROXY)))
     assert line == (
-        "evidence: style; left out: mine-ab: not known to be held out, so it may have memorised these labels; "
+        "evidence: style; missing: mine-ab: not known to be held out; it may have memorised these labels; "
         "no held-out proxy"
     )
     assert evidence_line(("style", "answers"), ()) == "evidence: style, answers"
-    assert missing_text(Missing(Lack.PROMPTS, prompts=1)) == "style: 1 prompt, and a held-out fit needs 2"
+    assert missing_text(Missing(Lack.PROMPTS, prompts=1)) == "style: a held-out fit needs 2 different prompts, found 1"
     assert source_in_words("oof-3") == "the margins of oof-3"
 
 
 def test_lengths_say_which_rule_suits():
     alike = lengths_line(Lengths(0.55, 0.5, 20, 30))
-    assert alike.startswith("answers are of like length (in 55% of 20 scored pairs that differ in it the chosen one")
+    assert alike.startswith("length does not decide here (the chosen answer is the longer one in 55% of 20 scored")
     unlike = lengths_line(Lengths(0.2, 0.9, 20, 30))
-    assert unlike.startswith("80% of the chosen answers are the shorter ones (20 scored pairs differ in length)")
-    assert "right in 90% of 30 scored pairs" in unlike
+    assert unlike.startswith("the chosen answer is the shorter one in 80% of 20 scored pairs that differ in length")
+    assert "agree with the label in 90% of 30 scored pairs" in unlike
 
 
 def test_more_pairs_are_said_to_help_only_where_more_were_measured():
@@ -96,6 +96,6 @@ def test_more_pairs_are_said_to_help_only_where_more_were_measured():
     assert outlook_lines(Outlook(1000, True, measured))[0].endswith(": 0.61 on verse and 0.51 on prose.")
     assert len(outlook_lines(Outlook(1000, True, measured))) == 1
     assert outlook_lines(Outlook(999, False, measured))[1:] == [
-        "Scored with a 135M model the shares were 0.72 and 0.52.",
-        "More pairs help: scored, 0.80 at 1,000 pairs and 0.70 at 500 pairs.",
+        "With scores of a 135M model it was 0.72 and 0.52.",
+        "More pairs help: with scores, it was 0.80 at 1,000 pairs and 0.70 at 500 pairs.",
     ]

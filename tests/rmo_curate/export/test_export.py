@@ -117,7 +117,7 @@ def test_trl_gets_template_settings_where_every_pair_has_the_same_names(make_sha
 def test_trl_gets_no_template_settings_of_some_pairs_only(make_shards, tmp_path):
     export.run_export(make_shards([PLAIN, WITH_KWARGS]), Trainer.TRL, tmp_path / "out")
     assert "chat_template_kwargs" not in tables.pq.read_table(tmp_path / "out" / "data").column_names
-    assert omitted(tmp_path / "out") == {"p1": "chat_template_kwargs of its own"}
+    assert omitted(tmp_path / "out") == {"p1": "its own chat_template_kwargs"}
 
 
 def test_trl_gets_what_our_trainer_reads_of_the_same_shards(make_shards, tmp_path):
@@ -290,7 +290,7 @@ def test_shards_that_do_not_say_where_pairs_are_from_are_exported_and_it_is_said
     (row,) = lines(tmp_path / "out" / "train.jsonl")
     assert row["id"] == "p0" and "source_line" not in row
     assert (
-        "the source file and line of each pair: the shards do not have them"
+        "the source file and line of each pair, which the shards do not have"
         in (tmp_path / "out" / "README.md").read_text()
     )
 
@@ -298,7 +298,7 @@ def test_shards_that_do_not_say_where_pairs_are_from_are_exported_and_it_is_said
 def test_nothing_that_can_be_expressed_is_an_error(make_shards, tmp_path):
     folder = make_shards([SEVERAL])
     assert curate("export", folder, "--to", "axolotl", "--out", tmp_path / "out").refused(
-        "none of the kept pairs; 1 of 1 have"
+        "cannot express any kept pair; 1 of 1 have"
     )
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
 

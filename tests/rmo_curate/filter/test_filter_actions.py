@@ -309,7 +309,7 @@ def test_a_given_noise_rate_is_the_share_that_may_go(folder):
         (("--action", "relabel"), "relabel"),
         (("--rule", "score"), "--rule score and --score-column NAME must be given together"),
         (("--rule", "irm", "--score-column", "judge"), "--rule score and --score-column NAME must be given together"),
-        (("--score-column", "jude"), "no such column of numbers, and no chosen_jude"),
+        (("--score-column", "jude"), "no numeric column of that name, nor chosen_jude"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(folder, tmp_path, flags, said):
@@ -412,7 +412,7 @@ def test_a_judges_margin_and_a_couple_of_scores_rank_pairs_without_a_proxy(folde
     assert reasons(judged) == {"p2": "noisy", "p10": "too_long"}  # the only margin below 0
     scored = decide(open_run(folder), FilterSettings(low_q=0, high_q=0.8, score_column="score"))
     assert reasons(scored) == {"p0": "noisy", "p1": "noisy", "p10": "too_long"}  # 0 - 5, 1 - 5
-    with pytest.raises(UserError, match="columns of numbers are chosen_score, rejected_score, judge"):
+    with pytest.raises(UserError, match="numeric columns are chosen_score, rejected_score, judge"):
         decide(open_run(folder), FilterSettings(score_column="reward"))
 
 
@@ -421,8 +421,8 @@ def test_the_papers_rule_is_warned_of_where_lengths_mislead_it(make_run, tmp_pat
     margins = {"base": [-5.0] * 8, "oof-8": [-5.0 - i for i in range(8)]}
     run = make_run(margins, rows=rows)
     done = curate("filter", run, "--out", tmp_path / "a", "--preset", "paper")
-    assert done.code == 0 and "warning: 100% of the chosen answers are the longer ones" in done.out
+    assert done.code == 0 and "warning: the chosen answer is the longer one in 100%" in done.out
     done = curate("filter", run, "--out", tmp_path / "b")
-    assert "100% of the chosen answers are the longer ones" in done.out and "warning: 100%" not in done.out
+    assert "the chosen answer is the longer one in 100%" in done.out and "warning: the chosen" not in done.out
     done = curate("filter", make_run(margins, name="like"), "--out", tmp_path / "c", "--preset", "paper")
-    assert "answers are of like length" in done.out
+    assert "length does not decide here" in done.out

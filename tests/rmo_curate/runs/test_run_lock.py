@@ -56,7 +56,7 @@ def holder(run):
 
 
 def test_the_second_command_is_refused_with_the_name_of_the_first(holder, data, run, tiny_model_folder):
-    name = f"another rmo-curate (pid {holder.pid}, on {socket.gethostname()}) is filling this folder"
+    name = f"another rmo-curate (pid {holder.pid}, on {socket.gethostname()}) is writing to this folder"
     before = contents(run)
     line = ("score", data, "--model", tiny_model_folder, "--out", run)
     assert curate(*line).refused(str(run), name)

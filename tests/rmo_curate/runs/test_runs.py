@@ -65,7 +65,7 @@ def test_a_folder_that_is_no_finished_run_names_the_command(make_run, tmp_path):
         open_run(folder / "pairs")
     manifest = files.read_json(folder / "manifest.json")
     files.write_json(folder / "manifest.json", manifest | {"checkpoints": []})
-    with pytest.raises(UserError, match=r"no finished scores of the reference.*rmo-curate score"):
+    with pytest.raises(UserError, match=r"the scores of the reference model are not complete.*rmo-curate score"):
         open_run(folder)
     (folder / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"not a finished run folder.*rmo-curate score"):

@@ -118,7 +118,7 @@ def test_the_memory_sum_by_hand():
 
 
 def test_a_model_that_cannot_fit_is_refused_with_the_sum():
-    with pytest.raises(UserError, match=r"weights 2.00 .* of 1.00 GiB: it does not fit; give a smaller"):
+    with pytest.raises(UserError, match=r"weights 2.00 .* of 1.00 GiB: this does not fit; use a smaller"):
         plan_memory(LLAMA, 2 * GIB, "float32", 50, 100, GIB)
 
 
@@ -133,7 +133,7 @@ def test_agreement_by_hand():
     assert found.margin_sd == pytest.approx(0.3)  # 0.2 and -0.4
     found.check("m", "bfloat16")
     with pytest.raises(
-        UserError, match=r"m: vLLM's log-probs differ .* by 0.017 nats per token on 2 pairs, more than fl"
+        UserError, match=r"m: vLLM's log-probs differ .* by 0.017 nats per token on 2 pairs; rounding in fl"
     ):
         found.check("m", "float32")
     with pytest.raises(UserError, match="differ"):
@@ -182,7 +182,7 @@ def test_transformers_is_chosen_where_vllm_fails(tiny_model_folder, monkeypatch,
 
     monkeypatch.setattr(choice, "VllmEngine", fail)
     assert choice.measured_engine(str(tiny_model_folder), "float32", PAIRS, None, tmp_path / "log") == "transformers"
-    assert "because vLLM does not work here: no such architecture" in capsys.readouterr().err
+    assert "because vLLM failed: no such architecture" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------------- the process
@@ -309,7 +309,7 @@ def test_a_killed_process_is_started_again_with_half_the_tokens(engine, installe
     data = pair_data([([1], [7], [stand_in.KILL_ONCE])])
     assert engine.score(data, np.array([0])) == pytest.approx(np.array([[-0.007, -0.902]]))
     assert [s["max_num_batched_tokens"] for s in lines(installed / "started.jsonl")] == [256, 128]
-    assert "died (killed by SIGKILL); starting it again with 128 tokens a step (1 of 3)" in capsys.readouterr().err
+    assert "died (killed by SIGKILL); starting it again with 128 tokens per step (1 of 3)" in capsys.readouterr().err
 
 
 def test_memory_that_is_short_halves_the_tokens_until_it_fits(engine, installed):
@@ -321,7 +321,7 @@ def test_memory_that_is_short_halves_the_tokens_until_it_fits(engine, installed)
 def test_a_process_that_keeps_dying_is_given_up_with_what_to_do(engine, installed):
     data = pair_data([([1], [7], [stand_in.FAIL])])
     with pytest.raises(
-        ProcessingError, match=r"a kernel failed\) for the 4th time in this part; what it printed is in"
+        ProcessingError, match=r"a kernel failed\) for the 4th time in this part; its output is in"
     ):
         engine.score(data, np.array([0]))
     started = lines(installed / "started.jsonl")

@@ -92,7 +92,7 @@ def test_a_base_that_changed_since_the_training_is_refused(shards, base, tmp_pat
     run_training(shards, str(base), tmp_path / "out", settings)
     write_tiny_model(base, seed=5)  # the same shapes
     refused = train("merge", tmp_path / "out", "--out", tmp_path / "merged")
-    assert refused.refused("trained on weights", "another model, or changed since")
+    assert refused.refused("trained on weights", "a different or modified model")
     assert not (tmp_path / "merged").exists()
 
 
@@ -114,17 +114,17 @@ def test_a_base_of_another_shape_is_refused(other, said, adapter, base, tmp_path
 def test_a_base_that_is_gone_is_named_with_the_place_to_mend(adapter, base, tmp_path):
     base.rename(tmp_path / "moved")
     refused = train("merge", adapter, "--out", tmp_path / "merged")
-    assert refused.refused(f"trained on '{base}', which is not there", "base_model_name_or_path")
+    assert refused.refused(f"its base model '{base}' was not found", "base_model_name_or_path")
 
 
 def test_what_is_no_adapter_is_refused(base, adapter, tmp_path):
     out = tmp_path / "merged"
-    assert train("merge", base, "--out", out).refused("a whole model already")
-    assert train("merge", tmp_path, "--out", out).refused("no adapter_config.json; it holds the adapters adapter")
+    assert train("merge", base, "--out", out).refused("already a full model")
+    assert train("merge", tmp_path, "--out", out).refused("no adapter_config.json; it contains the adapters adapter")
     assert train("merge", tmp_path / "nowhere", "--out", out).refused("no such folder")
     assert train("merge", adapter, "--out", out, "--dtype", "int8").refused("--dtype", "'int8' is not one of")
     (adapter / "adapter_model.safetensors").write_text("cut")
-    assert train("merge", adapter, "--out", out).refused("cannot be read")
+    assert train("merge", adapter, "--out", out).refused("cannot read")
     (adapter / "adapter_model.safetensors").unlink()
     assert train("merge", adapter, "--out", out).refused("saved completely?")
     assert not out.exists()
@@ -141,9 +141,9 @@ def test_a_folder_with_files_is_kept_and_a_model_replaced_only_when_told(adapter
     strange = tmp_path / "thesis"
     strange.mkdir()
     (strange / "chapter.tex").write_text("x")
-    assert train("merge", adapter, "--out", strange, "--overwrite").refused("no model")
+    assert train("merge", adapter, "--out", strange, "--overwrite").refused("not a model")
     for place in (adapter, tmp_path):
-        assert train("merge", adapter, "--out", place, "--overwrite").refused("the adapter itself is in it")
+        assert train("merge", adapter, "--out", place, "--overwrite").refused("contains the adapter itself")
     assert (adapter / "adapter_config.json").exists()
 
 

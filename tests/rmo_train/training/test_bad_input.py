@@ -62,13 +62,13 @@ def test_a_damaged_or_missing_shard(run, make_shards, tmp_path):
     folder = make_shards(tmp_path / "shards")
     part = folder / "data" / "train-00000-of-00001.parquet"
     part.write_bytes(part.read_bytes()[:-10])
-    assert run(data=folder).refused("bytes are not those")
+    assert run(data=folder).refused("differs from its record")
     part.unlink()
     assert run(data=folder).refused("missing, though")
 
 
 def test_shards_without_pairs(run, make_shards, tmp_path):
-    assert run(data=make_shards(tmp_path / "shards", 0)).refused("no pairs to use in it (0 rows)")
+    assert run(data=make_shards(tmp_path / "shards", 0)).refused("no usable pairs (0 rows)")
 
 
 def test_a_reference_logp_that_is_no_number(run, make_shards, tmp_path):
@@ -125,7 +125,7 @@ def test_another_model(run, tmp_path):
 
 def test_reference_columns_of_another_model(run, make_shards, tmp_path):
     folder = make_shards(tmp_path / "shards", ref_chosen_logps=np.full(24, -3.0))
-    assert run(data=folder, made=True).refused("step 0:", "Likely reasons", "Score the pairs again")
+    assert run(data=folder, made=True).refused("step 0:", "Likely causes", "Score the pairs again")
 
 
 def test_eval_data_that_overlaps(run, shards):
@@ -149,7 +149,7 @@ def test_a_full_disk_is_found_before_the_first_step(shards, tiny_model_folder, t
     """The model has 60 kB, and no file may have more than 20."""
     out = tmp_path / "out"
     settings = TrainSettings(per_device_train_batch_size=4, gradient_accumulation_steps=1)
-    with pytest.raises(ProcessingError, match=r"cannot be saved there .* nothing was trained"), no_file_over(20_000):
+    with pytest.raises(ProcessingError, match=r"cannot save the model .*nothing was trained"), no_file_over(20_000):
         run_training(shards, str(tiny_model_folder), out, settings)
     assert not list(out.glob("*.safetensors")) and not (out / "metrics.jsonl").exists()
 
@@ -168,7 +168,7 @@ def test_a_disk_that_fills_up_at_a_checkpoint_leaves_the_one_before(shards, tiny
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(shards, tiny_model_folder, tmp_path):
     exploding = TrainSettings(per_device_train_batch_size=2, gradient_accumulation_steps=2, learning_rate=1e30)
-    with pytest.raises(ProcessingError, match="not finite, weights not updated"):
+    with pytest.raises(ProcessingError, match="not finite; the weights were not updated"):
         run_training(shards, str(tiny_model_folder), tmp_path / "out", exploding)
     assert not (tmp_path / "out" / "manifest.json").exists()
 

@@ -102,7 +102,7 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_is_used(shards, tiny
     state = out / "checkpoint-9" / "training.pt"
     state.write_bytes(state.read_bytes()[:-100])
     assert newest_checkpoint(out) == out / "checkpoint-6"
-    assert "training.pt is damaged; going on from the one before it" in capsys.readouterr().err
+    assert "training.pt is damaged; using the previous checkpoint" in capsys.readouterr().err
     (out / "manifest.json").unlink()
     run_training(shards, str(tiny_model_folder), out, settings)
     assert "resuming from" in (said := capsys.readouterr().err) and "checkpoint-6" in said

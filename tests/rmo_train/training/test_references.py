@@ -81,7 +81,7 @@ def test_a_loss_without_reference_computes_none(bare, tiny_model_folder, tmp_pat
 
 
 def test_one_column_of_the_two_is_no_data(make_shards, tmp_path):
-    with pytest.raises(UserError, match="ref_chosen_logps, but no ref_rejected_logps"):
+    with pytest.raises(UserError, match="ref_chosen_logps but no ref_rejected_logps"):
         open_pairs(make_shards(tmp_path / "half", ref_rejected_logps=NONE))
 
 

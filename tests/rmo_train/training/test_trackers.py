@@ -91,14 +91,14 @@ def test_a_tracker_that_fails_is_named_once_and_the_others_go_on(capsys):
         trackers.log({"step": step, "loss": 1.0})
     trackers.finish()
     assert working.steps == [1, 2, -1]
-    assert capsys.readouterr().err.count("the service is away; step 1 and those after it are in metrics.jsonl") == 1
+    assert capsys.readouterr().err.count("the service is away; from step 1 on, metrics are logged to metrics") == 1
     Trackers({"wandb": Broken()}).finish()
     assert "still away" in capsys.readouterr().err
 
 
 def test_a_tracker_that_cannot_be_opened_stops_before_training(tmp_path: Path):
     (tmp_path / "tensorboard").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match=r"--report-to tensorboard: cannot be opened .* nothing was trained"):
+    with pytest.raises(UserError, match=r"--report-to tensorboard: cannot start it .* nothing was trained"):
         open_trackers(["tensorboard"], tmp_path, {})
 
 

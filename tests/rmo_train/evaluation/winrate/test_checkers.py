@@ -106,7 +106,7 @@ def test_without_nltks_model_the_two_kinds_that_need_it_are_refused_and_no_other
         ({"kwargs": [{"word": "a"}]}, "do not fit the constraint"),
         ({"kwargs": []}, "expected an object for each of 1 constraints"),
         ({"kwargs": None}, "expected an object for each of 1 constraints"),
-        ({"instruction_id_list": []}, "no constraints; expected an `instruction_id_list`"),
+        ({"instruction_id_list": []}, "no constraints; expected `instruction_id_list`"),
     ],
 )
 def test_damaged_constraints_are_refused_before_anything_is_checked(replaced: dict, said: str):
@@ -187,7 +187,7 @@ def test_mistakes_of_the_command_line(tmp_path: Path):
     assert train("winrate", a, b, "--prompts", prompts, "--out", tmp_path).refused("a folder")
     assert train("winrate", a, b, "--judge", "http://localhost:1/v1", "--judge-model", "m").refused("needs --out")
     out = ("--out", tmp_path / "o.json")
-    assert train("winrate", a, b, *out, "--judge-model", "m").refused("--judge-model needs --judge too")
+    assert train("winrate", a, b, *out, "--judge-model", "m").refused("--judge-model also needs --judge")
     assert train("winrate", a, b, *out, "--judge", "localhost:1", "--judge-model", "m").refused("not a URL")
     (tmp_path / "plain.jsonl").write_text(json.dumps({"prompt": "Prompt 0"}))
     assert train("winrate", a, b, "--prompts", tmp_path / "plain.jsonl").refused("line 1: no constraints", "--judge")

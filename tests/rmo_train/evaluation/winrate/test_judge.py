@@ -228,15 +228,15 @@ def test_a_wrong_url_model_or_key_is_said_at_once(tmp_path: Path):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{s.getsockname()[1]}/v1"
-    assert winrate(pair, nobody).refused(f"--judge {nobody}: nothing answers there", "is the server running?")
+    assert winrate(pair, nobody).refused(f"--judge {nobody}: no answer (", "is the server running?")
     with judging(lambda first, second: (401, {"error": {"message": "no key"}})) as server:
         assert winrate(pair, server.url, model="gpt-9").refused("--judge-model gpt-9: not at", f"it has {MODEL}")
         assert winrate(pair, server.url.removesuffix("/v1")).refused("not found", "http://localhost:8000/v1")
         assert not server.asked
-        assert winrate(pair, server.url).refused("refuses the key (status 401: no key); set OPENAI_API_KEY")
+        assert winrate(pair, server.url).refused("the key was refused (status 401: no key); set OPENAI_API_KEY")
         assert len(server.asked) == 1
     with judging(lambda first, second: (200, {"hello": "world"})) as server:
-        assert winrate(pair, server.url).refused("its answer is no chat completion", "OpenAI-compatible")
+        assert winrate(pair, server.url).refused("its answer is not a chat completion", "OpenAI-compatible")
     for url, said in (("ftp://x/v1", "not a URL"), ("http://key@x/v1", "a key or a query in the URL")):
         with pytest.raises(UserError, match=said):
             base_of(url)
@@ -313,7 +313,7 @@ def test_a_run_that_is_killed_half_way_asks_only_for_what_is_missing(sent: int, 
         _, err = run.communicate(timeout=60)
         assert run.returncode == (-signal.SIGKILL if sent == signal.SIGKILL else 130), err
         if sent == signal.SIGINT:
-            assert "verdicts kept in" in err and "Traceback" not in err
+            assert "verdicts stored in" in err and "Traceback" not in err
         assert not out.exists()
         kept = len(Judgements(tmp_path / "out.json.judgements.jsonl").replies)
         assert 9 <= kept < 40
