@@ -27,7 +27,7 @@ def _needing_no_more(renderer: Renderer, pair: Pair, text: Rendered | TemplateRe
     left_out = {key for messages in sides for message in messages for key in more_of(message)}
     if not left_out or isinstance(text, CallsLeftOut):
         return text
-    prompt, chosen, rejected = ([full(message) for message in messages] for messages in sides)
+    prompt, chosen, rejected = ([_whole(message) for message in messages] for messages in sides)
     whole = Conversation(prompt, chosen, rejected, pair.tools, pair.chat_template_kwargs)
     if renderer.same_text(pair.conversation, whole):
         return text
@@ -39,4 +39,9 @@ def _needing_no_more(renderer: Renderer, pair: Pair, text: Rendered | TemplateRe
 
 def full(message: Message) -> dict[str, object]:
     """A message as the data have it; its calls as OpenAI writes them."""
-    return {**readable(message), **more_of(message)}
+    return readable(_whole(message))
+
+
+def _whole(message: Message) -> dict[str, object]:
+    """What the tables hold of a message, and what they do not."""
+    return {**message, **more_of(message)}

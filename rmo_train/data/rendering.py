@@ -295,10 +295,11 @@ class Renderer:
         A turn with calls ends as others do, or with a token of its own: the last special one after the arguments.
         """
         probe = Turn("", [{"name": "probename", "arguments": {"probekey": PROBE_ANSWER}}])
+        with_id = {"tool_calls": [{"id": "probeid00", **probe.message()["tool_calls"][0]}]}  # where one is wanted
         why: TemplateRefused = CallsLeftOut("the chat template has no place for calls of functions")
         for no_text in ("", None):
             try:
-                text = self._text([PROBE, probe.message(no_text)], None, None)
+                text = self._text([PROBE, probe.message(no_text) | with_id], None, None)
             except TemplateRefused as e:
                 why = why if no_text is None else e
                 continue

@@ -60,5 +60,9 @@ def _is_call(value: Any) -> bool:
 
 
 def readable(message: Mapping[str, Any], no_text: str | None = "") -> dict[str, Any]:
-    """A message as chat templates read it; ValueError where its calls are none."""
-    return turn_of(message["content"]).message(no_text) if message.get("role") == TOOL_CALL else dict(message)
+    """A message as chat templates read it; ValueError where its calls are none. What stands in it besides role and
+    content stays, be it `tool_calls` with their ids."""
+    if message.get("role") != TOOL_CALL:
+        return dict(message)
+    more = {k: v for k, v in message.items() if k not in ("role", "content")}
+    return turn_of(message["content"]).message(no_text) | more

@@ -22,10 +22,14 @@ from tests.rmo_curate.read.reading import jsonl, pairs, read, reasons
 from tests.rmo_curate.scored import score
 from tests.tiny import TEMPLATE, make_tokenizer, write_tiny_model
 
-CALLING = TEMPLATE.replace(
-    "{{ m.content }}", "{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}"
-)
+CONTENT = "{{ m.content }}"
+CALLS = "{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}"
+CALLING = TEMPLATE.replace(CONTENT, CONTENT + CALLS)
 WITH_IDS = CALLING.replace("{{ c.function | tojson }}", "{{ c | tojson }}")
+WANTS_IDS = (
+    "{% for m in messages if m.tool_calls and not m.tool_calls[0].id %}{{ raise_exception('no id') }}{% endfor %}"
+)
+OF_NULL = TEMPLATE.replace(CONTENT, "{% if m.content is none %}" + CALLS + "{% else %}" + CONTENT + "{% endif %}")
 ARGUMENTS = {"unit": "C", "city": "Bern"}
 HELD = '[{"name": "weather", "arguments": {"unit": "C", "city": "Bern"}}]'
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
@@ -121,8 +125,10 @@ def test_ids_of_calls_are_left_out_unless_the_template_reads_them(tmp_path):
     pair = pair_of(tmp_path, {"role": "assistant", "content": "", "tool_calls": [call(id="a1")]})
     assert more_of(pair.chosen[0]) == {"tool_calls": [{"id": "a1", **call()}]}
     assert isinstance(rendered(pair, CALLING), Rendered)
-    refused = rendered(pair, WITH_IDS)
-    assert isinstance(refused, TemplateRefused) and "(the ids of tool_calls), which a pair cannot hold" in str(refused)
+    assert isinstance(rendered(pair, OF_NULL), Rendered)
+    for template in (WITH_IDS, WANTS_IDS + CALLING):
+        refused = rendered(pair, template)
+        assert isinstance(refused, TemplateRefused) and "(the ids of tool_calls), which a pair cannot" in str(refused)
 
 
 def test_one_form_for_all_writes_calls_as_openai_does_and_reads_them_back(tmp_path):
