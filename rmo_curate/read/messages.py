@@ -185,10 +185,12 @@ def _calls(message: Mapping[str, Any], role: str, content: Any, where: str) -> t
         else:
             calls, ids = calls_of(next(message[key] for key in CALL_KEYS if message.get(key)))
             turn = Turn("" if content is None else _text(content, where), calls)
+        named = {"tool_calls": with_ids(turn.message()["tool_calls"], ids)} if any(ids) else {}
+        return turn.content(), named
     except ValueError as e:
         raise Unfit(RejectReason.BAD_MESSAGES, f"{where} has {e}") from e
-    named = {"tool_calls": with_ids(turn.message()["tool_calls"], ids)} if any(ids) else {}
-    return turn.content(), named
+    except RecursionError as e:
+        raise Unfit(RejectReason.BAD_MESSAGES, f"{where} has calls that are nested too deep") from e
 
 
 def _joined_calls(turns: list[Message]) -> list[Message]:

@@ -46,7 +46,7 @@ def with_ids(calls: list[dict[str, Any]], ids: list[Any]) -> list[dict[str, Any]
 
 def _call(value: Any) -> Call:
     function = value.get("function", value) if isinstance(value, dict) else None
-    if not isinstance(function, dict) or value.get("type", "function") != "function":
+    if not isinstance(function, dict) or (value.get("type") or "function") != "function":
         raise ValueError("a call that is no {name, arguments} of a function")
     name, arguments = function.get("name"), function.get("arguments")
     if not isinstance(name, str) or not name.strip():

@@ -31,6 +31,8 @@ TEMPLATE_REWRITES_RESPONSE = "template_rewrites_response"
 TEMPLATE_DROPS_TOOLS = "template_drops_tools"
 RENDERING_FLAGS = (BOUNDARY_MISMATCH, TEMPLATE_REWRITES_HISTORY, TEMPLATE_REWRITES_RESPONSE, TEMPLATE_DROPS_TOOLS)
 
+# Besides jinja's own errors.
+RAISED_IN_TEMPLATES = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 PROBE_QUESTION, PROBE_ANSWER = "probequestion", "probeanswer"
 
 
@@ -221,8 +223,8 @@ class Renderer:
                 tokenize=False,
                 **settings,
             )
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as e:
-            roles = ", ".join(str(m.get("role")) for m in messages)  # the template's own code raised it
+        except (TemplateError, *RAISED_IN_TEMPLATES) as e:
+            roles = ", ".join(str(m.get("role")) for m in messages)
             raise TemplateRefused(f"the chat template cannot render the roles {roles}: {e}") from e
 
     def _settings(self, template_kwargs: str | None) -> dict[str, Any]:

@@ -48,7 +48,10 @@ class Turn:
 
 def turn_of(content: Any) -> Turn:
     """A turn from the content that tables hold; ValueError where it is none."""
-    held = json.loads(content)
+    try:
+        held = json.loads(content)
+    except RecursionError as e:
+        raise ValueError("calls that are nested too deep") from e
     text, calls = (held.get("content"), held.get("tool_calls")) if isinstance(held, dict) else ("", held)
     if not isinstance(text, str) or not isinstance(calls, list) or not calls or not all(map(_is_call, calls)):
         raise ValueError(f"no calls of functions: {content[:80]}")

@@ -75,6 +75,12 @@ def test_every_notation_of_a_call_is_the_same_pair(tmp_path, notation):
     assert pair.id == pair_of(tmp_path, NOTATIONS["an object of arguments"]).id
 
 
+def test_messages_without_content_are_messages_in_the_cells_of_a_table_too(tmp_path):
+    value = record(NOTATIONS["no content"])
+    cells = {name: json.dumps(value[name]) for name in ("prompt", "chosen", "rejected")}
+    assert pairs(read(jsonl(tmp_path / "d.jsonl", cells))[1])[0].chosen == [{"role": TOOL_CALL, "content": HELD}]
+
+
 def test_a_text_beside_a_call_and_the_order_of_arguments_are_part_of_the_pair(tmp_path):
     said = pair_of(tmp_path, {"role": "assistant", "content": "I'll look.", "tool_calls": [call()]})
     assert json.loads(said.chosen[0]["content"])["content"] == "I'll look."
@@ -99,6 +105,8 @@ def test_turns_of_calls_one_after_the_other_are_one_turn(tmp_path):
     [
         ({"role": "assistant", "content": "", "tool_calls": [{}]}, "a call without the name of a function"),
         ({"role": "assistant", "content": "", "tool_calls": ["f"]}, "a call that is no {name, arguments}"),
+        ({"role": "assistant", "content": "", "tool_calls": [None]}, "a call that is no {name, arguments}"),
+        ({"role": "assistant", "content": "", "tool_calls": 3}, "a call that is no {name, arguments}"),
         ({"role": "assistant", "content": "", "tool_calls": [call(type="custom")]}, "a call that is no {name, arg"),
         ({"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{"}]}, "arguments of f, which are not JSON"),
         ({"role": "assistant", "tool_calls": [{"name": "f", "arguments": [1]}]}, "the arguments of f are no object"),
