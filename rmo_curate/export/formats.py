@@ -17,6 +17,7 @@ import pyarrow as pa
 import yaml
 
 from rmo_train.data.rendering import TEMPLATE_REWRITES_HISTORY, TEMPLATE_REWRITES_RESPONSE
+from rmo_train.data.tool_calls import TOOL_CALL, turn_of
 from rmo_train.store.tables import MESSAGES, TOKENS
 
 Row = Mapping[str, Any]
@@ -67,6 +68,12 @@ def origin(pair: Row, shape: Shape) -> dict[str, Any]:
     return {name: pair[name] for name in ("id", *(SOURCE_FIELDS if shape.sourced else ()))}
 
 
+def refuse_calls(pair: Row) -> None:
+    """A table of rows gives all calls the same arguments, null where one has none, so a reader has other calls."""
+    if any(m["role"] == TOOL_CALL for column in ("prompt", "chosen", "rejected") for m in pair[column]):
+        raise Inexpressible("calls of functions")
+
+
 def plain(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"role": m["role"], "content": m["content"]} for m in messages]
 
@@ -100,6 +107,7 @@ def trl_row(pair: Row, shape: Shape) -> dict[str, Any]:
 
     No column has a name that TRL writes itself (`ref_chosen_logps`), since its precompute would fail on such data.
     """
+    refuse_calls(pair)
     row: dict[str, Any] = {**origin(pair, shape), **{name: pair[name] for name in ("prompt", "chosen", "rejected")}}
     if shape.tools:
         row["tools"] = pair["tools"]
@@ -178,12 +186,20 @@ SHAREGPT_TAGS = {
     "function_tag": "function_call",
     "system_tag": "system",
 }
-SHAREGPT_ROLES = {"user": "human", "assistant": "gpt", "tool": "observation", "system": "system"}
+SHAREGPT_ROLES = {
+    "user": "human",
+    "assistant": "gpt",
+    TOOL_CALL: "function_call",  # its content is the list of calls, too
+    "tool": "observation",
+    "system": "system",
+}
 
 
 def sharegpt(message: Mapping[str, Any]) -> dict[str, Any]:
     if message["role"] not in SHAREGPT_ROLES:
         raise Inexpressible(f"a message of role {message['role']}")
+    if message["role"] == TOOL_CALL and turn_of(message["content"]).text:
+        raise Inexpressible("a message with both a text and calls of functions")
     return {"from": SHAREGPT_ROLES[message["role"]], "value": message["content"]}
 
 
@@ -197,7 +213,7 @@ def llama_factory_row(pair: Row, shape: Shape) -> dict[str, Any]:
     answers = {column: sharegpt(only_message(pair, column)) for column in ("chosen", "rejected")}
     conversation = [sharegpt(message) for message in pair["prompt"]]
     turns = conversation[1:] if conversation[0]["from"] == "system" else conversation
-    expected = [("human", "observation"), ("gpt",)]
+    expected = [("human", "observation"), ("gpt", "function_call")]
     if len(turns) % 2 == 0 or any(turn["from"] not in expected[i % 2] for i, turn in enumerate(turns)):
         raise Inexpressible("a prompt whose questions and answers do not alternate")
     return {**origin(pair, shape), "conversations": conversation, **answers, "tools": pair["tools"] or ""}
@@ -233,6 +249,7 @@ AXOLOTL_ROLES = ("user", "assistant", "system", "tool")
 
 def axolotl_row(pair: Row, shape: Shape) -> dict[str, Any]:
     """`chat_template.default`: messages, and one message per answer (axolotl would use only the last of several)."""
+    refuse_calls(pair)
     refuse_settings(pair, "tools", "chat_template_kwargs")
     if TEMPLATE_REWRITES_RESPONSE in pair["flags"]:
         raise Inexpressible("a response that the chat template rewrites, so that axolotl does not find it")
@@ -271,6 +288,7 @@ def axolotl_usage(out: Path) -> str:
 
 def openrlhf_row(pair: Row, shape: Shape) -> dict[str, Any]:
     """prompt, chosen, rejected as message lists; `margin` if the source had one (0, the default, if not a number)."""
+    refuse_calls(pair)
     refuse_settings(pair, "tools", "chat_template_kwargs")
     if TEMPLATE_REWRITES_HISTORY in pair["flags"]:
         raise Inexpressible("a prompt that the chat template rewrites, though OpenRLHF cuts it off by its length")

@@ -6,6 +6,7 @@ only the reason that a dropped pair carries: too_long, then duplicate, then nois
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -139,17 +140,9 @@ def decide_scored(
         "duplicate": duplicate,
         "too_long": too_long,
     }
-    code = np.zeros(len(ids), dtype=np.int8)  # 0 = kept, else 1 + the reason's place in REASONS
-    for name, dropped in by_reason.items():  # the last one that holds is the one that is told
-        code[dropped] = 1 + REASONS.index(name)
-    review = np.where(
-        too_long & (overrides.review != DROP), 0, overrides.review
-    )  # without scores a pair cannot be kept
-    code[(review == KEEP) | (review == FLIP)] = 0
-    code[review == DROP] = 1 + REASONS.index("decision")
-    flipped = ((flipped & (review == 0)) | (review == FLIP)) & (code == 0)
+    code, flipped = told(by_reason, flipped, overrides)
     right = right_probability(scores)
-    certain = overrides.protected | (review == KEEP) | (review == FLIP)
+    certain = overrides.protected | (overrides.review == KEEP) | (overrides.review == FLIP)
     confidence = np.where(certain, 1.0, np.where(flipped, 1 - right, right))
     tally = np.bincount(code, minlength=1 + len(REASONS)).tolist()
     counts = {"pairs": len(ids), **dict(zip(("kept", *REASONS), tally, strict=True))}
@@ -177,6 +170,24 @@ def decide_scored(
         label_confidence=confidence,
         settings=settings,
     )
+
+
+def told(
+    by_reason: Mapping[str, np.ndarray], flipped: np.ndarray, overrides: Overrides
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is done with each pair: int8 [pairs], 0 = kept, else 1 + its reason's place in REASONS; and bool [pairs],
+    kept with the answers exchanged.
+
+    `by_reason`: where each holds, bool [pairs]; of several the last one is told. A reviewer's word is above all of
+    them, but a pair without scores cannot be kept.
+    """
+    code = np.zeros(len(flipped), dtype=np.int8)
+    for name, dropped in by_reason.items():
+        code[dropped] = 1 + REASONS.index(name)
+    review = np.where(by_reason["too_long"] & (overrides.review != DROP), 0, overrides.review)
+    code[(review == KEEP) | (review == FLIP)] = 0
+    code[review == DROP] = 1 + REASONS.index("decision")
+    return code, ((flipped & (review == 0)) | (review == FLIP)) & (code == 0)
 
 
 def noisy_rule(settings: FilterSettings) -> Rule:

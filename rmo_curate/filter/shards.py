@@ -100,31 +100,14 @@ class PartFiles:
 
 def fill(folder: Path, run: Run, decisions: Decisions, settings: FilterSettings) -> ShardsManifest:
     """Write data/, dropped/, README.md and, last, manifest.json into `folder`; returns the manifest."""
-    kept = decisions.kept
-    total = max(1, -(-int(kept.sum()) // ROWS_PER_FILE))
-    data: PartFiles | None = None
-    dropped: PartFiles | None = None
-    start = 0
-    for pairs in run.pair_parts():
-        if data is None or dropped is None:
-            schema = tables.with_columns(pairs.schema.remove_metadata(), tables.SHARD_COLUMNS)
-            data = PartFiles(folder, schema, lambda i: f"data/train-{i:05d}-of-{total:05d}.parquet")
-            with_reason = tables.with_columns(schema, tables.DROP_COLUMNS)
-            dropped = PartFiles(folder, with_reason, lambda i: f"dropped/part-{i:05d}.parquet")
-        rows = slice(start, start := start + pairs.num_rows)
-        table = with_decisions(pairs, decisions, rows)
-        data.add(table.filter(pa.array(kept[rows])))
-        dropped.add(table.filter(pa.array(~kept[rows])))
-    assert data is not None and dropped is not None and start == len(kept), (start, len(kept))
-    parts, dropped_parts = data.close(), dropped.close()
-    assert sum(p.rows for p in (*parts, *dropped_parts)) == decisions.counts["pairs"], "kept + dropped != pairs"
+    parts, dropped = write_parts(folder, run, decisions)
     trajectory = decisions.trajectory
     end = trajectory.end
     manifest = ShardsManifest(
         key=shards_key(run, trajectory, settings),
         counts=decisions.counts,
-        parts=tuple(parts),  # the kept pairs alone: whoever reads the parts of a shard folder trains on them
-        dropped=manifests.Parts(parts=tuple(dropped_parts)),
+        parts=parts,  # the kept pairs alone: whoever reads the parts of a shard folder trains on them
+        dropped=manifests.Parts(parts=dropped),
         reference=run.manifest.reference,
         checkpoints=trajectory.names,
         end=end.name if end else None,
@@ -143,6 +126,31 @@ def fill(folder: Path, run: Run, decisions: Decisions, settings: FilterSettings)
     files.write_bytes(folder / "README.md", card.encode())
     manifest.write(folder)
     return manifest
+
+
+def write_parts(
+    folder: Path, run: Run, decisions: Decisions
+) -> tuple[tuple[manifests.PartFile, ...], tuple[manifests.PartFile, ...]]:
+    """Write data/ and dropped/; what was written of each."""
+    kept = decisions.kept
+    total = max(1, -(-int(kept.sum()) // ROWS_PER_FILE))
+    data: PartFiles | None = None
+    dropped: PartFiles | None = None
+    start = 0
+    for pairs in run.pair_parts():
+        if data is None or dropped is None:
+            schema = tables.with_columns(pairs.schema.remove_metadata(), tables.SHARD_COLUMNS)
+            data = PartFiles(folder, schema, lambda i: f"data/train-{i:05d}-of-{total:05d}.parquet")
+            with_reason = tables.with_columns(schema, tables.DROP_COLUMNS)
+            dropped = PartFiles(folder, with_reason, lambda i: f"dropped/part-{i:05d}.parquet")
+        rows = slice(start, start := start + pairs.num_rows)
+        table = with_decisions(pairs, decisions, rows)
+        data.add(table.filter(pa.array(kept[rows])))
+        dropped.add(table.filter(pa.array(~kept[rows])))
+    assert data is not None and dropped is not None and start == len(kept), (start, len(kept))
+    parts, dropped_parts = tuple(data.close()), tuple(dropped.close())
+    assert sum(p.rows for p in (*parts, *dropped_parts)) == decisions.counts["pairs"], "kept + dropped != pairs"
+    return parts, dropped_parts
 
 
 def with_decisions(pairs: pa.Table, decisions: Decisions, rows: slice) -> pa.Table:

@@ -11,14 +11,13 @@ from rmo_curate.read.files import DataFile, read
 from rmo_curate.read.forms import ALL_COLUMNS, FORMS, Form, at, fields_of, missing, recognise
 from rmo_curate.read.forms.form import every, is_text
 from rmo_curate.read.memory import InMemory
-from rmo_curate.read.messages import CONTENT_KEYS, NOTHING, ROLE_KEYS, describe
+from rmo_curate.read.messages import MESSAGE_KEYS, NOTHING, describe
 from rmo_curate.read.proposals import command, labels_in, proposed_map, why_not_pairs
 from rmo_curate.read.readers.record import said_in_json
 from rmo_train.console.errors import UserError, nearest
 
 SAMPLE = 100  # records that decide the form
 HOLD_MESSAGES = ("prompt", "chosen", "rejected", "conversations", "context", "messages")
-MESSAGE_KEYS = (*ROLE_KEYS, *CONTENT_KEYS)
 NEAREST = 8  # forms named where none fits
 MISSING_SHARE = 0.95  # a column that this share of the records lacks is a mistake in its name, not in the records
 

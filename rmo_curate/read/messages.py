@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from rmo_curate.read.tool_calls import CALL_KEYS, CALL_ROLES, calls_of, has_calls, turn_in_json, with_ids
+from rmo_train.data.tool_calls import ANSWERING, TOOL_CALL, Turn, turn_of
+
 Message = dict[str, str]
 Triple = tuple[list[Message], list[Message], list[Message]]  # prompt, chosen, rejected
 
@@ -24,17 +27,20 @@ ROLE_OF = {
     "bot": "assistant",
     "observation": "tool",
     "function_response": "tool",
+    "tool_response": "tool",
+    **dict.fromkeys(CALL_ROLES, TOOL_CALL),
 }
 ROLE_KEYS = ("role", "from")
 CONTENT_KEYS = ("content", "value", "parts")  # parts: Vertex's
+MESSAGE_KEYS = (*ROLE_KEYS, *CONTENT_KEYS, *CALL_KEYS)
 TEXT_PARTS = (None, "text", "input_text", "output_text")  # types of the parts of a content that are text
 # Parts of a message that a model reads and that the pair tables have no place for: dropping them would change the data.
-NOT_KEPT = ("tool_calls", "function_call", "reasoning_content", "thinking")
+NOT_KEPT = ("reasoning_content", "thinking")
 NOTHING: tuple[Any, ...] = (None, "", [], {})  # what tables of messages hold where a message lacks a key
 
 
 class FullMessage(dict[str, str]):
-    """A message of which the data say more than role and content: name, tool_call_id, weight, ...
+    """A message of which the data say more than role and content: name, tool_call_id, ids of calls, weight, ...
 
     The tables have no place for `more`, and it is no part of what makes two messages equal: it is there to find out
     whether the model would read it.
@@ -63,6 +69,7 @@ class RejectReason(StrEnum):
     BAD_MESSAGES = "bad_messages"  # an unknown role, turns out of order, a blank turn, or keys that are not kept
     OTHER_FORM = "other_form"  # a record of another form than its source
     NO_PREFERENCE = "no_preference"  # a tie, a label that names no winner, or ranks and scores of which no two differ
+    TOOL_CALLS_NOT_RENDERED = "tool_calls_not_rendered"  # calls of functions that the chat template leaves out
     UNREAD_PART = "unread_part"  # images, video or sound, or earlier turns that stand in another record
     DUPLICATE = "duplicate"  # the content of an earlier record, whatever its id; the first one stays
 
@@ -96,9 +103,10 @@ def describe(value: Any) -> str:
 
 
 def is_turn(value: Any) -> bool:
-    """Whether `value` is a message, in anybody's notation: {role, content}, {from, value}, {role, parts}."""
+    """Whether `value` is a message, in anybody's notation: {role, content}, {from, value}, {role, parts}, or {role} and
+    calls of functions."""
     return isinstance(value, dict) and (
-        ("role" in value and "content" in value)
+        ("role" in value and ("content" in value or has_calls(value)))
         or (any(k in value for k in ROLE_KEYS) and any(k in value for k in CONTENT_KEYS))
     )
 
@@ -122,7 +130,8 @@ def messages(value: Any, column: str) -> list[Message]:
     """The messages in `value`: role and content, and beside them what else is said of each."""
     if not isinstance(value, list):
         raise Unfit(RejectReason.NOT_TEXT, f"{column} is {describe(value)}, expected a list of messages")
-    return [_as_it_stands(m) or _message(m, f"message {i} of {column}") for i, m in enumerate(value, start=1)]
+    read = [_as_it_stands(m) or _message(m, f"message {i} of {column}") for i, m in enumerate(value, start=1)]
+    return _joined_calls(read) if any(m["role"] == TOOL_CALL for m in read) else read
 
 
 def _as_it_stands(message: Any) -> Message | None:
@@ -145,18 +154,56 @@ def _message(message: Any, where: str) -> Message:
         raise Unfit(RejectReason.BAD_MESSAGES, f"{where} is {kind}, expected an object with role and content")
     written = message.get("role", message.get("from"))
     role = ROLE_OF.get(written.strip().lower()) if isinstance(written, str) else None
-    if written == "function_call":
-        raise Unfit(RejectReason.BAD_MESSAGES, f"{where} is a function_call, which a pair cannot hold")
     if role is None:
         raise Unfit(RejectReason.BAD_MESSAGES, f"{where} has the role {written!r}, expected {', '.join(ROLES)}")
     if lost := [key for key in NOT_KEPT if message.get(key)]:
         raise Unfit(RejectReason.BAD_MESSAGES, f"{where} has {', '.join(lost)}, which a pair cannot hold")
-    content = next(message[key] for key in CONTENT_KEYS if key in message)
+    more = {k: v for k, v in message.items() if k not in MESSAGE_KEYS and v not in NOTHING}
+    content = next((message[key] for key in CONTENT_KEYS if key in message), None)
+    if role == TOOL_CALL or has_calls(message):
+        content, with_their_ids = _calls(message, role, content, where)
+        role, more = TOOL_CALL, more | with_their_ids
+    kept = {"role": role, "content": _text(content, where)}
+    return FullMessage(kept, more) if more else kept
+
+
+def _text(content: Any, where: str) -> str:
+    """The text of a content, which may be in parts."""
     if isinstance(content, list):
         content = "".join(_part(part, where) for part in content)
-    kept = {"role": role, "content": check_text(content, f"the content of {where}")}
-    more = {k: v for k, v in message.items() if k not in (*ROLE_KEYS, *CONTENT_KEYS) and v not in NOTHING}
-    return FullMessage(kept, more) if more else kept
+    return check_text(content, f"the content of {where}")
+
+
+def _calls(message: Mapping[str, Any], role: str, content: Any, where: str) -> tuple[str, dict[str, Any]]:
+    """The content of a message that calls functions, as pairs hold it, and its calls with their ids, if they have any:
+    those are not the same in two records that say the same."""
+    if role not in ANSWERING:
+        raise Unfit(RejectReason.BAD_MESSAGES, f"{where} ({role}) calls functions, which the assistant does")
+    try:
+        if role == TOOL_CALL:
+            turn, ids = turn_in_json(content)
+        else:
+            calls, ids = calls_of(next(message[key] for key in CALL_KEYS if message.get(key)))
+            turn = Turn("" if content is None else _text(content, where), calls)
+        named = {"tool_calls": with_ids(turn.message()["tool_calls"], ids)} if any(ids) else {}
+        return turn.content(), named
+    except ValueError as e:
+        raise Unfit(RejectReason.BAD_MESSAGES, f"{where} has {e}") from e
+    except RecursionError as e:
+        raise Unfit(RejectReason.BAD_MESSAGES, f"{where} has calls that are nested too deep") from e
+
+
+def _joined_calls(turns: list[Message]) -> list[Message]:
+    """`turns` with calls that stand one after the other, as ms-swift writes several of one turn, in one message."""
+    joined: list[Message] = []
+    for turn in turns:
+        if joined and joined[-1]["role"] == turn["role"] == TOOL_CALL and not more_of(joined[-1]) and not more_of(turn):
+            before, after = turn_of(joined[-1]["content"]), turn_of(turn["content"])
+            if not after.text:
+                joined[-1] = turn | {"content": Turn(before.text, [*before.calls, *after.calls]).content()}
+                continue
+        joined.append(turn)
+    return joined
 
 
 def _part(part: Any, where: str) -> str:
@@ -188,7 +235,7 @@ def split_conversations(chosen: list[Message], rejected: list[Message]) -> Tripl
 
     def is_boundary(n: int) -> bool:
         following = [c[n]["role"] if n < len(c) else None for c in (chosen, rejected)]
-        return chosen[n - 1]["role"] != "assistant" and following == ["assistant", "assistant"]
+        return chosen[n - 1]["role"] not in ANSWERING and all(role in ANSWERING for role in following)
 
     while common and not is_boundary(common):
         common -= 1
@@ -200,19 +247,19 @@ def check_triple(triple: Triple) -> Triple:
     prompt, chosen, rejected = triple
     if not prompt:
         raise Unfit(RejectReason.EMPTY_PROMPT, "no prompt: chosen and rejected share no message before an answer")
-    if prompt[-1]["role"] == "assistant":
+    if prompt[-1]["role"] in ANSWERING:
         raise Unfit(RejectReason.BAD_MESSAGES, "the prompt ends with an assistant message, expected a user's")
     if not prompt[-1]["content"].strip() and prompt[-1]["role"] != "tool":
         raise Unfit(RejectReason.EMPTY_PROMPT, "the prompt's last message is empty")
     for column, response in (("chosen", chosen), ("rejected", rejected)):
         if not response:
             raise Unfit(RejectReason.EMPTY_RESPONSE, f"{column} has no message")
-        if response[-1]["role"] != "assistant":
+        if response[-1]["role"] not in ANSWERING:
             role = response[-1]["role"]
             raise Unfit(
                 RejectReason.BAD_MESSAGES, f"{column} ends with a message of role {role!r}, expected 'assistant'"
             )
-        if response[0]["role"] != "assistant":
+        if response[0]["role"] not in ANSWERING:
             role = response[0]["role"]
             raise Unfit(RejectReason.BAD_MESSAGES, f"{column} starts with a message of role {role!r} after the prompt")
         if not response[-1]["content"].strip():

@@ -1,8 +1,8 @@
 """Pairs to token ids; a pair is refused where its tokens would lack what the chat template reads of its messages.
 
-The tables hold role and content of a message. What else the data say of it (`name`, `tool_call_id`, ...) is left out
-where the template does not read it, and that is found by rendering the pair with it too: a record is never rendered
-without a part that the model would have seen.
+The tables hold role and content of a message, and its calls of functions. What else the data say of it (`name`,
+`tool_call_id`, the ids of calls, ...) is left out where the template does not read it, and that is found by rendering
+the pair with it too: a record is never rendered without a part that the model would have seen.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from rmo_curate.read.messages import Message, more_of
 from rmo_curate.read.sources import Pair
-from rmo_train.data.rendering import Conversation, Rendered, Renderer, TemplateRefused
+from rmo_train.data.rendering import CallsLeftOut, Conversation, Rendered, Renderer, TemplateRefused
+from rmo_train.data.tool_calls import readable
 
 
 def render_pairs(renderer: Renderer, pairs: Sequence[Pair]) -> list[Rendered | TemplateRefused]:
@@ -24,18 +25,23 @@ def _needing_no_more(renderer: Renderer, pair: Pair, text: Rendered | TemplateRe
     """`text`, unless the template makes another text of the pair with all that the data say of its messages."""
     sides = (pair.prompt, pair.chosen, pair.rejected)
     left_out = {key for messages in sides for message in messages for key in more_of(message)}
-    if not left_out:
+    if not left_out or isinstance(text, CallsLeftOut):
         return text
-    prompt, chosen, rejected = ([full(message) for message in messages] for messages in sides)
+    prompt, chosen, rejected = ([_whole(message) for message in messages] for messages in sides)
     whole = Conversation(prompt, chosen, rejected, pair.tools, pair.chat_template_kwargs)
     if renderer.same_text(pair.conversation, whole):
         return text
+    named = ", ".join(sorted("the ids of tool_calls" if key == "tool_calls" else key for key in left_out))
     return TemplateRefused(
-        f"the chat template reads more of a message than role and content ({', '.join(sorted(left_out))}), which a "
-        "pair cannot hold"
+        f"the chat template reads more of a message than role and content ({named}), which a pair cannot hold"
     )
 
 
 def full(message: Message) -> dict[str, object]:
-    """A message as the data have it."""
+    """A message as the data have it; its calls as OpenAI writes them."""
+    return readable(_whole(message))
+
+
+def _whole(message: Message) -> dict[str, object]:
+    """What the tables hold of a message, and what they do not."""
     return {**message, **more_of(message)}

@@ -21,7 +21,7 @@ from rmo_curate.read.pair_rendering import full, render_pairs
 from rmo_curate.read.readers.record import encodable
 from rmo_curate.read.sources import Pair, Reject
 from rmo_train.console.errors import ProcessingError
-from rmo_train.data.rendering import Rendered, Renderer
+from rmo_train.data.rendering import CallsLeftOut, Rendered, Renderer
 from rmo_train.store.files import canonical_json, sha256_text
 from rmo_train.store.tables import TOO_LONG
 
@@ -54,7 +54,8 @@ class RowMaker:
             if isinstance(rendered, Rendered):
                 rows.append(pair_row(pair, rendered, self.max_length))
             else:
-                reason = RejectReason.BAD_MESSAGES
+                calls = isinstance(rendered, CallsLeftOut)
+                reason = RejectReason.TOOL_CALLS_NOT_RENDERED if calls else RejectReason.BAD_MESSAGES
                 refused[place] = Reject(pair.source, pair.line, reason, encodable(str(rendered)), raw_messages(pair))
         flags = Counter(flag for row in rows for flag in row["flags"])
         longest = max((pair_tokens(row) for row in rows), default=0)

@@ -196,46 +196,72 @@ def open_source(
     inputs = tuple(f.identity() for f in given.files)
     source = Source(tuple(given.files), inputs, form, detected.said, limit, columns, detected.json_columns)
 
-    kinds: dict[str, set[str]] = {}
-    unlike: list[Mapping[str, Any]] = []
-    counts: Counter[str] = Counter()
-    firsts: dict[str, Reject] = {}
-    lacking: Counter[str] = Counter()
-    input_records = 0
-    ids = source._ids()
+    tally, ids = Tally(), source._ids()
     for outcomes in source._outcomes(ids):
-        input_records += 1
+        tally.add(outcomes)
+    names = [file.name for file in given.files]
+    check_columns(detected, tally.lacking, tally.records, columns, names)
+    if not tally.counts["pairs"]:
+        raise UserError(_no_pair(form, tally, column_names(sample)))
+    extras = plan_columns(tally.kinds)
+    notes += [f"column {e.source!r} is kept as {e.name!r}" for e in extras if e.source != e.name]
+    notes += _notes_on_records(form, tally, ids)
+    proposed = proposed_map(tally.unlike, columns) if tally.unlike else {}
+    return replace(
+        source,
+        notes=tuple(notes),
+        counts=dict(tally.counts),
+        input_records=tally.records,
+        extras=extras,
+        way_through=command(names, proposed, columns) if proposed else "",
+    )
+
+
+@dataclass
+class Tally:
+    """What the records of the data came to."""
+
+    records: int = 0
+    counts: Counter[str] = field(default_factory=Counter)  # "pairs", and each reject reason
+    firsts: dict[str, Reject] = field(default_factory=dict)  # of each reason
+    kinds: dict[str, set[str]] = field(default_factory=dict)  # of the values of each of the source's other columns
+    unlike: list[Mapping[str, Any]] = field(default_factory=list)  # some records that may be read otherwise
+    lacking: Counter[str] = field(default_factory=Counter)  # which column was missing, in words
+
+    def add(self, outcomes: Sequence[Pair | Reject]) -> None:
+        """Count what one record gave."""
+        self.records += 1
         for outcome in outcomes:
             if isinstance(outcome, Pair):
-                counts["pairs"] += 1
+                self.counts["pairs"] += 1
                 for column, value in outcome.extra.items():
-                    kinds.setdefault(column, set()).update(() if value is None else (kind_of(value),))
+                    self.kinds.setdefault(column, set()).update(() if value is None else (kind_of(value),))
             else:
-                counts[outcome.reason.value] += 1
-                firsts.setdefault(outcome.reason.value, outcome)
-                if outcome.reason in UNLIKE and len(unlike) < SAMPLE and (value := _value_of(outcome)):
-                    unlike.append(value)
-                if outcome.reason is RejectReason.MISSING_FIELD:
-                    lacking[outcome.detail.partition(";")[0]] += 1
-    check_columns(detected, lacking, input_records, columns, [file.name for file in given.files])
-    if not counts["pairs"]:
-        raise UserError(_no_pair(form, counts, firsts, column_names(sample)))
-    extras = plan_columns(kinds)
-    notes += [f"column {e.source!r} is kept as {e.name!r}" for e in extras if e.source != e.name]
+                self._add_reject(outcome)
+
+    def _add_reject(self, reject: Reject) -> None:
+        self.counts[reject.reason.value] += 1
+        self.firsts.setdefault(reject.reason.value, reject)
+        if reject.reason in UNLIKE and len(self.unlike) < SAMPLE and (value := _value_of(reject)):
+            self.unlike.append(value)
+        if reject.reason is RejectReason.MISSING_FIELD:
+            self.lacking[reject.detail.partition(";")[0]] += 1
+
+
+def _notes_on_records(form: Form, tally: Tally, ids: Ids) -> list[str]:
+    """What to say of ids that repeat, and of records that stand for several."""
+    notes = []
     if ids.repeated:
         notes.append(
             f"{ids.repeated:,} records have the id of an earlier pair of other content; the hash of their content is "
             "put after it"
         )
-    if form.expand is not None and counts.total() != input_records:
+    if form.expand is not None and tally.counts.total() != tally.records:
         notes.append(
-            f"{input_records:,} records of ranked answers stand for {counts.total():,}: every two answers of different "
-            "rank count as a record"
+            f"{tally.records:,} records of ranked answers stand for {tally.counts.total():,}: every two answers of "
+            "different rank count as a record"
         )
-    proposed = proposed_map(unlike, columns) if unlike else {}
-    way = command([file.name for file in given.files], proposed, columns) if proposed else ""
-    source = replace(source, notes=tuple(notes), counts=dict(counts), input_records=input_records)
-    return replace(source, extras=extras, way_through=way)
+    return notes
 
 
 def _value_of(reject: Reject) -> Mapping[str, Any] | None:
@@ -247,12 +273,12 @@ def _value_of(reject: Reject) -> Mapping[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _no_pair(form: Form, counts: Counter[str], firsts: Mapping[str, Reject], columns: Sequence[str]) -> str:
+def _no_pair(form: Form, tally: Tally, columns: Sequence[str]) -> str:
     """What is wrong with records of which not one is a pair: the reasons, the commonest first."""
-    lines = [f"not one usable pair in {counts.total()} records (read as {form.name}: {form.looks})"]
-    for reason, n in counts.most_common():
-        if reason in firsts:
-            first = firsts[reason]
+    lines = [f"not one usable pair in {tally.counts.total()} records (read as {form.name}: {form.looks})"]
+    for reason, n in tally.counts.most_common():
+        if reason in tally.firsts:
+            first = tally.firsts[reason]
             lines.append(f"  {reason}: {n}, the first at {first.source}:{first.line}: {first.detail}")
     if "prompt" not in columns and (hint := nearest("prompt", columns)):
         lines.append(f"There is no column 'prompt'; the columns are {', '.join(columns)}{hint}")

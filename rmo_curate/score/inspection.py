@@ -23,6 +23,7 @@ from rmo_curate.score.settings import ScoreSettings
 from rmo_train.console.progress import progress
 from rmo_train.data.rendering import (
     BOUNDARY_MISMATCH,
+    TEMPLATE_DROPS_TOOLS,
     TEMPLATE_REWRITES_HISTORY,
     TEMPLATE_REWRITES_RESPONSE,
     Rendered,
@@ -44,6 +45,7 @@ MEANING = {
     BOUNDARY_MISMATCH: "a token spans the end of the prompt; it is scored with the response",
     TEMPLATE_REWRITES_HISTORY: "the template writes the prompt otherwise once a response follows",
     TEMPLATE_REWRITES_RESPONSE: "the template does not write a response as it stands in the data",
+    TEMPLATE_DROPS_TOOLS: "the template does not write the tools, so the model does not see them",
 }
 
 

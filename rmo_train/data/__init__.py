@@ -2,5 +2,6 @@
 
 - `ragged`: rows of different lengths in one flat array.
 - `pairs`: a run or shard folder -> token ids, reference log-probs and a shard's columns.
-- `rendering`: the chat template: a chat -> token ids, the end of the prompt, and flags.
+- `tool_calls`: messages that call functions, as tables hold them and as chat templates read them.
+- `rendering`: the chat template: a chat -> token ids, where the prompt ends, and what is flagged.
 """

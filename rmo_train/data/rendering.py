@@ -11,9 +11,11 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rmo_train.console.errors import UserError
+from rmo_train.data.tool_calls import TOOL_CALL, Turn, readable, turn_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,13 +27,21 @@ BOUNDARY_MISMATCH = "boundary_mismatch"
 TEMPLATE_REWRITES_HISTORY = "template_rewrites_history"
 # The rendering does not contain a response verbatim: a reasoning template moved or dropped its thoughts.
 TEMPLATE_REWRITES_RESPONSE = "template_rewrites_response"
-RENDERING_FLAGS = (BOUNDARY_MISMATCH, TEMPLATE_REWRITES_HISTORY, TEMPLATE_REWRITES_RESPONSE)
+# The template does not write the pair's function schemas, so the model does not see them.
+TEMPLATE_DROPS_TOOLS = "template_drops_tools"
+RENDERING_FLAGS = (BOUNDARY_MISMATCH, TEMPLATE_REWRITES_HISTORY, TEMPLATE_REWRITES_RESPONSE, TEMPLATE_DROPS_TOOLS)
 
+# Besides jinja's own errors.
+RAISED_IN_TEMPLATES = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 PROBE_QUESTION, PROBE_ANSWER = "probequestion", "probeanswer"
 
 
 class TemplateRefused(UserError):
     """The chat template cannot render this conversation (roles out of order, an unknown role)."""
+
+
+class CallsLeftOut(TemplateRefused):
+    """The chat template writes a turn without the functions that it calls, or without their arguments."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,8 @@ class Texts:
     prompt: str
     chosen: str  # prompt and chosen
     rejected: str  # prompt and rejected
-    rewritten: bool  # a response does not occur verbatim in the rendering
+    flags: tuple[str, ...]
+    ends: tuple[TurnEnd, TurnEnd]  # of the chosen and the rejected response
 
     @property
     def all(self) -> tuple[str, str, str]:
@@ -76,6 +87,14 @@ class TurnEnd:
     token: int  # the end-of-turn token
     tail: tuple[int, ...]  # tokens after it, which are cut from a response (SmolLM2: a newline)
     written: bool  # False: the template ends a turn with plain text only, so `token` (the eos) is appended
+
+
+@dataclass(frozen=True)
+class CallTurn:
+    """How the template writes an assistant's turn that calls functions."""
+
+    no_text: str | None  # what it wants for the content of a turn without text
+    end: TurnEnd
 
 
 def common_prefix(*sequences: Sequence[int]) -> int:
@@ -143,18 +162,51 @@ class Renderer:
         return self._tokenize([self._text(prompt, tools, template_kwargs, generation=True)])[0]
 
     def _texts(self, pair: Conversation, prompts: dict[str, str]) -> Texts:
-        settings = (pair.tools, pair.template_kwargs)
-        prompt = [dict(m) for m in pair.prompt]
-        key = json.dumps([prompt, settings])
+        prompt = self._prompt_text(pair.prompt, pair.tools, pair.template_kwargs, prompts)
+        sides = (pair.chosen, pair.rejected)
+        whole = [self._text([*pair.prompt, *side], pair.tools, pair.template_kwargs) for side in sides]
+        self._check_calls(pair, *whole)
+        flags = []
+        if any(said not in text for text, side in zip(whole, sides, strict=True) for said in map(_said, side)):
+            flags.append(TEMPLATE_REWRITES_RESPONSE)
+        if pair.tools and self._drops_tools(pair, prompt, prompts):
+            flags.append(TEMPLATE_DROPS_TOOLS)
+        ends = [self.call_turn.end if side[-1].get("role") == TOOL_CALL else self.turn_end for side in sides]
+        return Texts(prompt, whole[0], whole[1], tuple(flags), (ends[0], ends[1]))
+
+    def _prompt_text(
+        self, prompt: Sequence[Message], tools: str | None, template_kwargs: str | None, prompts: dict[str, str]
+    ) -> str:
+        """The text of a prompt to be answered, made once for all pairs that have it."""
+        key = json.dumps([[dict(m) for m in prompt], tools, template_kwargs])
         if key not in prompts:
-            prompts[key] = self._text(prompt, *settings, generation=True)
-        whole = [self._text([*prompt, *response], *settings) for response in (pair.chosen, pair.rejected)]
-        rewritten = any(
-            str(message.get("content") or "").strip() not in text
-            for text, response in zip(whole, (pair.chosen, pair.rejected), strict=True)
-            for message in response
-        )
-        return Texts(prompts[key], whole[0], whole[1], rewritten)
+            prompts[key] = self._text(prompt, tools, template_kwargs, generation=True)
+        return prompts[key]
+
+    def _drops_tools(self, pair: Conversation, prompt: str, prompts: dict[str, str]) -> bool:
+        """Whether the text of the pair's prompt is the same without its tools."""
+        try:
+            return self._prompt_text(pair.prompt, None, pair.template_kwargs, prompts) == prompt
+        except TemplateRefused:
+            return False
+
+    def _check_calls(self, pair: Conversation, chosen: str, rejected: str) -> None:
+        """CallsLeftOut where a call with another name or argument would leave the text as it is."""
+        for text, response, start in ((chosen, pair.chosen, 0), (rejected, pair.rejected, len(pair.prompt))):
+            messages = [*pair.prompt, *response]  # calls of the prompt are looked for with the chosen response
+            for i, message in enumerate(messages[start:], start=start):
+                if message.get("role") == TOOL_CALL and self._leaves_out_calls(pair, text, messages, i):
+                    raise CallsLeftOut(f"the chat template leaves out calls of functions: {message['content'][:80]}")
+
+    def _leaves_out_calls(self, pair: Conversation, text: str, messages: list[Message], place: int) -> bool:
+        for other in turn_of(messages[place]["content"]).others():
+            changed = [*messages[:place], other.message(self.call_turn.no_text), *messages[place + 1 :]]
+            try:
+                if self._text(changed, pair.tools, pair.template_kwargs) == text:
+                    return True
+            except TemplateRefused:  # it reads what was changed
+                continue
+        return False
 
     def _text(
         self, messages: Sequence[Message], tools: str | None, template_kwargs: str | None, *, generation: bool = False
@@ -162,16 +214,17 @@ class Renderer:
         from jinja2 import TemplateError
 
         settings = self._settings(template_kwargs)
+        no_text = self.call_turn.no_text if any(m.get("role") == TOOL_CALL for m in messages) else ""
         try:
             return self.tokenizer.apply_chat_template(  # type: ignore[return-value]
-                [dict(m) for m in messages],
+                [readable(m, no_text) for m in messages],
                 tools=json.loads(tools) if tools else None,
                 add_generation_prompt=generation,
                 tokenize=False,
                 **settings,
             )
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as e:
-            roles = ", ".join(str(m.get("role")) for m in messages)  # the template's own code raised it
+        except (TemplateError, *RAISED_IN_TEMPLATES) as e:
+            roles = ", ".join(str(m.get("role")) for m in messages)
             raise TemplateRefused(f"the chat template cannot render the roles {roles}: {e}") from e
 
     def _settings(self, template_kwargs: str | None) -> dict[str, Any]:
@@ -201,8 +254,7 @@ class Renderer:
         flags = []
         if not (texts.chosen.startswith(texts.prompt) and texts.rejected.startswith(texts.prompt)):
             flags.append(TEMPLATE_REWRITES_HISTORY)
-        if texts.rewritten:
-            flags.append(TEMPLATE_REWRITES_RESPONSE)
+        flags += texts.flags
         boundary = common_prefix(prompt, chosen, rejected)
         if boundary < len(prompt):
             flags.append(BOUNDARY_MISMATCH)
@@ -210,39 +262,75 @@ class Renderer:
             return TemplateRefused(
                 "the rendered prompt and responses have no first token in common, so the prompt is empty"
             )
-        chosen_ids, rejected_ids = self._close(chosen[boundary:]), self._close(rejected[boundary:])
+        responses = zip((chosen, rejected), texts.ends, strict=True)
+        chosen_ids, rejected_ids = (_closed(ids[boundary:], end) for ids, end in responses)
         if chosen_ids == rejected_ids:
             return TemplateRefused("chosen and rejected have the same tokens: the template drops their difference")
         return Rendered(prompt[:boundary], chosen_ids, rejected_ids, tuple(flags))
 
-    def _close(self, ids: list[int]) -> list[int]:
-        """`ids` of a response, ended by exactly one end-of-turn token."""
-        end = self.turn_end
-        if end.written and ids[len(ids) - len(end.tail) :] == list(end.tail):
-            ids = ids[: len(ids) - len(end.tail)]
-        last = len(ids)
-        while last and ids[last - 1] == end.token:  # the content may itself end with the token's text
-            last -= 1
-        return [*ids[:last], end.token]
-
     def _find_turn_end(self) -> TurnEnd:
         """The first special token after the assistant's content in a probe conversation, otherwise the eos token."""
-        tokenizer = self.tokenizer
-        text = self._text(
-            [{"role": "user", "content": PROBE_QUESTION}, {"role": "assistant", "content": PROBE_ANSWER}], None, None
-        )
+        text = self._text([PROBE, {"role": "assistant", "content": PROBE_ANSWER}], None, None)
         if PROBE_ANSWER not in text:
             raise UserError(
                 "the chat template does not render the assistant's content; use a model with a working template"
             )
-        after = self._tokenize([text[text.rindex(PROBE_ANSWER) + len(PROBE_ANSWER) :]])[0]
-        special = {i for i, t in tokenizer.added_tokens_decoder.items() if t.special} | set(tokenizer.all_special_ids)
-        for i, token in enumerate(after):
-            if token in special:
-                return TurnEnd(token, tuple(after[i + 1 :]), written=True)
-        if tokenizer.eos_token_id is None:
+        after = self._special_after(text, PROBE_ANSWER)
+        if after:
+            return after[0]
+        if self.tokenizer.eos_token_id is None:
             raise UserError(
                 "neither the chat template nor the tokenizer has an end-of-turn token, so a response has no end; "
                 "set eos_token in the model's tokenizer_config.json"
             )
-        return TurnEnd(int(tokenizer.eos_token_id), (), written=False)
+        return TurnEnd(int(self.tokenizer.eos_token_id), (), written=False)
+
+    def _special_after(self, text: str, answer: str) -> list[TurnEnd]:
+        """Every special token after the last `answer` in `text` as an end of the turn."""
+        after = self._tokenize([text[text.rindex(answer) + len(answer) :]])[0]
+        added = self.tokenizer.added_tokens_decoder.items()
+        special = {i for i, t in added if t.special} | set(self.tokenizer.all_special_ids)
+        return [
+            TurnEnd(token, tuple(after[i + 1 :]), written=True) for i, token in enumerate(after) if token in special
+        ]
+
+    @cached_property
+    def call_turn(self) -> CallTurn:
+        """Found by a probe conversation; TemplateRefused where the template writes no calls.
+
+        A turn with calls ends as others do, or with a token of its own: the last special one after the arguments.
+        """
+        probe = Turn("", [{"name": "probename", "arguments": {"probekey": PROBE_ANSWER}}])
+        with_id = {"tool_calls": [{"id": "probeid00", **probe.message()["tool_calls"][0]}]}  # where one is wanted
+        why: TemplateRefused = CallsLeftOut("the chat template has no place for calls of functions")
+        for no_text in ("", None):
+            try:
+                text = self._text([PROBE, probe.message(no_text) | with_id], None, None)
+            except TemplateRefused as e:
+                why = why if no_text is None else e
+                continue
+            if PROBE_ANSWER in text and "probename" in text:
+                ends = self._special_after(text, PROBE_ANSWER)
+                usual = [end for end in ends if end.token == self.turn_end.token]
+                unwritten = TurnEnd(self.turn_end.token, (), written=False)
+                return CallTurn(no_text, (usual or ends[-1:] or [unwritten])[0])
+        raise why
+
+
+PROBE = {"role": "user", "content": PROBE_QUESTION}
+
+
+def _said(message: Message) -> str:
+    """The text of a message, which its rendering is to hold."""
+    text = turn_of(message["content"]).text if message.get("role") == TOOL_CALL else message.get("content")
+    return str(text or "").strip()
+
+
+def _closed(ids: list[int], end: TurnEnd) -> list[int]:
+    """`ids` of a response, ended by exactly one end-of-turn token."""
+    if end.written and ids[len(ids) - len(end.tail) :] == list(end.tail):
+        ids = ids[: len(ids) - len(end.tail)]
+    last = len(ids)
+    while last and ids[last - 1] == end.token:  # the content itself may end with the token's text
+        last -= 1
+    return [*ids[:last], end.token]

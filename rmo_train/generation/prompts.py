@@ -17,6 +17,7 @@ import pyarrow.lib
 import pyarrow.parquet as pq
 
 from rmo_train.console.errors import UserError
+from rmo_train.data.tool_calls import ANSWERING
 from rmo_train.store.files import canonical_json
 from rmo_train.store.manifests import Manifest, PairsManifest, ShardsManifest, read_manifest, stage_of
 from rmo_train.store.tables import iter_parts
@@ -216,7 +217,7 @@ def _checked(where: str, messages: Any) -> list[dict[str, Any]]:
     for message in messages:
         if not (isinstance(message, dict) and isinstance(message.get("role"), str)):
             raise UserError(f"{where}: the message {message!r:.60} has no role; expected {{role, content}}")
-    if messages[-1]["role"] == "assistant":
+    if messages[-1]["role"] in ANSWERING:
         raise UserError(f"{where}: the prompt ends with the assistant's message; expected one to be answered")
     if not str(messages[-1].get("content") or "").strip():
         raise UserError(f"{where}: the prompt is empty")

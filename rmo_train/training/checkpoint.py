@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from rmo_train.forward.distributed import full_weights
 from rmo_train.model.policy import add_lora, load_config, move_into, save_model
 from rmo_train.store.files import damaged_file, file_hashes, read_json, sync_folder, write_json
 from rmo_train.store.manifests import check_key
+from rmo_train.training.job import Job
 from rmo_train.training.optimizer import MasterAdamW
 from rmo_train.training.record import read_metrics, series
 
@@ -56,51 +58,39 @@ class TrainState:
 
 
 def save_checkpoint(
-    out: Path,
-    model: Any,
-    tokenizer: Any,
+    job: Job,
     optimizer: MasterAdamW,
     step: int,
     tokens: int,
-    key: Mapping[str, Any],
     evaluation: Mapping[str, Any] | None = None,
     *,
     stays: bool = True,
 ) -> None:
-    """Write `out/checkpoint-<step>` under a temporary name, then rename it.
+    """Write `checkpoint-<step>` of the job; every process takes part, the main one writes.
 
-    `stays`: keep it after the run has ended. Every process takes part; the main one writes.
+    `tokens`: computed so far. `stays`: keep it after the run has ended.
     """
     training = {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
-    weights = full_weights(model)
-    state = {"global_step": step, "num_input_tokens_seen": tokens, "key": dict(key)}
-    if optimizer.world.is_main:
-        final = out / f"checkpoint-{step}"
-        _write_checkpoint(final, model, tokenizer, weights, training, state, evaluation, stays=stays)
-    optimizer.world.wait()
+    weights = full_weights(job.model)
+    if job.world.is_main:
+        with _written_whole(job.out / f"checkpoint-{step}") as folder:
+            save_model(job.model, job.tokenizer, folder, state_dict=weights)
+            torch.save(training, folder / TRAINING)
+            if evaluation is not None:
+                write_json(folder / EVALUATION, evaluation)
+            state = {"global_step": step, "num_input_tokens_seen": tokens, "key": dict(job.key)}
+            write_json(folder / STATE, {**state, "log_history": read_metrics(job.out)})
+            write_json(folder / RECORD, {"step": step, "stays": stays, "sha256": file_hashes(folder)})
+    job.world.wait()
 
 
-def _write_checkpoint(
-    final: Path,
-    model: Any,
-    tokenizer: Any,
-    weights: Mapping[str, torch.Tensor] | None,
-    training: Mapping[str, Any],
-    state: Mapping[str, Any],
-    evaluation: Mapping[str, Any] | None,
-    *,
-    stays: bool,
-) -> None:
+@contextmanager
+def _written_whole(final: Path) -> Iterator[Path]:
+    """A folder under a temporary name to write into, which then becomes `final`; where writing fails, it is removed."""
     out, partial = final.parent, final.with_name(f".{final.name}.partial")
     _remove_partial(out)
     try:
-        save_model(model, tokenizer, partial, state_dict=weights)
-        torch.save(dict(training), partial / TRAINING)
-        if evaluation is not None:
-            write_json(partial / EVALUATION, evaluation)
-        write_json(partial / STATE, {**state, "log_history": read_metrics(out)})
-        record = {"step": state["global_step"], "stays": stays, "sha256": file_hashes(partial)}
-        write_json(partial / RECORD, record)
+        yield partial
     except (OSError, RuntimeError) as e:
         shutil.rmtree(partial, ignore_errors=True)
         raise ProcessingError(f"cannot write {final}: {e}; earlier checkpoints are unaffected") from e

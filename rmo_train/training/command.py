@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -186,25 +185,32 @@ def run_training(
             if world.is_main:
                 remove_resumable(out)  # in case the run was killed after the manifest was written
             return [already_trained(out)]
-        if out.exists() and any(p.name[0] != "." for p in out.iterdir()) and not (out / "run.json").is_file():
-            raise UserError(
-                f"--out {out}: the folder contains files that are not from a training run; choose another folder"
-            )
-        if (out / "run.json").is_file():
-            check_key(json.loads((out / "run.json").read_text(encoding="utf-8")), key, out)
-        world.wait()  # all processes have checked the folder before one changes it
-        if world.is_main:
-            out.mkdir(parents=True, exist_ok=True)
-            if not (out / "run.json").is_file():
-                write_json(out / "run.json", key)
-        world.wait()
+        _claim(out, key, world)
         checkpoint = resume_from_checkpoint or newest_checkpoint(out)
         state = load_state(checkpoint, key) if checkpoint else None
         if checkpoint:
             say(f"resuming from {checkpoint}")
         for line in planned:
             say(line)
-        return _train_and_write(data, plan, model, out, settings, held_out, key, state, ignore_identity, world, clock)
+        job = build_job(data, plan, model, out, settings, key, eval_data=held_out, world=world)
+        return _train_and_write(with_all_references(job, model), model, state, ignore_identity, clock)
+
+
+def _claim(out: Path, key: Mapping[str, Any], world: World) -> None:
+    """Make `out` this run's folder; UserError where it is another's."""
+    record = out / "run.json"
+    if record.is_file():
+        check_key(read_json(record), key, out)
+    elif out.exists() and any(p.name[0] != "." for p in out.iterdir()):
+        raise UserError(
+            f"--out {out}: the folder contains files that are not from a training run; choose another folder"
+        )
+    world.wait()  # all processes have checked the folder before one changes it
+    if world.is_main:
+        out.mkdir(parents=True, exist_ok=True)
+        if not record.is_file():
+            write_json(record, key)
+    world.wait()
 
 
 def run_key(
@@ -246,20 +252,9 @@ def _open_eval(
 
 
 def _train_and_write(
-    data: PairData,
-    plan: Plan,
-    model: str,
-    out: Path,
-    settings: TrainSettings,
-    held_out: PairData | None,
-    key: dict[str, Any],
-    state: TrainState | None,
-    ignore_identity: bool,
-    world: World,
-    clock: Callable[[], float],
+    job: Job, model: str, state: TrainState | None, ignore_identity: bool, clock: Callable[[], float]
 ) -> list[str]:
-    job = build_job(data, plan, model, out, settings, key, eval_data=held_out, world=world)
-    job = with_all_references(job, model)
+    out, settings, world = job.out, job.settings, job.world
     if state is None:
         _check_start(job, model, ignore_identity)
         if world.is_main:
@@ -267,12 +262,12 @@ def _train_and_write(
     if settings.fsdp:
         shard(job.model)
     reported = settings.report_to if world.is_main else ()
-    hints = Hints(plan.steps, referenced=job.data.has_references, max_grad_norm=settings.max_grad_norm)
-    with open_trackers(reported, out, key, state.step if state else 0) as trackers, StopRequest() as request:
+    hints = Hints(job.plan.steps, referenced=job.data.has_references, max_grad_norm=settings.max_grad_norm)
+    with open_trackers(reported, out, job.key, state.step if state else 0) as trackers, StopRequest() as request:
         record = Record(out, settings.logging_steps, hints=hints, trackers=trackers)
         saves = Saves(settings.save_steps, settings.save_minutes, clock=clock, told=lambda: request.heard)
         metrics = train(replace(job, record=record, saves=saves), state) or read_metrics(out)[-1]
-    evaluation = run_evaluation(job) if held_out is not None else None
+    evaluation = run_evaluation(job) if job.eval_data is not None else None
     best = best_checkpoint(out) if settings.load_best_model_at_end else None
     if best is not None and evaluation is not None:
         kept = Evaluation.from_json(read_json(best / EVALUATION))
@@ -284,7 +279,7 @@ def _train_and_write(
         take_model(best, out)
     if not world.is_main:
         return []
-    trained = Trained(out, len(data), plan.steps, metrics, evaluation, best)
+    trained = Trained(out, len(job.data), job.plan.steps, metrics, evaluation, best)
     _write_results(job, model, trained)
     remove_resumable(out)
     return trained_lines(trained)

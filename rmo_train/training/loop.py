@@ -85,16 +85,8 @@ def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
                 save_policy(job, job.models_at[done])
             decision = saves.decide(done, plan.steps, [turn.wish for turn in turns])
             if decision.save:
-                # Which checkpoint is best must not depend on the clock, so checkpoints saved by time are not evaluated.
-                measured = evaluation.as_json() if evaluation is not None and decision.stays else None
-                save_checkpoint(
-                    job.out, job.model, job.tokenizer, optimizer, done, tokens_seen, job.key, measured,
-                    stays=decision.stays,
-                )  # fmt: skip
+                _save(job, optimizer, done, tokens_seen, evaluation, stays=decision.stays)
                 saves.saved()
-                if world.is_main:
-                    keep_best = settings.load_best_model_at_end
-                    remove_old_checkpoints(job.out, settings.save_total_limit, keep_best=keep_best)
             if decision.stop:
                 raise Stopped(stopped_line(job.out, done, plan.steps))
             bar.advance(1, f"loss {metrics['loss']:.4f}, {metrics['pairs_per_second']:.3g} pairs/s")
@@ -115,6 +107,18 @@ def saying_of(data: PairData, rows: np.ndarray) -> Iterator[None]:
             "(prompt and both responses). Try a smaller --tokens-per-batch, --gradient-checkpointing, --lora, --bf16, "
             "or score with a smaller --max-length and filter again"
         ) from e
+
+
+def _save(
+    job: Job, optimizer: MasterAdamW, step: int, tokens: int, evaluation: Evaluation | None, *, stays: bool
+) -> None:
+    """Write a checkpoint and remove the old ones."""
+    # Which checkpoint is best must not depend on the clock, so checkpoints saved by time are not evaluated.
+    measured = evaluation.as_json() if evaluation is not None and stays else None
+    save_checkpoint(job, optimizer, step, tokens, measured, stays=stays)
+    if job.world.is_main:
+        keep_best = job.settings.load_best_model_at_end
+        remove_old_checkpoints(job.out, job.settings.save_total_limit, keep_best=keep_best)
 
 
 def _due(every: int | None, step: int) -> bool:

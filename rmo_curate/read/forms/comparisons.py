@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rmo_curate.read.forms.answers import conversations_of, is_said, pair_of
@@ -23,34 +23,43 @@ Judge = Callable[[Fields], Verdict]
 
 
 @dataclass(frozen=True)
+class Label:
+    """The columns that tell the winner, and how they tell it."""
+
+    columns: tuple[str, ...]
+    judge: Judge
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Two answers to one prompt and what tells the winner. Columns may be paths."""
 
     name: str
     prompt: str | None  # None: both answers are whole conversations
     answers: tuple[str, str]
-    label: tuple[str, ...]  # the columns that `judge` reads
-    judge: Judge
+    label: Label
     says: str  # the label's meaning, in words
-    beside: Mapping[str, tuple[str, str]]  # what else is said of each answer: name -> its two columns
-    triple: Callable[[Comparison, Fields], Triple]  # prompt, first and second answer
+    beside: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # what else is said of each answer, by name
+    turns_in_lists: bool = False  # prompt and answers are lists of texts, one a turn
 
     def form(self) -> Form:
         prompt = (self.prompt,) if self.prompt else ()
-        needs = (*prompt, *self.answers, *self.label)
-        looks = f"{', '.join([*prompt, *self.answers])} and {self.says}"
+        texts = (*prompt, *self.answers)
+        needs = (*texts, *self.label.columns)
+        looks = f"{', '.join(texts)} and {self.says}"
+        is_filled = is_list_of_texts if self.turns_in_lists else is_said
 
         def matches(fields: Fields) -> bool:
-            said = all(is_said(at(fields, c)) for c in (*prompt, *self.answers))
-            return said and all(at(fields, c) is not None for c in self.label)
+            said = all(is_filled(at(fields, c)) for c in texts)
+            return said and all(at(fields, c) is not None for c in self.label.columns)
 
         beside = tuple(column for columns in self.beside.values() for column in columns if column not in needs)
         also = (*beside, "input") if self.prompt == "instruction" else beside
         return Form(self.name, needs, looks, matches, conversational, also, expand=self.expand)
 
     def expand(self, fields: Fields) -> list[Candidate]:
-        winner, strength = self.judge(fields)
-        prompt, *answers = self.triple(self, fields)
+        winner, strength = self.label.judge(fields)
+        prompt, *answers = self._triple(fields)
         extra: dict[str, Any] = {"chosen_answer": self.answers[winner]}
         if strength is not None:
             extra["preference_strength"] = strength
@@ -60,6 +69,17 @@ class Comparison:
                 extra |= {"rejected_" + name: at(fields, columns[1 - winner])}
         pair = {"prompt": prompt, "chosen": answers[winner], "rejected": answers[1 - winner]}
         return [Candidate({**fields, **pair}, extra=extra)]
+
+    def _triple(self, fields: Fields) -> Triple:
+        """Prompt, first and second answer."""
+        values = [at(fields, column) for column in self.answers]
+        if self.prompt is None:
+            first, second = (_judged_part(value, fields.get("turn")) for value in values)
+            return conversations_of(first, second, self.answers)
+        if self.turns_in_lists:
+            return _from_lists(fields, (self.prompt, *self.answers))
+        prompt = question(fields, "instruction", "input") if self.prompt == "instruction" else at(fields, self.prompt)
+        return pair_of(prompt, values[0], values[1], (self.prompt, *self.answers))
 
 
 # ---------------------------------------------------------------------------------------------------- labels
@@ -89,7 +109,7 @@ def _number(fields: Fields, column: str) -> float:
     return value
 
 
-def named(column: str, first: Any, second: Any, *ties: Any) -> Judge:
+def named(column: str, first: Any, second: Any, *ties: Any) -> Label:
     """The label `first` or `second` names the winner."""
 
     def judge(fields: Fields) -> Verdict:
@@ -101,10 +121,10 @@ def named(column: str, first: Any, second: Any, *ties: Any) -> Judge:
         expected = f"expected {first!r} or {second!r}"
         raise Unfit(RejectReason.NO_PREFERENCE, f"{column} is {at(fields, column)!r}, {expected}")
 
-    return judge
+    return Label((column,), judge)
 
 
-def signed(column: str, middle: float = 0.0, tie: float | None = None) -> Judge:
+def signed(column: str, middle: float = 0.0, tie: float | None = None) -> Label:
     """A number below `middle` is for the first answer, above it for the second; `tie`: another number for ties."""
 
     def judge(fields: Fields) -> Verdict:
@@ -113,10 +133,10 @@ def signed(column: str, middle: float = 0.0, tie: float | None = None) -> Judge:
             raise _tie(f"{column} is {value}")
         return int(value > middle), abs(value - middle)
 
-    return judge
+    return Label((column,), judge)
 
 
-def higher(first: str, second: str) -> Judge:
+def higher(first: str, second: str) -> Label:
     """The answer with the higher score wins."""
 
     def judge(fields: Fields) -> Verdict:
@@ -125,10 +145,10 @@ def higher(first: str, second: str) -> Judge:
             raise _tie(f"{first} and {second} are both {scores[0]}")
         return int(scores[1] > scores[0]), abs(scores[1] - scores[0])
 
-    return judge
+    return Label((first, second), judge)
 
 
-def flagged(first: str, second: str) -> Judge:
+def flagged(first: str, second: str) -> Label:
     """Each answer has a column that is 1 where it won."""
 
     def judge(fields: Fields) -> Verdict:
@@ -137,17 +157,10 @@ def flagged(first: str, second: str) -> Judge:
             raise _tie(f"{first} is {flags[0]:g} and {second} is {flags[1]:g}")
         return int(flags[1] == 1), None
 
-    return judge
+    return Label((first, second), judge)
 
 
 # ---------------------------------------------------------------------------------------------------- prompts
-
-
-def _asked(self: Comparison, fields: Fields) -> Triple:
-    assert self.prompt is not None
-    names = (self.prompt, *self.answers)
-    prompt = question(fields, "instruction", "input") if self.prompt == "instruction" else at(fields, self.prompt)
-    return pair_of(prompt, at(fields, self.answers[0]), at(fields, self.answers[1]), names)
 
 
 def _judged_part(value: Any, turn: Any) -> Any:
@@ -158,11 +171,6 @@ def _judged_part(value: Any, turn: Any) -> Any:
     return value[: answers[turn - 1] + 1] if 0 < turn <= len(answers) else value
 
 
-def _conversations(self: Comparison, fields: Fields) -> Triple:
-    first, second = (_judged_part(at(fields, column), fields.get("turn")) for column in self.answers)
-    return conversations_of(first, second, self.answers)
-
-
 def _texts(value: Any, column: str) -> list[str]:
     """The texts of a JSON list, one a turn."""
     texts = json_column(value, column, list, "a list of texts, one a turn") or []
@@ -171,17 +179,15 @@ def _texts(value: Any, column: str) -> list[str]:
     return texts
 
 
-def _parallel(self: Comparison, fields: Fields) -> Triple:
+def _from_lists(fields: Fields, columns: tuple[str, str, str]) -> Triple:
     """Questions and answers in lists of their own, told by their place."""
-    assert self.prompt is not None
-    columns = (self.prompt, *self.answers)
     asked, *answers = (_texts(fields[column], column) for column in columns)
     if any(len(texts) != len(asked) for texts in answers):
         raise Unfit(RejectReason.BAD_MESSAGES, f"{', '.join(columns)} are lists of different length")
     first, second = (
         [m for q, a in zip(asked, texts, strict=True) for m in (user(q), assistant(a))] for texts in answers
     )
-    return conversations_of(first, second, self.answers)
+    return conversations_of(first, second, columns[1:])
 
 
 def is_list_of_texts(value: Any) -> bool:
@@ -197,43 +203,21 @@ def is_list_of_texts(value: Any) -> bool:
 # ---------------------------------------------------------------------------------------------------- the table
 
 
-def _comparison(
-    name: str,
-    prompt: str | None,
-    answers: tuple[str, str],
-    label: str | tuple[str, ...],
-    judge: Judge,
-    says: str,
-    beside: Mapping[str, tuple[str, str]] | None = None,
-    triple: Callable[[Comparison, Fields], Triple] | None = None,
-) -> Form:
-    read = triple or (_asked if prompt else _conversations)
-    columns = (label,) if isinstance(label, str) else label
-    return Comparison(name, prompt, answers, columns, judge, says, beside or {}, read).form()
-
-
-def _lmsys() -> Form:
-    names = ("prompt", "response_a", "response_b")
-    flags = ("winner_model_a", "winner_model_b")
-    judge, says = flagged(*flags), "winner_model_a and winner_model_b, 1 for the winner; texts are lists, one a turn"
-    form = _comparison("kaggle-lmsys", "prompt", names[1:], flags, judge, says, MODELS, _parallel)
-
-    def matches(fields: Fields) -> bool:
-        lists = all(is_list_of_texts(fields.get(c)) for c in names)
-        return lists and all(fields.get(c) is not None for c in flags)
-
-    return Form(form.name, form.needs, form.looks, matches, form.convert, form.also, expand=form.expand)
-
-
 MODELS = {"model": ("model_a", "model_b")}
 SCORES_01 = ("score_0", "score_1")
 TIES = ("tie", "tie (bothbad)", "both_bad", "bothbad", "tie(bothbad)")
-COMPARISONS = (
-    _comparison(
+ARENA = (named("winner", "model_a", "model_b", *TIES), "winner, model_a, model_b or a tie", MODELS)
+SUMMARIES = (
+    ("summaries.0.text", "summaries.1.text"),
+    named("choice", 0, 1),
+    "choice, 0 or 1",
+    {"policy": ("summaries.0.policy", "summaries.1.policy")},
+)
+TABLE = (
+    Comparison(
         "pku-saferlhf",
         "prompt",
         ("response_0", "response_1"),
-        "better_response_id",
         named("better_response_id", 0, 1),
         "better_response_id, 0 or 1",
         {
@@ -242,95 +226,64 @@ COMPARISONS = (
             "severity_level": ("response_0_severity_level", "response_1_severity_level"),
         },
     ),
-    _comparison(
+    Comparison(
         "shp",
         "history",
         ("human_ref_A", "human_ref_B"),
-        "labels",
         named("labels", 1, 0),
         "labels, 1 if human_ref_A won, else 0",
         {"score": ("score_A", "score_B")},
     ),
-    _comparison(
+    Comparison(
         "helpsteer3",
         "context",
         ("response1", "response2"),
-        "overall_preference",
         signed("overall_preference"),
         "overall_preference, below 0 if response1 won, 0 for a tie",
     ),
-    _comparison(
+    Comparison(
         "helpsteer2",
         "prompt",
         ("response_1", "response_2"),
-        "preference_strength",
         signed("preference_strength"),
         "preference_strength, below 0 if response_1 won, 0 for a tie",
     ),
-    _lmsys(),
-    _comparison(
-        "arena",
-        None,
-        ("conversation_a", "conversation_b"),
-        "winner",
-        named("winner", "model_a", "model_b", *TIES),
-        "winner, model_a, model_b or a tie",
-        MODELS,
-    ),
-    _comparison(
-        "arena-answers",
+    Comparison(
+        "kaggle-lmsys",
         "prompt",
         ("response_a", "response_b"),
-        "winner",
-        named("winner", "model_a", "model_b", *TIES),
-        "winner, model_a, model_b or a tie",
+        flagged("winner_model_a", "winner_model_b"),
+        "winner_model_a and winner_model_b, 1 for the winner; texts are lists, one a turn",
         MODELS,
+        turns_in_lists=True,
     ),
-    _comparison(
+    Comparison("arena", None, ("conversation_a", "conversation_b"), *ARENA),
+    Comparison("arena-answers", "prompt", ("response_a", "response_b"), *ARENA),
+    Comparison(
         "webgpt",
         "question.full_text",
         ("answer_0", "answer_1"),
-        SCORES_01,
         higher(*SCORES_01),
         "score_0 and score_1, the higher one wins",
         {"score": SCORES_01},
     ),
-    _comparison(
-        "summarize-from-feedback",
-        "info.post",
-        ("summaries.0.text", "summaries.1.text"),
-        "choice",
-        named("choice", 0, 1),
-        "choice, 0 or 1",
-        {"policy": ("summaries.0.policy", "summaries.1.policy")},
-    ),
-    _comparison(
-        "summarize-news",
-        "info.article",
-        ("summaries.0.text", "summaries.1.text"),
-        "choice",
-        named("choice", 0, 1),
-        "choice, 0 or 1",
-        {"policy": ("summaries.0.policy", "summaries.1.policy")},
-    ),
-    _comparison(
+    Comparison("summarize-from-feedback", "info.post", *SUMMARIES),
+    Comparison("summarize-news", "info.article", *SUMMARIES),
+    Comparison(
         "alpacafarm",
         "instruction",
         ("output_1", "output_2"),
-        "preference",
         signed("preference", 1.5, tie=0),
         "preference, 1 or 2",
         {"generator": ("generator_1", "generator_2")},
     ),
-    _comparison(
-        "halos", "prompt", ("output_A", "output_B"), "label", named("label", 1, 0), "label, 1 if output_A won, else 0"
-    ),
-    _comparison(
+    Comparison("halos", "prompt", ("output_A", "output_B"), named("label", 1, 0), "label, 1 if output_A won, else 0"),
+    Comparison(
         "tinker",
         "comparison.prompt_conversation",
         ("comparison.completion_A", "comparison.completion_B"),
-        "label",
         named("label", "a", "b", "tie"),
         "label, A, B or Tie",
     ),
 )
+COMPARISONS = tuple(comparison.form() for comparison in TABLE)

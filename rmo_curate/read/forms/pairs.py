@@ -13,6 +13,8 @@ from rmo_curate.read.forms.form import Candidate, Fields, Form, is_text, json_co
 from rmo_curate.read.forms.questions import question
 from rmo_curate.read.forms.trl import conversational
 from rmo_curate.read.messages import RejectReason, Triple, Unfit, is_turn
+from rmo_curate.read.tool_calls import CALL_ROLES
+from rmo_train.data.tool_calls import ANSWERING
 
 
 def _pairs(name: str, prompt: str, chosen: str, rejected: str, *, without: tuple[str, ...] = ()) -> Form:
@@ -63,7 +65,7 @@ PAIRS = (
 def _swift(fields: Fields, rejected: str) -> Triple:
     """ms-swift: the last of `messages` is the chosen answer."""
     whole = answer_of(fields["messages"], "messages")
-    if not whole or whole[-1]["role"] != "assistant":
+    if not whole or whole[-1]["role"] not in ANSWERING:
         raise Unfit(RejectReason.BAD_MESSAGES, "messages does not end with the assistant's answer, which is the chosen")
     return whole[:-1], whole[-1:], answer_of(fields[rejected], rejected)
 
@@ -146,12 +148,12 @@ def _answers_alone(fields: Fields) -> bool:
     def is_answer(value: Any) -> bool:
         if isinstance(value, list):
             value = value[0] if value else None
-        return isinstance(value, str) or (is_turn(value) and value.get("role", value.get("from")) in ANSWERING)
+        return isinstance(value, str) or (is_turn(value) and value.get("role", value.get("from")) in NAMES_OF_ANSWERING)
 
     return is_answer(fields.get("chosen")) and is_answer(fields.get("rejected"))
 
 
-ANSWERING = ("assistant", "gpt", "model")
+NAMES_OF_ANSWERING = ("assistant", "gpt", "model", *CALL_ROLES)
 
 
 def _before_answers(name: str, prompt: str, without: tuple[str, ...] = ("prompt",)) -> Form:

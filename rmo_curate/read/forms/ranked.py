@@ -6,7 +6,7 @@ A pair carries `chosen_rank` and `rejected_rank` (or `_score`), and likewise wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -23,6 +23,15 @@ from rmo_curate.read.messages import (
     is_turn,
     messages,
 )
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One of the answers to a prompt."""
+
+    said: Any  # its messages, or what is no answer, for the pair that holds it to be refused
+    rank: float  # or score
+    about: Mapping[str, Any]  # what else is known of it
 
 
 @dataclass(frozen=True)
@@ -60,10 +69,13 @@ class Ranking:
             if not isinstance(answer, dict) or self.text not in answer:
                 expected = f"expected an object with {self.text} and {self.order}"
                 raise Unfit(RejectReason.NOT_TEXT, f"{where} is {describe(answer)}, {expected}")
-        ranks = [_rank(a.get(self.order), f"the {self.order} of {w}") for a, w in zip(answers, places, strict=True)]
-        said = [_said(a[self.text], w, notation) for a, w in zip(answers, places, strict=True)]
-        about = [{k: v for k, v in answer.items() if k != self.text} for answer in answers]
-        return every_two(fields, prompt, said, ranks, about, lower=self.lower, where=self.answers)
+        ranked = [self._ranked(a, w, notation) for a, w in zip(answers, places, strict=True)]
+        return every_two(fields, prompt, ranked, lower=self.lower, where=self.answers)
+
+    def _ranked(self, answer: Fields, where: str, notation: Any) -> Ranked:
+        rank = _rank(answer.get(self.order), f"the {self.order} of {where}")
+        about = {k: v for k, v in answer.items() if k != self.text}
+        return Ranked(_said(answer[self.text], where, notation), rank, about)
 
 
 def _rank(rank: Any, where: str) -> float:
@@ -79,32 +91,27 @@ def _said(value: Any, where: str, notation: Any) -> Any:
 
 
 def every_two(
-    fields: Fields,
-    prompt: list[Message],
-    said: Sequence[Any],
-    ranks: Sequence[float],
-    about: Sequence[dict[str, Any]],
-    *,
-    lower: bool,
-    where: str,
-    name: str = "",
+    fields: Fields, prompt: list[Message], answers: Sequence[Ranked], *, lower: bool, where: str, name: str = ""
 ) -> list[Candidate]:
-    """A candidate for every (better, worse) of the answers; `about`: what else is known of each, `name`: of the
-    question."""
+    """A candidate for every (better, worse) of the answers; `name`: of the question."""
     candidates = []
-    for better, worse in permutations(range(len(said)), 2):
-        if ranks[better] == ranks[worse] or (ranks[better] > ranks[worse]) == lower:
+    for (i, better), (j, worse) in permutations(enumerate(answers, start=1), 2):
+        if better.rank == worse.rank or (better.rank > worse.rank) == lower:
             continue
         sides = {"chosen": better, "rejected": worse}
-        responses = {side: said[i] for side, i in sides.items()}
-        extra = {f"{side}_{k}": v for side, i in sides.items() for k, v in about[i].items()}
-        candidates.append(
-            Candidate({**fields, "prompt": prompt, **responses}, f"{name}{better + 1}-{worse + 1}", extra)
-        )
+        responses = {side: answer.said for side, answer in sides.items()}
+        extra = {f"{side}_{k}": v for side, answer in sides.items() for k, v in answer.about.items()}
+        candidates.append(Candidate({**fields, "prompt": prompt, **responses}, f"{name}{i}-{j}", extra))
     if not candidates:
         kind = "rank" if lower else "score"
         raise Unfit(RejectReason.NO_PREFERENCE, f"{where} has no two answers of different {kind}")
     return candidates
+
+
+def _scored(said: Any, score: Any, where: str) -> Ranked:
+    """An answer of which the data say its score alone."""
+    rank = _rank(score, f"the score of {where}")
+    return Ranked(answer_of(said, where), rank, {"score": rank})
 
 
 BEST_LOW, BEST_HIGH = "the lowest rank is the best", "the highest score is the best"
@@ -116,10 +123,9 @@ def _magpie(fields: Fields) -> list[Candidate]:
     if not isinstance(texts, list) or not isinstance(rewards, list) or len(texts) != len(rewards):
         raise Unfit(RejectReason.NO_PREFERENCE, "responses and rewards_armorm are not two lists of the same length")
     prompt, _ = prompt_of(fields["instruction"], "instruction")
-    ranks = [_rank(at(r, "score"), f"the score of reward {i}") for i, r in enumerate(rewards, start=1)]
-    said = [answer_of(text, f"response {i}") for i, text in enumerate(texts, start=1)]
-    about = [{"score": rank} for rank in ranks]
-    return every_two(fields, prompt, said, ranks, about, lower=False, where="responses")
+    scored = zip(texts, rewards, strict=True)
+    answers = [_scored(text, at(reward, "score"), f"response {i}") for i, (text, reward) in enumerate(scored, start=1)]
+    return every_two(fields, prompt, answers, lower=False, where="responses")
 
 
 MAGPIE = Form(
@@ -137,13 +143,11 @@ MAGPIE = Form(
 def _vertex(fields: Fields) -> list[Candidate]:
     """Vertex AI: contents of {role, parts} and completions with scores."""
     prompt = messages(fields["contents"], "contents")
-    answers = fields["completions"]
-    if not isinstance(answers, list) or not all(isinstance(a, dict) and is_turn(a.get("completion")) for a in answers):
+    listed = fields["completions"]
+    if not isinstance(listed, list) or not all(isinstance(a, dict) and is_turn(a.get("completion")) for a in listed):
         raise Unfit(RejectReason.NOT_TEXT, "completions is no list of {score, completion}")
-    ranks = [_rank(a.get("score"), f"the score of completion {i}") for i, a in enumerate(answers, start=1)]
-    said = [answer_of(a["completion"], f"completion {i}") for i, a in enumerate(answers, start=1)]
-    about = [{"score": rank} for rank in ranks]
-    return every_two(fields, prompt, said, ranks, about, lower=False, where="completions")
+    answers = [_scored(a["completion"], a.get("score"), f"completion {i}") for i, a in enumerate(listed, start=1)]
+    return every_two(fields, prompt, answers, lower=False, where="completions")
 
 
 VERTEX = Form(
@@ -177,16 +181,11 @@ def _nova(fields: Fields) -> list[Candidate]:
     if unknown := [label for label in labels if label not in NOVA_LABELS]:
         expected = " or ".join(map(repr, NOVA_LABELS))
         raise Unfit(RejectReason.NO_PREFERENCE, f"a preferenceLabel is {unknown[0]!r}, expected {expected}")
-    said = [messages([{"role": "assistant", "content": c.get("content")}], "candidates") for c in listed]
-    return every_two(
-        fields,
-        prompt,
-        said,
-        [NOVA_LABELS[label] for label in labels],
-        [{}] * len(said),
-        lower=False,
-        where="candidates",
-    )
+    answers = [
+        Ranked(messages([{"role": "assistant", "content": c.get("content")}], "candidates"), NOVA_LABELS[label], {})
+        for c, label in zip(listed, labels, strict=True)
+    ]
+    return every_two(fields, prompt, answers, lower=False, where="candidates")
 
 
 NOVA = Form(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rmo_curate.read.forms.form import Candidate, Fields, Form, is_number
-from rmo_curate.read.forms.ranked import every_two
+from rmo_curate.read.forms.ranked import Ranked, every_two
 from rmo_curate.read.forms.trl import conversational
 from rmo_curate.read.messages import Message, RejectReason, Unfit, describe, messages
 
@@ -30,9 +30,8 @@ def _walk(fields: Fields, node: dict[str, Any], before: list[Message], path: str
     ranked = [(i, r) for i, r in enumerate(replies) if is_number(r.get("rank"))]
     candidates: list[Candidate] = []
     if len({r["rank"] for _, r in ranked}) > 1:
-        said = [[_node_turn(r, f"reply {path}{i + 1}")] for i, r in ranked]
-        ranks, about = [r["rank"] for _, r in ranked], [{"rank": r["rank"]} for _, r in ranked]
-        candidates += every_two(fields, prompt, said, ranks, about, lower=True, where="replies", name=path)
+        answers = [Ranked([_node_turn(r, f"reply {path}{i + 1}")], r["rank"], {"rank": r["rank"]}) for i, r in ranked]
+        candidates += every_two(fields, prompt, answers, lower=True, where="replies", name=path)
     for i, reply in enumerate(replies, start=1):
         for j, question in enumerate(_nodes(reply), start=1):
             turns = [*prompt, _node_turn(reply, f"reply {path}{i}")]

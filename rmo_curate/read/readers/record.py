@@ -21,6 +21,7 @@ from rmo_train.store.files import canonical_json
 # The keys of an object that stands for messages or an answer: with these a cell is data, without them it is text.
 SHAPES = (
     *({role, content} for role in ("role", "from") for content in ("content", "value", "parts")),
+    {"role", "tool_calls"},
     {"messages"},
     {"answer", "rank"},
     {"completion", "rank"},

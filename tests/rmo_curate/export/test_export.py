@@ -16,7 +16,9 @@ from rmo_curate.export import command as export
 from rmo_curate.export.formats import FORMATS, Trainer
 from rmo_curate.filter import shards
 from rmo_curate.filter.command import FilterSettings, run_filter
+from rmo_curate.read.sources import open_source
 from rmo_train.data.pairs import open_pairs
+from rmo_train.data.tool_calls import Turn
 from rmo_train.store import files, tables
 from tests.command_line import curate
 from tests.manifests import manifest_of
@@ -65,6 +67,10 @@ SEVERAL = {"chosen": [assistant("Which?"), user("That."), assistant("Yes")]}
 WITH_TOOLS = {"prompt": "Rain?", "tools": TOOLS}
 WITH_KWARGS = {"chat_template_kwargs": '{"enable_thinking":false}'}
 DEVELOPER = {"prompt": [system("Be kind.", "developer"), user("Hi")]}
+CALL = {"name": "weather", "arguments": {"city": "Bern"}}
+CALLED = {"role": "tool_call", "content": Turn("", [CALL]).content()}
+CALLED_AND_SAID = {"role": "tool_call", "content": Turn("I'll look.", [CALL]).content()}
+AFTER_A_CALL = {"prompt": [user("Rain?"), CALLED, {"role": "tool", "content": "wet"}], "chosen": [CALLED]}
 TOOL_TURN = {"prompt": [user("Rain?"), assistant("<tool_call>"), {"role": "tool", "content": "wet"}]}
 
 
@@ -174,6 +180,17 @@ def test_llama_factory_gets_a_sharegpt_ranking_and_its_entry(make_shards, tmp_pa
         assert set(turns[1::2]) <= {tags["assistant_tag"]}
 
 
+def test_llama_factory_gets_calls_as_its_own_turns_of_them_and_they_are_read_back(make_shards, tmp_path):
+    folder = make_shards([{**AFTER_A_CALL, "tools": TOOLS}])
+    export.run_export(folder, Trainer.LLAMA_FACTORY, tmp_path / "out")
+    (row,) = lines(tmp_path / "out" / "train.jsonl")
+    tags = json.loads((tmp_path / "out" / "dataset_info.json").read_text())["rmo"]["tags"]
+    calls = {tags["role_tag"]: tags["function_tag"], tags["content_tag"]: json.dumps([CALL])}
+    assert row["conversations"][1] == row["chosen"] == calls
+    (pair,) = open_source([str(tmp_path / "out" / "train.jsonl")]).records()
+    assert (pair.prompt, pair.chosen, pair.tools) == (AFTER_A_CALL["prompt"], [CALLED], TOOLS)
+
+
 def test_axolotl_gets_messages_and_a_config_that_names_its_columns(make_shards, tmp_path):
     export.run_export(make_shards([PLAIN, TOOL_TURN]), Trainer.AXOLOTL, tmp_path / "out")
     config = yaml.safe_load((tmp_path / "out" / "datasets.yaml").read_text())
@@ -214,6 +231,7 @@ REWRITTEN_ANSWER = {"flags": ["template_rewrites_response"]}
 UNEVEN = {"prompt": [user("Hi"), user("Rain?")]}
 SYSTEM_ALONE = {"prompt": [system("Greet the user.")]}
 LATE_SYSTEM = {"prompt": [user("Hi"), assistant("Yes?"), system("Be brief.")]}
+CALLS_LOST = {"p10": "calls of functions", "p11": "calls of functions"}
 CASES = [
     PLAIN,
     SEVERAL,
@@ -225,13 +243,15 @@ CASES = [
     REWRITTEN_PROMPT,
     REWRITTEN_ANSWER,
     SYSTEM_ALONE,
+    AFTER_A_CALL,
+    {"chosen": [CALLED_AND_SAID]},
 ]
 
 
 @pytest.mark.parametrize(
     ("to", "lost"),
     [
-        ("trl", {"p3": "chat_template_kwargs"}),
+        ("trl", {"p3": "chat_template_kwargs", **CALLS_LOST}),
         (
             "llama-factory",
             {
@@ -241,13 +261,21 @@ CASES = [
                 "p5": "alternate",
                 "p6": "alternate",
                 "p9": "alternate",
+                "p11": "both a text and calls",
             },
         ),
         (
             "axolotl",
-            {"p1": "several messages", "p2": "tools", "p3": "kwargs", "p4": "developer", "p8": "rewrites"},
+            {
+                "p1": "several messages",
+                "p2": "tools",
+                "p3": "kwargs",
+                "p4": "developer",
+                "p8": "rewrites",
+                **CALLS_LOST,
+            },
         ),
-        ("openrlhf", {"p2": "tools", "p3": "chat_template_kwargs", "p7": "rewrites"}),
+        ("openrlhf", {"p2": "tools", "p3": "chat_template_kwargs", "p7": "rewrites", **CALLS_LOST}),
     ],
 )
 def test_a_pair_that_a_format_cannot_express_is_listed_and_counted(make_shards, tmp_path, to, lost):

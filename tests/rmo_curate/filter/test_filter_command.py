@@ -13,14 +13,10 @@ from rmo_curate.filter.wording import decision_lines
 from rmo_curate.runs.run import Checkpoint, Run, Scores, Trajectory, open_run
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import build
+from tests.rmo_curate.filter.by_hand import BY_CUT, CUT, D_0, D_T, reasons
 
 BASE = Checkpoint("base", "base", None, None, None, None, 0.01)
 OOF = Checkpoint("oof-16", "proxy", "oof", 16, 2, True, 0.01)
-
-#        p0   p1   p2    p3   p4    p5   p6   p7    p8   p9   p10
-D_0 = [1.0, 2.0, -1.0, 3.0, -2.0, 0.0, 1.0, -4.0, 2.0, 1.0, 0.0]
-D_T = [9.0, 8.0, -5.0, 1.0, -3.0, 0.5, 6.0, -1.0, 9.0, 5.0, 0.0]
-# D_T-D_0  8    6   -4   -2    -1   0.5    5     3    7    4   p8 has p0's tokens; p10 is too long
 
 
 @pytest.fixture
@@ -33,10 +29,6 @@ def hand(make_run):
 def told(run: Run, settings: FilterSettings) -> list[str]:
     decisions = decide(run, settings)
     return decision_lines(decisions, summary(run, decisions))
-
-
-def reasons(decisions) -> dict[str, str]:
-    return {i: r for i, r in zip(decisions.ids.to_pylist(), decisions.reason, strict=True) if r is not None}
 
 
 def scores_of(base, end) -> tuple[Scores, Trajectory]:
@@ -54,17 +46,8 @@ def decide_margins(base, end, **given):
 
 
 def test_a_filter_by_hand(hand):
-    decisions = decide(hand, FilterSettings(rule="irm", low_q=0.25, high_q=0.8, hard=True))
-    # irm suspicion: p2 4, p3 2, p4 1, the rest below 0; floor(0.2 * 10) = 2 of them go.
-    # |reward|: 0.5 1 2 3 4 4 5 6 7 8; its 0.25 quantile is 2.25, so p5, p4 and p3 are below; p3 is noisy already.
-    assert reasons(decisions) == {
-        "p2": "noisy",
-        "p3": "noisy",
-        "p4": "ambiguous",
-        "p5": "ambiguous",
-        "p8": "duplicate",
-        "p10": "too_long",
-    }
+    decisions = decide(hand, FilterSettings(**CUT))
+    assert reasons(decisions) == BY_CUT
     assert decisions.thresholds == {"noisy_budget": 2, "suspicion": 2.0, "tau": 2.25, "gamma": None}
     assert decisions.counts == {
         "pairs": 11,
@@ -260,7 +243,7 @@ def test_decisions_do_not_depend_on_the_order_and_add_up(pairs, low_q, high_q, h
 
 
 def test_what_is_said_adds_up_and_warns(hand):
-    settings = FilterSettings(rule="irm", low_q=0.25, high_q=0.8, hard=True)
+    settings = FilterSettings(**CUT)
     said = "\n".join(told(hand, settings))
     assert "10 scored of 11 pairs = 5 kept + 2 noisy, 2 ambiguous, 1 duplicate" in said
     assert "T = oof-16 (2 folds), held out" in said

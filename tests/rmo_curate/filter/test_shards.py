@@ -10,10 +10,9 @@ from rmo_curate.filter.thresholds import draws
 from rmo_train.console.errors import ProcessingError, UserError
 from rmo_train.store import files, tables
 from tests.manifests import manifest_of, parts_of
+from tests.rmo_curate.filter.by_hand import BY_CUT, CUT, D_0, D_T
 
-D_0 = [1.0, 2.0, -1.0, 3.0, -2.0, 0.0, 1.0, -4.0, 2.0, 1.0, 0.0]
-D_T = [9.0, 8.0, -5.0, 1.0, -3.0, 0.5, 6.0, -1.0, 9.0, 5.0, 0.0]
-CUT = FilterSettings(rule="irm", low_q=0.25, high_q=0.8, hard=True)  # see test_filter_command: keeps p0 p1 p6 p7 p9
+SETTINGS = FilterSettings(**CUT)
 KEPT = ["p0", "p1", "p6", "p7", "p9"]
 
 
@@ -39,7 +38,7 @@ def read(out: Path) -> tuple[dict, pa.Table, pa.Table]:
 
 def test_the_layout_is_the_contract(run, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "ROWS_PER_FILE", 2)
-    run_filter(run, tmp_path / "out", CUT)
+    run_filter(run, tmp_path / "out", SETTINGS)
     assert list(snapshot(tmp_path / "out")) == [
         "README.md",
         "data/train-00000-of-00003.parquet",
@@ -59,7 +58,7 @@ def test_the_layout_is_the_contract(run, tmp_path, monkeypatch):
 
 
 def test_the_columns_hold_the_trajectory(run, tmp_path):
-    run_filter(run, tmp_path / "out", CUT)
+    run_filter(run, tmp_path / "out", SETTINGS)
     manifest, kept, dropped = read(tmp_path / "out")
     assert manifest["checkpoints"] == ["base", "oof-16"]
     first = kept.to_pylist()[0]
@@ -68,14 +67,7 @@ def test_the_columns_hold_the_trajectory(run, tmp_path):
     assert (first["suspicion"], first["weight"], first["label_confidence"], first["source"]) == (-8, 1, 1, "file-0")
     assert first["prompt"] == [{"role": "user", "content": "question 0?"}]
     by_id = {row["id"]: row for row in dropped.to_pylist()}
-    assert {i: row["drop_reason"] for i, row in by_id.items()} == {
-        "p2": "noisy",
-        "p3": "noisy",
-        "p4": "ambiguous",
-        "p5": "ambiguous",
-        "p8": "duplicate",
-        "p10": "too_long",
-    }
+    assert {i: row["drop_reason"] for i, row in by_id.items()} == BY_CUT
     # irm's suspicion is D_0 - D_T: 4 of p2, and 2 of p3, the least that went; it weighs no evidence
     nothing = {"rule": "irm", "threshold": 2, "right": None, "reasons": []}
     assert by_id["p2"]["noisy_because"] == by_id["p3"]["noisy_because"] == nothing and by_id["p2"]["suspicion"] == 4
@@ -86,13 +78,13 @@ def test_the_columns_hold_the_trajectory(run, tmp_path):
 
 
 def test_the_manifest_says_how_they_were_made(run, tmp_path):
-    run_filter(run, tmp_path / "out", CUT)
+    run_filter(run, tmp_path / "out", SETTINGS)
     manifest = read(tmp_path / "out")[0]
     source = files.read_json(run / "manifest.json")
     assert manifest["reference"] == source["reference"] and manifest["max_length"] == 1024
     assert (manifest["end"], manifest["held_out"]) == ("oof-16", True)
     assert manifest["noise_sd"] == {"base": 0.01, "oof-16": 0.01}
-    assert manifest["settings"] == CUT.model_dump(mode="json")
+    assert manifest["settings"] == SETTINGS.model_dump(mode="json")
     assert manifest["thresholds"]["tau"] == 2.25
     assert set(manifest["key"]) == {"run", *FilterSettings.model_fields}
 
@@ -109,7 +101,7 @@ def test_load_dataset_gives_the_kept_pairs_and_by_name_the_dropped(run, tmp_path
     from datasets import load_dataset
 
     out = tmp_path / "out"
-    run_filter(run, out, CUT)
+    run_filter(run, out, SETTINGS)
     loaded = load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
     assert list(loaded) == ["train"]
     assert loaded["train"]["id"][:] == KEPT
@@ -131,9 +123,9 @@ def test_the_card_states_the_counts_and_the_command(run, tmp_path):
 
 def test_the_same_command_again_rewrites_nothing(run, tmp_path):
     out = tmp_path / "out"
-    run_filter(run, out, CUT)
+    run_filter(run, out, SETTINGS)
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
-    assert run_filter(run, out, CUT) == [
+    assert run_filter(run, out, SETTINGS) == [
         f"{out}: already done, 5 of 10 scored pairs kept",
         "not scored, over the length limit of 1,024 tokens: 1 of 11 pairs (9%); score with a larger --max-length to "
         "keep them",
@@ -143,44 +135,44 @@ def test_the_same_command_again_rewrites_nothing(run, tmp_path):
 
 def test_other_settings_are_refused_by_name_unless_overwritten(run, tmp_path):
     out = tmp_path / "out"
-    run_filter(run, out, CUT)
+    run_filter(run, out, SETTINGS)
     before = snapshot(out)
     with pytest.raises(UserError, match=r"high_q: the folder has 0.8, you asked for 0.95[^$]*--overwrite"):
         run_filter(run, out, FilterSettings(low_q=0.25, high_q=0.95, hard=True))
     assert snapshot(out) == before
     run_filter(run, out, FilterSettings(low_q=0.25, high_q=0.95, hard=True), overwrite=True)
     assert snapshot(out) != before
-    run_filter(run, out, CUT, overwrite=True)
+    run_filter(run, out, SETTINGS, overwrite=True)
     assert snapshot(out) == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "run"]
 
 
 def test_other_scores_are_refused(run, make_run, tmp_path):
-    run_filter(run, tmp_path / "out", CUT)
+    run_filter(run, tmp_path / "out", SETTINGS)
     other = make_run({"base": D_0, "oof-16": D_T[::-1]}, name="other")
     with pytest.raises(UserError, match="run: the folder has"):
-        run_filter(other, tmp_path / "out", CUT)
+        run_filter(other, tmp_path / "out", SETTINGS)
 
 
 def test_a_checkpoint_outside_the_trajectory_changes_nothing(make_run, tmp_path):
-    run_filter(make_run({"base": D_0, "oof-16": D_T}, name="a"), tmp_path / "out", CUT)
+    run_filter(make_run({"base": D_0, "oof-16": D_T}, name="a"), tmp_path / "out", SETTINGS)
     more = make_run({"base": D_0, "oof-16": D_T, "insample-16": D_0}, name="b")
-    assert "already done" in run_filter(more, tmp_path / "out", CUT)[0]
-    assert "already done" in run_filter(more, tmp_path / "out", CUT.model_copy(update={"end": "oof-16"}))[0]
+    assert "already done" in run_filter(more, tmp_path / "out", SETTINGS)[0]
+    assert "already done" in run_filter(more, tmp_path / "out", SETTINGS.model_copy(update={"end": "oof-16"}))[0]
 
 
 def test_what_a_killed_run_left_is_cleared_and_the_next_one_finishes(run, tmp_path):
     (tmp_path / ".out.partial" / "data").mkdir(parents=True)
     (tmp_path / ".out.partial" / "data" / "train-00007-of-00009.parquet").write_bytes(b"of a longer run")
-    run_filter(run, tmp_path / "out", CUT)
-    run_filter(run, tmp_path / "clean", CUT)
+    run_filter(run, tmp_path / "out", SETTINGS)
+    run_filter(run, tmp_path / "clean", SETTINGS)
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "clean")
     assert not (tmp_path / ".out.partial").exists()
 
 
 def test_an_overwrite_that_fails_keeps_the_old_shards(run, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    run_filter(run, out, CUT)
+    run_filter(run, out, SETTINGS)
     before = snapshot(out)
 
     def full(*args, **kwargs):
@@ -192,16 +184,16 @@ def test_an_overwrite_that_fails_keeps_the_old_shards(run, tmp_path, monkeypatch
             run_filter(run, out, FilterSettings(), overwrite=True)
     assert snapshot(out) == before
     out.rename(tmp_path / ".out.old")  # killed after the old folder was moved away, before the new one took its place
-    assert "already done" in run_filter(run, out, CUT)[0]
+    assert "already done" in run_filter(run, out, SETTINGS)[0]
     assert snapshot(out) == before and not (tmp_path / ".out.old").exists()
 
 
 def test_shards_with_a_file_gone_are_made_again(run, tmp_path):
     out = tmp_path / "out"
-    run_filter(run, out, CUT)
+    run_filter(run, out, SETTINGS)
     before = snapshot(out)
     (out / "data" / "train-00000-of-00001.parquet").unlink()
-    assert "wrote" in run_filter(run, out, CUT)[-1]
+    assert "wrote" in run_filter(run, out, SETTINGS)[-1]
     assert snapshot(out) == before
 
 
@@ -216,15 +208,15 @@ def test_a_folder_that_holds_something_else_is_never_replaced(run, tmp_path, ove
         (mine / "thesis.txt", "not made by `rmo-curate filter`"),
     ):
         with pytest.raises(UserError, match=kind):
-            run_filter(run, out, CUT, overwrite=overwrite)
+            run_filter(run, out, SETTINGS, overwrite=overwrite)
     assert (mine / "thesis.txt").read_text() == "years of work"
 
 
 def test_a_dry_run_says_the_same_and_writes_nothing(run, tmp_path):
     before = snapshot(tmp_path)
-    dry = run_filter(run, tmp_path / "out", CUT, dry_run=True)
+    dry = run_filter(run, tmp_path / "out", SETTINGS, dry_run=True)
     assert snapshot(tmp_path) == before and not (tmp_path / "out").exists()
-    assert dry[:-1] == run_filter(run, tmp_path / "out", CUT)[:-1]
+    assert dry[:-1] == run_filter(run, tmp_path / "out", SETTINGS)[:-1]
 
 
 def test_dropping_every_pair_is_refused(make_run, tmp_path):

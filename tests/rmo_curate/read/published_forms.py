@@ -38,9 +38,11 @@ ANSWERS = {"chosen": "yes", "rejected": "no"}
 CONVERSATIONS = {"chosen": [u("Q"), a("yes")], "rejected": [u("Q"), a("no")]}
 LATER_TURNS = [u("hi"), a("hello"), u("Q")]
 LATER_CONVERSATIONS = {"chosen": [*LATER_TURNS, a("yes")], "rejected": [*LATER_TURNS, a("no")]}
-CALL = [turn("human", "Q"), turn("function_call", '{"name": "f"}'), turn("observation", "4")]
+CALL = [turn("human", "Q"), turn("function_call", '{"name": "f", "arguments": {"n": 1}}'), turn("observation", "4")]
+CALLED = {"role": "tool_call", "content": '[{"name": "f", "arguments": {"n": 1}}]'}
+AFTER_A_CALL: Triple = ([u("Q"), CALLED, {"role": "tool", "content": "4"}], [a("yes")], [a("no")])
+OPENAI_CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"n": 1}'}}
 CHATML = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n"
-NO_CALLS = "calls of functions have no place in the tables"
 UNPAIRED = "unpaired: one answer and a label"
 SUMMARIES = [{"text": "no", "policy": "m1"}, {"text": "yes", "policy": "m2"}]
 TREE = {
@@ -130,16 +132,20 @@ FORMS = (
     Published("OpenAssistant", TREE, LATER),
     Published("RewardBench", {"prompt": "Q", **ANSWERS, "subset": "x", "id": 0}),
     # ---- some users
-    without_pairs("function calls", {
+    Published("function calls", {
         "conversations": CALL, "chosen": turn("gpt", "yes"), "rejected": turn("gpt", "no"), "tools": "[]"},
-        "is a function_call, which a pair cannot hold",
-        NO_CALLS),
-    without_pairs("ms-swift agent", {
-        "messages": [u("Q"), {"role": "tool_call", "content": "{}"}, a("yes")], "rejected_response": "no"},
-        "has the role 'tool_call'", NO_CALLS),
-    without_pairs("TRL tool_calls", {
-        "prompt": [u("Q")], "chosen": [{"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]}],
-        "rejected": [a("no")]}, "has tool_calls, which a pair cannot hold", NO_CALLS),
+        AFTER_A_CALL),
+    Published("ms-swift agent", {
+        "messages": [u("Q"), {"role": "tool_call", "content": CALL[1]["value"]},
+                     {"role": "tool_response", "content": "4"}, a("yes")],
+        "rejected_response": "no"}, AFTER_A_CALL),
+    Published("TRL tool_calls", {
+        "prompt": [u("Q")], "chosen": [{"role": "assistant", "content": "", "tool_calls": [OPENAI_CALL]}],
+        "rejected": [a("no")]}, ([u("Q")], [CALLED], [a("no")])),
+    Published("OpenAI tool_calls", {
+        "input": {"messages": [u("Q"), {"role": "assistant", "tool_calls": [OPENAI_CALL]},
+                               {"role": "tool", "tool_call_id": "c1", "content": "4"}]},
+        "preferred_output": [a("yes")], "non_preferred_output": [a("no")]}, AFTER_A_CALL),
     without_pairs("rlhf_v", {
         "conversations": [turn("human", "<image>Q")], "chosen": turn("gpt", "yes"), "rejected": turn("gpt", "no"),
         "images": ["a.png"]}, "it has images", "images"),
@@ -243,7 +249,7 @@ FORMS = (
     Published("LMFlow", {
         "chosen": {**SYSTEM, "messages": CONVERSATIONS["chosen"]},
         "rejected": {**SYSTEM, "messages": CONVERSATIONS["rejected"]}}, BRIEF),
-    without_pairs("MedicalGPT tools", {"conversations": CALL, **ANSWERS}, "is a function_call", NO_CALLS),
+    Published("MedicalGPT tools", {"conversations": CALL, **ANSWERS}, AFTER_A_CALL),
     Published("OpenAI-like, input is the list", {
         "input": [u("Q")], "preferred_output": [a("yes")], "non_preferred_output": [a("no")]}),
     Published("HALOs", {"prompt": [u("Q")], "output_A": [a("no")], "output_B": [a("yes")], "label": 0}),

@@ -14,7 +14,7 @@ from rmo_curate.score.inspection import REFUSED, inspect_source
 from rmo_train.data.rendering import Rendered, Renderer, TemplateRefused
 from rmo_train.store.tables import REJECT_SCHEMA, read_table
 from tests.manifests import parts_of
-from tests.rmo_curate.read.reading import jsonl, pairs, read, reasons
+from tests.rmo_curate.read.reading import jsonl, pairs, read
 from tests.rmo_curate.scored import score
 from tests.tiny import TEMPLATE, make_tokenizer, write_tiny_model
 
@@ -87,14 +87,6 @@ def test_conversations_that_differ_in_other_keys_alone_share_their_prompt(tmp_pa
     rejected = [{"role": "user", "content": "Q", "turn": 7}, {"role": "assistant", "content": "no", "turn": 8}]
     pair = pairs(read(jsonl(tmp_path / "d.jsonl", {"chosen": chosen, "rejected": rejected}))[1])[0]
     assert pair.prompt == [{"role": "user", "content": "Q"}]
-
-
-@pytest.mark.parametrize("side", ["prompt", "chosen"])
-def test_tool_calls_are_never_dropped_in_silence(tmp_path, side):
-    value = record()
-    value[side][-2 if side == "prompt" else -1]["tool_calls"] = [{"function": {"name": "weather", "arguments": {}}}]
-    _, records = read(jsonl(tmp_path / "d.jsonl", value, record()))
-    assert reasons(records) == ["bad_messages", "pair"] and "tool_calls, which a pair cannot hold" in records[0].detail
 
 
 def test_a_message_reaches_a_rendering_process_whole():

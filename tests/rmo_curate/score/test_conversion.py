@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rmo_curate.read.sources import Pair
+from rmo_train.data.tool_calls import readable
 from tests.command_line import curate
 from tests.rmo_curate.read.published_forms import FORMS
 from tests.rmo_curate.read.reading import jsonl, pairs, read
@@ -28,8 +29,9 @@ def test_every_published_form_comes_out_in_one_and_reads_back_as_the_same_pairs(
     (before,), (after,) = pairs(read(data)[1]), pairs(read(str(out))[1])
     assert content(after) == content(before)
     assert not (tmp_path / "out.rejects.jsonl").exists()
-    written = [{k: m[k] for k in ("role", "content")} for m in lines(out)[0]["prompt"]]
-    assert written == form.means[0]
+    meant = map(readable, form.means[0])
+    written, expected = ([(m["role"], m["content"]) for m in side] for side in (lines(out)[0]["prompt"], meant))
+    assert written == expected
 
 
 def content(pair: Pair) -> tuple:

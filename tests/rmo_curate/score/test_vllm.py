@@ -320,9 +320,7 @@ def test_memory_that_is_short_halves_the_tokens_until_it_fits(engine, installed)
 
 def test_a_process_that_keeps_dying_is_given_up_with_what_to_do(engine, installed):
     data = pair_data([([1], [7], [stand_in.FAIL])])
-    with pytest.raises(
-        ProcessingError, match=r"a kernel failed\) for the 4th time in this part; its output is in"
-    ):
+    with pytest.raises(ProcessingError, match=r"a kernel failed\) for the 4th time in this part; its output is in"):
         engine.score(data, np.array([0]))
     started = lines(installed / "started.jsonl")
     assert [s["max_num_batched_tokens"] for s in started] == [256] * 4

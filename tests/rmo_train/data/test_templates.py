@@ -1,4 +1,4 @@
-"""Chat templates of the families in use: where the prompt ends, one BOS, one end of turn, reasoning and tools.
+"""Chat templates of the families in use: where the prompt ends, one BOS, one end of turn, reasoning.
 
 The templates are written for these tests, in the notation of the family that names them.
 """
@@ -281,51 +281,3 @@ def test_an_error_of_the_templates_own_code_is_the_pairs(reasoning):
     reasoning.chat_template = "{% if width %}{{ 1 // (width - 1) }}{% endif %}" + CHATML
     with pytest.raises(TemplateRefused, match="zero"):
         Renderer(reasoning).render([user("Hi")], [assistant("Yes")], [assistant("No")], template_kwargs='{"width":1}')
-
-
-# ---------------------------------------------------------------------------------------------------- tools
-
-TOOLS = (
-    "{% if tools %}<|im_start|>system\n{% for t in tools %}{{ t | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
-    "{% for m in messages %}<|im_start|>{{ 'user' if m.role == 'tool' else m.role }}\n"
-    "{% if m.role == 'tool' %}<tool_response>\n{{ m.content }}\n</tool_response>{% else %}{{ m.content }}{% endif %}"
-    "{% for call in m.tool_calls or [] %}<tool_call>\n{{ call.function | tojson }}\n</tool_call>{% endfor %}"
-    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
-CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Bern"}}\n</tool_call>'
-
-
-@pytest.fixture
-def calling():
-    return tokenizer_of(Family(TOOLS, ("", "<|im_end|>"), "", ""))
-
-
-def test_calls_and_results_in_a_prompt_survive(calling):
-    prompt = [user("Rain?"), assistant(CALL), {"role": "tool", "content": '{"rain": true}'}]
-    pair = Renderer(calling).render(prompt, [assistant("Yes")], [assistant("No")], json.dumps([WEATHER]))
-    assert calling.decode(pair.prompt_ids) == (
-        f"<|im_start|>system\n{json.dumps(WEATHER)}\n<|im_end|>\n<|im_start|>user\nRain?<|im_end|>\n"
-        f"<|im_start|>assistant\n{CALL}<|im_end|>\n"
-        '<|im_start|>user\n<tool_response>\n{"rain": true}\n</tool_response><|im_end|>\n<|im_start|>assistant\n'
-    )
-    assert pair.flags == ()
-
-
-def test_calls_and_results_in_a_response_survive(calling):
-    chosen = [assistant(CALL), {"role": "tool", "content": "wet"}, assistant("Yes")]
-    pair = Renderer(calling).render([user("Rain?")], chosen, [assistant("No")], json.dumps([WEATHER]))
-    assert calling.decode(pair.chosen_ids) == (
-        f"{CALL}<|im_end|>\n<|im_start|>user\n<tool_response>\nwet\n</tool_response><|im_end|>\n"
-        "<|im_start|>assistant\nYes<|im_end|>"
-    )
-    assert pair.flags == ()
-
-
-def test_calls_apart_from_the_content_reach_the_template(calling):
-    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Bern"}}}
-    chosen = [{"role": "assistant", "content": "", "tool_calls": [call]}]
-    pair = Renderer(calling).render([user("Rain?")], chosen, [assistant("No")], json.dumps([WEATHER]))
-    assert calling.decode(pair.chosen_ids) == (
-        '<tool_call>\n{"name": "weather", "arguments": {"city": "Bern"}}\n</tool_call><|im_end|>'
-    )

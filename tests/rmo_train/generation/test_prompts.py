@@ -79,6 +79,7 @@ def test_several_messages_are_shown_with_their_roles(tmp_path: Path):
         ({"prompt": []}, r"the prompt is \[\]"),
         ({"prompt": [{"content": "Hi"}]}, "has no role"),
         ({"prompt": [USER, YES]}, "ends with the assistant's message"),
+        ({"prompt": [USER, {"role": "tool_call", "content": "[]"}]}, "ends with the assistant's message"),
         ({"chosen": [USER, YES], "rejected": [SYSTEM, USER, NO]}, r"the prompt is \[\]"),
     ],
 )
