@@ -2,6 +2,8 @@
 
 - `settings`: what a user can ask.
 - `command`: the commands `score` and `proxy`: which stages, in which order.
+- `job`: what is asked of `score`, resolved before anything is written.
+- `stages`: what each stage of a run is made of, and which of them is left to do.
 - `checks`: what can be wrong with what is asked, found before anything is computed.
 - `length_limit`: how long a pair may be: by context and memory, once per folder.
 - `run_folder`: the run folder as it is filled, and its status.
