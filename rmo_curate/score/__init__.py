@@ -9,7 +9,7 @@
 - `run_folder`: the run folder as it is filled, and its status.
 - `pairs_stage`: records -> RUN/pairs (rendered, tokenised) and RUN/rejects.
 - `engines`: token ids in, log-probs out: transformers and vLLM.
-- `crew`, `workers`: who computes parts: this process, or workers on Ray.
+- `crew`, `workers`: who computes parts: this process, or workers on Ray; `placement`: how many, and where.
 - `shares`: `--shard`: processes that know nothing of each other.
 - `scoring`: the scores of one checkpoint, part by part.
 - `states`: RUN/states: hidden states, kept of the reference's pass.

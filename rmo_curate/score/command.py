@@ -67,6 +67,7 @@ def run_score(
     if not dry_run:
         check_not_held(run)  # `filling` holds it, later: here it is found before the data are read
     job = resolve(data, model, run, settings, proxy.resolved(checkpoints), checkpoints, columns, afresh=overwrite)
+    checks.check_tensor_parallel(settings.tensor_parallel_size, str(job.reference.engine), workers)
     if dry_run:
         return dry_run_lines(job.source, job.renderer, job.reference, job.limit, job.proxy, len(job.checkpoints))
     if share is not None:
@@ -78,7 +79,7 @@ def run_score(
             raise UserError(f"{run}: another rmo-curate process has written to this folder; run the command again")
         pairs = pairs_stage(job)
         family = plan(job, pairs)
-        with hired(workers, run) as crew:
+        with hired(workers, run, job.settings.tensor_parallel_size) as crew:
             pairs = reference_stage(job, pairs, family, crew)
             checkpoint_stages(job, pairs, crew)
             if family is not None:
@@ -110,14 +111,21 @@ def run_share(job: ScoreJob, share: Share) -> list[str]:
 
 
 def run_proxy(
-    run: Path, settings: ProxySettings, *, workers: WorkerSettings | None = None, dry_run: bool = False
+    run: Path,
+    settings: ProxySettings,
+    *,
+    workers: WorkerSettings | None = None,
+    tensor_parallel_size: int = 1,
+    dry_run: bool = False,
 ) -> list[str]:
     """Make and score one family of proxies on a scored run; returns the lines to print."""
     settings = settings.resolved()
     if settings.kind == "none":
         raise UserError("--kind none adds no proxy; expected probe or lora")
-    require_ray(workers or WorkerSettings())
+    workers = workers or WorkerSettings()
+    require_ray(workers)
     manifest = require_manifest(run, RunManifest, MADE_BY)
+    checks.check_tensor_parallel(tensor_parallel_size, manifest.reference.engine or "", workers)
     with nullcontext() if dry_run else filling(run):
         checks.check_base(run, manifest)
         pairs = open_pairs(run)
@@ -125,8 +133,9 @@ def run_proxy(
         if dry_run:
             return [planned_line(run, family)]
         begin_family(run, pairs, family)
-        with hired(workers or WorkerSettings(), run) as crew:
-            proxy_stage(run, pairs, family, ScoreSettings(part_size=recorded_part_size(run)), crew)
+        scoring = ScoreSettings(part_size=recorded_part_size(run), tensor_parallel_size=tensor_parallel_size)
+        with hired(workers, run, tensor_parallel_size) as crew:
+            proxy_stage(run, pairs, family, scoring, crew)
         return summary(run)
 
 

@@ -69,7 +69,7 @@ def resolve(
     for other in others:
         checks.check_checkpoint(other, own)
     recorded = None if afresh else recorded_reference(run)
-    dtype, engine = _dtype(settings, recorded), settled_engine(settings.engine, recorded)
+    dtype, engine = _dtype(settings, recorded), settled_engine(settings.engine, recorded, settings.tensor_parallel_size)
     limit = length_limit(settings, model, dtype, engine, None if afresh else run)
     source = open_source(data, limit=settings.limit, columns=columns)
     settings = settings.model_copy(update={"part_size": settings.part_size or usual_part_size(source)})

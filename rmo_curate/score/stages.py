@@ -165,7 +165,8 @@ def _spec(
 
     def spec(model: str) -> EngineSpec:
         path = str(Path(model).resolve()) if Path(model).exists() else model  # a worker has another working folder
-        return EngineSpec(engine, path, dtype, workload, settings.tokens_per_batch, settings.attention, log)
+        gpus = settings.tensor_parallel_size
+        return EngineSpec(engine, path, dtype, workload, settings.tokens_per_batch, settings.attention, log, gpus)
 
     return spec
 

@@ -40,7 +40,7 @@ class Slow:
     fault: str = ""
     at: int = -1  # the first token of the pair
     once: str = ""  # a file that is there after the first time
-    noted: str = ""  # a folder: which node scored a pair, in a file named by its first token
+    noted: str = ""  # a folder: which node scored a pair, and on which GPUs, in a file named by its first token
 
     def load(self):
         return SlowEngine(self)
@@ -60,9 +60,9 @@ class SlowEngine:
         if self.spec.at in tokens:
             strike(self.spec)
         if self.spec.noted:
-            node = ray.get_runtime_context().get_node_id()
+            note = f"{ray.get_runtime_context().get_node_id()} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}"
             for token in tokens:
-                (Path(self.spec.noted) / str(token)).write_text(node)
+                (Path(self.spec.noted) / str(token)).write_text(note)
         return np.stack([-1.0 * tokens, -2.0 * tokens], axis=1)
 
     def noise_sd(self, data):
@@ -213,11 +213,27 @@ def test_a_node_that_goes_away_takes_nothing_with_it(tmp_path):
     finally:
         crew.close()
         cluster.shutdown()
-    by = {note.name: note.read_text() for note in notes.iterdir()}
+    by = {note.name: note.read_text().split()[0] for note in notes.iterdir()}
     assert leaving.node_id in {by[name] for name in before}  # it had its share,
     assert {by[name] for name in by.keys() - before} == {staying} and len(by) > len(before)  # and the other the rest
     assert len(done) == 30
     same(done, computed(Alone(), jobs(Slow())))
+
+
+def test_a_worker_has_as_many_gpus_as_a_model_is_split_over(tmp_path, capsys):
+    from ray.cluster_utils import Cluster
+
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 4})  # Ray takes our word for it
+    crew = RayCrew("auto", cluster.address, tmp_path, gpus_each=2)
+    try:
+        same(computed(crew, jobs(Slow(seconds=0.2, noted=str(notes)))), computed(Alone(), jobs(Slow())))
+    finally:
+        crew.close()
+        cluster.shutdown()
+    assert {note.read_text().split()[1] for note in notes.iterdir()} == {"0,1", "2,3"}
+    assert "2 Ray workers, 2 GPUs each, of 4 GPUs and 4 cores" in capsys.readouterr().err
 
 
 def score(model: Path, run: Path, *more: str) -> subprocess.Popen:

@@ -19,7 +19,7 @@ import numpy as np
 
 from rmo_curate.score.engines.vllm_worker import EngineSettings, Failure, Sequence
 
-ROOT = Path(__file__).parents[2]  # where `rmo_curate` lies
+ROOT = Path(__file__).parents[3]  # where `rmo_curate` lies
 POLL = 0.5  # seconds between two looks at whether the process lives
 # Seconds without an answer after which a process that lives is taken to hang. All are far above what is ever seen: a
 # hang that is noticed late costs an hour, a slow machine taken for a hanging one costs the run.

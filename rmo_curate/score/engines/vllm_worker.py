@@ -35,6 +35,7 @@ class EngineSettings:
     tokens: int  # of one step
     kv_cache_bytes: int
     temporary: str | None = None  # a folder to remove when the parent is gone
+    gpus: int = 1  # that the model is split over
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ def open_engine(settings: EngineSettings) -> Any:
         kv_cache_memory_bytes=settings.kv_cache_bytes,
         enforce_eager=True,  # graphs speed up generation, and cost a compilation for each checkpoint
         seed=0,
+        tensor_parallel_size=settings.gpus,
+        distributed_executor_backend="mp" if settings.gpus > 1 else None,  # processes of this one, ended with it
         **_gpu_share(),
     )
 
