@@ -6,6 +6,7 @@ The words complete "The chosen answer …". Patterns are English where they are 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 MOST_WORDS_SHOWN = 60  # characters of the text quoted in a sentence
 
@@ -180,3 +181,16 @@ def quoted(text: str) -> str:
     """Up to MOST_WORDS_SHOWN characters of data in quotation marks, on one line."""
     line = " ".join(text.split())
     return f"“{line[:MOST_WORDS_SHOWN]}{'…' if len(line) > MOST_WORDS_SHOWN else ''}”"
+
+
+# ---------------------------------------------------------------------------------------------------- all of them
+
+Check = Callable[[str], str]
+CHECKS: dict[str, Check] = {
+    "repetitive": repetitive,
+    "template_marker": template_marker,
+    "encoding": encoding,
+    "truncated": truncated,
+    "refusal": refusal,
+    "boilerplate": boilerplate,
+}
