@@ -1,7 +1,7 @@
 """What is looked for in every pair without a model: a registry of findings, and who has them.
 
-To add one: a `Kind` here, its flags in `check` (of an answer by itself: an entry in `answers.CHECKS`), a page docs/findings/<name>.md, a test. Page, audit.json, --fail-on and
-terminal take it from here.
+To add one: a `Kind` here, its flags in `check` (of an answer by itself: an entry in `answers.CHECKS`), a page
+docs/findings/<name>.md, a test. Page, audit.json, --fail-on and terminal take it from here.
 """
 
 from __future__ import annotations
