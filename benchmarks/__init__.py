@@ -9,6 +9,7 @@
 - `gpu_checks`: whether paths, training and the commands are right there.
 - `score`: scoring beside padded transformers, TRL and vLLM (grid: plan.yaml).
 - `workers`: scoring by one process and by workers, beside a busy neighbour too.
+- `simulate_workers`: 64 workers that only wait, on Ray: where the command that hands parts out is the limit.
 - `train`: training beside TRL and a padded loop, step by step.
 - `growth`: training on 1,000 to 100,000 pairs.
 - `paths`: what the attention paths cost at different lengths.
@@ -28,7 +29,7 @@
 - `kill`: kill -9 at random moments, against the undisturbed folders.
 - `stream`: reading and rendering a million pairs: seconds and memory.
 - `filter`: decisions on millions of scored pairs: seconds and memory.
-- `audit`: the audit of 100,000 pairs without a model.
+- `audit`: the audit of 100,000 and of a million pairs without a model.
 - `environment`, `padded`: what a measurement ran on; the padded batches that scoring is measured against.
 - `evidence`: all evidence on a million pairs: seconds and memory.
 """
