@@ -54,10 +54,16 @@ REFUSAL = re.compile(
     re.I,
 )
 BEGINNING = 250  # characters in which a refusal comes
+# A text without any of these matches nothing, as below for the marks of a template: they are looked for first.
+REFUSAL_HINTS = ("sorry", "apologi", "unable", " not", "cannot", "n't")
 
 
 def refusal(text: str) -> str:
-    match = REFUSAL.search(text[:BEGINNING].replace("’", "'"))
+    beginning = text[:BEGINNING].replace("’", "'")
+    lower = beginning.lower()
+    if not any(hint in lower for hint in REFUSAL_HINTS):
+        return ""
+    match = REFUSAL.search(beginning)
     return f"refuses ({quoted(match.group())})" if match else ""
 
 

@@ -23,7 +23,7 @@ def texts_of(rows) -> Texts:
     texts = Texts()
     for i, row in enumerate(rows):
         texts.add(str(i), *([{"role": "user", "content": text}] for text in row))
-    return texts.close()
+    return texts
 
 
 def test_each_pair_by_hand():
