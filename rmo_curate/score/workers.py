@@ -196,6 +196,7 @@ class RayCrew:
                     task.done, left = True, left - 1
                     took.append(time.monotonic() - hand.since)
                     advance(task.pairs)
+                    self._hand_out(waiting, took)  # before the answer is written: nobody waits for the disk
                     yield answer
         if failed:
             raise ProcessingError(self._failure(failed))
