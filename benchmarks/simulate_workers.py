@@ -1,12 +1,12 @@
 """Where the command that hands parts out to many workers becomes the limit: a Ray run of 64 workers that only wait.
 
-    python -m benchmarks.simulate_workers [--pairs 10000000] [--workers 64] [--faster 1 5 1000] [--states 0 576]
+    python -m benchmarks.simulate_workers [--workers 64]
 
 Workers, driver, files and journal are those of `score --ray`; only the engine is not: it waits as long as a part takes
-and returns numbers that it has. How long that is was measured on one GPU (gpu-day/score-smollm2.json, SmolLM2-135M, the
-pairs of UltraFeedback), by the tokens of a part; `--faster` divides it. `--states`: the numbers of a pair's hidden
-states that come back beside its log-probs, as for a probe; 0: none. All of it runs on this machine: what a worker's
-process costs beside waiting is taken from the driver, too. Writes benchmarks/results/simulate-workers.json.
+and returns numbers that it has. How long that is was measured on one GPU (gpu-day/score-smollm2.json, SmolLM2-135M), by
+the tokens of a part; a run may be so many times faster. All of it runs on this machine, so what 64 processes cost
+beside waiting is taken from the driver: its processor time a part is the figure that holds elsewhere, too. Writes
+benchmarks/results/simulate-workers.json, after every run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,26 @@ RESULTS = Path(__file__).parent / "results"
 MEASURED = RESULTS / "gpu-day" / "score-smollm2.json"
 PART = 1024  # pairs
 HELD = 200_000  # pairs in memory, scored again and again
+STATES = 4096  # numbers of a pair, of a model as wide
 PROMPT, CHOSEN, REJECTED, PAIRS_A_PROMPT = 65, 151, 104, 3  # mean tokens and pairs of judged data
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is asked of the workers."""
+
+    name: str
+    pairs: int
+    faster: float = 1.0  # than the GPU
+    states: int = 0  # numbers of a pair's hidden states that come back beside its log-probs, as for a probe
+
+
+RUNS = (
+    Run("ten million pairs, as fast as measured", 10_000_000),
+    Run("a model four times as slow", 2_000_000, faster=0.25),
+    Run("no waiting", 2_000_000, faster=1e6),
+    Run("no waiting, with states", 500_000, faster=1e6, states=STATES),
+)
 
 
 @dataclass(frozen=True)
@@ -166,21 +185,19 @@ def main() -> None:
     from ray.cluster_utils import Cluster
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=10_000_000)
     parser.add_argument("--workers", type=int, default=64)
-    parser.add_argument("--faster", type=float, nargs="+", default=[5.0, 20.0, 1000.0])
-    parser.add_argument("--states", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, default=RESULTS / "simulate-workers.json")
     asked = parser.parse_args()
+    before = environment(device="none: workers wait")
     data, rate, rows = made_pairs(HELD), seconds_per_token(), []
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": asked.workers})
     try:
-        for numbers in asked.states:
-            for faster in asked.faster:
-                spec = Waiting(rate / faster, numbers)
-                rows.append({"faster": faster} | run(data, asked.pairs, asked.workers, spec, cluster.address))
-                print(rows[-1], flush=True)
-                write_json(asked.out, {"environment": environment(), "seconds_per_token": rate, "rows": rows})
+        for each in RUNS:
+            spec = Waiting(rate / each.faster, each.states)
+            found = run(data, each.pairs, asked.workers, spec, cluster.address)
+            rows.append({"name": each.name, "faster": each.faster} | found)
+            print(rows[-1], flush=True)
+            write_json(asked.out, {"environment": before, "seconds_per_token": rate, "rows": rows})
     finally:
         cluster.shutdown()
 

@@ -12,7 +12,7 @@
 - `crew`, `workers`: who computes parts: this process, or workers on Ray; `placement`: how many, and where.
 - `shares`: `--shard`: processes that know nothing of each other.
 - `scoring`: the scores of one checkpoint, part by part.
-- `states`: RUN/states: hidden states, kept of the reference's pass.
+- `states`: RUN/states: hidden states, kept of the reference's pass; `buckets`: what is kept of each pair's.
 - `logistic`: which of two answers is chosen, by a regression that is cross-fitted (few features: `rmo_train`'s solver).
 - `probe`: a linear reward on hidden states, cross-fitted: the cheap proxy.
 - `families`: what the proxies of one kind and split are called, and what was planned of them.

@@ -212,7 +212,11 @@ def jobs_of(opened: OpenStage) -> tuple[list[Job], dict[str, int]]:
         fold_of |= dict.fromkeys(parts, assignment.fold)
         wanted = [
             Part(
-                file, data, rows, scores=file not in writer.finished, states=states is not None and not states.has(file)
+                file,
+                data,
+                rows,
+                scores=file not in writer.finished,
+                width=states.width if states is not None and not states.has(file) else 0,
             )
             for file, rows in parts.items()
         ]
