@@ -9,6 +9,7 @@
 - `gpu_checks`: correctness of attention paths, training and commands on a GPU.
 - `score`: scoring, compared with padded transformers, TRL and vLLM (grid: plan.yaml).
 - `workers`: scoring by one process and by workers, also on a busy machine.
+- `simulate_workers`: 64 simulated workers on Ray: how many parts a second the driver can hand out.
 - `train`: training, compared with TRL and a padded loop, step by step.
 - `growth`: training on 1,000 to 100,000 pairs.
 - `paths`: cost of the attention paths at different lengths.
@@ -28,7 +29,7 @@
 - `kill`: kill -9 at random moments, compared with uninterrupted runs.
 - `stream`: time and memory of reading and rendering a million pairs.
 - `filter`: time and memory of decisions on millions of scored pairs.
-- `audit`: the audit of 100,000 pairs without a model.
+- `audit`: the audit of 100,000 and of a million pairs without a model.
 - `environment`, `padded`: the machine of a measurement; the padded batches that scoring is compared with.
 - `evidence`: time and memory of all evidence on a million pairs.
 """

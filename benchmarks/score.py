@@ -55,10 +55,11 @@ def engine_scorer(plan: dict[str, Any], data: Loaded, attention: str) -> Scorer:
 
 def probe_scorer(plan: dict[str, Any], data: Loaded) -> Scorer:
     """The default of `rmo-curate score`: hidden states from the pass that gives the log-probs, and a probe on them."""
+    from rmo_curate.score.buckets import in_buckets
     from rmo_curate.score.engines.transformers import TransformersEngine
     from rmo_curate.score.probe import FOLDS, cross_fitted
     from rmo_curate.score.proxies import assign_folds
-    from rmo_curate.score.states import in_buckets, widest
+    from rmo_curate.score.states import widest
 
     engine = TransformersEngine(plan["model"], plan["dtype"], Workload.of(data.tokens))
     print(engine.layout.reason, file=sys.stderr)

@@ -78,7 +78,13 @@ def proxy(settings: ProxyCommand, recipe: Sections, dry_run: DryRun = False) -> 
     from rmo_curate.score.command import run_proxy
 
     workers = settings.part(WorkerSettings)
-    lines = run_proxy(settings.run, settings.part(ProxySettings), workers=workers, dry_run=dry_run)
+    lines = run_proxy(
+        settings.run,
+        settings.part(ProxySettings),
+        workers=workers,
+        tensor_parallel_size=settings.tensor_parallel_size,
+        dry_run=dry_run,
+    )
     print_lines(lines, None if dry_run else after_score(settings.run, recipe))
 
 

@@ -2,8 +2,8 @@
 
     settings.py      what a user can ask
     texts.py         pairs as text, from data or from a run
-    checks.py        what is looked for without a model: the registry of findings (answers.py, preferences.py, near.py
-                     with shingles.py)
+    checks.py        what is looked for without a model: the registry of findings (per_pair.py: of each pair by itself,
+                     with answers.py and shingles.py, in one process a core; preferences.py, near.py: of pairs together)
     overview.py      counts over the whole data; slices.py: by part
     scored.py        margins by checkpoint and trajectories (findings.py: the statistics)
     estimates.py     what evidence/ estimates, for the page: noise rate, P(label right), swapped copies

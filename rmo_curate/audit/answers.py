@@ -6,6 +6,7 @@ The words complete "The chosen answer …". Patterns are English where they are 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 MOST_WORDS_SHOWN = 60  # characters of the text quoted in a sentence
 
@@ -53,10 +54,16 @@ REFUSAL = re.compile(
     re.I,
 )
 BEGINNING = 250  # characters in which a refusal comes
+# A text without any of these matches nothing, as below for the marks of a template: they are looked for first.
+REFUSAL_HINTS = ("sorry", "apologi", "unable", " not", "cannot", "n't")
 
 
 def refusal(text: str) -> str:
-    match = REFUSAL.search(text[:BEGINNING].replace("’", "'"))
+    beginning = text[:BEGINNING].replace("’", "'")
+    lower = beginning.lower()
+    if not any(hint in lower for hint in REFUSAL_HINTS):
+        return ""
+    match = REFUSAL.search(beginning)
     return f"refuses ({quoted(match.group())})" if match else ""
 
 
@@ -180,3 +187,16 @@ def quoted(text: str) -> str:
     """Up to MOST_WORDS_SHOWN characters of data in quotation marks, on one line."""
     line = " ".join(text.split())
     return f"“{line[:MOST_WORDS_SHOWN]}{'…' if len(line) > MOST_WORDS_SHOWN else ''}”"
+
+
+# ---------------------------------------------------------------------------------------------------- all of them
+
+Check = Callable[[str], str]
+CHECKS: dict[str, Check] = {
+    "repetitive": repetitive,
+    "template_marker": template_marker,
+    "encoding": encoding,
+    "truncated": truncated,
+    "refusal": refusal,
+    "boilerplate": boilerplate,
+}

@@ -1,13 +1,12 @@
 """What is looked for in every pair without a model: a registry of findings, and who has them.
 
-To add one: a `Kind` here, its flags in `check`, a page docs/findings/<name>.md, a test. Page, audit.json, --fail-on and
-terminal take it from here.
+To add one: a `Kind` here, its flags in `check` (of an answer by itself: an entry in `answers.CHECKS`), a page
+docs/findings/<name>.md, a test. Page, audit.json, --fail-on and terminal take it from here.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property
@@ -16,15 +15,12 @@ import numpy as np
 
 from rmo_curate.audit import answers
 from rmo_curate.audit.near import NearPair, near_pairs, nearest_prompts
+from rmo_curate.audit.per_pair import CHOSEN, REJECTED, WHOLE, per_pair
 from rmo_curate.audit.preferences import Preferences, circles, preferences, reversals, text_key
 from rmo_curate.audit.shingles import PROMPT_MARK, profile
 from rmo_curate.audit.texts import Texts
 from rmo_train.console.progress import progress
 
-CHOSEN, REJECTED, WHOLE = 1, 2, 4  # where a pair has a finding: bits, WHOLE = the pair and no side of it
-BOTH = CHOSEN | REJECTED
-CONTRADICTIONS = ("reversed", "cycle")
-LEAST_VISIBLE = 2  # points of a fault that speaks for itself
 BYTES_A_TOKEN = 4  # of UTF-8; an estimate where no model has tokenised the data
 
 
@@ -67,14 +63,6 @@ KINDS = {
         Kind("over_long", "Over-long pair", (0, 0, 0)),
         Kind("boilerplate", "Stock phrases", (1, 0, 0)),
     )
-}
-ANSWER_CHECKS: dict[str, Callable[[str], str]] = {
-    "repetitive": answers.repetitive,
-    "template_marker": answers.template_marker,
-    "encoding": answers.encoding,
-    "truncated": answers.truncated,
-    "refusal": answers.refusal,
-    "boilerplate": answers.boilerplate,
 }
 
 
@@ -140,37 +128,26 @@ class Checked:
 
 def check(texts: Texts, max_length: int, held_out: Texts | None = None, held_out_name: str = "") -> Checked:
     """Look for every finding. `max_length`: tokens of prompt + longer answer; `held_out`: what must not be in here."""
-    n = len(texts)
-    where = {name: np.zeros(n, np.uint8) for name in KINDS}
-    with progress("check the texts", len(ANSWER_CHECKS) + 4, "step") as bar:
-        for name, look in ANSWER_CHECKS.items():
-            for side, column in ((CHOSEN, texts.chosen), (REJECTED, texts.rejected)):
-                where[name] |= np.fromiter((bool(look(text)) for text in column), bool, n).astype(np.uint8) * side
-            bar.advance()
-        where["prefix"] = prefixes(texts)
-        scripts = [answers.script(text) for text in texts.prompt]
-        where["other_script"] = other_scripts(texts, scripts)
+    told = per_pair(texts)
+    where = {name: np.zeros(len(texts), np.uint8) for name in KINDS}
+    where |= dict(zip(answers.CHECKS, told.checks.T, strict=True))
+    where |= {"prefix": told.prefix, "other_script": told.other_script}
+    with progress("compare the texts", 3, "step") as bar:
         where["over_long"] = over_long(texts, max_length) * np.uint8(WHOLE)
-        bar.advance()
-
-        edges = preferences(texts)
+        edges = preferences(told.keys)
         reversed_by = reversals(edges)
         circle_sizes = circles(edges, list(reversed_by))
         bar.advance()
-        prompt_words, prompt_signatures = profile(texts.prompt, PROMPT_MARK)
-        chosen_words, signatures = profile(texts.chosen)
-        rejected_words, rejected_signatures = profile(texts.rejected)
-        signatures = np.minimum(prompt_signatures, np.minimum(signatures, rejected_signatures))
-        near = near_pairs(texts, signatures)
-        bar.advance()
+        near = near_pairs(texts, told.signatures)
         first_near = first_of_each(near)
         for pair in near:
             if pair.swapped:
                 reversed_by.setdefault(pair.first, pair.second)
                 reversed_by.setdefault(pair.second, pair.first)
+        bar.advance()
         overlap, overlaps = None, dict[int, Shared]()
         if held_out is not None:
-            overlap, overlaps = overlap_with(texts, prompt_signatures, held_out, held_out_name)
+            overlap, overlaps = overlap_with(texts, told.prompt_signatures, held_out, held_out_name)
         bar.advance()
     for name, pairs in (
         ("reversed", reversed_by),
@@ -179,31 +156,10 @@ def check(texts: Texts, max_length: int, held_out: Texts | None = None, held_out
         ("overlap", overlaps),
     ):
         where[name][list(pairs)] = WHOLE
-    words = np.stack([prompt_words, chosen_words, rejected_words], axis=1)
-    clusters = cluster_count(near)
-    return Checked(where, words, scripts, edges, reversed_by, circle_sizes, first_near, clusters, overlap, overlaps)
-
-
-def prefixes(texts: Texts) -> np.ndarray:
-    """CHOSEN where the rejected answer begins with the chosen one, REJECTED the other way round."""
-    sides = np.zeros(len(texts), np.uint8)
-    for i, (chosen, rejected) in enumerate(zip(texts.chosen, texts.rejected, strict=True)):
-        a, b = chosen.strip(), rejected.strip()
-        if b.startswith(a):
-            sides[i] = BOTH if a == b else CHOSEN
-        elif a.startswith(b):
-            sides[i] = REJECTED
-    return sides
-
-
-def other_scripts(texts: Texts, prompts: list[str]) -> np.ndarray:
-    """The side whose writing system is neither the prompt's nor the other answer's."""
-    sides = np.zeros(len(texts), np.uint8)
-    for i, (asked, chosen, rejected) in enumerate(zip(prompts, texts.chosen, texts.rejected, strict=True)):
-        a, b = answers.script(chosen), answers.script(rejected)
-        if asked and a and b and a != b:
-            sides[i] = CHOSEN * (a != asked) | REJECTED * (b != asked)
-    return sides
+    clusters, scripts = cluster_count(near), told.script.tolist()
+    return Checked(
+        where, told.words, scripts, edges, reversed_by, circle_sizes, first_near, clusters, overlap, overlaps
+    )
 
 
 def token_counts(texts: Texts) -> np.ndarray:

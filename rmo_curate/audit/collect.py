@@ -24,7 +24,7 @@ from rmo_curate.audit.settings import USUAL_MAX_LENGTH, AuditSettings
 from rmo_curate.audit.slices import longer_wins, slice_rows, slices
 from rmo_curate.audit.standing_out import Observed, standing_out
 from rmo_curate.audit.suspects import RejectGroup, Suspect
-from rmo_curate.audit.texts import Texts, first_texts, read_run, read_source
+from rmo_curate.audit.texts import TextData, Texts, first_texts, read_run
 from rmo_curate.audit.why import because, finding_sentences, margin_sentences
 from rmo_curate.audit.wording import (
     BASE_MARGIN,
@@ -43,7 +43,7 @@ from rmo_curate.evidence.wording import reasons
 from rmo_curate.filter.decisions import REASONS
 from rmo_curate.filter.grounds import ground
 from rmo_curate.filter.settings import FilterSettings
-from rmo_curate.read.sources import Source, open_source
+from rmo_curate.read.sources import open_source
 from rmo_curate.runs.run import Run
 from rmo_train.console.errors import UserError
 from rmo_train.evaluation.intervals import UNKNOWN
@@ -127,9 +127,9 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
     return audit_of(material, settings)
 
 
-def collect_data(source: Source, data: tuple[str, ...], settings: AuditSettings) -> Audit:
-    """Everything an audit says about data that no model has scored."""
-    texts, rejected = read_source(source)
+def collect_data(read: TextData, data: tuple[str, ...], settings: AuditSettings) -> Audit:
+    """Everything an audit says about data that no model has scored; data: what they are called."""
+    source, texts, rejected = read.source, read.texts, read.rejects
     rejects = suspects.reject_groups(rejected, settings.examples, limit=min(settings.characters, REJECT_TEXT))
     max_length = settings.max_length or USUAL_MAX_LENGTH
     checked = check(texts, max_length, *held_out_texts(settings))

@@ -20,11 +20,11 @@ from rmo_curate.audit.gates import GateTripped, TrippedGate, tripped
 from rmo_curate.audit.page import render
 from rmo_curate.audit.settings import AuditSettings
 from rmo_curate.audit.summary import summary_lines
+from rmo_curate.audit.texts import read_data
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.read.files import STDIN
 from rmo_curate.read.hub import HUB
 from rmo_curate.read.memory import InMemory
-from rmo_curate.read.sources import open_source
 from rmo_curate.runs.run import open_run
 from rmo_curate.score.run_folder import is_run
 from rmo_train.console.errors import UserError
@@ -83,9 +83,9 @@ def write_data_audit(
             f"{paths[0]}: no such file or folder; give data, or the run folder that `rmo-curate score` makes of them"
         )
     before = read_before(settings, out)
-    source = open_source(data, limit=settings.limit, columns=columns)
+    read = read_data(data, settings.limit, columns)
     names = tuple(part if isinstance(part, str) else part.name for part in data)
-    return write(collect_data(source, names, settings), out, settings, before)
+    return write(collect_data(read, names, settings), out, settings, before)
 
 
 def read_before(settings: AuditSettings, out: Path) -> Mapping[str, Any] | None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmo_curate.audit.checks import BOTH, CHOSEN, KINDS, REJECTED, WHOLE, Checked, token_counts
+from rmo_curate.audit.checks import KINDS, Checked, token_counts
 from rmo_curate.audit.findings import Counts
+from rmo_curate.audit.per_pair import BOTH, CHOSEN, REJECTED, WHOLE
 from rmo_curate.audit.suspects import presentable
 from rmo_curate.audit.texts import Texts
 

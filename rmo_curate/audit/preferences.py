@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
 
-from rmo_curate.audit.texts import Texts
+from rmo_train.store.id_hash import mix
 
 
 def text_key(text: str) -> bytes:
@@ -30,24 +29,24 @@ class Preferences:
         return int(self.prompt.max()) + 1 if len(self.prompt) else 0
 
 
-def preferences(texts: Texts) -> Preferences:
-    prompts: dict[bytes, int] = {}
-    answers: dict[tuple[int, bytes], int] = {}
-    columns: list[tuple[int, int, int]] = []
-    for prompt, chosen, rejected in zip(texts.prompt, texts.chosen, texts.rejected, strict=True):
-        p = prompts.setdefault(text_key(prompt), len(prompts))
-        winner, loser = (answers.setdefault((p, text_key(text)), len(answers)) for text in (chosen, rejected))
-        columns.append((p, winner, loser))
-    edges = np.array(columns, np.int64).reshape(-1, 3)
-    return Preferences(edges[:, 0], edges[:, 1], edges[:, 2])
+def preferences(keys: np.ndarray) -> Preferences:
+    """keys: uint64 [pairs, 3] of prompt, chosen and rejected answer, equal where the texts are."""
+    answers = mix(keys[:, :1].copy()) ^ keys[:, 1:]
+    _, prompt = np.unique(keys[:, 0], return_inverse=True)
+    _, answer = np.unique(answers, return_inverse=True)
+    answer = answer.reshape(answers.shape)
+    return Preferences(prompt, answer[:, 0], answer[:, 1])
 
 
 def reversals(preferred: Preferences) -> dict[int, int]:
     """Position of a pair -> the first pair that prefers the same two answers the other way round."""
-    edges: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for i, edge in enumerate(zip(preferred.winner.tolist(), preferred.loser.tolist(), strict=True)):
-        edges[edge].append(i)
-    return {i: edges[b, a][0] for (a, b), pairs in edges.items() if a != b and (b, a) in edges for i in pairs}
+    winner, loser = preferred.winner, preferred.loser
+    answers = int(max(winner.max(initial=0), loser.max(initial=0))) + 1
+    edges, firsts = np.unique(winner * answers + loser, return_index=True)
+    turned = loser * answers + winner
+    at = np.minimum(np.searchsorted(edges, turned), max(0, len(edges) - 1))
+    found = np.flatnonzero((edges[at] == turned) & (winner != loser)) if len(edges) else at
+    return dict(zip(found.tolist(), firsts[at[found]].tolist(), strict=True))
 
 
 def circles(preferred: Preferences, left_out: Sequence[int]) -> dict[int, int]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from rmo_curate.read.memory import InMemory
 from rmo_curate.read.messages import Message
-from rmo_curate.read.sources import Pair, Reject, Source
+from rmo_curate.read.sources import Pair, Reject, Source, open_source
 from rmo_curate.runs.run import Run
 from rmo_train.console.progress import progress
 from rmo_train.store.tables import PAIR_SCHEMA, REJECT_SCHEMA, SOURCE_COLUMNS, TOO_LONG, flagged
@@ -45,22 +46,27 @@ class Texts:
 
     def add(self, pair_id: str, prompt: list[Message], chosen: list[Message], rejected: list[Message]) -> None:
         self.ids.append(pair_id)
-        for name, messages in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
-            getattr(self, f"{name}_messages").append(messages)
-            getattr(self, name).append(joined(messages))
+        self.prompt_messages.append(prompt)
+        self.chosen_messages.append(chosen)
+        self.rejected_messages.append(rejected)
+        self.prompt.append(joined(prompt))
+        self.chosen.append(joined(chosen))
+        self.rejected.append(joined(rejected))
 
-    def add_columns(self, values: dict[str, Any]) -> None:
-        """The other columns of the pair added last; a column that starts late is filled up with None."""
-        for name, value in values.items():
+
+def flat_columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Columns of the flat values in `rows`, one row a pair: None where a pair has none."""
+    columns: dict[str, list[Any]] = {}
+    n = 0
+    for n, row in enumerate(rows, start=1):
+        for name, value in row.items():
             if value is None or isinstance(value, str | int | bool):
-                column = self.columns.setdefault(name, [])
-                column += [None] * (len(self) - 1 - len(column))
+                column = columns.setdefault(name, [])
+                column += [None] * (n - 1 - len(column))
                 column.append(value)
-
-    def close(self) -> Texts:
-        for column in self.columns.values():
-            column += [None] * (len(self) - len(column))
-        return self
+    for column in columns.values():
+        column += [None] * (n - len(column))
+    return columns
 
 
 def joined(messages: list[Message]) -> str:
@@ -68,21 +74,38 @@ def joined(messages: list[Message]) -> str:
     return messages[0]["content"] or "" if len(messages) == 1 else "\n\n".join(m["content"] or "" for m in messages)
 
 
-def read_source(source: Source) -> tuple[Texts, pa.Table]:
-    """Every pair of `source`, and its rejects as a run's table has them: all of them, the text of the first ones."""
+@dataclass(frozen=True)
+class TextData:
+    """Data that no model has scored: every pair, and the rejects as a run's table has them, the first with their text.
+
+    What a reject holds is shown of a few alone.
+    """
+
+    source: Source
+    texts: Texts
+    rejects: pa.Table
+
+
+def read_data(data: Sequence[str | InMemory], limit: int | None, columns: Mapping[str, str] | None) -> TextData:
+    """All of the data, read once; `limit` and `columns` as for `open_source`."""
     texts, rejects, seen = Texts(), [], Counter[str]()
-    with progress("read", sum(source.counts.values()), "record") as bar:
-        for record in source.records():
-            if isinstance(record, Pair):
-                texts.add(record.id, record.prompt, record.chosen, record.rejected)
-                texts.files.append(record.source)
-                texts.lines.append(record.line)
-                texts.add_columns(record.extra)
+    extras: list[dict[str, Any]] = []
+    with progress("read", None, "record") as bar:
+
+        def keep(outcome: Pair | Reject) -> None:
+            if isinstance(outcome, Pair):
+                texts.add(outcome.id, outcome.prompt, outcome.chosen, outcome.rejected)
+                texts.files.append(outcome.source)
+                texts.lines.append(outcome.line)
+                extras.append(outcome.extra)
             else:
-                seen[record.reason.value] += 1
-                rejects.append(reject_row(record, whole=seen[record.reason.value] <= EXAMPLES_KEPT))
+                seen[outcome.reason.value] += 1
+                rejects.append(reject_row(outcome, whole=seen[outcome.reason.value] <= EXAMPLES_KEPT))
             bar.advance()
-    return texts.close(), pa.Table.from_pylist(rejects, schema=REJECT_SCHEMA)
+
+        source = open_source(data, limit=limit, columns=columns, seen=keep)
+    texts.columns = flat_columns(source.named(extra) for extra in extras)
+    return TextData(source, texts, pa.Table.from_pylist(rejects, schema=REJECT_SCHEMA))
 
 
 def reject_row(record: Reject, whole: bool) -> dict[str, Any]:
@@ -92,7 +115,7 @@ def reject_row(record: Reject, whole: bool) -> dict[str, Any]:
 
 def read_run(run: Run) -> Texts:
     """Every pair of `run`, with its token counts."""
-    texts, tokens, too_long = Texts(), [], []
+    texts, tokens, too_long, others = Texts(), [], [], []
     for part in run.pair_parts():
         extras = [name for name in part.column_names if name not in PAIR_SCHEMA.names]
         prompt_tokens = pa.compute.list_value_length(part["prompt_ids"]).to_numpy()
@@ -103,10 +126,11 @@ def read_run(run: Run) -> Texts:
         texts.lines += part["source_line"].to_pylist() if known else [None] * part.num_rows
         for row in part.select(["id", "prompt", "chosen", "rejected", *extras]).to_pylist():
             texts.add(row["id"], row["prompt"], row["chosen"], row["rejected"])
-            texts.add_columns({name: row[name] for name in extras})
+            others.append({name: row[name] for name in extras})
     texts.tokens = np.concatenate(tokens) if tokens else np.zeros((0, 3), np.int64)
     texts.too_long = np.concatenate(too_long) if too_long else np.zeros(0, bool)
-    return texts.close()
+    texts.columns = flat_columns(others)
+    return texts
 
 
 def first_texts(pairs: Iterable[Pair | Reject]) -> Texts:

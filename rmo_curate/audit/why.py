@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from rmo_curate.audit import answers
-from rmo_curate.audit.checks import ANSWER_CHECKS, BOTH, CHOSEN, KINDS, REJECTED, Checked, Shared
+from rmo_curate.audit.checks import KINDS, Checked, Shared
 from rmo_curate.audit.numerals import magnitude, percent
+from rmo_curate.audit.per_pair import BOTH, CHOSEN, REJECTED
 from rmo_curate.audit.scored import Movement, Scored, movement
 from rmo_curate.audit.texts import Texts
 from rmo_curate.audit.wording import moved_by
@@ -96,11 +97,11 @@ def finding_sentences(checked: Checked, texts: Texts, i: int) -> list[str]:
         bits = int(checked.where[name][i])
         if not bits:
             continue
-        if name in ANSWER_CHECKS:
+        if name in answers.CHECKS:
             for side, column in ((CHOSEN, texts.chosen), (REJECTED, texts.rejected)):
                 if bits & side:
                     points = KINDS[name].points[0 if side == CHOSEN else 1]
-                    said.append((points, f"The {SIDE_NAMES[side]} answer {ANSWER_CHECKS[name](column[i])}."))
+                    said.append((points, f"The {SIDE_NAMES[side]} answer {answers.CHECKS[name](column[i])}."))
         else:
             said.append((max(KINDS[name].points), PAIR_SENTENCES[name](checked, texts, i)))
     return [sentence for _, sentence in sorted(said, key=lambda one: -one[0])]

@@ -16,7 +16,9 @@ margins would mistake their heavy tails for right labels.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
@@ -94,8 +96,11 @@ class Binned:
         of[np.argsort(size, kind="stable")] = np.arange(len(margin)) * bins // max(1, len(margin))
         return cls(of, np.bincount(of, size, bins) / np.bincount(of, minlength=bins), margin > 0)
 
-    def posteriors(self, weights: list[np.ndarray]) -> list[tuple[LabelNoise, np.ndarray]]:
-        """For each of the weights [margins]: the most probable noise, and P(eps) at each of `RATES`."""
+    def posteriors(self, weights: Iterable[np.ndarray]) -> list[tuple[LabelNoise, np.ndarray]]:
+        """Under each of the weights [margins]: the likeliest noise, and P(eps) at each of `RATES`.
+
+        They are asked for one by one: of millions of margins, hundreds of weights would not fit into memory together.
+        """
         sure = 1 / (1 + np.exp(-np.clip(SLOPES[:, None] * self.size, 0, 500)))
         right = (RATES[:, None, None] + (1 - 2 * RATES[:, None, None]) * sure).reshape(-1, len(self.size))
         off = (np.log(SLOPES) + np.log1p(-2 * RATES)[:, None] - np.log(SLOPE)) / SPREAD
@@ -159,7 +164,7 @@ class Resampled:
         )
         binned = Binned.from_margins(margin[self.known])
         (noise, _), *drawn = binned.posteriors(
-            [np.ones(len(self.group)), *(times[self.group].astype(float) for times in self.times)]
+            chain([np.ones(len(self.group))], (times[self.group].astype(float) for times in self.times))
         )
         below = np.cumsum([posterior for _, posterior in drawn], axis=1)
         self.rates = RATES[np.minimum((below < rng.random((draws, 1))).sum(1), len(RATES) - 1)]

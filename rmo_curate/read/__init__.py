@@ -15,5 +15,5 @@
 - `extras`: the source's other columns.
 - `sources`: data of any form -> a stream of pairs and rejects.
 - `pair_rendering`: pairs -> token ids by `rmo_train.data.rendering`; refuses those whose tokens would lack something.
-- `render_pool`: the same in one process a core.
+- `render_pool`: the same in one process a core; `processes`: how work is shared out to them.
 """

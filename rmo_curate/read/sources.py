@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -105,10 +105,13 @@ class Source:
         for outcomes in self._outcomes():
             for outcome in outcomes:
                 if isinstance(outcome, Pair):
-                    extra = outcome.extra
-                    yield replace(outcome, extra={e.name: e.value(extra.get(e.source)) for e in self.extras})
+                    yield replace(outcome, extra=self.named(outcome.extra))
                 else:
                     yield outcome
+
+    def named(self, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """A pair's other columns as the tables have them, from what stands in the data."""
+        return {e.name: e.value(extra.get(e.source)) for e in self.extras}
 
     def _outcomes(self, ids: Ids | None = None) -> Iterator[list[Pair | Reject]]:
         """What each record of the data gives, with the extras as they stand there."""
@@ -173,13 +176,18 @@ class Source:
 
 
 def open_source(
-    paths: Sequence[str | InMemory], *, limit: int | None = None, columns: Mapping[str, str] | None = None
+    paths: Sequence[str | InMemory],
+    *,
+    limit: int | None = None,
+    columns: Mapping[str, str] | None = None,
+    seen: Callable[[Pair | Reject], None] = lambda outcome: None,
 ) -> Source:
     """Look `paths` (files, folders, hf: names, or data in memory) through: form, columns, counts. A UserError when
     there is no pair.
 
     `limit`: the first records only, counted over all files as they stand there, rejects included. `columns`: the name
-    in the data of any column of a form that is called otherwise there.
+    in the data of any column of a form that is called otherwise there. `seen` gets all that `records` of the result
+    would give, with the pairs' extras as they stand in the data: for whoever keeps them, and reads nothing twice.
     """
     if limit is not None and limit < 1:
         raise UserError(f"a limit of {limit} records; expected 1 or more")
@@ -232,6 +240,7 @@ class Tally:
         """Count what one record gave."""
         self.records += 1
         for outcome in outcomes:
+            seen(outcome)
             if isinstance(outcome, Pair):
                 self.counts["pairs"] += 1
                 for column, value in outcome.extra.items():

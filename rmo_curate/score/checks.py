@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmo_curate.read.sources import Pair, Source
-from rmo_curate.score.settings import ProxySettings, ScoreSettings
+from rmo_curate.score.settings import ProxySettings, ScoreSettings, WorkerSettings
 from rmo_train.console.errors import UserError
 from rmo_train.console.progress import say
 from rmo_train.console.wording import counted
@@ -21,6 +21,27 @@ if TYPE_CHECKING:
 def check_base(run: Path, manifest: RunManifest) -> None:
     if "base" not in [c.name for c in manifest.checkpoints]:
         raise UserError(f"{run}: the reference is not scored yet; run `rmo-curate score` to the end first")
+
+
+def check_tensor_parallel(gpus: int, engine: str, workers: WorkerSettings) -> None:
+    """A model over `gpus` GPUs: only under vLLM, and where there are so many. Of workers, Ray knows what they have."""
+    if gpus == 1:
+        return
+    if engine != "vllm":
+        raise UserError(
+            f"--tensor-parallel-size {gpus}: the engine here is {engine}, which keeps a model whole; add --engine vllm "
+            "(with --overwrite on a run that was begun without it), or leave the flag out: --workers auto puts a copy "
+            "of the model on every GPU"
+        )
+    if workers.hires:
+        return
+    import torch
+
+    if (there := torch.cuda.device_count()) < gpus:
+        raise UserError(
+            f"--tensor-parallel-size {gpus}: {counted(there, 'GPU')} found on this machine; give at most that many, or "
+            "--ray ADDRESS of a cluster whose machines have more (CUDA_VISIBLE_DEVICES may hide some)"
+        )
 
 
 def check_checkpoint(other: Identity, reference: Identity) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rmo_curate.score.buckets import kept
 from rmo_curate.score.engines.base import NOISE_PAIRS, NOISE_SHARE, Engine, StateEngine, Work
 from rmo_train.data.pairs import PairData
 
@@ -33,11 +34,11 @@ class Part:
     data: PairData
     rows: np.ndarray  # of `data`, int64
     scores: bool = True
-    states: bool = False
+    width: int = 0  # numbers that are kept of a pair's hidden states; 0: none are asked for
 
     @property
     def wanted(self) -> bool:
-        return self.scores or self.states
+        return self.scores or self.width > 0
 
     def alone(self) -> Part:
         """The same part with its own pairs and no others: small enough to be sent to another process."""
@@ -66,7 +67,7 @@ class Computed:
     pairs: int
     work: Work  # of the whole part, also where less was asked for
     logps: np.ndarray | None = None  # float64 nats [pairs, 2]: chosen, rejected
-    differences: np.ndarray | None = None  # of states, float32 [pairs, numbers]
+    differences: np.ndarray | None = None  # of states, as they are kept: float16 [pairs, numbers]
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,13 @@ def compute(engine: Engine, part: Part, advance: Advance = lambda pairs: None) -
     if not part.wanted:
         advance(len(rows))
         return done
-    if not part.states:
+    if not part.width:
         return replace(done, logps=engine.score(data, rows, advance))
     assert isinstance(engine, StateEngine), engine
     if not part.scores:
-        return replace(done, differences=engine.state_differences(data, rows, advance))
+        return replace(done, differences=kept(engine.state_differences(data, rows, advance), part.width))
     logps, differences = engine.score_with_states(data, rows, advance)
-    return replace(done, logps=logps, differences=differences)
+    return replace(done, logps=logps, differences=kept(differences, part.width))
 
 
 def describe(engine: Engine, data: PairData) -> Described:

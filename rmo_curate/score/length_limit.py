@@ -5,6 +5,7 @@ It is resolved once per run folder: a resumed run, be it on a smaller machine, t
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +52,9 @@ def length_limit(
             f"--max-length {settings.max_length}: the context of {model} is {context} tokens; give at most that"
         )
     row = RowMemory.of(config, dtype)
-    room = SHARE_OF_ROW * (device_memory()[1] - _weights(config, weights_bytes(model), dtype))
-    per_token = 0 if engine == "transformers" else _vllm_bytes(config, dtype)
+    gpus = settings.tensor_parallel_size
+    room = SHARE_OF_ROW * (device_memory()[1] - _weights(config, weights_bytes(model), dtype) / gpus)
+    per_token = 0 if engine == "transformers" else _vllm_bytes(config, dtype, gpus)
     memory = max(SHORTEST, most_tokens(lambda tokens: max(row.scoring(tokens), per_token * tokens), int(room)))
     recorded = recorded_key(run / "pairs", PairsManifest) if run is not None else None
     if settings.max_length is not None:
@@ -70,12 +72,14 @@ def _weights(config: object, file_bytes: int, dtype: str) -> int:
     return file_bytes // getattr(stored, "itemsize", 2) * ITEM_BYTES[dtype]
 
 
-def _vllm_bytes(config: object, dtype: str) -> int:
-    """Bytes of keys and values that vLLM keeps for each token of the longest pair (see `vllm_memory.plan_memory`)."""
+def _vllm_bytes(config: object, dtype: str, gpus: int) -> int:
+    """Bytes of keys and values that vLLM keeps for each token of the longest pair (see `vllm_memory.plan_memory`), on
+    each of the `gpus` that share the model.
+    """
     text = config.get_text_config()  # type: ignore[attr-defined]
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return int(KV_STEPS * 2 * text.num_hidden_layers * heads * size * ITEM_BYTES[dtype])
+    return int(KV_STEPS * 2 * text.num_hidden_layers * math.ceil(heads / gpus) * size * ITEM_BYTES[dtype])
 
 
 def limit_line(limit: LengthLimit) -> str:

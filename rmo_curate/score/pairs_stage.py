@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rmo_curate.read.render_pool import RowMaker, Rows, rendered, workers_for
+from rmo_curate.read.processes import workers_for
+from rmo_curate.read.render_pool import RowMaker, Rows, rendered
 from rmo_curate.read.sources import Pair, Reject, Source
 from rmo_curate.runs.manifests import RejectsManifest
 from rmo_train.console.errors import UserError

@@ -47,6 +47,18 @@ class ScoreStage:
     folds: int | None = None
 
 
+@dataclass(frozen=True)
+class OpenStage:
+    """A stage that is being filled: its pairs, what its models are loaded from, and the writers that parts go to."""
+
+    stage: ScoreStage
+    data: PairData
+    spec_for: SpecFor
+    part_size: int
+    writer: PartWriter[ScoresManifest]
+    states: StateWriter | None  # kept of the same pass
+
+
 def in_group_order(groups: np.ndarray) -> np.ndarray:
     """Rows ordered so that pairs of one prompt are neighbours, prompts in order of first appearance."""
     first: dict[str, int] = {}
@@ -100,7 +112,8 @@ def score_stage(
     if states is not None:
         for share in share_folders(run):
             states.writer.adopt(share / STATES)
-    total, work, described = score_parts(data, stage, spec_for, part_size, writer, states, crew or Alone())
+    opened = OpenStage(stage, data, spec_for, part_size, writer, states)
+    total, work, described = score_parts(opened, crew or Alone())
     layout = described[0]
     saved = f" ({work.saved:.0%} saved)" if work.saved >= 0.005 else ""  # padding may cost more than sharing saves
     say(
@@ -142,29 +155,21 @@ def score_share(
     folder = share.folder(run)
     writer = PartWriter(folder / "scores" / stage.name, ScoresManifest, stage.key, SCORE_SCHEMA)
     states = open_states(folder) if open_states is not None else None
-    score_parts(data, stage, spec_for, part_size, writer, states, Alone(), share)
+    score_parts(OpenStage(stage, data, spec_for, part_size, writer, states), Alone(), share)
     return len(writer.finished)
 
 
-def score_parts(
-    data: PairData,
-    stage: ScoreStage,
-    spec_for: SpecFor,
-    part_size: int,
-    writer: PartWriter[ScoresManifest],
-    states: StateWriter | None,
-    crew: Crew,
-    share: Share | None = None,
-) -> tuple[int, Work, list[Described]]:
+def score_parts(opened: OpenStage, crew: Crew, share: Share | None = None) -> tuple[int, Work, list[Described]]:
     """Compute and write what the two writers do not have; returns pairs, their work, and how each model computed.
 
     share: only its parts, and no word on how they were computed.
     """
+    stage, data, writer, states = opened.stage, opened.data, opened.writer, opened.states
     for name in writer.repaired:
         say(f"{writer.folder}: {name} was damaged and will be scored again")
     if writer.finished:
         say(f"{stage.name}: resuming after {counted(len(writer.finished), 'finished part')}")
-    jobs, fold_of = jobs_of(data, stage, spec_for, part_size, writer, states)
+    jobs, fold_of = jobs_of(opened)
     if share is not None:
         jobs = jobs_of_share(jobs, share)
     parts = {part.file: part for job in jobs for part in job.parts}
@@ -194,30 +199,28 @@ def jobs_of_share(jobs: Sequence[Job], share: Share) -> list[Job]:
     return [job for job in own if job.parts]
 
 
-def jobs_of(
-    data: PairData,
-    stage: ScoreStage,
-    spec_for: SpecFor,
-    part_size: int,
-    writer: PartWriter[ScoresManifest],
-    states: StateWriter | None,
-) -> tuple[list[Job], dict[str, int]]:
+def jobs_of(opened: OpenStage) -> tuple[list[Job], dict[str, int]]:
     """What each model of a stage computes, and the fold of each part file.
 
     A kill may come between a part's scores and its states: what one of the two folders has is not computed again.
     """
+    data, writer, states = opened.data, opened.writer, opened.states
     jobs: list[Job] = []
     fold_of: dict[str, int] = {}
-    for assignment in stage.assignments:
-        parts = part_rows(data.groups, assignment.rows, part_size, first=len(fold_of))
+    for assignment in opened.stage.assignments:
+        parts = part_rows(data.groups, assignment.rows, opened.part_size, first=len(fold_of))
         fold_of |= dict.fromkeys(parts, assignment.fold)
         wanted = [
             Part(
-                file, data, rows, scores=file not in writer.finished, states=states is not None and not states.has(file)
+                file,
+                data,
+                rows,
+                scores=file not in writer.finished,
+                width=states.width if states is not None and not states.has(file) else 0,
             )
             for file, rows in parts.items()
         ]
-        jobs.append(Job(spec_for(assignment.model), wanted, data))
+        jobs.append(Job(opened.spec_for(assignment.model), wanted, data))
     return jobs, fold_of
 
 

@@ -24,6 +24,16 @@ LEARNING_RATE = {"lora": 2e-4, "full": 5e-6}
 OF_TRAINING = ("steps", "lora", "full", "learning_rate", "epochs", "batch_size", "beta")
 
 
+def tensor_parallel_size() -> Any:
+    """The field of every command that loads models into vLLM."""
+    return from_recipe(
+        "score.tensor_parallel_size",
+        default=1,
+        ge=1,
+        description="GPUs that share one copy of the model, with the vLLM engine; for models too large for one GPU",
+    )
+
+
 class ScoreSettings(Settings):
     """How pairs are read and scored."""
 
@@ -49,6 +59,7 @@ class ScoreSettings(Settings):
         "auto", description="Attention for packed rows; auto: chosen by device and sequence lengths"
     )
     tokens_per_batch: int | None = Field(None, ge=16, description="Tokens per packed row (default: chosen by device)")
+    tensor_parallel_size: int = tensor_parallel_size()
     max_rejects: float | None = Field(
         None, ge=0, le=1, description="Fail if more than this share of the records is rejected"
     )
@@ -198,6 +209,7 @@ class ProxyCommand(ProxySettings, WorkerSettings):
     """`rmo-curate proxy`."""
 
     run: Path = from_recipe("score.out", description="Run folder made by `rmo-curate score`", argument="RUN")
+    tensor_parallel_size: int = tensor_parallel_size()
 
 
 class InspectCommand(Settings):

@@ -45,11 +45,9 @@ class StateWriter:
         return file in self.writer.finished
 
     def write(self, file: str, data: PairData, rows: np.ndarray, differences: np.ndarray) -> None:
-        """The part `file`: `differences` [len(rows), numbers] of the pairs `rows`."""
-        limit = np.finfo(np.float16).max
-        stored = np.clip(in_buckets(differences, self.width), -limit, limit).astype(np.float16)
-        offsets = np.arange(len(rows) + 1, dtype=np.int32) * stored.shape[1]
-        column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(stored.ravel()))
+        """The part `file`: `differences` of the pairs `rows` as they are kept, float16 [len(rows), numbers]."""
+        offsets = np.arange(len(rows) + 1, dtype=np.int32) * differences.shape[1]
+        column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(differences.ravel()))
         ids = [str(i) for i in data.ids[rows]]
         self.writer.write(file, pa.table({"id": ids, "difference": column}, schema=STATE_SCHEMA))
 
@@ -70,7 +68,7 @@ def read_missing(
     spec: the reference's, of an engine that sees states; loaded only where a part is missing.
     """
     missing = [
-        Part(file, data, rows, scores=False, states=True) for file, rows in parts.items() if not states.has(file)
+        Part(file, data, rows, scores=False, width=states.width) for file, rows in parts.items() if not states.has(file)
     ]
     if missing:
         with progress("read hidden states", len(data), "pair") as bar:
@@ -89,22 +87,3 @@ def read_states(run: Path, manifest: StatesManifest, data: PairData) -> np.ndarr
         rows = [place[i] for i in part["id"].to_pylist()]
         states[rows] = part["difference"].combine_chunks().values.to_numpy().reshape(len(rows), -1)
     return states
-
-
-def in_buckets(values: np.ndarray, width: int) -> np.ndarray:
-    """`values` [n, numbers] as they are, or where that is more than `width` a count sketch of them: [n, width].
-
-    Every number goes, with a random sign, into a random bucket: inner products keep their values in expectation
-    (Charikar et al. 2002), and no matrix of projections is needed.
-    """
-    if values.shape[1] <= width:
-        return values
-    rng = np.random.default_rng(0)
-    bucket = rng.integers(0, width, size=values.shape[1:])
-    sign = rng.choice([-1.0, 1.0], values.shape[1])
-    order = np.argsort(bucket, kind="stable")
-    starts = np.searchsorted(bucket[order], np.arange(width))
-    filled = np.flatnonzero(np.diff(np.append(starts, len(order))))
-    sums = np.zeros((len(values), width), dtype=np.float32)
-    sums[:, filled] = np.add.reduceat((values * sign)[:, order], starts[filled], axis=1)
-    return sums

@@ -23,11 +23,11 @@ from typing import Any, Literal
 
 from rmo_curate.score.crew import Advance, Alone, Answer, Crew, Job, Loads, Part, compute, describe
 from rmo_curate.score.engines.base import Engine
+from rmo_curate.score.placement import Placement
 from rmo_curate.score.run_folder import WORKING
 from rmo_curate.score.settings import WorkerSettings
 from rmo_train.console.errors import ProcessingError, RmoError, UserError
 from rmo_train.console.progress import say
-from rmo_train.console.wording import counted
 from rmo_train.data.pairs import PairData
 from rmo_train.store.files import write_json
 
@@ -44,12 +44,15 @@ def require_ray(settings: WorkerSettings) -> None:
 
 
 @contextmanager
-def hired(settings: WorkerSettings, run: Path) -> Iterator[Crew]:
-    """The crew that the settings ask for, sent home at the end. Ray starts with the first part."""
+def hired(settings: WorkerSettings, run: Path, gpus_each: int = 1) -> Iterator[Crew]:
+    """The crew that the settings ask for, sent home at the end. Ray starts with the first part.
+
+    gpus_each: that a model is split over.
+    """
     if not settings.hires:
         yield Alone()
         return
-    crew = RayCrew(settings.workers or "auto", settings.ray, run)
+    crew = RayCrew(settings.workers or "auto", settings.ray, run, gpus_each)
     try:
         yield crew
     finally:
@@ -116,8 +119,8 @@ class Hand:
 class RayCrew:
     """Workers that are started once, for all stages of a command."""
 
-    def __init__(self, workers: int | Literal["auto"], address: str | None, run: Path):
-        self.asked, self.address, self.run_folder = workers, address, run
+    def __init__(self, workers: int | Literal["auto"], address: str | None, run: Path, gpus_each: int = 1):
+        self.asked, self.address, self.run_folder, self.gpus_each = workers, address, run, gpus_each
         self.hands: dict[Any, Hand] = {}  # by the reference of the answer that is awaited of each
         self.free: list[Hand] = []
         self.hired = 0
@@ -142,18 +145,11 @@ class RayCrew:
                 f"--ray {self.address}: no Ray cluster found there ({str(e).splitlines()[0]}); expected the address "
                 "that `ray start --head` printed, or `auto` on a machine of the cluster"
             ) from e
-        resources = ray.cluster_resources()
-        gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-        number = (gpus or cores) if self.asked == "auto" else self.asked
-        on_gpus = 0 < gpus >= number
-        if self.address is None and not on_gpus and number > cores:
-            raise UserError(
-                f"--workers {number}: this machine has only {counted(cores, 'core')}; give at most that many"
-            )
-        self.needs: dict[str, float] = {"num_cpus": 1, "num_gpus": 1 if on_gpus else 0}
-        each = "one GPU" if on_gpus else "one core"
-        say(f"{counted(number, 'Ray worker')}, {each} each, of {counted(gpus, 'GPU')} and {counted(cores, 'core')}")
-        for _ in range(number):
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        placed = Placement.of(machines, self.asked, self.gpus_each, one_machine=self.address is None)
+        self.needs: dict[str, float] = {"num_cpus": 1, "num_gpus": placed.gpus_each}
+        say(placed.line)
+        for _ in range(placed.workers):
             self._hire()
 
     def _hire(self) -> None:
@@ -200,6 +196,7 @@ class RayCrew:
                     task.done, left = True, left - 1
                     took.append(time.monotonic() - hand.since)
                     advance(task.pairs)
+                    self._hand_out(waiting, took)  # before the answer is written: nobody waits for the disk
                     yield answer
         if failed:
             raise ProcessingError(self._failure(failed))

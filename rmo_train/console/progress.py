@@ -19,21 +19,25 @@ class Progress(Protocol):
 
 
 class _Lines:
-    def __init__(self, label: str, total: float, unit: str, done: float):
+    def __init__(self, label: str, total: float | None, unit: str, done: float):
         self.label, self.total, self.unit = label, total, unit
         self.done, self.before, self.start = done, done, time.monotonic()
         self.printed = self.start
 
     def advance(self, amount: float = 1, note: str = "") -> None:
         self.done += amount
-        self.total = max(self.total, self.done)  # if the total was too low, 0 s are left, not a negative time
         now = time.monotonic()
         if now - self.printed >= LINE_EVERY:
             self.printed = now
-            rate = (self.done - self.before) / (now - self.start)
-            left = (self.total - self.done) / rate if rate else 0
-            of = f"{self.done:,.0f}/{counted(round(self.total), self.unit)}"
-            say(f"{self.label}: {of}, {left:,.0f} s left {note}".rstrip())
+            say(f"{self.label}: {self._so_far(now)} {note}".rstrip())
+
+    def _so_far(self, now: float) -> str:
+        if self.total is None:
+            return counted(round(self.done), self.unit)
+        total = max(self.total, self.done)  # foreseen too low: no time left, not a negative one
+        rate = (self.done - self.before) / (now - self.start)
+        left = (total - self.done) / rate if rate else 0
+        return f"{self.done:,.0f}/{counted(round(total), self.unit)}, {left:,.0f} s left"
 
     def close(self) -> None:
         did = counted(round(self.done - self.before), self.unit)
@@ -41,14 +45,14 @@ class _Lines:
 
 
 class _Bar:
-    def __init__(self, bar: Any, label: str, total: float, done: float):
+    def __init__(self, bar: Any, label: str, total: float | None, done: float):
         self.bar, self.total, self.done = bar, total, done
         self.task = bar.add_task(label, total=total, completed=int(done), note="")
 
     def advance(self, amount: float = 1, note: str = "") -> None:
         self.done += amount
-        self.total = max(self.total, self.done)
-        self.bar.update(self.task, advance=amount, total=self.total, note=note)
+        total = None if self.total is None else max(self.total, self.done)
+        self.bar.update(self.task, advance=amount, total=total, note=note)
 
 
 def say(line: str) -> None:
@@ -63,8 +67,11 @@ def is_first() -> bool:
 
 
 @contextmanager
-def progress(label: str, total: float, unit: str, done: float = 0) -> Iterator[Progress]:
-    """Show progress over `total` units of work, of which an earlier run did `done`. `unit`: a singular noun."""
+def progress(label: str, total: float | None, unit: str, done: float = 0) -> Iterator[Progress]:
+    """Follow `total` units of work (None: nobody knows), of which `done` were done by a run before.
+
+    `unit`: a noun in the singular.
+    """
     if not sys.stderr.isatty() or not is_first():
         lines = _Lines(label, total, unit, done)
         yield lines
@@ -75,7 +82,7 @@ def progress(label: str, total: float, unit: str, done: float = 0) -> Iterator[P
     from rich.progress import Progress as RichProgress
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(noun_for(total, unit)),
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(noun_for(total or 0, unit)),
         TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
     )  # fmt: skip
     with RichProgress(*columns, console=Console(stderr=True)) as bar:

@@ -50,4 +50,8 @@ class Ragged:
 
     def take(self, rows: np.ndarray) -> Ragged:
         """The rows of these numbers, copied, in their order."""
-        return Ragged.from_rows([self[i] for i in rows], self.values.dtype)
+        rows = np.asarray(rows, dtype=np.int64)
+        starts = self.offsets[rows]
+        taken = Ragged.from_lengths(self.values, self.offsets[rows + 1] - starts)
+        at = np.arange(taken.offsets[-1]) + np.repeat(starts - taken.offsets[:-1], taken.lengths)
+        return Ragged(self.values[at], taken.offsets)

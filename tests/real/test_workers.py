@@ -27,6 +27,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
 pytestmark = pytest.mark.real
 
 PAIRS = pair_data([([i], [10 + i, i], [20 + i]) for i in range(60)])
+HANG = 3600.0  # seconds
 DEMO = Path(__file__).parents[2] / "data" / "demo" / "train.jsonl"
 
 
@@ -39,6 +40,7 @@ class Slow:
     fault: str = ""
     at: int = -1  # the first token of the pair
     once: str = ""  # a file that is there after the first time
+    noted: str = ""  # a folder: which node scored a pair, and on which GPUs, in a file named by its first token
 
     def load(self):
         return SlowEngine(self)
@@ -57,6 +59,10 @@ class SlowEngine:
         tokens = data.prompt.take(rows).values
         if self.spec.at in tokens:
             strike(self.spec)
+        if self.spec.noted:
+            note = f"{ray.get_runtime_context().get_node_id()} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}"
+            for token in tokens:
+                (Path(self.spec.noted) / str(token)).write_text(note)
         return np.stack([-1.0 * tokens, -2.0 * tokens], axis=1)
 
     def noise_sd(self, data):
@@ -75,7 +81,7 @@ def strike(spec: Slow) -> None:
     if spec.fault == "user":
         raise UserError("--attention dense: this model takes no mask; use --attention rows")
     if spec.fault == "hang":
-        time.sleep(3600)
+        time.sleep(HANG)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -138,7 +144,10 @@ def test_a_mistake_of_the_users_is_told_at_once(crew):
 
 def test_a_worker_that_hangs_is_not_waited_for(crew, tmp_path):
     spec = Slow(seconds=0.2, fault="hang", at=31, once=str(tmp_path / "struck"))
-    same(computed(crew, jobs(spec)), computed(Alone(), jobs(Slow())))
+    start = time.monotonic()
+    logps = computed(crew, jobs(spec))
+    assert (tmp_path / "struck").exists() and time.monotonic() - start < HANG / 10
+    same(logps, computed(Alone(), jobs(Slow())))
 
 
 def test_twenty_kills_at_random_moments_lose_nothing_and_score_nothing_twice(crew, tmp_path):
@@ -186,21 +195,45 @@ def test_twenty_kills_at_random_moments_lose_nothing_and_score_nothing_twice(cre
 def test_a_node_that_goes_away_takes_nothing_with_it(tmp_path):
     from ray.cluster_utils import Cluster
 
+    notes = tmp_path / "notes"
+    notes.mkdir()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     leaving = cluster.add_node(num_cpus=1)
+    staying = cluster.head_node.node_id
     crew = RayCrew(2, cluster.address, tmp_path)
+    done: dict[str, np.ndarray] = {}
+    before: set[str] = set()  # notes when the node goes
     try:
-        done, gone = {}, False
-        for answer in crew.run(jobs(Slow(seconds=0.3)), lambda pairs: None):
-            if isinstance(answer, Computed):
+        for answer in crew.run(jobs(Slow(seconds=0.3, noted=str(notes))), lambda pairs: None):
+            if isinstance(answer, Computed) and answer.logps is not None:
                 done[answer.file] = answer.logps
-            if len(done) == 10 and not gone:
+            if len(done) == 10 and not before:
                 cluster.remove_node(leaving, allow_graceful=False)
-                gone = True
-        same(done, computed(Alone(), jobs(Slow())))
+                before = {note.name for note in notes.iterdir()}
     finally:
         crew.close()
         cluster.shutdown()
+    by = {note.name: note.read_text().split()[0] for note in notes.iterdir()}
+    assert leaving.node_id in {by[name] for name in before}  # it had its share,
+    assert {by[name] for name in by.keys() - before} == {staying} and len(by) > len(before)  # and the other the rest
+    assert len(done) == 30
+    same(done, computed(Alone(), jobs(Slow())))
+
+
+def test_a_worker_has_as_many_gpus_as_a_model_is_split_over(tmp_path, capsys):
+    from ray.cluster_utils import Cluster
+
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 4})  # Ray takes our word for it
+    crew = RayCrew("auto", cluster.address, tmp_path, gpus_each=2)
+    try:
+        same(computed(crew, jobs(Slow(seconds=0.2, noted=str(notes)))), computed(Alone(), jobs(Slow())))
+    finally:
+        crew.close()
+        cluster.shutdown()
+    assert {note.read_text().split()[1] for note in notes.iterdir()} == {"0,1", "2,3"}
+    assert "2 Ray workers, 2 GPUs each, of 4 GPUs and 4 cores" in capsys.readouterr().err
 
 
 def score(model: Path, run: Path, *more: str) -> subprocess.Popen:

@@ -20,14 +20,19 @@ MEASURED_PAIRS = 64
 WARM_UP_PAIRS = 4
 
 
-def settled_engine(asked: str, recorded: Reference | None) -> str:
-    """The requested engine. `auto` becomes the engine that the run started with, or stays `auto` until measured."""
+def settled_engine(asked: str, recorded: Reference | None, tensor_parallel_size: int = 1) -> str:
+    """The engine asked for; `auto` is what the run was begun with, and stays `auto` where it must be measured.
+
+    tensor_parallel_size: GPUs that share a model; with more than one, `auto` is vLLM where it is installed.
+    """
     if asked == "vllm":
         require_installed()
     if asked != AUTO:
         return asked
     if recorded is not None and recorded.engine not in (None, AUTO):  # `auto`: interrupted before the measurement
         return str(recorded.engine)
+    if tensor_parallel_size > 1 and is_installed():
+        return "vllm"
     from rmo_train.model.policy import default_device
 
     if default_device().type != "cuda":

@@ -25,8 +25,10 @@ class EngineSpec:
     tokens_per_batch: int | None
     attention: str
     log: Path  # of vLLM
+    gpus: int = 1  # that vLLM splits the model over
 
     def load(self) -> Engine:
         if self.engine == "vllm":
-            return VllmEngine(self.model, self.dtype, self.workload.longest, self.tokens_per_batch, log=self.log)
+            longest, tokens = self.workload.longest, self.tokens_per_batch
+            return VllmEngine(self.model, self.dtype, longest, tokens, log=self.log, gpus=self.gpus)
         return TransformersEngine(self.model, self.dtype, self.workload, self.tokens_per_batch, self.attention)

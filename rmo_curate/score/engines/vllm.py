@@ -23,10 +23,11 @@ from rmo_train.console.progress import say
 from rmo_train.data.pairs import PairData
 from rmo_train.forward.memory import ITEM_BYTES, device_memory
 
-RESTARTS = 3  # of the process, at most, while one part is scored
-REQUEST_STEPS = 16  # steps per request: a crash loses at most one request
-# Maximum difference between vLLM and transformers, in nats per token (root mean square over sequences). A wrong model
-# (different attention, a lost adapter, a different head) differs by tenths of a nat.
+WHOLE_SHARE = 0.8  # of a device's memory that whole weights may take, so that transformers can check a few pairs
+RESTARTS = 3  # of the process, while one part is scored
+REQUEST_STEPS = 16  # steps' worth of sequences sent at once: what a crash loses
+# Nats per token (root mean square over sequences) by which vLLM may differ from transformers. A wrong model (another
+# attention, a lost adapter, another head) is off by tenths of a nat.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
 
 
@@ -97,16 +98,25 @@ class Agreement:
 class VllmEngine:
     """One checkpoint under vLLM; the process starts with the first pair and ends with this object."""
 
-    def __init__(self, checkpoint: str, dtype: str, longest: int, tokens_per_batch: int | None = None, *, log: Path):
+    def __init__(
+        self,
+        checkpoint: str,
+        dtype: str,
+        longest: int,
+        tokens_per_batch: int | None = None,
+        *,
+        log: Path,
+        gpus: int = 1,
+    ):
         require_installed()
         self.checkpoint, self.dtype, self.longest, self.log = checkpoint, dtype, longest, log
-        self.tokens_per_batch = tokens_per_batch
+        self.tokens_per_batch, self.gpus = tokens_per_batch, gpus
         self.plan = self._plan(tokens_per_batch)
         self.layout = VllmLayout(_version())
         self._process: EngineProcess | None = None
         self._folder: Path | None = None  # whole weights
-        self._temporary: str | None = None  # the merged weights, if an adapter was merged for this engine
-        self._verified: tuple[PairData, Agreement] | None = None  # the pairs on which it was verified
+        self._temporary: str | None = None  # the same, where they were merged for this engine
+        self._verified: tuple[PairData, np.ndarray, Agreement | None] | None = None  # a sample, its log-probs
 
     # ------------------------------------------------------------------------------------------------ scoring
 
@@ -122,21 +132,33 @@ class VllmEngine:
         self.verify(data)
         return self._score(data, rows, advance)
 
-    def verify(self, data: PairData) -> Agreement:
-        """Compare with the transformers engine on a sample of the data, once; UserError if they differ too much."""
+    def verify(self, data: PairData) -> Agreement | None:
+        """Compare with the transformers engine on a sample of the data, once; UserError above the tolerance.
+
+        None where the model fits no single GPU, which is said.
+        """
         if self._verified is None:
             rows = noise_sample(data)
-            # Transformers runs first and is freed before vLLM starts, so that the device never holds the model twice.
-            theirs = _transformers_logps(self.checkpoint, self.dtype, data, rows)
-            tokens = np.stack([data.chosen.lengths[rows], data.rejected.lengths[rows]], axis=1)
-            agreement = Agreement(self._score(data, rows), theirs, tokens)
-            agreement.check(self.checkpoint, self.dtype)
-            say(
-                f"vLLM agrees with transformers within {agreement.per_token:.1g} nats per token on {len(rows)} pairs "
-                f"(tolerance {TOLERANCE[self.dtype]:g})"
-            )
-            self._verified = data.subset(rows), agreement
-        return self._verified[1]
+            whole = self.gpus == 1 or self.plan.weights * self.gpus <= WHOLE_SHARE * self.plan.device
+            # First, and freed before vLLM starts: the device need not hold the model twice.
+            theirs = _transformers_logps(self.checkpoint, self.dtype, data, rows) if whole else None
+            ours = self._score(data, rows)
+            agreement = None if theirs is None else self._agreement(ours, theirs, data, rows)
+            if agreement is None:
+                say("warning: the model fits no single GPU, so vLLM's log-probs are not compared with transformers'")
+            self._verified = data.subset(rows), ours, agreement
+        return self._verified[2]
+
+    def _agreement(self, ours: np.ndarray, theirs: np.ndarray, data: PairData, rows: np.ndarray) -> Agreement:
+        """The comparison, passed and said."""
+        tokens = np.stack([data.chosen.lengths[rows], data.rejected.lengths[rows]], axis=1)
+        agreement = Agreement(ours, theirs, tokens)
+        agreement.check(self.checkpoint, self.dtype)
+        say(
+            f"vLLM agrees with transformers within {agreement.per_token:.1g} nats per token on {len(rows)} pairs "
+            f"(tolerance {TOLERANCE[self.dtype]:g})"
+        )
+        return agreement
 
     def noise_sd(self, data: PairData) -> float:
         """sd of the difference in D, in nats: between batched and single sequences, or vLLM and transformers if larger.
@@ -147,9 +169,9 @@ class VllmEngine:
 
         self.verify(data)
         assert self._verified is not None
-        sample, agreement = self._verified  # a worker may score other pairs than those it was verified on
+        sample, logps, agreement = self._verified  # a worker is asked this of other pairs than it was verified on
         one_by_one = self._score(sample, np.arange(len(sample)), one_by_one=True)
-        return max(agreement.margin_sd, margin_sd(agreement.vllm, one_by_one))
+        return max(agreement.margin_sd if agreement else 0.0, margin_sd(logps, one_by_one))
 
     def _score(
         self,
@@ -184,7 +206,7 @@ class VllmEngine:
                 self._folder = self._whole_weights()
             plan = self.plan
             settings = EngineSettings(
-                str(self._folder), self.dtype, self.longest, plan.tokens, plan.kv_cache, self._temporary
+                str(self._folder), self.dtype, self.longest, plan.tokens, plan.kv_cache, self._temporary, self.gpus
             )
             say(plan.line)
             self._process = EngineProcess(settings, self.log)
@@ -223,7 +245,7 @@ class VllmEngine:
         tokens = tokens or step_tokens(config.get_text_config().vocab_size, memory, MOST_TOKENS[device])
         stored = str(config.dtype or "float32").removeprefix("torch.")
         weights = weights_bytes(self.checkpoint) * ITEM_BYTES[self.dtype] // ITEM_BYTES.get(stored, 2)
-        return plan_memory(config, weights, self.dtype, self.longest, tokens, memory)
+        return plan_memory(config, weights, self.dtype, self.longest, tokens, memory, self.gpus)
 
     def _whole_weights(self) -> Path:
         """The folder to load. An adapter is merged into a temporary one: vLLM ignores an adapter on the head."""

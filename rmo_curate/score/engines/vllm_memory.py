@@ -6,6 +6,7 @@ step and each entry of the vocabulary, a float32 log-prob and a logit in the mod
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +22,14 @@ KV_STEPS = 4  # keys and values of this many steps; a sequence is freed in the s
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Tokens per step, and the memory that they take in bytes."""
+    """Tokens of one step, and the bytes that follow from them on each GPU."""
 
     tokens: int  # max_num_batched_tokens
     vocabulary: int
     weights: int
     kv_cache: int
-    device: int  # total memory of the device
+    device: int  # all of the device's memory
+    gpus: int = 1  # that share weights, keys and values; log-probs are gathered on each
 
     @property
     def logprobs(self) -> int:
@@ -43,6 +45,7 @@ class MemoryPlan:
             f"vLLM memory: weights {_gib(self.weights)} + keys and values {_gib(self.kv_cache)} + log-probs "
             f"{self.tokens:,} tokens x {self.vocabulary:,} entries x {BYTES_PER_LOGIT} B = {_gib(self.logprobs)}; "
             f"{_gib(self.total)} of {_gib(self.device)} GiB"
+            + (f" on each of {self.gpus} GPUs" if self.gpus > 1 else "")
         )
 
 
@@ -52,20 +55,24 @@ def step_tokens(vocabulary: int, device_bytes: int, most: int) -> int:
     return max(FEWEST_TOKENS, min(fit, most) // FEWEST_TOKENS * FEWEST_TOKENS)
 
 
-def plan_memory(config: Any, weights: int, dtype: str, longest: int, tokens: int, device_bytes: int) -> MemoryPlan:
-    """The estimate for a model's `config` and steps of `tokens` tokens; UserError if it does not fit.
+def plan_memory(
+    config: Any, weights: int, dtype: str, longest: int, tokens: int, device_bytes: int, gpus: int = 1
+) -> MemoryPlan:
+    """The sum for a model's `config` and steps of `tokens` tokens; UserError where it cannot fit.
 
-    weights: bytes of the weights in `dtype`; longest: tokens of the longest prompt + response.
+    weights: bytes of all weights in `dtype`; longest: tokens of the longest prompt + response; gpus: that share the
+    weights and the heads of keys and values (one head is not split).
     """
     text = config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    per_token = 2 * text.num_hidden_layers * heads * size * ITEM_BYTES[dtype]
-    plan = MemoryPlan(tokens, text.vocab_size, weights, KV_STEPS * (tokens + longest) * per_token, device_bytes)
+    per_token = 2 * text.num_hidden_layers * math.ceil(heads / gpus) * size * ITEM_BYTES[dtype]
+    kv_cache = KV_STEPS * (tokens + longest) * per_token
+    plan = MemoryPlan(tokens, text.vocab_size, math.ceil(weights / gpus), kv_cache, device_bytes, gpus)
     if plan.total > device_bytes:
         raise UserError(
-            f"{plan.line}: this does not fit; use a smaller --tokens-per-batch or --max-length, a smaller model or "
-            "--dtype bfloat16"
+            f"{plan.line}: it does not fit; give a smaller --tokens-per-batch or --max-length, a smaller model, "
+            "--dtype bfloat16, or more GPUs with --tensor-parallel-size"
         )
     return plan
 

@@ -19,10 +19,10 @@ import numpy as np
 
 from rmo_curate.score.engines.vllm_worker import EngineSettings, Failure, Sequence
 
-ROOT = Path(__file__).parents[2]  # the folder that contains `rmo_curate`
-POLL = 0.5  # seconds between two checks that the process is alive
-# Timeouts in seconds, after which a live process counts as hanging. All are far above any time observed: a hang that
-# is detected late costs an hour; a slow machine that is mistaken for a hanging one costs the run.
+ROOT = Path(__file__).parents[3]  # where `rmo_curate` lies
+POLL = 0.5  # seconds between two looks at whether the process lives
+# Seconds without an answer after which a process that lives is taken to hang. All are far above what is ever seen: a
+# hang that is noticed late costs an hour, a slow machine taken for a hanging one costs the run.
 START_LIMIT = 3600.0  # hundreds of GB of weights over a slow network disk take tens of minutes
 REQUEST_LIMIT = 600.0  # of any request, in addition to the time per token
 FIRST_SECONDS_PER_TOKEN = 0.5  # until the first request is measured: a 7B model on one slow core

@@ -34,7 +34,8 @@ class EngineSettings:
     longest: int  # tokens of the longest prompt + response
     tokens: int  # per step
     kv_cache_bytes: int
-    temporary: str | None = None  # a folder to remove when the parent has ended
+    temporary: str | None = None  # a folder to remove when the parent is gone
+    gpus: int = 1  # that the model is split over
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ def open_engine(settings: EngineSettings) -> Any:
         kv_cache_memory_bytes=settings.kv_cache_bytes,
         enforce_eager=True,  # CUDA graphs speed up generation only, and each checkpoint would have to compile them
         seed=0,
+        tensor_parallel_size=settings.gpus,
+        distributed_executor_backend="mp" if settings.gpus > 1 else None,  # processes of this one, ended with it
         **_gpu_share(),
     )
 

@@ -31,7 +31,7 @@ def texts_of(pairs: list[tuple[str, str, str]]) -> Texts:
             *([{"role": "assistant", "content": t}] for t in (chosen, rejected)),
         )
         texts.add(f"p{i}", *messages)
-    return texts.close()
+    return texts
 
 
 def found_in(texts: Texts) -> list[near.NearPair]:

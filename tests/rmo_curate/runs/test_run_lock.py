@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rmo_curate.runs.run_lock import LOCK, check_not_held, only_one
-from rmo_curate.score import command as score_command
+from rmo_curate.score import job as score_job
 from rmo_train.console.errors import UserError
 from tests.command_line import curate
 from tests.rmo_curate.scored import contents, demo_records, score, write_jsonl
@@ -136,14 +136,14 @@ def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch, erro
 def test_what_another_command_filled_after_this_one_looked_is_not_written_over(
     data, tiny_model_folder, tmp_path, monkeypatch
 ):
-    run, real = tmp_path / "run", score_command.settled_engine
+    run, real = tmp_path / "run", score_job.settled_engine
 
     def slow(*given):
-        monkeypatch.setattr(score_command, "settled_engine", real)
+        monkeypatch.setattr(score_job, "settled_engine", real)
         score(data, tiny_model_folder, run)
         return real(*given)
 
-    monkeypatch.setattr(score_command, "settled_engine", slow)
+    monkeypatch.setattr(score_job, "settled_engine", slow)
     with pytest.raises(UserError, match="another rmo-curate process has written to this folder"):
         score(data, tiny_model_folder, run, part_size=8)
     score(data, tiny_model_folder, run)

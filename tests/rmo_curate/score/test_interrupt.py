@@ -54,7 +54,7 @@ def test_what_is_kept_is_said(data, tiny_model_folder, tmp_path, monkeypatch, wh
         elif where == "score":
             stop_at(patch, TransformersEngine, "score", call)
         elif where == "states":
-            stop_at(patch, states, "in_buckets", call)
+            stop_at(patch, states.StateWriter, "write", call)
         else:
             stop_at(patch, loop, "train", call)
         stopped = curate(*command)

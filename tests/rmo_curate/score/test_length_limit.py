@@ -44,6 +44,13 @@ def test_the_limit_is_the_context_or_what_memory_allows(tiny_model_folder, memor
     assert small.row.scoring(small.tokens) <= room < small.row.scoring(small.tokens + 64)
 
 
+def test_a_model_over_two_gpus_leaves_more_room_on_each(tiny_model_folder, memory):
+    memory(8_000_000)
+    weights = sum(p.stat().st_size for p in tiny_model_folder.glob("*.safetensors"))
+    split = limit_of(tiny_model_folder, tensor_parallel_size=2)
+    assert split.row.scoring(split.tokens) <= 0.5 * (8_000_000 - weights / 2) < split.row.scoring(split.tokens + 64)
+
+
 def test_a_folder_keeps_the_limit_that_it_was_begun_with(tiny_model_folder, tmp_path, memory, monkeypatch):
     data, run = write_jsonl(tmp_path / "d.jsonl", [record(i) for i in range(8)]), tmp_path / "run"
     memory(8_000_000)

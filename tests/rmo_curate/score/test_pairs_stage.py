@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rmo_curate.read import render_pool
-from rmo_curate.read.render_pool import workers_for
+from rmo_curate.read import processes, render_pool
+from rmo_curate.read.processes import workers_for
 from rmo_curate.read.sources import open_source
 from rmo_curate.score import pairs_stage
 from rmo_curate.score.pairs_stage import write_pairs
@@ -168,7 +168,7 @@ def test_small_data_need_no_workers(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
     assert workers_for(19_999) == 1 and workers_for(20_000) == 6
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
-    assert workers_for(1_000_000) == render_pool.MOST_WORKERS
+    assert workers_for(1_000_000) == processes.MOST_WORKERS
 
 
 ENDLESS = """

@@ -15,7 +15,7 @@ from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.runs import margins
 from rmo_curate.runs.manifests import StatesManifest
 from rmo_curate.runs.run import open_run
-from rmo_curate.score import command as score_command
+from rmo_curate.score import job as score_job
 from rmo_curate.score.command import run_proxy
 from rmo_curate.score.engines import spec
 from rmo_curate.score.engines.transformers import TransformersEngine
@@ -315,7 +315,7 @@ def test_under_vllm_states_take_a_pass_of_their_own_and_that_is_said(
             self.score = self.engine.score
 
     monkeypatch.setattr(spec, "VllmEngine", Vllm)
-    monkeypatch.setattr(score_command, "settled_engine", lambda asked, recorded: "vllm")
+    monkeypatch.setattr(score_job, "settled_engine", lambda asked, recorded: "vllm")
     lines = "\n".join(score(data, tiny_model_folder, tmp_path / "run", **DEFAULT, dry_run=True))
     assert "2 forward passes over the data" in lines and "from one more pass, through transformers" in lines
     score(data, tiny_model_folder, tmp_path / "run", **DEFAULT)

@@ -9,9 +9,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from rmo_curate.score import probe
+from rmo_curate.score.buckets import in_buckets
+from rmo_curate.score.crew import Part, compute
+from rmo_curate.score.engines.base import Work
 from rmo_curate.score.logistic import cross_fit
 from rmo_curate.score.probe import RIDGES, cross_fitted
-from rmo_curate.score.states import in_buckets, widest
+from rmo_curate.score.states import widest
+from tests.rmo_curate.score.test_scoring import pair_data
 
 
 def planted(n: int = 1200, width: int = 40, flipped: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -78,6 +82,27 @@ def test_buckets_add_up_and_never_more_than_asked_for(numbers: int, width: int):
     np.testing.assert_array_equal(in_buckets(-x, width), -found)  # a swapped pair, exactly
     if numbers > width == 1:  # one bucket: a signed sum of everything
         assert np.abs(found).max() <= np.abs(x).sum(1).max() + 1e-5
+
+
+def test_what_is_kept_of_a_part_is_made_where_its_states_are_computed():
+    states = np.random.default_rng(0).normal(size=(2, 24)).astype(np.float32)
+    states[0, 0] = 1e9  # beyond half precision
+
+    class Engine:
+        def work(self, data, rows):
+            return Work()
+
+        def score_with_states(self, data, rows, advance):
+            return np.zeros((2, 2)), states
+
+        state_differences = score = noise_sd = layout = score_with_states
+
+    data = pair_data([([1], [2], [3]), ([1], [4], [5])])
+    for width in (8, 100):
+        answer = compute(Engine(), Part("part-00000.parquet", data, np.arange(2), width=width))
+        assert answer.differences.dtype == np.float16 and np.isfinite(answer.differences).all()
+        np.testing.assert_array_equal(answer.differences[1], in_buckets(states, width)[1].astype(np.float16))
+    assert answer.differences[0, 0] == np.finfo(np.float16).max
 
 
 def test_many_pairs_keep_fewer_numbers_each():

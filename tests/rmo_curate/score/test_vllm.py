@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,13 +18,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rmo_curate.score.checks import check_tensor_parallel
 from rmo_curate.score.engines import choice, vllm
 from rmo_curate.score.engines.choice import faster, settled_engine
+from rmo_curate.score.engines.spec import EngineSpec
 from rmo_curate.score.engines.vllm import Agreement, VllmEngine, distinct_sequences, request_sizes
 from rmo_curate.score.engines.vllm_memory import plan_memory, step_tokens
 from rmo_curate.score.engines.vllm_process import EngineDied, EngineProcess
 from rmo_curate.score.engines.vllm_worker import EngineSettings, Sequence
+from rmo_curate.score.settings import WorkerSettings
 from rmo_train.console.errors import ProcessingError, UserError
+from rmo_train.forward.layout import Workload
 from rmo_train.store.manifests import Reference
 from tests.rmo_curate.score import stand_in_vllm as stand_in
 from tests.rmo_curate.score.stand_in_vllm import saying
@@ -115,6 +120,13 @@ def test_the_memory_sum_by_hand():
     assert plan.kv_cache == 4 * (100 + 50) * (2 * 2 * 2 * 8 * 4)  # K and V, layers, heads, size, bytes
     assert plan.total == 5000 + plan.logprobs + plan.kv_cache
     assert "log-probs 100 tokens x 1,000 entries x 6 B = 0.00; 0.00 of 1.00 GiB" in plan.line
+
+
+def test_gpus_share_weights_and_heads_and_each_holds_all_log_probs():
+    plan = plan_memory(LLAMA, 5001, "float32", longest=50, tokens=100, device_bytes=GIB, gpus=4)
+    assert (plan.weights, plan.logprobs) == (1251, 100 * 1000 * 6)
+    assert plan.kv_cache == 4 * (100 + 50) * (2 * 2 * 1 * 8 * 4)  # two heads over four GPUs: one on each
+    assert plan.line.endswith("of 1.00 GiB on each of 4 GPUs")
 
 
 def test_a_model_that_cannot_fit_is_refused_with_the_sum():
@@ -325,6 +337,50 @@ def test_a_process_that_keeps_dying_is_given_up_with_what_to_do(engine, installe
     started = lines(installed / "started.jsonl")
     assert [s["max_num_batched_tokens"] for s in started] == [256] * 4
     assert not any(is_alive(s["pid"]) for s in started)
+
+
+def test_a_model_over_two_gpus_is_what_vllm_is_asked_for(engine, installed):
+    engine.gpus = 2
+    engine.score(PAIRS, np.arange(3))
+    started = lines(installed / "started.jsonl")[0]
+    assert (started["tensor_parallel_size"], started["distributed_executor_backend"]) == (2, "mp")
+
+
+def test_a_model_that_fits_no_single_gpu_is_scored_unchecked_and_that_is_said(engine, monkeypatch, capsys):
+    monkeypatch.setattr(vllm, "TransformersEngine", None)  # it must not be loaded
+    engine.gpus, engine.plan = 2, replace(engine.plan, weights=60 * GIB, device=80 * GIB)
+    assert engine.score(PAIRS, np.arange(3)) == pytest.approx(np.array(LOGPS))
+    assert "fits no single GPU, so vLLM's log-probs are not compared" in capsys.readouterr().err
+    assert engine.noise_sd(PAIRS) == pytest.approx(0, abs=1e-9)
+
+
+def test_an_engine_spec_hands_the_number_of_gpus_on(installed, tiny_model_folder, tmp_path):
+    spec = EngineSpec(
+        "vllm", str(tiny_model_folder), "float32", Workload.of(PAIRS), 256, "auto", tmp_path / "v.log", gpus=2
+    )
+    made = spec.load()
+    assert isinstance(made, VllmEngine) and (made.gpus, made.plan.gpus) == (2, 2)
+
+
+def test_auto_is_vllm_for_a_model_over_several_gpus(monkeypatch):
+    monkeypatch.setattr(choice, "is_installed", lambda: True)
+    assert settled_engine("auto", None, 2) == "vllm"
+    assert settled_engine("auto", Reference(engine="transformers"), 2) == "transformers"  # as the run was begun
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [
+        ("transformers", "the engine here is transformers, which keeps a model whole; add --engine vllm"),
+        ("vllm", "--tensor-parallel-size 2: 0 GPUs found on this machine; give at most that many"),
+    ],
+)
+def test_a_model_over_several_gpus_wants_vllm_and_the_gpus(engine, said, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(UserError, match=said):
+        check_tensor_parallel(2, engine, WorkerSettings())
+    check_tensor_parallel(1, engine, WorkerSettings())
+    check_tensor_parallel(2, "vllm", WorkerSettings(ray="auto"))  # the cluster's machines are looked at later
 
 
 def test_a_model_that_vllm_does_not_know_is_not_tried_again(engine, installed, tiny_model_folder, tmp_path):
