@@ -21,6 +21,8 @@ from rmo_curate.audit.shingles import PROMPT_MARK, profile
 from rmo_curate.audit.texts import Texts
 from rmo_train.console.progress import progress
 
+CONTRADICTIONS = ("reversed", "cycle")
+LEAST_VISIBLE = 2  # points of a fault that speaks for itself
 BYTES_A_TOKEN = 4  # of UTF-8; an estimate where no model has tokenised the data
 
 

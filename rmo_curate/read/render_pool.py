@@ -14,7 +14,7 @@ from rmo_curate.read.pair_rendering import full, render_pairs
 from rmo_curate.read.processes import in_processes
 from rmo_curate.read.readers.record import encodable
 from rmo_curate.read.sources import Pair, Reject
-from rmo_train.data.rendering import Rendered, Renderer
+from rmo_train.data.rendering import CallsLeftOut, Rendered, Renderer
 from rmo_train.store.files import canonical_json, sha256_text
 from rmo_train.store.tables import TOO_LONG
 

@@ -207,6 +207,8 @@ def open_source(
     tally, ids = Tally(), source._ids()
     for outcomes in source._outcomes(ids):
         tally.add(outcomes)
+        for outcome in outcomes:
+            seen(outcome)
     names = [file.name for file in given.files]
     check_columns(detected, tally.lacking, tally.records, columns, names)
     if not tally.counts["pairs"]:
@@ -240,7 +242,6 @@ class Tally:
         """Count what one record gave."""
         self.records += 1
         for outcome in outcomes:
-            seen(outcome)
             if isinstance(outcome, Pair):
                 self.counts["pairs"] += 1
                 for column, value in outcome.extra.items():
