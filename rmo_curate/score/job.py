@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rmo_curate.read.files import find_files
 from rmo_curate.read.memory import InMemory
 from rmo_curate.read.sources import Source, open_source
 from rmo_curate.score import checks
@@ -59,10 +60,15 @@ def resolve(
     *,
     afresh: bool,
 ) -> ScoreJob:
-    """Look everything through that can be wrong before anything is written."""
+    """Look everything through that can be wrong before anything is written, what is seen at once first."""
     from rmo_train.model.adapters import check_adapter
     from rmo_train.model.policy import identity
+    from rmo_train.model.policy import resolve as resolve_model
 
+    find_files(data)
+    for name in (model, *checkpoints):
+        resolve_model(name)
+    source = open_source(data, limit=settings.limit, columns=columns)
     for name in (model, *checkpoints):
         check_adapter(name)
     own, others = identity(model), tuple(identity(c) for c in checkpoints)
@@ -71,7 +77,6 @@ def resolve(
     recorded = None if afresh else recorded_reference(run)
     dtype, engine = _dtype(settings, recorded), settled_engine(settings.engine, recorded, settings.tensor_parallel_size)
     limit = length_limit(settings, model, dtype, engine, None if afresh else run)
-    source = open_source(data, limit=settings.limit, columns=columns)
     settings = settings.model_copy(update={"part_size": settings.part_size or usual_part_size(source)})
     for line in (source.said, *source.notes):
         say(line)
