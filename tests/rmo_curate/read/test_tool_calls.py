@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rmo_curate.audit.texts import read_source
+from rmo_curate.audit.texts import read_data
 from rmo_curate.read.messages import more_of
 from rmo_curate.read.pair_rendering import full, render_pairs
 from rmo_curate.read.sources import Pair, open_source
@@ -197,7 +197,7 @@ def test_a_template_without_calls_makes_rejects_with_that_reason(data, tmp_path)
 
 
 def test_the_text_of_a_call_in_the_audit_is_its_json(data):
-    texts, _ = read_source(open_source([data]))
+    texts = read_data([str(data)], None, None).texts
     assert texts.chosen[0] == HELD and texts.rejected[0] == ANSWER["content"]
 
 
