@@ -77,6 +77,10 @@ class WaitingEngine:
     spec: Waiting
     layout: Layout = field(default_factory=lambda: Layout("segments", 1024))
 
+    def __post_init__(self) -> None:
+        drawn = np.random.default_rng(0).standard_normal((2 * PART, self.spec.numbers), dtype=np.float32)
+        self.states = drawn  # of any pairs: parts are a little over PART
+
     def work(self, data: PairData, rows: np.ndarray) -> Work:
         return Work.of(data, rows, 2 * len(rows), tokens_of(data, rows))
 
@@ -87,7 +91,7 @@ class WaitingEngine:
     def state_differences(
         self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
     ) -> np.ndarray:
-        return np.zeros((len(rows), self.spec.numbers), dtype=np.float32)
+        return self.states[: len(rows)]
 
     def score_with_states(
         self, data: PairData, rows: np.ndarray, advance: Callable[[float], None] = lambda pairs: None
@@ -139,7 +143,7 @@ def run(data: PairData, pairs: int, workers: int, spec: Waiting, address: str) -
     """One stage by workers that are up already."""
     folder = Path(tempfile.mkdtemp(prefix="simulated-"))
     crew = RayCrew(workers, address, folder)
-    states = (lambda place: StateWriter(place, {"widest": widest(pairs)})) if spec.numbers else None
+    states = (lambda place: StateWriter(place, {"widest": widest(RUNS[-1].pairs)})) if spec.numbers else None
     try:
         warm_up(crew, data, folder, workers)
         stage = stage_of(data, pairs)

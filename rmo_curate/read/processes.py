@@ -22,7 +22,8 @@ WORTH_WORKERS = 20_000  # records; below, workers (1.5 s to start) save less tha
 MOST_WORKERS = 8  # one reading process does not keep more of them busy
 IN_FLIGHT = 2  # batches a worker: one that it is at, one that waits for it
 
-Batch, Answer = TypeVar("Batch"), TypeVar("Answer")
+Batch = TypeVar("Batch")
+Answer = TypeVar("Answer")
 
 
 def workers_for(records: int) -> int:
