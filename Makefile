@@ -37,7 +37,7 @@ demo: install
 
 # Where there is a GPU; the figures go to benchmarks/results/gpu-day/. Finished steps are not run again.
 bench-gpu: install
-	$(BIN)/python -m benchmarks.gpu_day --minutes 15 --model smollm2-135m
+	$(BIN)/python -m benchmarks.gpu_day --minutes 14 --model smollm2-135m
 
 clean-demo:
 	rm -rf demo-run

@@ -317,6 +317,23 @@ def _count(one: Mapping[str, Any] | None) -> str:
     return f"{one['count']}" if None in sides else f"{one['count']} ({' / '.join(map(str, sides))})"
 
 
+def simulated_workers() -> Iterator[str]:
+    """What the command that hands parts out reaches with workers that only wait."""
+    rows = [
+        [
+            f"{one['name']}, {one['workers']} workers",
+            f"{one['seconds_of_a_part']:.2g} s" if one["seconds_of_a_part"] >= 0.01 else "none",
+            f"{one['pairs_per_second']:,.0f}",
+            f"{one['parts_per_second']:.1f}",
+            share(one["workers_busy"]) if one["seconds_of_a_part"] >= 0.01 else "",
+            f"{1000 * one['driver_cpu_seconds_per_part']:.1f} ms",
+        ]
+        for one in result("simulate-workers")["rows"]
+    ]
+    head = ["run", "a part takes", "pairs/s", "parts/s", "workers at work", "command's processor time a part"]
+    yield from table(head, rows)
+
+
 def detection() -> Iterator[str]:
     plan = yaml.safe_load((RESULTS.parent / "plan.yaml").read_text(encoding="utf-8"))["detect"]
     yield from detect_table.tables(cells(plan), RESULTS / "detect")
@@ -346,5 +363,6 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "align-constraints-first": lambda: alignment("first", "constraints", "satisfied", "recovered"),
     "align-constraints-first-tuning": lambda: alignment_tuning("first"),
     "audits": audits,
+    "simulated-workers": simulated_workers,
     "detection": detection,
 }

@@ -24,7 +24,7 @@ from rmo_curate.audit.settings import USUAL_MAX_LENGTH, AuditSettings
 from rmo_curate.audit.slices import longer_wins, slice_rows, slices
 from rmo_curate.audit.standing_out import Observed, standing_out
 from rmo_curate.audit.suspects import RejectGroup, Suspect
-from rmo_curate.audit.texts import TextData, Texts, first_texts, read_run
+from rmo_curate.audit.texts import TextData, Texts, read_data, read_run
 from rmo_curate.audit.why import because, finding_sentences, margin_sentences
 from rmo_curate.audit.wording import (
     BASE_MARGIN,
@@ -43,7 +43,6 @@ from rmo_curate.evidence.wording import reasons
 from rmo_curate.filter.decisions import REASONS
 from rmo_curate.filter.grounds import ground
 from rmo_curate.filter.settings import FilterSettings
-from rmo_curate.read.sources import open_source
 from rmo_curate.runs.run import Run
 from rmo_train.console.errors import UserError
 from rmo_train.evaluation.intervals import UNKNOWN
@@ -191,7 +190,7 @@ def held_out_texts(settings: AuditSettings) -> tuple[Texts | None, str]:
     """The data named by --against, as text, and what they are called."""
     if not settings.against:
         return None, ""
-    return first_texts(open_source(settings.against).records()), ", ".join(map(short, settings.against))
+    return read_data(settings.against, None, None).texts, ", ".join(map(short, settings.against))
 
 
 def audit_of(material: Material, settings: AuditSettings) -> Audit:

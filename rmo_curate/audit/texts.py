@@ -131,12 +131,3 @@ def read_run(run: Run) -> Texts:
     texts.too_long = np.concatenate(too_long) if too_long else np.zeros(0, bool)
     texts.columns = flat_columns(others)
     return texts
-
-
-def first_texts(pairs: Iterable[Pair | Reject]) -> Texts:
-    """The pairs of a stream, without the rest: what a held-out file is compared by."""
-    texts = Texts()
-    for pair in pairs:
-        if isinstance(pair, Pair):
-            texts.add(pair.id, pair.prompt, pair.chosen, pair.rejected)
-    return texts

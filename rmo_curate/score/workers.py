@@ -140,10 +140,16 @@ class RayCrew:
             quiet["include_dashboard"] = False
         try:
             ray.init(address=self.address or "local", **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as e:
+        except Exception as e:  # of many kinds, the plain one among them
+            said = (str(e).splitlines() or [type(e).__name__])[0]
+            if self.address is None:
+                raise ProcessingError(
+                    f"--workers {self.asked}: Ray did not start here ({said}); the machine may be too busy or short of "
+                    "memory: run the same command again, or without --workers"
+                ) from e
             raise UserError(
-                f"--ray {self.address}: no Ray cluster found there ({str(e).splitlines()[0]}); expected the address "
-                "that `ray start --head` printed, or `auto` on a machine of the cluster"
+                f"--ray {self.address}: no Ray cluster found there ({said}); expected the address that "
+                "`ray start --head` printed, or `auto` on a machine of the cluster"
             ) from e
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         placed = Placement.of(machines, self.asked, self.gpus_each, one_machine=self.address is None)

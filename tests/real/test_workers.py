@@ -137,6 +137,23 @@ def test_a_part_that_fails_three_times_is_named_and_all_others_are_finished(crew
     assert ("illegal memory access" if fault == "cuda" else "died") in log.read_text()
 
 
+@pytest.mark.parametrize(
+    ("address", "error", "said"),
+    [
+        (None, ProcessingError, "--workers 2: Ray did not start here .too slow.; the machine may be too busy"),
+        ("auto", UserError, "--ray auto: no Ray cluster found there .too slow."),
+    ],
+)
+def test_a_ray_that_does_not_start_is_said(tmp_path, monkeypatch, address, error, said):
+    def fails(**given):
+        raise Exception("too slow\nmore")
+
+    monkeypatch.setattr(ray, "init", fails)
+    crew = RayCrew(2, address, tmp_path)
+    with pytest.raises(error, match=said):
+        next(crew.run(jobs(Slow()), lambda pairs: None))
+
+
 def test_a_mistake_of_the_users_is_told_at_once(crew):
     with pytest.raises(UserError, match="takes no mask"):
         computed(crew, jobs(Slow(fault="user", at=31)))
