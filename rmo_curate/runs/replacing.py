@@ -1,18 +1,14 @@
-"""A folder that takes the place of an older one: made beside it and renamed when it is whole.
-
-No reader ever sees half of it, and the older folder is moved away, not deleted, until the new one stands.
-"""
+"""A folder that takes the place of an older one of its own kind (`rmo_train.store.replacing`), and of nothing else."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rmo_train.console.errors import UserError, cannot_write
-from rmo_train.store.files import sync_folder
+from rmo_train.console.errors import UserError
 from rmo_train.store.manifests import MANIFEST, stage_of
+from rmo_train.store.replacing import replaced, restore
 
 
 @contextmanager
@@ -25,28 +21,8 @@ def replacing(out: Path, stage: str, made_by: str) -> Iterator[Path]:
     out = out.resolve()  # `.` and links have no name to put a sibling beside
     restore(out)
     refuse_foreign_files(out, stage, made_by)
-    partial, old = _siblings(out)
-    try:
-        shutil.rmtree(partial, ignore_errors=True)  # of a killed run
-        partial.mkdir(parents=True)
+    with replaced(out) as partial:
         yield partial
-        if out.exists():
-            out.replace(old)
-        partial.replace(out)
-        sync_folder(out.parent)
-    except OSError as e:
-        raise cannot_write(out, e) from e
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # a full disk gets its space back
-        restore(out)  # brings the older folder back, or removes it
-
-
-def restore(out: Path) -> None:
-    """Bring back the folder that a replacement moved away, if it was stopped before the new one took its place."""
-    _, old = _siblings(out)
-    if old.exists() and not out.exists():
-        old.replace(out)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def refuse_foreign_files(out: Path, stage: str, made_by: str) -> None:
@@ -61,8 +37,3 @@ def refuse_foreign_files(out: Path, stage: str, made_by: str) -> None:
         f"--out {out}: exists and was not made by `{made_by}` ({kind}); "
         "give a new or an empty folder, or one that it made"
     )
-
-
-def _siblings(out: Path) -> tuple[Path, Path]:
-    """Where a folder is made, and where the one that it replaces waits."""
-    return out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.old")
