@@ -84,8 +84,9 @@ class Trial:
     broken: tuple[str, ...]  # promises; none where all hold
 
 
-def commands() -> list[Command]:
-    """Every command that writes, in the order of a chain; the paths are those of the work folder."""
+def commands(only: Sequence[str] = ()) -> list[Command]:
+    """Every command that writes, in the order of a chain; the paths are those of the work folder. `only`: their names
+    (none: all)."""
 
     def of(program: str, line: str, reads: str, makes: str, name: str = "") -> Command:
         words = tuple(line.split())
@@ -96,7 +97,7 @@ def commands() -> list[Command]:
         "--lora 2 --learning-rate 1e-3 --num-train-epochs 1 --save-steps 2 --save-total-limit 2 "
         "--per-device-train-batch-size 4 --gradient-accumulation-steps 1 --attention segments"
     )
-    return [
+    chain = [
         of(curate, "inspect data.jsonl --to converted.jsonl", "data.jsonl", "converted.jsonl converted.rejects.jsonl"),
         of(curate, "audit data.jsonl --out data-audit", "data.jsonl", "data-audit", "audit of data"),
         of(curate, "score data.jsonl --model model --out run --part-size 8 --dtype float32", "data.jsonl model", "run"),
@@ -112,6 +113,7 @@ def commands() -> list[Command]:
         of(train, "merge trained --out merged", "model trained", "merged"),
         of(train, "compare eval.json eval.json --json compared.json", "eval.json", "compared.json"),
     ]  # fmt: skip
+    return [command for command in chain if not only or command.name in only]
 
 
 # ---------------------------------------------------------------------------------------------------- running
@@ -158,6 +160,8 @@ class Server:
             calls = Path(f"{log}.calls")
             answer["said"] = log.read_text(errors="replace") if log.exists() else ""
             answer["calls"] = int(calls.read_text()) if calls.exists() else 0
+        for path in self.work.rglob(".nfs*"):  # as NFS does when the process that has it open ends
+            path.unlink(missing_ok=True)
         return answers  # type: ignore[no-any-return]
 
     def close(self) -> None:
@@ -253,8 +257,9 @@ def kept_promises(chain: Chain, command: Command, fault: Fault, answer: Mapping[
         broken.append("it hung")
     if answer["code"] not in fault.codes:
         broken.append(f"exit code {answer['code']}")
-    if answer["code"] in (2, 3) and said.count("error: ") != 1:
-        broken.append("not one error")
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    if answer["code"] in (2, 3) and len(errors) != 1:
+        broken.append(f"{len(errors)} errors")
     before = files_of(chain.before[command.name])
     now = files_of(work)
     lost = [n for n, content in before.items() if now.get(n) != content and n.split("/")[0] not in command.makes]
@@ -314,17 +319,19 @@ def together(chain: Chain, command: Command, stagger: float) -> Trial:
 # ---------------------------------------------------------------------------------------------------- plan
 
 
-def planned(chain: Chain, rounds: int, rng: np.random.Generator) -> Iterator[tuple[Command, Fault, str]]:
+def planned(
+    chain: Chain, of: Sequence[Command], rounds: int, rng: np.random.Generator
+) -> Iterator[tuple[Command, Fault, str]]:
     """(command, fault, moment) of every trial; the kinds in turn, so that a run that is cut short has tried all."""
-    changing = {c.name: chain.calls(c, CHANGES) for c in commands()}
-    reading = {c.name: chain.calls(c, ("read", "open")) for c in commands()}
+    changing = {c.name: chain.calls(c, CHANGES) for c in of}
+    reading = {c.name: chain.calls(c, ("read", "open")) for c in of}
     killed, full = (-9, 0), (3, 0)
 
     def at(counts: dict[str, int], command: Command) -> int:
         return 1 + int(rng.integers(max(1, counts[command.name])))
 
     for number in range(rounds):
-        for c in commands():
+        for c in of:
             n, total = at(changing, c), changing[c.name]
             moment = float(rng.random()) * chain.seconds[c.name]
             yield c, Fault("SIGKILL", CHANGES, n, 1, signal=signal.SIGKILL, codes=killed), f"change {n} of {total}"
@@ -354,8 +361,10 @@ def planned(chain: Chain, rounds: int, rng: np.random.Generator) -> Iterator[tup
                 yield c, Fault("no locks, no links", ("lock", "link"), 1, 0, errno.EOPNOTSUPP), "all the time"
 
 
-def measure(base: Path, minutes: float, rounds: int, seed: int = SEED) -> tuple[list[Trial], Chain]:
-    """Trials until the time is over or `rounds` of each kind are done."""
+def measure(
+    base: Path, minutes: float, rounds: int, only: Sequence[str] = (), seed: int = SEED
+) -> tuple[list[Trial], Chain]:
+    """Trials until the time is over or `rounds` of each kind are done. `only`: commands, with what they read."""
     until = time.monotonic() + 60 * minutes
     shim = base / "faults.so"
     compiler = shutil.which("cc") or shutil.which("gcc") or "cc"
@@ -366,10 +375,11 @@ def measure(base: Path, minutes: float, rounds: int, seed: int = SEED) -> tuple[
     write_tiny_model(made / "model")
     chain = Chain(Server(base / "work", shim), base)
     try:
-        for command in commands():
+        of = commands(only)
+        for command in of:
             chain.measure(command, made)
         rng, done = np.random.default_rng(seed), []
-        for command, fault, at in planned(chain, rounds, rng):
+        for command, fault, at in planned(chain, of, rounds, rng):
             if time.monotonic() > until:
                 break
             done.append(tried(chain, command, fault, at) if fault != TWO else together(chain, command, float(at)))

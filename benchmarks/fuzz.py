@@ -56,8 +56,8 @@ class Area:
 
 
 AREAS = {
-    "reading": Area(reading, DATA_FILES, 150),
-    "rendering": Area(rendering, DATA_FILES, 40),
+    "reading": Area(reading, DATA_FILES, 250),
+    "rendering": Area(rendering, DATA_FILES, 60),
     "audits": Area(auditing, DATA_FILES, 12),
     "filter": Area(filtering, filter_cases(), 12),
     "damage": Area(damage, damages(), 5),

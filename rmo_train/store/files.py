@@ -89,6 +89,16 @@ def opened_alone(temporary: Path) -> Iterator[IO[bytes]]:
                     temporary.unlink()
 
 
+def check_can_be_written(path: Path) -> None:
+    """Say before the work, not after it, that `path` cannot be written; what is there stays."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with opened_alone(path.with_name(f".{path.name}.tmp")):
+            pass
+    except OSError as e:
+        raise cannot_write(path, e) from e
+
+
 def _is_named(f: IO[bytes], path: Path) -> bool:
     """Whether the open file still has that name."""
     try:

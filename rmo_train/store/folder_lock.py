@@ -7,6 +7,7 @@ file that is replaced. A file that a killed holder left behind locks nothing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from rmo_train.console.errors import UserError
 
 LOCK = ".filling"
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 PATIENCE = 0.1  # seconds; a holder that is ending removes its file and then lets go of it
 
 
@@ -53,7 +55,10 @@ def _taken(folder: Path, lock: Path, program: str) -> BaseFileLock | None:
             f"{folder}: another {program} ({_holder(lock)}) is filling this folder; wait until it has ended, or give "
             "another --out"
         ) from None
-    except OSError:
+    except OSError as e:
+        if e.errno in NO_LOCKS:
+            with contextlib.suppress(OSError):
+                lock.unlink(missing_ok=True)  # it locks nothing, nobody holds it
         return None
     with contextlib.suppress(OSError):  # a full disk: the lock holds without a name
         lock.write_text(f"pid {os.getpid()}, on {socket.gethostname()}\n")
