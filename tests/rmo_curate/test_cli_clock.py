@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-from pathlib import Path
 
 from rmo_train.training.record import read_metrics
 from tests.command_line import curate, train
@@ -15,7 +14,6 @@ CLOCKED = ("pairs_per_second", "tokens_per_second", "matmul_share", "peak_memory
 
 def test_a_clock_that_goes_back_changes_no_result(demo_data, tiny_model_folder, tmp_path, monkeypatch):
     def made(name: str) -> tuple[dict[str, bytes], bytes, list[dict]]:
-        monkeypatch.chdir(Path(tmp_path / name).parent)
         folder = tmp_path / name
         score = ("score", demo_data, "--model", tiny_model_folder, "--out", folder / "run", "--dtype", "float32")
         assert curate(*score).code == 0
@@ -29,4 +27,4 @@ def test_a_clock_that_goes_back_changes_no_result(demo_data, tiny_model_folder, 
     now, ticks = time.time(), itertools.count()
     monkeypatch.setattr(time, "time", lambda: now - 3600 * (n := next(ticks)) + 2 * 86400 * (n // 9))
     assert made("set back") == expected
-    assert next(ticks) > 0 and len(expected[2]) == 3
+    assert len(expected[2]) == 3
