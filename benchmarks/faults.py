@@ -322,6 +322,184 @@ def together(chain: Chain, command: Command, stagger: float) -> Trial:
 def planned(
     chain: Chain, of: Sequence[Command], rounds: int, rng: np.random.Generator
 ) -> Iterator[tuple[Command, Fault, str]]:
+    """(command, fault, moment) of every trial; all kinds once, then kills, so that a run that is cut short has both."""
+    changing = {c.name: chain.calls(c, CHANGES) for c in of}
+    reading = {c.name: chain.calls(c, ("read", "open")) for c in of}
+
+    def at(counts: dict[str, int], command: Command) -> tuple[int, str]:
+        total = counts[command.name]
+        drawn = 1 + int(rng.integers(max(1, total)))
+        return drawn, f"{'change' if counts is changing else 'read'} {drawn} of {total}"
+
+    def kills(number: int) -> Iterator[tuple[Command, Fault, str]]:
+        killed, ended = (-signal.SIGKILL, 0), (-signal.SIGTERM, 130, 0)
+        for c in of:
+            n, when = at(changing, c)
+            yield c, Fault("SIGKILL", CHANGES, n, 1, signal=signal.SIGKILL, codes=killed), when
+            n, when = at(changing, c)
+            yield c, Fault("SIGTERM", CHANGES, n, 1, signal=signal.SIGTERM, codes=ended), when
+            kind, codes = ((signal.SIGKILL, killed), (signal.SIGTERM, ended))[number % 2]
+            moment = max(float(rng.random()) * chain.seconds[c.name], 0.01)
+            yield c, Fault(kind.name, after=moment, timed=kind, codes=codes), f"after {moment:.2f} s"
+
+    def disks(number: int) -> Iterator[tuple[Command, Fault, str]]:
+        for c in of:
+            n, when = at(changing, c)
+            code = (errno.ENOSPC, errno.EDQUOT)[number % 2]
+            yield c, Fault("disk full", ("write", "sync", "mkdir"), n, 0, code, codes=(3, 0)), when
+            n, when = at(changing, c)
+            yield c, Fault("EIO when writing", CHANGES, n, 1, errno.EIO, codes=(3, 2, 0)), when
+            n, when = at(reading, c)
+            name, code = (("EIO", errno.EIO), ("ESTALE", errno.ESTALE))[number % 2]
+            yield c, Fault(f"{name} when reading", ("read", "open"), n, 1, code, codes=(2, 3, 0)), when
+
+    def always() -> Iterator[tuple[Command, Fault, str]]:
+        for c in of:
+            yield c, Fault("read-only folder", (*CHANGES, "link"), 1, 0, errno.EROFS, codes=(2, 3)), "from the start"
+            yield c, Fault("clock jumps", clock=1), "all the time"
+            yield c, Fault("NFS: open files keep a name", silly=1), "all the time"
+            yield c, Fault("no locks, no links", ("lock", "link"), 1, 0, errno.EOPNOTSUPP), "all the time"
+            yield c, TWO, "0"
+
+    yield from kills(0)
+    yield from always()
+    yield from disks(0)
+    for number in range(1, rounds):
+        yield from kills(number)
+    for number in range(1, rounds):
+        yield from disks(number)
+    if rounds > 1:
+        yield from ((c, TWO, f"{chain.seconds[c.name] / 2:.2f}") for c in of)
+
+
+def measure(self, command: Command, made: Path) -> None:
+        """Run the command twice from the folder `made`, which then has what it made."""
+        place = self.base / f"before-{len(self.before)}"
+        place.mkdir()
+        for name in command.reads:
+            source = made / name
+            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, place / name)
+        self.before[command.name] = place
+        found = []
+        for _ in range(2):
+            self.restore(command)
+            answer = self.server.run([(command, NONE)])[0]
+            if answer["code"]:
+                raise SystemExit(f"{command.name}: exit {answer['code']}\n{answer['said']}")
+            found.append(files_of(self.server.work))
+        self.seconds[command.name] = answer["seconds"]
+        self.whole[command.name] = found[1]
+        names = found[0].keys() | found[1].keys()
+        self.unstable[command.name] = {n for n in names if found[0].get(n) != found[1].get(n)}
+        for name in command.makes:
+            source = self.server.work / name
+            if source.is_dir():
+                shutil.copytree(source, made / name, dirs_exist_ok=True)
+            elif source.exists():
+                shutil.copyfile(source, made / name)
+
+    def calls(self, command: Command, ops: tuple[str, ...]) -> int:
+        """How many calls of these kinds the undisturbed command makes."""
+        self.restore(command)
+        return int(self.server.run([(command, Fault("counted", ops))])[0]["calls"])
+
+
+# ---------------------------------------------------------------------------------------------------- promises
+
+
+def halves(work: Path, hidden: bool = False) -> Iterator[str]:
+    """Files under their own names that are cut short or empty."""
+    for path in sorted(work.rglob("*")):
+        if not path.is_file() or any(part.startswith(".") for part in path.relative_to(work).parts):
+            continue
+        try:
+            if path.suffix == ".parquet":
+                pq.ParquetFile(path).metadata  # noqa: B018
+            elif path.suffix == ".json":
+                json.loads(path.read_bytes())
+            elif path.suffix == ".jsonl" and path.name != "metrics.jsonl":  # whose last line a kill may cut
+                for line in path.read_bytes().splitlines():
+                    json.loads(line)
+            elif path.suffix == ".html" and not path.read_bytes().rstrip().endswith(b"</html>"):
+                raise ValueError("no end")
+        except Exception as e:
+            yield f"{path.relative_to(work)}: {type(e).__name__}"
+
+
+def kept_promises(chain: Chain, command: Command, fault: Fault, answer: Mapping[str, Any]) -> list[str]:
+    """The promises that the disturbed command broke."""
+    work, said, broken = chain.server.work, answer["said"], []
+    if "Traceback" in said:
+        broken.append("a traceback")
+    if answer["hung"]:
+        broken.append("it hung")
+    if answer["code"] not in fault.codes:
+        broken.append(f"exit code {answer['code']}")
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    if answer["code"] in (2, 3) and len(errors) != 1:
+        broken.append(f"{len(errors)} errors")
+    before = files_of(chain.before[command.name])
+    now = files_of(work)
+    lost = [n for n, content in before.items() if now.get(n) != content and n.split("/")[0] not in command.makes]
+    broken += [f"touched {name}" for name in lost[:3]]
+    broken += [f"half: {name}" for name in list(halves(work))[:3]]
+    return broken
+
+
+def resumed(chain: Chain, command: Command) -> list[str]:
+    """Run the command again; the promises that its result breaks."""
+    if command.makes[0].endswith(".jsonl") and (chain.server.work / command.makes[0]).exists():
+        pass  # it was finished: a second time it would be refused
+    else:
+        answer = chain.server.run([(finished(chain, command), NONE)])[0]
+        if answer["code"]:
+            return [f"again: exit code {answer['code']}: {answer['said'].strip().splitlines()[-1:]}"]
+    found, expected = files_of(chain.server.work), chain.whole[command.name]
+    loose = chain.unstable[command.name]
+    differ = [n for n, content in expected.items() if n not in loose and found.get(n) != content]
+    more = sorted(found.keys() - expected.keys() - loose)
+    return [f"again: {n} differs" for n in differ[:3]] + [f"again: left {n}" for n in more[:3]]
+
+
+def finished(chain: Chain, command: Command) -> Command:
+    """The command as a user gives it again: with --overwrite where it needs that for what it had finished."""
+    done = command.name in ("generate", "merge") and (chain.server.work / command.makes[0]).exists()
+    return replace(command, arguments=(*command.arguments, "--overwrite")) if done else command
+
+
+def tried(chain: Chain, command: Command, fault: Fault, at: str) -> Trial:
+    chain.restore(command)
+    answer = chain.server.run([(command, fault)])[0]
+    broken = kept_promises(chain, command, fault, answer) + resumed(chain, command)
+    lines = [line for line in answer["said"].strip().splitlines() if line.strip()]
+    said = next((line for line in lines if line.startswith("error: ")), lines[-1] if lines else "")
+    place = str(chain.server.work)
+    return Trial(command.name, fault.name, at, answer["code"], said.replace(place, "WORK")[:400],
+                 round(answer["seconds"], 2), tuple(broken))  # fmt: skip
+
+
+def together(chain: Chain, command: Command, stagger: float) -> Trial:
+    """Two of the same command on one folder: at least one does its work, the other may be refused."""
+    chain.restore(command)
+    fault = TWO
+    answers = chain.server.run([(command, fault), (command, fault)], stagger)
+    broken = [b for answer in answers for b in kept_promises(chain, command, fault, answer)]
+    if all(answer["code"] for answer in answers):
+        broken.append("neither did its work")
+    broken += resumed(chain, command)
+    codes = sorted(answer["code"] for answer in answers)
+    refused = next((a["said"].strip().splitlines()[-1] for a in answers if a["code"]), "")
+    said = refused.replace(str(chain.server.work), "WORK")[:400]
+    return Trial(command.name, fault.name, f"{stagger:.2f} s apart, {codes}", codes[-1], said,
+                 round(max(a["seconds"] for a in answers), 2), tuple(dict.fromkeys(broken)))  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------- plan
+
+
+def planned(
+    chain: Chain, of: Sequence[Command], rounds: int, rng: np.random.Generator
+) -> Iterator[tuple[Command, Fault, str]]:
     """(command, fault, moment) of every trial; the kinds in turn, so that a run that is cut short has tried all."""
     changing = {c.name: chain.calls(c, CHANGES) for c in of}
     reading = {c.name: chain.calls(c, ("read", "open")) for c in of}
@@ -422,7 +600,7 @@ def summary(trials: list[Trial], chain: Chain, seconds: float, where_it_ran: dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     where_it_ran, began = environment(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

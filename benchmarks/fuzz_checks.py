@@ -210,7 +210,7 @@ def filtering(folder: Path, case: FilterCase) -> Tally:
     made = curate("filter", run, "--out", folder / "shards", *flags)
     if not ended(made):
         assert not (folder / "shards").exists()
-        return Tally(pairs=len(ids), refused=1)
+        return Tally(refused=1)
     kept, dropped = shard_ids(folder / "shards")
     assert sorted(kept + dropped) == sorted(ids), "a pair is lost, or is there twice"
     for name, action in case.followed(ids).items():

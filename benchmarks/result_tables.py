@@ -339,10 +339,10 @@ def faults_by_command() -> Iterator[str]:
 def fuzz() -> Iterator[str]:
     """What the fuzz went through, by area."""
     found = result("fuzz")["areas"]
-    keys = ("files", "records", "pairs", "refused")
+    keys = ("files", "records", "refused")
     rows = ([name, *(f"{one[key]:,}" for key in keys), f"{sum(one['failures'].values())}"]
             for name, one in found.items())  # fmt: skip
-    yield from table(["area", "files", "records", "pairs", "refused with a reason", "failures"], rows)
+    yield from table(["area", "files", "records", "refused with a reason", "failures"], rows)
 
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
