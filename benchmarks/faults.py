@@ -31,7 +31,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.environment import environment
-from rmo_train.store.files import write_json
+from rmo_train.store.files import read_json, write_json
 from tests.rmo_curate.scored import demo_records, write_jsonl
 from tests.tiny import write_tiny_model
 
@@ -171,6 +171,14 @@ class Server:
 
 
 NONE = Fault("none")
+AT_A_CHANGE = {
+    fault.name: fault
+    for fault in (
+        Fault("SIGKILL", CHANGES, times=1, signal=signal.SIGKILL, codes=(-signal.SIGKILL, 0)),
+        Fault("SIGTERM", CHANGES, times=1, signal=signal.SIGTERM, codes=(-signal.SIGTERM, 130, 0)),
+        Fault("EIO when writing", CHANGES, times=1, error=errno.EIO, codes=(3, 2, 0)),
+    )
+}
 TWO = Fault("two at once", codes=(0, 2))  # what one makes and the other was refused
 
 
@@ -320,9 +328,12 @@ def together(chain: Chain, command: Command, stagger: float) -> Trial:
 
 
 def planned(
-    chain: Chain, of: Sequence[Command], rounds: int, rng: np.random.Generator
+    chain: Chain, of: Sequence[Command], rounds: int, rng: np.random.Generator, *, more: bool = False
 ) -> Iterator[tuple[Command, Fault, str]]:
-    """(command, fault, moment) of every trial; all kinds once, then kills, so that a run that is cut short has both."""
+    """(command, fault, moment) of every trial; all kinds once, then kills, so that a run that is cut short has both.
+
+    `more`: trials beside those of an earlier run, kills first; what is done all the time was tried there.
+    """
     changing = {c.name: chain.calls(c, CHANGES) for c in of}
     reading = {c.name: chain.calls(c, ("read", "open")) for c in of}
 
@@ -332,14 +343,13 @@ def planned(
         return drawn, f"{'change' if counts is changing else 'read'} {drawn} of {total}"
 
     def kills(number: int) -> Iterator[tuple[Command, Fault, str]]:
-        killed, ended = (-signal.SIGKILL, 0), (-signal.SIGTERM, 130, 0)
         for c in of:
-            n, when = at(changing, c)
-            yield c, Fault("SIGKILL", CHANGES, n, 1, signal=signal.SIGKILL, codes=killed), when
-            n, when = at(changing, c)
-            yield c, Fault("SIGTERM", CHANGES, n, 1, signal=signal.SIGTERM, codes=ended), when
-            kind, codes = ((signal.SIGKILL, killed), (signal.SIGTERM, ended))[number % 2]
+            for name in ("SIGKILL", "SIGTERM"):
+                n, when = at(changing, c)
+                yield c, replace(AT_A_CHANGE[name], at=n), when
+            kind = (signal.SIGKILL, signal.SIGTERM)[number % 2]
             moment = max(float(rng.random()) * chain.seconds[c.name], 0.01)
+            codes = AT_A_CHANGE[kind.name].codes
             yield c, Fault(kind.name, after=moment, timed=kind, codes=codes), f"after {moment:.2f} s"
 
     def disks(number: int) -> Iterator[tuple[Command, Fault, str]]:
@@ -348,7 +358,7 @@ def planned(
             code = (errno.ENOSPC, errno.EDQUOT)[number % 2]
             yield c, Fault("disk full", ("write", "sync", "mkdir"), n, 0, code, codes=(3, 0)), when
             n, when = at(changing, c)
-            yield c, Fault("EIO when writing", CHANGES, n, 1, errno.EIO, codes=(3, 2, 0)), when
+            yield c, replace(AT_A_CHANGE["EIO when writing"], at=n), when
             n, when = at(reading, c)
             name, code = (("EIO", errno.EIO), ("ESTALE", errno.ESTALE))[number % 2]
             yield c, Fault(f"{name} when reading", ("read", "open"), n, 1, code, codes=(2, 3, 0)), when
@@ -361,21 +371,40 @@ def planned(
             yield c, Fault("no locks, no links", ("lock", "link"), 1, 0, errno.EOPNOTSUPP), "all the time"
             yield c, TWO, "0"
 
-    yield from kills(0)
-    yield from always()
-    yield from disks(0)
-    for number in range(1, rounds):
+    once = 0 if more else 1  # rounds that are done before the kinds that are tried once
+    for number in range(once):
         yield from kills(number)
-    for number in range(1, rounds):
+    if not more:
+        yield from always()
+    for number in range(once):
+        yield from disks(number)
+    for number in range(once, rounds):
+        yield from kills(number)
+    for number in range(once, rounds):
         yield from disks(number)
     if rounds > 1:
         yield from ((c, TWO, f"{chain.seconds[c.name] / 2:.2f}") for c in of)
 
 
+def repeated(chain: Chain, of: Sequence[Command], broken: Sequence[Mapping[str, Any]]) -> Iterator[Trial]:
+    """The trials of an earlier run that broke a promise, at the same call."""
+    for one in broken:
+        command, at = next(c for c in of if c.name == one["command"]), int(one["at"].split()[1])
+        yield tried(chain, command, replace(AT_A_CHANGE[one["fault"]], at=at), one["at"])
+
+
 def measure(
-    base: Path, minutes: float, rounds: int, only: Sequence[str] = (), seed: int = SEED
+    base: Path,
+    minutes: float,
+    rounds: int,
+    only: Sequence[str] = (),
+    seed: int = SEED,
+    *,
+    more: bool = False,
+    broken: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[list[Trial], Chain]:
-    """Trials until the time is over or `rounds` of each kind are done. `only`: commands, with what they read."""
+    """Trials until the time is over or `rounds` of each kind are done, those that were `broken` before first. `only`:
+    commands, with what they read."""
     until = time.monotonic() + 60 * minutes
     shim = base / "faults.so"
     compiler = shutil.which("cc") or shutil.which("gcc") or "cc"
@@ -389,8 +418,8 @@ def measure(
         of = commands(only)
         for command in of:
             chain.measure(command, made)
-        rng, done = np.random.default_rng(seed), []
-        for command, fault, at in planned(chain, of, rounds, rng):
+        rng, done = np.random.default_rng(seed), list(repeated(chain, of, broken))
+        for command, fault, at in planned(chain, of, rounds, rng, more=more):
             if time.monotonic() > until:
                 break
             done.append(tried(chain, command, fault, at) if fault != TWO else together(chain, command, float(at)))
@@ -405,28 +434,25 @@ def show(done: list[Trial]) -> None:
         print(len(done), done[-1], flush=True)
 
 
-def summary(trials: list[Trial], chain: Chain, seconds: float, where_it_ran: dict[str, Any]) -> dict[str, Any]:
+def summary(trials: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]], chain: Chain) -> dict[str, Any]:
+    """What all runs came to."""
     kinds: dict[str, dict[str, int]] = {}
     for one in trials:
-        of = kinds.setdefault(one.fault, {"trials": 0, "kept": 0})
+        of = kinds.setdefault(one["fault"], {"trials": 0, "kept": 0})
         of["trials"] += 1
-        of["kept"] += not one.broken
+        of["kept"] += not one["broken"]
+    by_command = {name: [one for one in trials if one["command"] == name] for name in chain.before}
     return {
         "trials": len(trials),
-        "kept": sum(not one.broken for one in trials),
-        "kills": sum(one.fault in ("SIGKILL", "SIGTERM") for one in trials),
-        "commands": sorted({one.command for one in trials}),
+        "kept": sum(not one["broken"] for one in trials),
+        "kills": sum(one["fault"] in ("SIGKILL", "SIGTERM") for one in trials),
         "by_fault": kinds,
-        "by_command": {
-            name: [sum(not t.broken for t in trials if t.command == name), sum(t.command == name for t in trials)]
-            for name in chain.before
-        },
+        "by_command": {name: [sum(not t["broken"] for t in of), len(of)] for name, of in by_command.items()},
         "files_with_times": {name: sorted(files) for name, files in chain.unstable.items() if files},
         "undisturbed_seconds": {name: round(s, 2) for name, s in chain.seconds.items()},
-        "minutes": round(seconds / 60, 1),
-        "seed": SEED,
-        "environment": where_it_ran,
-        "each": [asdict(one) for one in trials],
+        "runs": list(runs),
+        "environment": runs[0]["environment"],
+        "each": list(trials),
     }
 
 
@@ -434,12 +460,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--add", action="store_true", help="more trials, of another seed, beside those of faults.json")
+    given, path = parser.parse_args(), RESULTS / "faults.json"
+    before = read_json(path) if given.add else {"each": [], "runs": []}
+    if given.seed in [run["seed"] for run in before["runs"]]:
+        raise SystemExit(f"--seed {given.seed}: these trials are in {path.name} already")
     where_it_ran, began = environment(), time.monotonic()
+    broken = [one for one in before["each"] if one["broken"]]  # mended meanwhile: tried again, in place of those
+    kept = [one for one in before["each"] if not one["broken"]]
     with tempfile.TemporaryDirectory() as folder:
-        trials, chain = measure(Path(folder).resolve(), given.minutes, given.rounds)
-        found = summary(trials, chain, time.monotonic() - began, where_it_ran)
-    write_json(RESULTS / "faults.json", found)
+        work = Path(folder).resolve()
+        trials, chain = measure(work, given.minutes, given.rounds, seed=given.seed, more=given.add, broken=broken)
+    minutes = round((time.monotonic() - began) / 60, 1)
+    run = {"seed": given.seed, "trials": len(trials), "minutes": minutes, "environment": where_it_ran}
+    if broken:
+        run["mended_and_tried_again"] = broken
+    found = summary([*kept, *map(asdict, trials)], [*before["runs"], run], chain)
+    write_json(path, found)
     print({k: v for k, v in found.items() if k != "each"})
     sys.exit(0 if found["kept"] == found["trials"] else 1)
 

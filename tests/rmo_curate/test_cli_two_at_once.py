@@ -41,6 +41,14 @@ def test_the_second_is_refused_with_the_name_of_the_first(chain, full_run, tiny_
         shutil.rmtree(out)
 
 
+def test_the_lock_that_a_kill_left_behind_finished_shards_is_cleared_away(full_run, tmp_path):
+    line = ("filter", full_run, "--out", tmp_path / "made", "--rule", "none")
+    assert curate(*line).code == 0
+    (tmp_path / ".made.filling").write_text("pid 1, on a machine")
+    assert curate(*line).code == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["made"]
+
+
 def test_two_writers_of_one_file_take_turns(tmp_path):
     path, temporary = tmp_path / "a.json", tmp_path / ".a.json.tmp"
     with opened_alone(temporary) as f:
