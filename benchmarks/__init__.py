@@ -26,8 +26,10 @@
 - `align_tasks`, `align_data`, `align_cells`, `align_table`: its stages, its pairs, a cell, its tables.
 - `schedule`: tasks over processes, as many as fit into a time.
 - `kill`: kill -9 at random moments, against the undisturbed folders.
-- `faults`: every command with full disks, kills, clocks and two at once; `fault_server` runs them under the shim `faults.c`.
-- `fuzz`: broken data, damaged files, strange settings; `fuzz_checks` has the promises, `fuzz_files` and `fuzz_runs` the cases.
+- `faults`: every command with full disks, kills, clocks and two at once; `fault_server`
+  runs them under the shim `faults.c`.
+- `fuzz`: broken data, damaged files, strange settings; `fuzz_checks` has the promises, `fuzz_files` and
+  `fuzz_runs` the cases.
 - `stream`: reading and rendering a million pairs: seconds and memory.
 - `filter`: decisions on millions of scored pairs: seconds and memory.
 - `audit`: the audit of 100,000 pairs without a model.
