@@ -27,6 +27,11 @@
 - `align_tasks`, `align_data`, `align_cells`, `align_table`: its stages, its pairs, a cell, its tables.
 - `schedule`: runs tasks in several processes within a time limit.
 - `kill`: kill -9 at random moments, compared with uninterrupted runs.
+- `faults`: every command with full disks, kills, wrong clocks and two at once; `fault_server`
+  runs them under the shim `faults.c`.
+- `fuzz`: broken data, damaged files, strange settings; `fuzz_checks` has the promises, `fuzz_files` and
+  `fuzz_runs` the cases.
+- `large`: time of the audit on an answer of 20 MB, memory of commands on 1,000 answers of 1 MB.
 - `stream`: time and memory of reading and rendering a million pairs.
 - `filter`: time and memory of decisions on millions of scored pairs.
 - `audit`: the audit of 100,000 and of a million pairs without a model.

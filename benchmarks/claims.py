@@ -137,6 +137,20 @@ def of_robustness() -> Iterator[Claim]:
     shown = f"{kill['passed']} of {kill['kills']}; {kill['files_equal'][0]:,} of {kill['files_equal'][1]:,} files"
     said = "a killed command, run again, gives the result of an uninterrupted one"
     yield Claim(said, "robustness.md#killed-and-resumed", "all, byte-identical", shown, MET if same else MISSED)
+    faults, page = result("faults"), "robustness.md#faults"
+    shown = f"{faults['kept']:,} of {faults['trials']:,}; {faults['kills']} kills"
+    verdict = MET if faults["kept"] == faults["trials"] and faults["kills"] >= 100 else MISSED
+    yield Claim("faults of disk, clock and process that break no promise", page, "all, ≥ 100 kills", shown, verdict)
+    fuzz, page = result("fuzz"), "robustness.md#fuzz"
+    enough = fuzz["records"] >= 10_000 and fuzz["files"] >= 2_000
+    shown = f"{fuzz['failures']} in {fuzz['records']:,} records, {fuzz['files']:,} files"
+    verdict = MET if enough and not fuzz["failures"] else MISSED
+    said = "crashes and lost records of broken data"
+    yield Claim(said, page, "0 in ≥ 10,000 records, ≥ 2,000 files", shown, verdict)
+    yield at_most("slowest of these files", page, fuzz["limits"]["seconds"], [fuzz["slowest_seconds"]], "{:.0f}", " s")
+    yield at_most(
+        "memory of reading and auditing them", page, fuzz["limits"]["GiB"], [fuzz["peak_GiB"]], "{:.2f}", " GiB"
+    )
     stream = result("stream")
     page = "robustness.md#reading-and-rendering"
     yield at_most("memory of reading 1,000,000 records", page, 2, [stream["peak_GiB"]], "{:.2f}", " GiB")

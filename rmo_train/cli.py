@@ -86,9 +86,11 @@ def evaluate(
 ) -> None:
     """Measure a model's accuracy on held-out pairs, plain and length-matched, with 95% intervals."""
     from rmo_train.next_command import after_eval
-    from rmo_train.store.files import write_json
+    from rmo_train.store.files import check_can_be_written, write_json
     from rmo_train.training.command import run_eval
 
+    if settings.out:
+        check_can_be_written(settings.out)
     result = run_eval(
         settings.data,
         settings.model,

@@ -25,6 +25,7 @@ from rmo_curate.runs.replacing import replacing
 from rmo_train.console.errors import UserError
 from rmo_train.console.wording import counted
 from rmo_train.store import files, manifests, tables
+from rmo_train.store.folder_lock import making
 from rmo_train.store.manifests import ShardsManifest
 
 MADE_BY = "rmo-curate filter RUN --out SHARDS"
@@ -47,7 +48,7 @@ def run_export(shards: Path, to: Trainer, out: Path) -> list[str]:
     """Write the kept pairs of `shards` for the trainer `to` into `out`; returns the lines to print."""
     manifest = manifests.require_manifest(shards, ShardsManifest, MADE_BY)
     out = out.resolve()
-    with replacing(out, "export", "rmo-curate export") as partial:
+    with making(out, "rmo-curate"), replacing(out, "export", "rmo-curate export") as partial:
         counts = fill(partial, shards, manifest, to, out)
     return [
         f"{counts.written:,} of {kept(counts):,} kept pairs for {to}: {out}",

@@ -15,6 +15,7 @@ from rmo_curate.filter.summary import summary
 from rmo_curate.filter.wording import already_done_lines, decision_lines, written_line
 from rmo_curate.runs.run import open_run
 from rmo_train.console.errors import Stopped
+from rmo_train.store.folder_lock import making
 
 __all__ = ["Decisions", "FilterSettings", "decide", "run_filter", "write_shards"]
 
@@ -24,8 +25,9 @@ def run_filter(
 ) -> list[str]:
     """Filter a run into the shard folder `out`; returns the lines to print. A dry run decides and writes nothing."""
     run = open_run(run_folder)
-    if not dry_run and not overwrite:
-        done = find_shards(run, run.trajectory(settings.end), settings, out)
+    if not dry_run and not overwrite and out.resolve().parent.is_dir():
+        with making(out, "rmo-curate"):  # nobody replaces it now
+            done = find_shards(run, run.trajectory(settings.end), settings, out)
         if done is not None:
             return already_done_lines(out, done)
     try:

@@ -19,11 +19,13 @@ from rmo_curate.filter.grounds import ground
 from rmo_curate.filter.reviews import file_sha256
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.filter.wording import counts_line
-from rmo_curate.runs.replacing import refuse_foreign_files, replacing, restore
+from rmo_curate.runs.replacing import refuse_foreign_files, replacing
 from rmo_curate.runs.run import Run, Trajectory
 from rmo_train.console.errors import UserError
 from rmo_train.store import files, manifests, tables
+from rmo_train.store.folder_lock import making
 from rmo_train.store.manifests import ShardsManifest
+from rmo_train.store.replacing import restore
 
 MAKER = "rmo-curate filter"
 ROWS_PER_FILE = 50_000
@@ -34,15 +36,16 @@ def write_shards(
     run: Run, decisions: Decisions, settings: FilterSettings, out: Path, *, overwrite: bool = False
 ) -> ShardsManifest:
     """Write the shard folder `out` and return its manifest; a folder that is already these shards stays as it is."""
-    done = None if overwrite else find_shards(run, decisions.trajectory, settings, out)
-    if done is not None:
-        return done
     if not decisions.counts["kept"]:
         raise UserError(
             f"no pairs are left to train on ({counts_line(decisions.counts)}); lower --low-q or raise --high-q"
         )
-    with replacing(out, "shards", MAKER) as partial:
-        return fill(partial, run, decisions, settings)
+    with making(out, "rmo-curate"):
+        done = None if overwrite else find_shards(run, decisions.trajectory, settings, out)
+        if done is not None:
+            return done
+        with replacing(out, "shards", MAKER) as partial:
+            return fill(partial, run, decisions, settings)
 
 
 def find_shards(run: Run, trajectory: Trajectory, settings: FilterSettings, out: Path) -> ShardsManifest | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,7 +15,7 @@ from rmo_curate.read.pair_rendering import full
 from rmo_curate.read.sources import Pair, Reject, Source
 from rmo_train.console.errors import UserError, cannot_write
 from rmo_train.console.progress import progress
-from rmo_train.store.files import sync_folder
+from rmo_train.store.files import opened_alone, sync_folder
 
 SUFFIX = ".jsonl"
 
@@ -26,11 +25,18 @@ def rejects_beside(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(SUFFIX) + ".rejects" + SUFFIX)
 
 
+def temporary(path: Path) -> Path:
+    """What a file is called while it is written."""
+    return path.with_name(f".{path.name}.tmp")
+
+
 def check_target(path: Path) -> None:
     """A UserError before anything is read where the file cannot be written, or is there."""
     if path.suffix != SUFFIX:
         raise UserError(f"--to {path}: expected a name that ends in {SUFFIX}")
-    for file in (path, rejects_beside(path)):
+    beside = rejects_beside(path)
+    killed = temporary(path).exists() and not path.exists()  # between the two renames: the rejects are its own
+    for file in (path,) if killed else (path, beside):
         if file.exists():
             raise UserError(f"--to {path}: {file} is there; give a new name, or remove it")
 
@@ -38,12 +44,12 @@ def check_target(path: Path) -> None:
 def write_pairs_as_lines(source: Source, path: Path) -> list[str]:
     """Write the pairs to `path` and the rejects beside it, each whole or not at all; returns the lines to print."""
     beside = rejects_beside(path)
-    partial = {file: file.with_name(f".{file.name}.tmp") for file in (path, beside)}
+    partial = {file: temporary(file) for file in (path, beside)}
     total = sum(source.counts.values())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            pairs, rejects = (stack.enter_context(temporary.open("wb")) for temporary in partial.values())
+        with opened_alone(partial[path]) as pairs, opened_alone(partial[beside]) as rejects:
+            check_target(path)  # again: another command may have written it while this one waited
             with progress("write", total, "records") as bar:
                 for record in source.records():
                     _write(rejects if isinstance(record, Reject) else pairs, _line(record, source))
@@ -51,17 +57,12 @@ def write_pairs_as_lines(source: Source, path: Path) -> list[str]:
             for file in (pairs, rejects):
                 file.flush()
                 os.fsync(file.fileno())
-        rejected = total - source.counts["pairs"]
-        if rejected:
-            partial[beside].replace(beside)
-        partial[path].replace(path)
+            if rejected := total - source.counts["pairs"]:
+                partial[beside].replace(beside)
+            partial[path].replace(path)
         sync_folder(path.parent)
     except OSError as e:
         raise cannot_write(path, e) from e
-    finally:
-        for temporary in partial.values():
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
     said = [f"{source.counts['pairs']:,} pairs: {path}"]
     return [*said, f"{rejected:,} rejects, each with its reason: {beside}"] if rejected else said
 

@@ -42,6 +42,23 @@ FULL = {
     errno.EDQUOT: "your disk quota is used up",
     errno.EFBIG: "the file is larger than this system allows (a limit set with `ulimit -f`?)",
 }
+# What a disk, a network or a right does to a file: no defect of ours, and mostly gone when it is tried again.
+OF_THE_MACHINE = {
+    *FULL, errno.EIO, errno.ESTALE, errno.EROFS, errno.EACCES, errno.EPERM, errno.ETIMEDOUT, errno.ENODEV,
+    errno.EMFILE, errno.ENFILE, errno.EHOSTDOWN, errno.ENOTCONN,
+}  # fmt: skip
+
+
+def of_the_machine(error: OSError) -> ProcessingError:
+    """What to say of a failure of the file system that no command has words of its own for."""
+    path = Path(error.filename) if isinstance(error.filename, str) else Path()
+    if error.errno in FULL:
+        return cannot_write(path, error)
+    where = f"{path}: " if error.filename else ""
+    return ProcessingError(
+        f"{where}{error.strerror or error}. What is finished is kept: see that the disk is there and that you may read "
+        "and write it, and run the same command again to go on"
+    )
 
 
 def cannot_write(path: Path, error: OSError, needed: int | None = None) -> ProcessingError:

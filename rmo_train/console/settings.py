@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from rmo_train.console.errors import FULL, RmoError, Stopped, UserError, cannot_write, nearest
+from rmo_train.console.errors import OF_THE_MACHINE, RmoError, Stopped, UserError, nearest, of_the_machine
 from rmo_train.console.progress import is_first, say
 
 RECIPE = Path("rmo.yaml")
@@ -254,8 +254,8 @@ def run_app(app: typer.Typer) -> None:
     except typer.Abort:
         raise SystemExit(1) from None
     except Exception as e:
-        if isinstance(e, OSError) and e.errno in FULL:
-            error = cannot_write(Path(e.filename or "."), e)
+        if isinstance(e, OSError) and e.errno in OF_THE_MACHINE:
+            error = of_the_machine(e)
             typer.echo(f"error: {error}", err=True)
             raise SystemExit(error.exit_code) from None
         if type(e).__module__.startswith(("click", "typer")) and hasattr(e, "show"):

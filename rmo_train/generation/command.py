@@ -21,6 +21,7 @@ from rmo_train.console.wording import counted
 from rmo_train.generation.answer_forms import FORMS, Answer, check_fits, recognised, write_answers
 from rmo_train.generation.prompts import Prompt, read_prompts
 from rmo_train.report import form_line, generated_lines
+from rmo_train.store.files import check_can_be_written
 from rmo_train.store.id_hash import draw_bits
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def run_generation(
     questions = read_prompts(prompts, settings.limit)
     form = settled_form(to, questions)
     check_fits(form, questions, settings.samples)
+    check_can_be_written(out)
     try:
         answers = answer(model, questions, settings)
     except KeyboardInterrupt:

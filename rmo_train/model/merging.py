@@ -10,12 +10,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from rmo_train.console.errors import UserError, cannot_write
+from rmo_train.console.errors import UserError
 from rmo_train.model.adapters import base_that_is_there, check_base
 from rmo_train.model.models import ADAPTER_CONFIG, is_adapter
 from rmo_train.report import merged_line
-from rmo_train.store.files import sync_folder, write_bytes
+from rmo_train.store.files import write_bytes
+from rmo_train.store.folder_lock import making
 from rmo_train.store.manifests import MANIFEST
+from rmo_train.store.replacing import replaced
 
 TRAINED_ON = "trained_on.parquet"
 
@@ -38,20 +40,10 @@ def merge_adapter(adapter: Path, out: Path, dtype: str = "auto", *, overwrite: b
     model: Any = load_model(str(adapter), _torch_dtype(stored), device="cpu")
     model.config.use_cache = True  # off in training, but needed for generation
     out = out.resolve()
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
+    with making(out, "rmo-train"), replaced(out) as partial:
         save_model(model, load_tokenizer(str(adapter)), partial)
         _keep_training_record(adapter, partial)
         write_bytes(partial / "README.md", _card(base, adapter, stored).encode())
-        if out.exists():
-            shutil.rmtree(out)
-        partial.replace(out)
-        sync_folder(out.parent)
-    except OSError as e:
-        raise cannot_write(out, e) from e
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return [merged_line(adapter, base, stored, out)]
 
 

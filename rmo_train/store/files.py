@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rmo_train.console.errors import UserError, cannot_write
 
@@ -54,16 +55,56 @@ def write_bytes(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as f:
+        with opened_alone(temporary) as f:
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
-        temporary.replace(path)
+            temporary.replace(path)
         sync_folder(path.parent)
     except OSError as e:
-        with contextlib.suppress(OSError):  # if a parent is a file, there is nothing to remove
-            temporary.unlink(missing_ok=True)
         raise cannot_write(path, e, len(data)) from e
+
+
+@contextlib.contextmanager
+def opened_alone(temporary: Path) -> Iterator[IO[bytes]]:
+    """The file, empty and ours until the block ends: another process that wants to write it waits for that.
+
+    Otherwise it would write into the file that this one renames. What is not renamed is removed. Where files cannot be
+    locked, nobody waits.
+    """
+    while True:
+        f = temporary.open("ab")
+        with contextlib.suppress(OSError):
+            fcntl.flock(f, fcntl.LOCK_EX)
+        if _is_named(f, temporary):
+            break
+        f.close()  # the process before renamed it
+    with f:
+        try:
+            f.truncate(0)
+            yield f
+        finally:
+            if _is_named(f, temporary):
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+
+
+def check_can_be_written(path: Path) -> None:
+    """Say before the work, not after it, that `path` cannot be written; what is there stays."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with opened_alone(path.with_name(f".{path.name}.tmp")):
+            pass
+    except OSError as e:
+        raise cannot_write(path, e) from e
+
+
+def _is_named(f: IO[bytes], path: Path) -> bool:
+    """Whether the open file still has that name."""
+    try:
+        return os.path.samestat(os.fstat(f.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def sync_folder(folder: Path) -> None:

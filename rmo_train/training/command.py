@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,7 @@ from rmo_train.report import (
     trained_lines,
 )
 from rmo_train.store.files import read_json, write_bytes, write_json
+from rmo_train.store.folder_lock import making
 from rmo_train.store.manifests import TrainManifest, check_key, read_manifest, require_manifest
 from rmo_train.store.tables import read_table, write_table
 from rmo_train.training.card import model_card
@@ -154,7 +156,7 @@ def run_training(
     Returns the lines to print. Repeating the call resumes an interrupted run; after a finished run it does nothing.
     `clock` (seconds) decides when the checkpoints of `save_minutes` are due.
     """
-    with joined() as world:
+    with joined() as world, ExitStack() as held:
         require_trackers(settings.report_to)
         if settings.fsdp:
             require_several(world)
@@ -175,6 +177,8 @@ def run_training(
         planned = [*plan_lines(plan, settings), *checkpoint_lines(settings, plan.steps, size, free_space(out)[1])]
         if dry_run:
             return dry_run_lines(model, shards, out, planned)
+        if world.is_main:
+            held.enter_context(making(out, "rmo-train"))
         key = run_key(data, model_identity, settings, held_out, plan)
         if overwrite and world.is_main and out.exists():
             shutil.rmtree(out)

@@ -21,9 +21,12 @@ REPEATS = 7
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of square matrix products, the median of several; takes about 0.1 s."""
-    size = SIZE.get(device.type, SIZE["cuda"])
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    """Floating-point operations a second of square matrix products, the median of some; about 0.1 s.
+
+    Their numbers are drawn apart: a resumed run has its random state already, and dropout is to go on with it.
+    """
+    size, apart = SIZE.get(device.type, SIZE["cuda"]), torch.Generator(device)
+    a, b = (torch.randn(size, size, device=device, generator=apart).to(dtype) for _ in range(2))
     seconds = []
     for _ in range(REPEATS + 1):  # the first one warms up
         start = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import faults
 from benchmarks.kill import DATA, commands, measure
 
 pytestmark = pytest.mark.real
@@ -102,3 +104,13 @@ def test_ctrl_c_stops_within_seconds_and_says_how_to_go_on(stage, scored, tiny_m
     assert last.startswith("stopped; ") and "Run the same command again" in last
     with pytest.raises(ProcessLookupError):  # nothing of its group is left
         os.killpg(process.pid, 0)
+
+
+def test_faults_break_no_promise_of_the_quick_commands(tmp_path):
+    """A short form of `python -m benchmarks.faults`: disks, kills, clocks and two commands at once, by a shim."""
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler: the shim cannot be made")
+    only = ("inspect", "score", "filter", "export of lines")
+    trials, _ = faults.measure(tmp_path.resolve(), 5, 1, only)
+    assert {t.command for t in trials} == set(only) and len(trials) == 4 * 11
+    assert not [t for t in trials if t.broken]

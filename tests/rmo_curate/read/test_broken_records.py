@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
-from typing import Any
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,32 +9,8 @@ from rmo_curate.read.form_detection import detect
 from rmo_curate.read.forms import candidates, convert, fields_of, recognise
 from rmo_curate.read.messages import Unfit
 from rmo_train.console.errors import UserError
+from tests.rmo_curate.read.broken import JUNK, places, with_junk
 from tests.rmo_curate.read.published_forms import FORMS, Published
-
-JUNK = st.sampled_from(
-    [None, "", 0, -1, 1.5, float("nan"), float("inf"), True, 10**400, [], {}, "x", "\ud800", "[", '["a"]', "{'a'",
-     ["a"], [None], [[]], [["a", "b"]], {"a": 1}, {"role": "user"}, [{"role": ["x"], "content": "y"}],
-     {"role": "user", "content": [{"type": ["a"], "text": 1}]}, [{"role": "user", "content": None}],
-     {"messages": []}, {"messages": 5}, {"text": 1, "replies": 5}, "<|im_start|>", "<extra_id_1>", "Human:",
-     "\n\nHuman: a\n\nAssistant:", {"text": "a", "role": "prompter", "replies": [{"rank": 1}, {"rank": 2}]},
-     [{"role": "a", "candidates": [{"a": 1}]}], {"candidates": []}, 5]
-)  # fmt: skip
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of every value inside `value`."""
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in inside:
-        yield (*path, key)
-        yield from places(inner, (*path, key))
-
-
-def with_junk(value: Any, path: tuple[Any, ...], junk: Any) -> Any:
-    if not path:
-        return junk
-    value = copy.copy(value)
-    value[path[0]] = with_junk(value[path[0]], path[1:], junk)
-    return value
 
 
 @settings(deadline=None, max_examples=1500)

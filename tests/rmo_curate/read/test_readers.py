@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rmo_curate.read.files import DataFile
 from rmo_curate.read.readers import json_files, reader_of
 from rmo_curate.read.readers.arrow_files import read_arrow
 from rmo_curate.read.readers.csv_files import read_csv
@@ -136,6 +137,30 @@ def test_a_null_in_an_arrow_struct_is_an_absent_key_and_a_null_column_stays(tmp_
     assert [r.value for r in read_arrow(tmp_path / "a.arrow")] == [
         {"x": [{"role": "user"}, {"name": "Ann"}], "y": None, "z": 1}
     ]
+
+
+@pytest.mark.parametrize("new", [pa.ipc.new_file, pa.ipc.new_stream])
+@pytest.mark.parametrize("column", [["aa", "bb"], [["aa"], ["bb"]], [{"k": "aa"}, {"k": "bb"}]])
+def test_an_arrow_file_whose_texts_end_outside_it_is_damaged_and_no_crash(tmp_path, new, column):
+    """Found by `benchmarks.fuzz`: Arrow reads where the file says, which ended the process."""
+    path, table = tmp_path / "a.arrow", pa.table({"x": column})
+    with new(path, table.schema) as writer:
+        writer.write_table(table)
+    data, ends = path.read_bytes(), b"".join(n.to_bytes(4, "little") for n in (0, 2, 4))
+    assert data.count(ends) == 1 and len(list(read_arrow(path))) == 2
+    path.write_bytes(data.replace(ends, ends[:8] + (2**31 - 1).to_bytes(4, "little")))
+    with pytest.raises(UserError, match=r"cannot be read .* the file is damaged"):
+        list(DataFile("a.arrow", path, read_arrow).records())
+
+
+def test_a_text_of_an_arrow_file_that_is_not_utf8_is_its_rows_own_problem(tmp_path):
+    bad = pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.array([0, 1, 3], pa.int32()).buffers()[1], pa.py_buffer(b"a\xff\xfe")]
+    )
+    with pa.ipc.new_file(tmp_path / "a.arrow", pa.schema([("x", pa.string())])) as writer:
+        writer.write_table(pa.table({"x": bad}))
+    first, second = read_arrow(tmp_path / "a.arrow")
+    assert first.value == {"x": "a"} and second.problem == "a text of the row is not UTF-8"
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t", "|"])

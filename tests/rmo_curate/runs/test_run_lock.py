@@ -131,6 +131,7 @@ def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch, erro
     check_not_held(tmp_path)
     with only_one(tmp_path), only_one(tmp_path):
         pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_another_command_filled_after_this_one_looked_is_not_written_over(

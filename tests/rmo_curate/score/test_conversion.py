@@ -64,6 +64,17 @@ def test_a_target_that_cannot_be_is_refused_before_anything_is_read(tmp_path, na
     assert lines(Path(data)) == [record(0)]
 
 
+def test_rejects_that_are_there_are_kept_unless_a_kill_left_them(tmp_path):
+    data, out = jsonl(tmp_path / "a.jsonl", record(0), record(1, chosen=" ")), tmp_path / "out.jsonl"
+    beside = tmp_path / "out.rejects.jsonl"
+    beside.write_text("mine")
+    assert curate("inspect", data, "--to", out).refused(f"{beside} is there; give a new name")
+    assert beside.read_text() == "mine" and not out.exists()
+    (tmp_path / ".out.jsonl.tmp").write_text("killed between the two renames")
+    assert curate("inspect", data, "--to", out).code == 0
+    assert len(lines(out)) == len(lines(beside)) == 1 and not list(tmp_path.glob(".*"))
+
+
 def test_many_rejects_are_said_loudly_at_the_end_with_what_would_read_them(tmp_path):
     other = {"question": "Q", "good": "yes", "bad": "no"}
     data = jsonl(tmp_path / "a.jsonl", *(record(n) for n in range(7)), *({**other, "question": str(n)} for n in "abc"))

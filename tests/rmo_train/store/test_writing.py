@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +14,10 @@ from typing import Literal
 
 import pyarrow as pa
 import pytest
+import typer
 
 from rmo_train.console.errors import ProcessingError, cannot_write
+from rmo_train.console.settings import run_app
 from rmo_train.store import manifests
 from rmo_train.store.files import append_line, write_bytes
 from rmo_train.store.manifests import Manifest
@@ -71,6 +75,34 @@ def test_a_full_disk_is_said_with_its_numbers(tmp_path):
     assert "it needs 3.0 MiB and " in text and f"free on the disk of {tmp_path}." in text
     assert "run the same command again" in text
     assert str(cannot_write(tmp_path, OSError(errno.EACCES, "Permission denied"))).endswith("Permission denied")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_what_the_machine_does_to_a_file_is_one_line_wherever_it_is_read(number, monkeypatch, capsys):
+    app = typer.Typer()
+
+    @app.command()
+    def read() -> None:
+        raise OSError(number, os.strerror(number), "runs/run/pairs/part-00000.parquet")
+
+    monkeypatch.setattr(sys, "argv", ["rmo-train"])
+    with pytest.raises(SystemExit) as ended:
+        run_app(app)
+    said = capsys.readouterr().err
+    assert ended.value.code == 3 and said.startswith("error: ") and said.count("\n") == 1
+    assert "runs/run/pairs/part-00000.parquet" in said and "run the same command again" in said
+
+
+def test_another_error_of_the_system_is_a_defect_of_ours_with_its_traceback(monkeypatch):
+    app = typer.Typer()
+
+    @app.command()
+    def read() -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file", "x")
+
+    monkeypatch.setattr(sys, "argv", ["rmo-train"])
+    with pytest.raises(FileNotFoundError):
+        run_app(app)
 
 
 def test_a_part_recorded_after_a_line_cut_short_is_kept(tmp_path):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from rmo_train.training.command import run_eval, run_training
 from rmo_train.training.record import read_metrics
 from rmo_train.training.settings import TrainSettings
+from rmo_train.training.throughput import matmul_rate
 
 CLOCKED = ("pairs_per_second", "tokens_per_second", "matmul_share", "peak_memory_gib")
 
@@ -29,6 +32,14 @@ def test_training_repeats_to_the_last_bit_beside_other_work(
     assert len(metrics) == 6 and {"loss", "grad_norm"} <= metrics[0].keys()
     assert again == metrics
     assert weights_again == weights
+
+
+def test_measuring_the_machine_draws_none_of_a_runs_random_numbers():
+    """A resumed run measures it again: with dropout it would go on with other numbers than the uninterrupted one."""
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    assert matmul_rate(torch.device("cpu"), torch.float32) > 0
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_an_evaluation_repeats_to_the_last_bit_beside_other_work(
