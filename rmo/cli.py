@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from rmo_train.console.settings import RECIPE, run_app
+from rmo_train.console.settings import RECIPE, flags, run_app
+from rmo_train.console.trust import TrustSettings
 from rmo_train.console.version import Version
 
 app = typer.Typer(name="rmo", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -19,7 +20,9 @@ def rmo(version: Version = False) -> None:
 
 
 @app.command()
+@flags(TrustSettings)
 def run(
+    settings: TrustSettings,
     recipe: Annotated[Path, typer.Argument(help="Recipe file", show_default=True)] = RECIPE,
     data: Annotated[str | None, typer.Option(help="Training pairs: file or folder")] = None,
     eval_data: Annotated[

@@ -9,7 +9,8 @@ import typer
 from pydantic import Field
 
 from rmo_train.console.progress import is_first
-from rmo_train.console.settings import Sections, Settings, flags, from_recipe, is_awaited, run_app
+from rmo_train.console.settings import Sections, flags, from_recipe, is_awaited, run_app
+from rmo_train.console.trust import TrustSettings
 from rmo_train.console.version import Version
 from rmo_train.evaluation.winrate.judge import JudgeSettings
 from rmo_train.generation.answer_forms import AnswerForm
@@ -65,7 +66,7 @@ def run(
     typer.echo("\n".join(lines))
 
 
-class EvalCommand(Settings):
+class EvalCommand(TrustSettings):
     """`rmo-train eval`."""
 
     data: Path = from_recipe("eval.run", description="Scored pairs: a run or shard folder", argument="DATA")
@@ -164,7 +165,9 @@ def winrate(
 
 
 @app.command()
+@flags(TrustSettings)
 def merge(
+    settings: TrustSettings,
     adapter: Annotated[Path, typer.Argument(help="Folder of the LoRA adapter")],
     out: Annotated[Path, typer.Option(help="Folder for the merged model")],
     dtype: Annotated[Dtype, typer.Option(help="Precision; auto: that of the base's stored weights")] = "auto",

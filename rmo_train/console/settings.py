@@ -12,6 +12,7 @@ import time
 import types
 import typing
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from enum import EnumMeta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -43,6 +44,10 @@ class Settings(BaseModel):
         """Those of the fields that are `cls`'s, a base of this class: a command's settings without its paths."""
         own = {name: getattr(self, name) for name in cls.model_fields}
         return typing.cast(T, cls.model_construct(self.model_fields_set & own.keys(), **own))
+
+    def in_force(self) -> AbstractContextManager[None]:
+        """What must hold while a command with these settings runs; see `rmo_train.console.trust`."""
+        return nullcontext()
 
 
 def from_recipe(
@@ -201,15 +206,17 @@ def flags(cls: type[Settings], section: str | None = None) -> Callable[[Callable
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         taken = inspect.signature(command, eval_str=True).parameters
-        own = {name: p for name, p in taken.items() if name not in ("settings", "recipe")}
+        given_here = ("settings", "recipe") if with_recipe else ("settings",)
+        own = {name: p for name, p in taken.items() if name not in given_here}
         added = {name: _parameter(name, cls.model_fields[name]) for name in _in_order(cls)}
         shown = added | ({"recipe": RecipeOption} if with_recipe else {})
 
         def wrapped(**given: Any) -> Any:
             recipe = read_recipe(given.get("recipe")) if with_recipe else {}
             settings = build(cls, section, recipe, {name: given[name] for name in added})
-            more = {"recipe": recipe} if "recipe" in taken else {}
-            return command(settings, **{name: given[name] for name in own}, **more)
+            more = {"recipe": recipe} if with_recipe and "recipe" in taken else {}
+            with settings.in_force():
+                return command(settings, **{name: given[name] for name in own}, **more)
 
         mine = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.values()]
         built = [

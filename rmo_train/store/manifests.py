@@ -108,6 +108,7 @@ class Reference(BaseModel):
     engine: str | None = None
     attention: str | None = None
     device: str | None = None
+    allowed: tuple[str, ...] = ()  # the flags of trust without which it would have been refused
 
     def is_known(self) -> bool:
         return self != Reference()
@@ -243,6 +244,7 @@ class TrainManifest(Manifest):
 
     stage: Literal["train"] = "train"
     model: str  # that was trained, as the user named it
+    allowed: tuple[str, ...] = ()  # the flags of trust without which it would have been refused
 
 
 # ---------------------------------------------------------------------------------------------------- reading

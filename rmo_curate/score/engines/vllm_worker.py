@@ -15,11 +15,13 @@ import signal
 import sys
 import threading
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 import numpy as np
+
+from rmo_train.console.trust import Trust
 
 MESSAGE_LENGTH = 300
 GPU_SHARE = 0.98  # of the free memory: what vLLM may count on at start
@@ -35,6 +37,7 @@ class EngineSettings:
     tokens: int  # of one step
     kv_cache_bytes: int
     temporary: str | None = None  # a folder to remove when the parent is gone
+    trust: Trust = field(default_factory=Trust)  # what the model may do
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ def open_engine(settings: EngineSettings) -> Any:
         model=settings.model,
         dtype=settings.dtype,
         skip_tokenizer_init=True,
+        load_format="auto" if settings.trust.allow_pickle else "safetensors",
+        trust_remote_code=settings.trust.trust_remote_code,
         generation_config="vllm",
         # The one token that vLLM must generate stands behind the longest sequence, and is never computed with.
         max_model_len=settings.longest + 1,
