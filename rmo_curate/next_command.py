@@ -37,7 +37,7 @@ def after_filter(shards: Path, recipe: Sections) -> str | None:
     manifest = read_manifest(shards, ShardsManifest)
     if manifest is None or not manifest.reference.name:
         return None
-    flags = [flag for flag in FLAGS if flag in manifest.reference.allowed]
+    flags = [flag for flag in FLAGS if flag in (manifest.reference.allowed or ())]
     out = free(shards.with_name(f"{shards.resolve().name}-model"))
     model = quoted(Path(manifest.reference.name))
     run = f"rmo-train run {quoted(shards)} --model {model} --out {quoted(out)} --lora 16 --learning-rate {LORA_RATE}"

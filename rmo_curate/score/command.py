@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from rmo_train.data.rendering import Renderer
     from rmo_train.model.models import Identity
 
+SLUG = 60  # characters, of at most four bytes each
 USUAL_PARTS, LEAST_IN_PART, MOST_IN_PART = 64, 16, 1024
 
 
@@ -396,8 +397,9 @@ def _plain_stage(
 
 
 def _slug(name: str) -> str:
-    """A checkpoint's folder name, safe as a file name."""
-    return "".join(c if c.isalnum() or c in "._" else "-" for c in Path(name).name).strip("-.") or "checkpoint"
+    """A checkpoint's folder name, safe as a part of a file name and short enough for one."""
+    safe = "".join(c if c.isalnum() or c in "._" else "-" for c in Path(name).name)
+    return safe.strip("-.")[:SLUG].rstrip("-.") or "checkpoint"
 
 
 def _pairs_sha(run: Path) -> str:

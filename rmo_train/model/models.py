@@ -43,7 +43,7 @@ class Identity:
     weights_sha256: str  # of the weight files; an adapter's includes its base's
     tokenizer_sha256: str
     template_sha256: str  # of the chat template
-    allowed: tuple[str, ...] = ()  # the flags without which the model would have been refused
+    allowed: tuple[str, ...] | None = None  # the flags of trust without which it would have been refused
 
 
 # ---------------------------------------------------------------------------------------------------- folders
@@ -214,7 +214,7 @@ def weights_bytes(name: str) -> int:
 def identity(name: str) -> Identity:
     """The hashes of the model `name`."""
     tokenizer = load_tokenizer(name)
-    return Identity(name, weights_hash(name), tokenizer_hash(tokenizer), template_hash(tokenizer), flags_needed(name))
+    return Identity(name, weights_hash(name), tokenizer_hash(tokenizer), template_hash(tokenizer), flags_needed(name) or None)
 
 
 def flags_needed(name: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from rmo_train.console.errors import UserError, cannot_write
@@ -54,7 +54,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as f:
+        with open(temporary, "wb", opener=no_link) as f:
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
@@ -64,6 +64,11 @@ def write_bytes(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):  # a path through a file has nothing to remove, either
             temporary.unlink(missing_ok=True)
         raise cannot_write(path, e, len(data)) from e
+
+
+def no_link(path: str, flags: int) -> int:
+    """An opener that follows no link: in a folder that came from elsewhere one could lead to any file of the user's."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def sync_folder(folder: Path) -> None:
@@ -95,7 +100,7 @@ def append_line(path: Path, line: str) -> None:
     """Append one line and fsync it. A full disk leaves the file as it was."""
     data = (line + "\n").encode()
     try:
-        with path.open("ab", buffering=0) as f:
+        with open(path, "ab", buffering=0, opener=no_link) as f:
             before = f.seek(0, os.SEEK_END)
             try:
                 if f.write(data) < len(data):
@@ -106,6 +111,17 @@ def append_line(path: Path, line: str) -> None:
                 raise
     except OSError as e:
         raise cannot_write(path, e, len(data)) from e
+
+
+# ---------------------------------------------------------------------------------------------------- names
+
+
+def check_inside(name: str) -> None:
+    """ValueError where a path that a file names leads out of the folder that it is relative to, on any system, or has
+    characters that are not shown."""
+    path = PureWindowsPath(name)  # which both slashes part
+    if not path.parts or path.anchor or ".." in path.parts or not name.isprintable():
+        raise ValueError(f"{name!r} is not the name of a file in its folder")
 
 
 # ---------------------------------------------------------------------------------------------------- reading
