@@ -6,6 +6,9 @@ The words complete "The chosen answer …". Patterns are English where they are 
 from __future__ import annotations
 
 import re
+from collections import Counter
+
+import numpy as np
 
 MOST_WORDS_SHOWN = 60  # characters of the text quoted in a sentence
 
@@ -15,7 +18,7 @@ ENDS_WELL = set(".!?…\"'”’»)]}>`*_~|;=。！？」』）/\\%€$°")
 ENDS_OPEN = set(",([{–—-:&+")
 SHORT = 120  # characters; a shorter answer may be a name, a number, a title
 FULL_LINE = 60  # characters of a last line that is a sentence and not an item
-FENCE = re.compile(r"^\s*```", re.M)
+FENCE = re.compile(r"^[^\S\n]*```", re.M)  # over line ends, it would look at every blank line from every one before it
 RULE = re.compile(r"[-*_=\s]+")  # a line across the page
 SIGNED = re.compile(r"(?:[\"”'*_] ?[-–—~] ?[^.!?]{2,60}|#\w+)$")  # a quotation's author, a hashtag
 UNSTOPPED = 2  # other lines that end without a stop: then that is how this text writes
@@ -84,6 +87,7 @@ def boilerplate(text: str) -> str:
 # ---------------------------------------------------------------------------------------------------- loops
 
 LOOP_WORDS = 50
+FEW_WORDS = 20_000  # of more, a set of their sequences takes a hundred times the text's memory
 LOOP_DISTINCT = 0.4  # least share of distinct three-word sequences
 LOOP_LINES, LOOP_LINE = 4, 20  # a line of so many letters and digits, so often
 
@@ -100,15 +104,21 @@ def repetitive(text: str) -> str:
     lines = [line.strip() for line in text.split("\n") if len(line) >= LOOP_LINE]
     if len(lines) - len(set(lines)) >= LOOP_LINES - 1:
         lines = [line for line in lines if sum(map(str.isalnum, line)) >= LOOP_LINE]
-        most = max(lines, key=lambda line: (lines.count(line), line), default="")
-        if lines.count(most) >= LOOP_LINES:
-            return f"says the line {quoted(most)} {lines.count(most)} times"
+        counts = Counter(lines)
+        most = max(counts, key=lambda line: (counts[line], line), default="")
+        if counts[most] >= LOOP_LINES:
+            return f"says the line {quoted(most)} {counts[most]} times"
     return ""
 
 
 def distinct_share(words: list[str]) -> float:
     """Of the three-word sequences of `words`, the share that is distinct."""
-    return len(set(zip(words, words[1:], words[2:], strict=False))) / max(1, len(words) - 2)
+    if len(words) <= FEW_WORDS:
+        return len(set(zip(words, words[1:], words[2:], strict=False))) / max(1, len(words) - 2)
+    numbers: dict[str, int] = {}
+    word = np.fromiter((numbers.setdefault(w, len(numbers)) for w in words), np.int64, len(words))
+    two = np.unique(word[:-1] * len(numbers) + word[1:], return_inverse=True)[1]
+    return len(np.unique(two[:-1] * len(numbers) + word[2:])) / (len(words) - 2)
 
 
 # ---------------------------------------------------------------------------------------------------- characters

@@ -214,7 +214,9 @@ def weights_bytes(name: str) -> int:
 def identity(name: str) -> Identity:
     """The hashes of the model `name`."""
     tokenizer = load_tokenizer(name)
-    return Identity(name, weights_hash(name), tokenizer_hash(tokenizer), template_hash(tokenizer), flags_needed(name) or None)
+    return Identity(
+        name, weights_hash(name), tokenizer_hash(tokenizer), template_hash(tokenizer), flags_needed(name) or None
+    )
 
 
 def flags_needed(name: str) -> tuple[str, ...]:

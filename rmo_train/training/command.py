@@ -313,7 +313,9 @@ def _write_results(job: Job, model: str, trained: Trained) -> None:
     state = {"global_step": trained.steps, "best_model_checkpoint": best.name if best else None}
     write_json(out / STATE, {**state, "log_history": read_metrics(out)})
     counts = {"pairs": trained.pairs, "steps": trained.steps}
-    TrainManifest(key=job.key, counts=counts, parts=(part,), model=model, allowed=flags_needed(model) or None).write(out)
+    TrainManifest(key=job.key, counts=counts, parts=(part,), model=model, allowed=flags_needed(model) or None).write(
+        out
+    )
 
 
 def _try_save(job: Job) -> None:

@@ -56,7 +56,9 @@ def test_whatever_ids_are_the_files_have_the_same_names(tmp_path, model, monkeyp
     assert made["hostile"] == made["plain"]
 
 
-@pytest.mark.parametrize("name", ["../../x", "/", "..", "CON", "x" * 400, "\U0001f600" * 100 + "é" * 100, "a\x00b", "-"])
+@pytest.mark.parametrize(
+    "name", ["../../x", "/", "..", "CON", "x" * 400, "\U0001f600" * 100 + "é" * 100, "a\x00b", "-"]
+)
 def test_a_checkpoint_gives_its_folder_no_path_and_no_long_name(name):
     slug = _slug(name)
     check_inside(slug)
@@ -165,6 +167,6 @@ def test_the_documented_way_makes_cells_inert_and_leaves_others():
     cells = ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "a=b", "", None]
     shown = pl.DataFrame({"a": cells}).with_columns(inert)["a"].to_list()
     assert shown == ["'=1+1", "'+1", "'-1", "'@x", "'\tx", "'\rx", "a=b", "", None]
-    assert "replace(r\"^([=+\\-@\\t\\r])\", \"'$1\")" in Path(__file__).parents[2].joinpath(
+    assert 'replace(r"^([=+\\-@\\t\\r])", "\'$1")' in Path(__file__).parents[2].joinpath(
         "docs/how-to/python.md"
     ).read_text(encoding="utf-8")
