@@ -96,9 +96,11 @@ def repetitive(text: str) -> str:
     words = text.split()
     if len(words) < LOOP_WORDS:
         return ""
+    distinct_words = set(words)
     # With words nearly all distinct, so are all sequences.
-    if len(set(words)) < 0.75 * len(words) and distinct_share(words) < LOOP_DISTINCT:
-        words = [word for word in words if any(map(str.isalnum, word))]  # the bars of a table do not count
+    if len(distinct_words) < 0.75 * len(words) and distinct_share(words) < LOOP_DISTINCT:
+        bars = {word for word in distinct_words if not any(map(str.isalnum, word))}  # of a table: they do not count
+        words = [word for word in words if word not in bars]
         if len(words) >= LOOP_WORDS and (distinct := distinct_share(words)) < LOOP_DISTINCT:
             return f"repeats itself: {100 * (1 - distinct):.0f}% of its three-word sequences come again"
     lines = [line.strip() for line in text.split("\n") if len(line) >= LOOP_LINE]

@@ -149,7 +149,8 @@ class _Batch:
 
 
 def _batches(source: Source, finished: Iterator[tuple[str, list[str]]]) -> Iterator[_Batch]:
-    """All records, as many at a time as are rendered together. Finished pairs come in the records' order, maybe with gaps (damaged parts)."""
+    """All records, as many at a time as are rendered together. Finished pairs come in the records' order, maybe with
+    gaps (damaged parts)."""
     batch, characters, following = _Batch(), 0, next(finished, None)
     for record in source.records():
         done = following is not None and isinstance(record, Pair) and record.id == following[0]

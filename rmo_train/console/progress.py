@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from rmo_train.console.wording import counted, noun_for
+from rmo_train.console.wording import counted, inert, noun_for
 
 LINE_EVERY = 20.0  # seconds between two log lines where there is no terminal
 
@@ -54,7 +54,7 @@ class _Bar:
 def say(line: str) -> None:
     """One line for the person who runs the command, on standard error; of several processes, the first one speaks."""
     if is_first():
-        print(line, file=sys.stderr, flush=True)
+        print(inert(line), file=sys.stderr, flush=True)
 
 
 def is_first() -> bool:

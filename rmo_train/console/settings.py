@@ -25,6 +25,7 @@ from pydantic_core import PydanticUndefined
 
 from rmo_train.console.errors import FULL, RmoError, Stopped, UserError, cannot_write, nearest
 from rmo_train.console.progress import is_first, say
+from rmo_train.console.wording import inert
 
 RECIPE = Path("rmo.yaml")
 LAUNCHER_ENDS = 3.0  # seconds; torchrun looks after its processes ten times a second
@@ -251,7 +252,7 @@ def run_app(app: typer.Typer) -> None:
     except RmoError as e:
         if not is_first():
             time.sleep(LAUNCHER_ENDS)  # what all processes find, the first one says; the launcher then ends the others
-        typer.echo(f"error: {e}", err=True)
+        typer.echo(f"error: {inert(str(e))}", err=True)
         raise SystemExit(e.exit_code) from None
     except KeyboardInterrupt:
         typer.echo("\nstopped. Run the same command again to go on from what is finished", err=True)

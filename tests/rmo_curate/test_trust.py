@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import polars as pl
@@ -93,8 +92,8 @@ def test_a_journal_cannot_take_a_file_from_elsewhere(tmp_path):
 def test_a_link_in_a_folder_does_not_lead_a_write_elsewhere(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    os.symlink(victim, tmp_path / ".manifest.json.tmp")
-    os.symlink(victim, tmp_path / JOURNAL)
+    (tmp_path / ".manifest.json.tmp").symlink_to(victim)
+    (tmp_path / JOURNAL).symlink_to(victim)
     with pytest.raises(ProcessingError, match=r"manifest\.json"):
         write_bytes(tmp_path / "manifest.json", b"{}")
     with pytest.raises(ProcessingError, match="cannot write"):
@@ -170,3 +169,14 @@ def test_the_documented_way_makes_cells_inert_and_leaves_others():
     assert 'replace(r"^([=+\\-@\\t\\r])", "\'$1")' in Path(__file__).parents[2].joinpath(
         "docs/how-to/python.md"
     ).read_text(encoding="utf-8")
+
+
+def test_nothing_that_a_terminal_obeys_is_printed(working_folder):
+    bad = "\x1b]0;owned\x07\x1b[2J\u202e"
+    lines = [{bad: 1, "id": f"{bad}{i}", "prompt": bad, "chosen": f"a{i}"} for i in range(3)]
+    Path("a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    refused = curate("audit", "a.jsonl", "--out", "report")
+    assert refused.refused("\\x1b]0;owned")
+    Path("b.jsonl").write_text("".join(json.dumps(line | {"rejected": f"b{i}"}) + "\n" for i, line in enumerate(lines)))
+    for outcome in (refused, curate("audit", "b.jsonl", "--out", "report"), curate("inspect", "b.jsonl")):
+        assert not set("\x1b\x07\u202e") & set(outcome.out + outcome.err)
