@@ -85,14 +85,15 @@ def write(path: Path, rows: Iterator[dict[str, str]]) -> None:
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def run(*arguments: str) -> tuple[float, float]:
-    """(seconds, GiB at most) of a command in a process of its own."""
+def run(*arguments: str) -> dict[str, float]:
+    """Seconds on the clock and of computing, and the most memory (GiB), of a command in a process of its own."""
     began = time.monotonic()
     process = subprocess.Popen([sys.executable, "-m", "rmo_curate", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(arguments)}: exit status {os.waitstatus_to_exitcode(status)}")
-    return round(time.monotonic() - began, 1), round(used.ru_maxrss / 2**20, 2)  # KiB on Linux
+    seconds = {"seconds": time.monotonic() - began, "cpu_seconds": used.ru_utime + used.ru_stime}
+    return {name: round(n, 1) for name, n in seconds.items()} | {"peak_GiB": round(used.ru_maxrss / 2**20, 2)}  # of KiB
 
 
 def one_long(folder: Path) -> dict[str, dict[str, float]]:
@@ -103,8 +104,7 @@ def one_long(folder: Path) -> dict[str, dict[str, float]]:
         data = folder / "long.jsonl"
         long = {"prompt": "Tell me all.", "chosen": make(LONG, rng), "rejected": "No."} if make else None
         write(data, iter([*([long] if long else []), *pairs(rng)]))
-        seconds, peak = run("audit", str(data), "--out", str(folder / "out"))
-        found[kind] = {"seconds": seconds, "peak_GiB": peak}
+        found[kind] = run("audit", str(data), "--out", str(folder / "out"))
         print(kind, found[kind], flush=True)
     return found
 
@@ -122,9 +122,8 @@ def many_long(folder: Path) -> dict[str, dict[str, float]]:
             "inspect": ("inspect", str(data), "--to", str(folder / "one.jsonl")),
             "score --dry-run": ("score", str(data), "--model", MODEL, "--out", str(folder / "run"), "--dry-run"),
         }.items():
-            seconds, peak = run(*arguments)
-            found[f"{name}, {kind}"] = {"seconds": seconds, "peak_GiB": peak}
-            print(name, kind, seconds, peak, flush=True)
+            found[f"{name}, {kind}"] = run(*arguments)
+            print(name, kind, found[f"{name}, {kind}"], flush=True)
             (folder / "one.jsonl").unlink(missing_ok=True)
     return found
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-import numpy as np
-
 MOST_WORDS_SHOWN = 60  # characters of the text quoted in a sentence
 
 # ---------------------------------------------------------------------------------------------------- cut short
@@ -21,7 +19,7 @@ FULL_LINE = 60  # characters of a last line that is a sentence and not an item
 FENCE = re.compile(r"^[^\S\n]*```", re.M)  # over line ends, it would look at every blank line from every one before it
 RULE = re.compile(r"[-*_=\s]+")  # a line across the page
 SIGNED = re.compile(r"(?:[\"”'*_] ?[-–—~] ?[^.!?]{2,60}|#\w+)$")  # a quotation's author, a hashtag
-UNSTOPPED = 2  # other lines that end without a stop: then that is how this text writes
+UNSTOPPED, LAST_LINES = 2, 1000  # of the last lines, so many end without a stop: then that is how this text writes
 ITEM = re.compile(r"\s*(?:[-*•·–]|\d+[.)]|[A-Za-z][.)]|#+|\|)")
 
 
@@ -31,14 +29,15 @@ def truncated(text: str) -> str:
         return "opens a block of code that it does not close"
     if len(text) < SHORT or text[-1] in ENDS_WELL:
         return ""
-    *before, line = text.split("\n")
+    *before, line = text.rsplit("\n", LAST_LINES + 1)
     if RULE.fullmatch(line):
         return ""
     if text[-1] in ENDS_OPEN:
         return f"stops in the middle, at {quoted(line[-30:])}"
     if not text[-1].isalnum() or len(line) < FULL_LINE or ITEM.match(line) or "://" in line or SIGNED.search(line):
         return ""
-    if sum(len(other) >= FULL_LINE and other.rstrip()[-1:].isalnum() for other in before) >= UNSTOPPED:
+    unstopped = (len(other) >= FULL_LINE and other.rstrip()[-1:].isalnum() for other in before[-LAST_LINES:])
+    if sum(unstopped) >= UNSTOPPED:
         return ""
     return f"stops in the middle of a sentence, at {quoted(line[-30:])}"
 
@@ -87,13 +86,13 @@ def boilerplate(text: str) -> str:
 # ---------------------------------------------------------------------------------------------------- loops
 
 LOOP_WORDS = 50
-FEW_WORDS = 20_000  # of more, a set of their sequences takes a hundred times the text's memory
+MOST_WORDS = MOST_LINES = 100_000  # looked at: of a longer text the first, since any text repeats more as it goes on
 LOOP_DISTINCT = 0.4  # least share of distinct three-word sequences
 LOOP_LINES, LOOP_LINE = 4, 20  # a line of so many letters and digits, so often
 
 
 def repetitive(text: str) -> str:
-    words = text.split()
+    words = text.split(maxsplit=MOST_WORDS)[:MOST_WORDS]
     if len(words) < LOOP_WORDS:
         return ""
     distinct_words = set(words)
@@ -103,24 +102,19 @@ def repetitive(text: str) -> str:
         words = [word for word in words if word not in bars]
         if len(words) >= LOOP_WORDS and (distinct := distinct_share(words)) < LOOP_DISTINCT:
             return f"repeats itself: {100 * (1 - distinct):.0f}% of its three-word sequences come again"
-    lines = [line.strip() for line in text.split("\n") if len(line) >= LOOP_LINE]
+    lines = [line.strip() for line in text.split("\n", MOST_LINES)[:MOST_LINES] if len(line) >= LOOP_LINE]
     if len(lines) - len(set(lines)) >= LOOP_LINES - 1:
-        lines = [line for line in lines if sum(map(str.isalnum, line)) >= LOOP_LINE]
-        counts = Counter(lines)
-        most = max(counts, key=lambda line: (counts[line], line), default="")
-        if counts[most] >= LOOP_LINES:
-            return f"says the line {quoted(most)} {counts[most]} times"
+        often = {line: n for line, n in Counter(lines).items() if n >= LOOP_LINES}
+        often = {line: n for line, n in often.items() if sum(map(str.isalnum, line)) >= LOOP_LINE}
+        if often:
+            most = max(often, key=lambda line: (often[line], line))
+            return f"says the line {quoted(most)} {often[most]} times"
     return ""
 
 
 def distinct_share(words: list[str]) -> float:
     """Of the three-word sequences of `words`, the share that is distinct."""
-    if len(words) <= FEW_WORDS:
-        return len(set(zip(words, words[1:], words[2:], strict=False))) / max(1, len(words) - 2)
-    numbers: dict[str, int] = {}
-    word = np.fromiter((numbers.setdefault(w, len(numbers)) for w in words), np.int64, len(words))
-    two = np.unique(word[:-1] * len(numbers) + word[1:], return_inverse=True)[1]
-    return len(np.unique(two[:-1] * len(numbers) + word[2:])) / (len(words) - 2)
+    return len(set(zip(words, words[1:], words[2:], strict=False))) / max(1, len(words) - 2)
 
 
 # ---------------------------------------------------------------------------------------------------- characters
