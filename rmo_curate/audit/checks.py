@@ -101,6 +101,7 @@ class Checked:
     """Findings of all pairs. `where` holds bits, uint8 [pairs], for each of KINDS; `words` int64 [pairs, 3]."""
 
     where: dict[str, np.ndarray]
+    said: dict[tuple[str, int], dict[int, str]]  # of ANSWER_CHECKS and a side: what is wrong with a pair's answer
     words: np.ndarray  # of prompt, chosen, rejected
     scripts: list[str]  # of the prompts
     preferences: Preferences
@@ -130,10 +131,13 @@ def check(texts: Texts, max_length: int, held_out: Texts | None = None, held_out
     """Look for every finding. `max_length`: tokens of prompt + longer answer; `held_out`: what must not be in here."""
     n = len(texts)
     where = {name: np.zeros(n, np.uint8) for name in KINDS}
+    said: dict[tuple[str, int], dict[int, str]] = {}
     with progress("check the texts", len(ANSWER_CHECKS) + 4, "step") as bar:
         for name, look in ANSWER_CHECKS.items():
             for side, column in ((CHOSEN, texts.chosen), (REJECTED, texts.rejected)):
-                where[name] |= np.fromiter((bool(look(text)) for text in column), bool, n).astype(np.uint8) * side
+                found = {i: words for i, text in enumerate(column) if (words := look(text))}
+                where[name][list(found)] |= side
+                said[name, side] = found
             bar.advance()
         where["prefix"] = prefixes(texts)
         scripts = [answers.script(text) for text in texts.prompt]
@@ -169,7 +173,9 @@ def check(texts: Texts, max_length: int, held_out: Texts | None = None, held_out
         where[name][list(pairs)] = WHOLE
     words = np.stack([prompt_words, chosen_words, rejected_words], axis=1)
     clusters = cluster_count(near)
-    return Checked(where, words, scripts, edges, reversed_by, circle_sizes, first_near, clusters, overlap, overlaps)
+    return Checked(
+        where, said, words, scripts, edges, reversed_by, circle_sizes, first_near, clusters, overlap, overlaps
+    )
 
 
 def prefixes(texts: Texts) -> np.ndarray:

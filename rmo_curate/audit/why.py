@@ -81,10 +81,9 @@ def finding_sentences(checked: Checked, texts: Texts, i: int) -> list[str]:
         if not bits:
             continue
         if name in ANSWER_CHECKS:
-            for side, column in ((CHOSEN, texts.chosen), (REJECTED, texts.rejected)):
+            for side, points in zip((CHOSEN, REJECTED), KINDS[name].points, strict=False):
                 if bits & side:
-                    points = KINDS[name].points[0 if side == CHOSEN else 1]
-                    said.append((points, f"The {SIDE_NAMES[side]} answer {ANSWER_CHECKS[name](column[i])}."))
+                    said.append((points, f"The {SIDE_NAMES[side]} answer {checked.said[name, side][i]}."))
         else:
             said.append((max(KINDS[name].points), PAIR_SENTENCES[name](checked, texts, i)))
     return [sentence for _, sentence in sorted(said, key=lambda one: -one[0])]
