@@ -110,21 +110,24 @@ def one_long(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def many_long(folder: Path) -> dict[str, dict[str, float]]:
-    """The commands that read data, on many answers of a megabyte."""
+    """The commands that read data, on many answers of a megabyte. With one emoji, Python holds a text with four bytes a
+    character."""
     found = {}
-    for kind in ("prose", "prose with an emoji"):
-        rng, data = random.Random(0), folder / "many.jsonl"
-        rows = ({"prompt": f"question {i}?", **{side: KINDS[kind](EACH, rng) for side in ("chosen", "rejected")}}
-                for i in range(MANY))  # fmt: skip
-        write(data, rows)
-        for name, arguments in {
-            "audit": ("audit", str(data), "--out", str(folder / "audit")),
-            "inspect": ("inspect", str(data), "--to", str(folder / "one.jsonl")),
-            "score --dry-run": ("score", str(data), "--model", MODEL, "--out", str(folder / "run"), "--dry-run"),
-        }.items():
-            found[f"{name}, {kind}"] = run(*arguments)
-            print(name, kind, found[f"{name}, {kind}"], flush=True)
-            (folder / "one.jsonl").unlink(missing_ok=True)
+    data, copy = folder / "many.jsonl", folder / "one.jsonl"
+    audit = ("audit", str(data), "--out", str(folder / "audit"))
+    score = ("score", str(data), "--model", MODEL, "--out", str(folder / "run"), "--dry-run")
+    for kind, name, arguments in (
+        ("prose with an emoji", "audit", audit),
+        ("prose with an emoji", "score --dry-run", score),
+        ("prose with an emoji", "inspect --to", ("inspect", str(data), "--to", str(copy))),
+        ("prose", "audit", audit),
+    ):
+        rng = random.Random(0)
+        sides = ({side: KINDS[kind](EACH, rng) for side in ("chosen", "rejected")} for _ in range(MANY))
+        write(data, ({"prompt": f"question {i}?", **both} for i, both in enumerate(sides)))
+        found[f"{name}, {kind}"] = run(*arguments)
+        print(name, kind, found[f"{name}, {kind}"], flush=True)
+        copy.unlink(missing_ok=True)
     return found
 
 

@@ -86,7 +86,7 @@ def boilerplate(text: str) -> str:
 # ---------------------------------------------------------------------------------------------------- loops
 
 LOOP_WORDS = 50
-MOST_WORDS = MOST_LINES = 100_000  # looked at: of a longer text the first, since any text repeats more as it goes on
+MOST_WORDS = MOST_LINES = 20_000  # looked at: of a longer text the first, since any text repeats more as it goes on
 LOOP_DISTINCT = 0.4  # least share of distinct three-word sequences
 LOOP_LINES, LOOP_LINE = 4, 20  # a line of so many letters and digits, so often
 
