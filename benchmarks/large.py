@@ -96,23 +96,19 @@ def run(*arguments: str) -> dict[str, float]:
     return {name: round(n, 1) for name, n in seconds.items()} | {"peak_GiB": round(used.ru_maxrss / 2**20, 2)}  # of KiB
 
 
-def one_long(folder: Path) -> dict[str, dict[str, float]]:
+def one_long(folder: Path) -> Iterator[tuple[str, dict[str, float]]]:
     """The audit of data with one long answer, for each kind of text; without one, for comparison."""
-    found = {}
     for kind, make in {"none": None, **KINDS}.items():
         rng = random.Random(0)
         data = folder / "long.jsonl"
         long = {"prompt": "Tell me all.", "chosen": make(LONG, rng), "rejected": "No."} if make else None
         write(data, iter([*([long] if long else []), *pairs(rng)]))
-        found[kind] = run("audit", str(data), "--out", str(folder / "out"))
-        print(kind, found[kind], flush=True)
-    return found
+        yield kind, run("audit", str(data), "--out", str(folder / "out"))
 
 
-def many_long(folder: Path) -> dict[str, dict[str, float]]:
+def many_long(folder: Path) -> Iterator[tuple[str, dict[str, float]]]:
     """The commands that read data, on many answers of a megabyte. With one emoji, Python holds a text with four bytes a
     character."""
-    found = {}
     data, copy = folder / "many.jsonl", folder / "one.jsonl"
     audit = ("audit", str(data), "--out", str(folder / "audit"))
     score = ("score", str(data), "--model", MODEL, "--out", str(folder / "run"), "--dry-run")
@@ -125,25 +121,28 @@ def many_long(folder: Path) -> dict[str, dict[str, float]]:
         rng = random.Random(0)
         sides = ({side: KINDS[kind](EACH, rng) for side in ("chosen", "rejected")} for _ in range(MANY))
         write(data, ({"prompt": f"question {i}?", **both} for i, both in enumerate(sides)))
-        found[f"{name}, {kind}"] = run(*arguments)
-        print(name, kind, found[f"{name}, {kind}"], flush=True)
+        yield f"{name}, {kind}", run(*arguments)
         copy.unlink(missing_ok=True)
-    return found
+
+
+PARTS = {"long": one_long, "many": many_long}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("long", "many"), help="measure one part, and keep the other's figures")
+    parser.add_argument("--only", choices=PARTS, help="measure one part, and keep the other's figures")
     given = parser.parse_args()
     path = RESULTS / "large.json"
-    found = {**(read_json(path) if given.only else {}), **environment(), "answer_MB": LONG / 1e6}
-    found |= {"pairs": MANY, "each_MB": EACH / 1e6, "target_seconds": TARGET_SECONDS, "target_GiB": TARGET_GIB}
-    with tempfile.TemporaryDirectory() as folder:
-        if given.only != "many":
-            found["long"] = one_long(Path(folder))
-        if given.only != "long":
-            found["many"] = many_long(Path(folder))
-    write_json(path, found)
+    found = read_json(path) if given.only and path.is_file() else {}
+    found |= {"answer_MB": LONG / 1e6, "pairs": MANY, "each_MB": EACH / 1e6}
+    found |= {"target_seconds": TARGET_SECONDS, "target_GiB": TARGET_GIB}
+    for part in [given.only] if given.only else PARTS:
+        found[part] = {"environment": environment()}
+        with tempfile.TemporaryDirectory() as folder:
+            for name, measured in PARTS[part](Path(folder)):
+                print(name, measured, flush=True)
+                found[part][name] = measured
+                write_json(path, found)
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def check(texts: Texts, max_length: int, held_out: Texts | None = None, held_out
     with progress("check the texts", len(ANSWER_CHECKS) + 4, "step") as bar:
         for name, look in ANSWER_CHECKS.items():
             for side, column in ((CHOSEN, texts.chosen), (REJECTED, texts.rejected)):
-                found = {i: words for i, text in enumerate(column) if (words := look(text))}
+                found = {i: wrong for i, text in enumerate(column) if (wrong := look(text))}
                 where[name][list(found)] |= side
                 said[name, side] = found
             bar.advance()
