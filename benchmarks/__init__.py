@@ -27,6 +27,7 @@
 - `schedule`: tasks over processes, as many as fit into a time.
 - `kill`: kill -9 at random moments, against the undisturbed folders.
 - `stream`: reading and rendering a million pairs: seconds and memory.
+- `large`: seconds of the audit on an answer of 20 MB, memory of commands on 1,000 answers of 1 MB.
 - `filter`: decisions on millions of scored pairs: seconds and memory.
 - `audit`: the audit of 100,000 pairs without a model.
 - `environment`, `padded`: what a measurement ran on; the padded batches that scoring is measured against.
