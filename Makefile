@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONUNBUFFERED = 1
 
-.PHONY: demo test test-real check format docs install install-real bench-gpu clean-demo
+.PHONY: demo test test-real check format docs install install-real audit-dependencies bench-gpu clean-demo
 
 install: $(VENV)/.installed
 
@@ -60,6 +60,15 @@ format: install
 
 test: check
 	$(BIN)/pytest -m "not real"
+
+# Known weaknesses of what is installed, by pip-audit. It asks pypi.org/pypi/NAME/VERSION/json, which mirrors of packages
+# do not have: so it is no part of `.ci/run`, and --strict makes a package that could not be asked about an error.
+AUDIT := $(VENV)/audit
+
+audit-dependencies: install
+	test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet pip-audit; }
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+[^ ]*$$//' > $(AUDIT)/installed.txt
+	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement $(AUDIT)/installed.txt
 
 test-real: install-real
 	$(BIN)/pytest -m real -rs

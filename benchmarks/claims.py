@@ -15,6 +15,7 @@ import yaml
 from benchmarks.cells import cells
 from benchmarks.detect_table import claims as detection_claims
 from benchmarks.detect_table import grouped
+from benchmarks.large import KINDS
 from benchmarks.result_tables import RESULTS, points, result, share, table
 
 MET, MISSED, NOT_RUN = "met", "**missed**", "not run"
@@ -154,6 +155,16 @@ def of_robustness() -> Iterator[Claim]:
     stream = result("stream")
     page = "robustness.md#reading-and-rendering"
     yield at_most("memory of reading 1,000,000 records", page, 2, [stream["peak_GiB"]], "{:.2f}", " GiB")
+    large, page = result("large"), "robustness.md#large-answers"
+    seconds = [one["cpu_seconds"] for name, one in large["long"].items() if name in KINDS]
+    said = f"audit of data with an answer of 20 MB, the slowest of {len(seconds)} kinds of text, seconds of computing"
+    yield at_most(said, page, large["target_seconds"], [max(seconds)], "{:.1f}", " s")
+    memory = [one["peak_GiB"] for name, one in large.get("many", {}).items() if name != "environment"]
+    said = "memory of commands that read 1,000 answers of 1 MB, the most of them"
+    if memory:
+        yield at_most(said, page, large["target_GiB"], [max(memory)], "{:.2f}", " GiB")
+    else:
+        yield Claim(said, page, f"≤ {large['target_GiB']:g} GiB", "", NOT_RUN)
 
 
 def of_curation() -> Iterator[Claim]:

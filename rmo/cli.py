@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from rmo_train.console.command_line import command_line
-from rmo_train.console.settings import RECIPE, run_app
+from rmo_train.console.settings import RECIPE, flags, run_app
+from rmo_train.console.trust import TrustSettings
 from rmo_train.console.version import Version
 
 app = command_line("rmo")
@@ -20,7 +21,9 @@ def rmo(version: Version = False) -> None:
 
 
 @app.command()
+@flags(TrustSettings)
 def run(
+    settings: TrustSettings,
     recipe: Annotated[Path, typer.Argument(help="Recipe file", show_default=True)] = RECIPE,
     data: Annotated[str | None, typer.Option(help="Training pairs: file or folder")] = None,
     eval_data: Annotated[

@@ -30,6 +30,7 @@ from rmo_train.console.errors import ProcessingError, RmoError, Stopped, UserErr
 from rmo_train.console.keywords import from_keywords, in_keywords, takes
 from rmo_train.console.progress import say
 from rmo_train.console.settings import Settings
+from rmo_train.console.trust import TrustSettings
 from rmo_train.store import tables
 from rmo_train.store.manifests import Parts, ShardsManifest, require_manifest
 
@@ -41,8 +42,12 @@ if TYPE_CHECKING:
 __all__ = ["ProcessingError", "RmoError", "Run", "Shards", "Stopped", "UserError", "audit", "open_run", "score"]
 
 
-class ScoreKeywords(ScoreSettings, WorkerSettings):
-    """How pairs are scored, and by whom."""
+class ScoreKeywords(ScoreSettings, WorkerSettings, TrustSettings):
+    """How pairs are scored, by whom, and what models may do."""
+
+
+class ProxyKeywords(ProxySettings, TrustSettings):
+    """A proxy, and what its base may do."""
 
 
 @takes(ScoreKeywords)
@@ -75,22 +80,23 @@ def score(
     of_proxy = from_keywords(ProxySettings, {"kind": proxy} if isinstance(proxy, str) else proxy or {}, "proxy")
     parts, name, checkpoints = given(data), os.fspath(model), _paths(checkpoint)
     columns = dict(map or {})
-    place = place_of(
-        out,
-        "runs",
-        lambda: [_fingerprints(parts), _models(name, *checkpoints), columns, _dumped(own), _dumped(of_proxy)],
-    )
-    run_score(
-        parts,
-        name,
-        place,
-        own,
-        of_proxy,
-        checkpoints=checkpoints,
-        columns=columns,
-        workers=workers,
-        overwrite=overwrite,
-    )
+    with asked.in_force():
+        place = place_of(
+            out,
+            "runs",
+            lambda: [_fingerprints(parts), _models(name, *checkpoints), columns, _dumped(own), _dumped(of_proxy)],
+        )
+        run_score(
+            parts,
+            name,
+            place,
+            own,
+            of_proxy,
+            checkpoints=checkpoints,
+            columns=columns,
+            workers=workers,
+            overwrite=overwrite,
+        )
     return Run(place)
 
 
@@ -175,12 +181,14 @@ class Run:
 
         return pl.DataFrame(self._folder.rejects())
 
-    @takes(ProxySettings)
+    @takes(ProxyKeywords)
     def proxy(self, **settings: Any) -> Self:
         """Make and score one family of proxies, as `rmo-curate proxy` does; `checkpoints` then has them, too."""
         from rmo_curate.score.command import run_proxy
 
-        run_proxy(self.path, from_keywords(ProxySettings, settings, "proxy()"))
+        asked = from_keywords(ProxyKeywords, settings, "proxy()")
+        with asked.in_force():
+            run_proxy(self.path, asked.part(ProxySettings))
         return self
 
     @takes(FilterSettings)

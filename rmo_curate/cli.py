@@ -26,6 +26,7 @@ from rmo_train.console.command_line import command_line
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import Sections, Settings, build, flags, from_recipe, is_awaited, run_app
 from rmo_train.console.version import Version
+from rmo_train.console.wording import inert
 
 app = command_line("rmo-curate")
 
@@ -35,7 +36,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace everything
 
 def print_lines(lines: Sequence[str], following: str | None = None) -> None:
     """What a command says, and the command that comes next."""
-    typer.echo("\n".join(lines))
+    typer.echo(inert("\n".join(lines)))
     if following:
         typer.echo(f"next: {following}")
 
@@ -138,7 +139,7 @@ def audit(settings: AuditCommand, recipe: Sections) -> None:
         summary = write_audit(Path(paths[0]), settings.out, own, filtering)
     else:
         summary = write_data_audit(paths, settings.out, own, columns=settings.map)
-    typer.echo("\n".join(summary.lines))
+    print_lines(summary.lines)
     summary.check()
 
 
@@ -168,7 +169,7 @@ def export(settings: ExportCommand) -> None:
     """Export the kept pairs for another trainer, and report what its format cannot hold."""
     from rmo_curate.export.command import run_export
 
-    typer.echo("\n".join(run_export(settings.shards, settings.to, settings.out)))
+    print_lines(run_export(settings.shards, settings.to, settings.out))
 
 
 class StatusCommand(Settings):
@@ -183,7 +184,7 @@ def status(settings: StatusCommand) -> None:
     """Show what is done in a run folder and what is left."""
     from rmo_curate.score.run_folder import run_status
 
-    typer.echo("\n".join(run_status(settings.run)))
+    print_lines(run_status(settings.run))
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rmo_train.console.errors import ProcessingError, RmoError, UserError
 from rmo_train.console.keywords import from_keywords, in_keywords, takes
+from rmo_train.console.trust import Trust, TrustSettings, granting
 from rmo_train.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -26,7 +27,11 @@ __all__ = ["ProcessingError", "RmoError", "UserError", "compare", "evaluate", "t
 AnyPath = str | PathLike[str]
 
 
-@takes(TrainSettings)
+class TrainKeywords(TrainSettings, TrustSettings):
+    """How a model is trained, and what it may do."""
+
+
+@takes(TrainKeywords)
 def train(
     shards: AnyPath,
     model: AnyPath,
@@ -49,18 +54,19 @@ def train(
     """
     from rmo_train.training.command import run_training, trained_in
 
-    chosen = from_keywords(TrainSettings, settings, "train()")
+    chosen = from_keywords(TrainKeywords, settings, "train()")
     folder = Path(out)
-    run_training(
-        Path(shards),
-        os.fspath(model),
-        folder,
-        chosen,
-        eval_data=None if eval_data is None else Path(eval_data),
-        resume_from_checkpoint=None if resume_from_checkpoint is None else Path(resume_from_checkpoint),
-        ignore_identity=ignore_identity,
-        overwrite=overwrite,
-    )
+    with chosen.in_force():
+        run_training(
+            Path(shards),
+            os.fspath(model),
+            folder,
+            chosen.part(TrainSettings),
+            eval_data=None if eval_data is None else Path(eval_data),
+            resume_from_checkpoint=None if resume_from_checkpoint is None else Path(resume_from_checkpoint),
+            ignore_identity=ignore_identity,
+            overwrite=overwrite,
+        )
     return trained_in(folder)
 
 
@@ -72,19 +78,22 @@ def evaluate(
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     tokens_per_batch: int | None = None,
     ignore_identity: bool = False,
+    allow_pickle: bool = False,
+    trust_remote_code: bool = False,
 ) -> Evaluation:
     """How often `model` prefers the chosen answer of held-out pairs, with 95% intervals, as `rmo-train eval` has it.
 
     data: a run or shard folder, whose reference log-probs rewards are taken against (nats). out: JSON file for the
     numbers. dtype `auto`: as the references were scored. tokens_per_batch: tokens of one packed row. `ignore_identity`:
-    accept another tokenizer or chat template.
+    accept another tokenizer or chat template. `allow_pickle`, `trust_remote_code`: load weights from pickle files, run
+    the code that comes with the model.
 
     UserError: data without references, another tokenizer, pairs longer than the model's context.
     """
     from rmo_train.store.files import write_json
     from rmo_train.training.command import run_eval
 
-    with in_keywords():
+    with in_keywords(), granting(Trust(allow_pickle, trust_remote_code)):
         result = run_eval(
             Path(data),
             os.fspath(model),

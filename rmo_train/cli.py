@@ -10,7 +10,8 @@ from pydantic import Field
 
 from rmo_train.console.command_line import command_line
 from rmo_train.console.progress import is_first
-from rmo_train.console.settings import Sections, Settings, flags, from_recipe, is_awaited, run_app
+from rmo_train.console.settings import Sections, flags, from_recipe, is_awaited, run_app
+from rmo_train.console.trust import TrustSettings
 from rmo_train.console.version import Version
 from rmo_train.evaluation.winrate.judge import JudgeSettings
 from rmo_train.generation.answer_forms import AnswerForm
@@ -66,7 +67,7 @@ def run(
     typer.echo("\n".join(lines))
 
 
-class EvalCommand(Settings):
+class EvalCommand(TrustSettings):
     """`rmo-train eval`."""
 
     data: Path = from_recipe("eval.run", description="Scored pairs: a run or shard folder", argument="DATA")
@@ -168,7 +169,9 @@ def winrate(
 
 
 @app.command()
+@flags(TrustSettings)
 def merge(
+    settings: TrustSettings,
     adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Folder of the LoRA adapter")],
     out: Annotated[Path, typer.Option(help="Folder for the merged model")],
     dtype: Annotated[Dtype, typer.Option(help="Precision; auto: that of the base's stored weights")] = "auto",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import Sections, flag_of
+from rmo_train.console.trust import TrustSettings, flags_given
 from rmo_train.store.files import read_json
 from rmo_train.store.manifests import TrainManifest, read_manifest
 from rmo_train.training.settings import TrainCommand
@@ -26,10 +27,10 @@ def after_run(settings: TrainCommand, recipe: Sections) -> str | None:
     if held_out is None or manifest is None or not _is_evaluable(Path(held_out), manifest):
         return None
     if settings.eval_data is None:
-        return _command("eval", held_out, "--model", out, "--out", out / "eval_results.json")
+        return _command("eval", held_out, "--model", out, "--out", out / "eval_results.json", *flags_given())
     if not _is_there(manifest.model):
         return None
-    return _command("eval", held_out, "--model", manifest.model, "--out", out / "base_results.json")
+    return _command("eval", held_out, "--model", manifest.model, "--out", out / "base_results.json", *flags_given())
 
 
 def after_eval(data: Path, model: str, out: Path | None) -> str | None:
@@ -42,7 +43,7 @@ def after_eval(data: Path, model: str, out: Path | None) -> str | None:
         return _command("compare", a, b)
     if manifest is None or not _is_evaluable(data, manifest) or not _is_there(manifest.model):
         return None
-    return _command("eval", data, "--model", manifest.model, "--out", _beside(out))
+    return _command("eval", data, "--model", manifest.model, "--out", _beside(out), *flags_given())
 
 
 def after_generate(prompts: Path, model: str, out: Path, to: str, settings: GenerationSettings) -> str | None:
@@ -57,9 +58,9 @@ def after_generate(prompts: Path, model: str, out: Path, to: str, settings: Gene
     if manifest is None or not _is_there(manifest.model) or _beside(out).exists():
         return None
     flags = [] if to == "auto" else ["--to", to]
-    for name in sorted(settings.model_fields_set):
+    for name in sorted(settings.model_fields_set - TrustSettings.model_fields.keys()):
         flags += [flag_of(name), getattr(settings, name)]
-    return _command("generate", prompts, "--model", manifest.model, "--out", _beside(out), *flags)
+    return _command("generate", prompts, "--model", manifest.model, "--out", _beside(out), *flags, *flags_given())
 
 
 # ---------------------------------------------------------------------------------------------------- what is there

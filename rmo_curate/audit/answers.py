@@ -6,6 +6,7 @@ The words complete "The chosen answer …". Patterns are English where they are 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 
 MOST_WORDS_SHOWN = 60  # characters of the text quoted in a sentence
@@ -16,10 +17,10 @@ ENDS_WELL = set(".!?…\"'”’»)]}>`*_~|;=。！？」』）/\\%€$°")
 ENDS_OPEN = set(",([{–—-:&+")
 SHORT = 120  # characters; a shorter answer may be a name, a number, a title
 FULL_LINE = 60  # characters of a last line that is a sentence and not an item
-FENCE = re.compile(r"^\s*```", re.M)
+FENCE = re.compile(r"^[^\S\n]*```", re.M)  # over line ends, it would look at every blank line from every one before it
 RULE = re.compile(r"[-*_=\s]+")  # a line across the page
 SIGNED = re.compile(r"(?:[\"”'*_] ?[-–—~] ?[^.!?]{2,60}|#\w+)$")  # a quotation's author, a hashtag
-UNSTOPPED = 2  # other lines that end without a stop: then that is how this text writes
+UNSTOPPED, LAST_LINES = 2, 1000  # of the last lines, so many end without a stop: then that is how this text writes
 ITEM = re.compile(r"\s*(?:[-*•·–]|\d+[.)]|[A-Za-z][.)]|#+|\|)")
 
 
@@ -29,14 +30,15 @@ def truncated(text: str) -> str:
         return "opens a block of code that it does not close"
     if len(text) < SHORT or text[-1] in ENDS_WELL:
         return ""
-    *before, line = text.split("\n")
+    *before, line = text.rsplit("\n", LAST_LINES + 1)
     if RULE.fullmatch(line):
         return ""
     if text[-1] in ENDS_OPEN:
         return f"stops in the middle, at {quoted(line[-30:])}"
     if not text[-1].isalnum() or len(line) < FULL_LINE or ITEM.match(line) or "://" in line or SIGNED.search(line):
         return ""
-    if sum(len(other) >= FULL_LINE and other.rstrip()[-1:].isalnum() for other in before) >= UNSTOPPED:
+    unstopped = (len(other) >= FULL_LINE and other.rstrip()[-1:].isalnum() for other in before[-LAST_LINES:])
+    if sum(unstopped) >= UNSTOPPED:
         return ""
     return f"stops in the middle of a sentence, at {quoted(line[-30:])}"
 
@@ -91,25 +93,29 @@ def boilerplate(text: str) -> str:
 # ---------------------------------------------------------------------------------------------------- loops
 
 LOOP_WORDS = 50
+MOST_WORDS = MOST_LINES = 20_000  # looked at: of a longer text the first, since any text repeats more as it goes on
 LOOP_DISTINCT = 0.4  # least share of distinct three-word sequences
 LOOP_LINES, LOOP_LINE = 4, 20  # a line of so many letters and digits, so often
 
 
 def repetitive(text: str) -> str:
-    words = text.split()
+    words = text.split(maxsplit=MOST_WORDS)[:MOST_WORDS]
     if len(words) < LOOP_WORDS:
         return ""
+    distinct_words = set(words)
     # With words nearly all distinct, so are all sequences.
-    if len(set(words)) < 0.75 * len(words) and distinct_share(words) < LOOP_DISTINCT:
-        words = [word for word in words if any(map(str.isalnum, word))]  # the bars of a table do not count
+    if len(distinct_words) < 0.75 * len(words) and distinct_share(words) < LOOP_DISTINCT:
+        bars = {word for word in distinct_words if not any(map(str.isalnum, word))}  # of a table: they do not count
+        words = [word for word in words if word not in bars]
         if len(words) >= LOOP_WORDS and (distinct := distinct_share(words)) < LOOP_DISTINCT:
             return f"repeats itself: {100 * (1 - distinct):.0f}% of its three-word sequences come again"
-    lines = [line.strip() for line in text.split("\n") if len(line) >= LOOP_LINE]
+    lines = [line.strip() for line in text.split("\n", MOST_LINES)[:MOST_LINES] if len(line) >= LOOP_LINE]
     if len(lines) - len(set(lines)) >= LOOP_LINES - 1:
-        lines = [line for line in lines if sum(map(str.isalnum, line)) >= LOOP_LINE]
-        most = max(lines, key=lambda line: (lines.count(line), line), default="")
-        if lines.count(most) >= LOOP_LINES:
-            return f"says the line {quoted(most)} {lines.count(most)} times"
+        often = {line: n for line, n in Counter(lines).items() if n >= LOOP_LINES}
+        often = {line: n for line, n in often.items() if sum(map(str.isalnum, line)) >= LOOP_LINE}
+        if often:
+            most = max(often, key=lambda line: (often[line], line))
+            return f"says the line {quoted(most)} {often[most]} times"
     return ""
 
 

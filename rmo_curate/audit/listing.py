@@ -24,17 +24,18 @@ class Strings:
     limit: int  # characters shown of each
 
     def __post_init__(self) -> None:
-        self.numbers: dict[str, int] = {}
+        self.numbers: dict[tuple[str, int], int] = {}  # by what is shown: a whole text may be megabytes
         self.shown: list[list[Any]] = []  # [text, characters left out]
         self.bytes = 0
 
     def number(self, text: str) -> int:
-        if text not in self.numbers:
-            self.numbers[text] = len(self.shown)
-            cut = presentable(text[: self.limit])
-            self.shown.append([cut, max(0, len(text) - self.limit)])
+        key = text[: self.limit], max(0, len(text) - self.limit)
+        if key not in self.numbers:
+            self.numbers[key] = len(self.shown)
+            cut = presentable(key[0])
+            self.shown.append([cut, key[1]])
             self.bytes += len(embedded(cut)) + 5
-        return self.numbers[text]
+        return self.numbers[key]
 
     def messages(self, messages: list[Message]) -> list[list[Any]]:
         return [[presentable(m["role"] or ""), self.number(m["content"] or "")] for m in messages]

@@ -155,9 +155,11 @@ def movement(scored: Scored, i: int) -> Movement | None:
 def identity(manifest: RunManifest, path: Trajectory) -> dict[str, Any]:
     """What was scored with what, flat: `reference` first, as the page's kicker shows it."""
     reference = manifest.reference.model_dump(exclude_none=True)
+    allowed = reference.pop("allowed", ())
     return {
         "reference": reference.pop("name"),
         **reference,
+        **({"allowed": ", ".join(allowed)} if allowed else {}),
         "max_length": manifest.max_length,
         "form": manifest.form,
         "trajectory": " → ".join(path.names),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,55 @@ from rmo_curate.runs.run import Run
 from rmo_train.console.progress import progress
 from rmo_train.store.tables import PAIR_SCHEMA, REJECT_SCHEMA, SOURCE_COLUMNS, TOO_LONG, flagged
 
+T = TypeVar("T")
+LONG = 2**16  # characters of a message that is worth packing
 EXAMPLES_KEPT = 50  # rejects of one reason held in memory with their text
+
+
+class Column(Sequence[T]):
+    """Values in the order of the data; those that are held packed are unpacked when they are asked for."""
+
+    def __init__(self) -> None:
+        self.values: list[T | Callable[[], T]] = []
+
+    def put(self, value: T | Callable[[], T]) -> None:
+        self.values.append(value)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, i: Any) -> Any:
+        value = self.values[i]
+        return value() if callable(value) else value
+
+    def __iter__(self) -> Iterator[T]:
+        for value in self.values:
+            yield value() if callable(value) else value
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Messages as UTF-8: Python holds a text of which one character is an emoji with four bytes for each."""
+
+    roles: tuple[str, ...]
+    contents: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, messages: list[Message]) -> Packed:
+        contents = tuple((m["content"] or "").encode("utf-8", "surrogatepass") for m in messages)
+        return cls(tuple(m["role"] for m in messages), contents)
+
+    def __call__(self) -> list[Message]:
+        pairs = zip(self.roles, self.contents, strict=True)
+        return [{"role": role, "content": c.decode("utf-8", "surrogatepass")} for role, c in pairs]
+
+    def joined(self) -> str:
+        return joined(self())
+
+
+def is_wide(messages: list[Message]) -> bool:
+    """Whether packing messages saves more memory than it takes time."""
+    return any(len(m["content"] or "") >= LONG and not m["content"].isascii() for m in messages)
 
 
 @dataclass
@@ -25,12 +73,12 @@ class Texts:
     """Pairs in the order of the data; all lists are [pairs]. `columns`: the source's others, flat values only."""
 
     ids: list[str] = field(default_factory=list)
-    prompt_messages: list[list[Message]] = field(default_factory=list)
-    chosen_messages: list[list[Message]] = field(default_factory=list)
-    rejected_messages: list[list[Message]] = field(default_factory=list)
-    prompt: list[str] = field(default_factory=list)
-    chosen: list[str] = field(default_factory=list)
-    rejected: list[str] = field(default_factory=list)
+    prompt_messages: Column[list[Message]] = field(default_factory=lambda: Column())
+    chosen_messages: Column[list[Message]] = field(default_factory=lambda: Column())
+    rejected_messages: Column[list[Message]] = field(default_factory=lambda: Column())
+    prompt: Column[str] = field(default_factory=lambda: Column())
+    chosen: Column[str] = field(default_factory=lambda: Column())
+    rejected: Column[str] = field(default_factory=lambda: Column())
     files: list[str | None] = field(default_factory=list)  # the file of each pair; None where nobody recorded it
     lines: list[int | None] = field(default_factory=list)  # its line there, or its record's number
     columns: dict[str, list[Any]] = field(default_factory=dict)
@@ -46,12 +94,14 @@ class Texts:
 
     def add(self, pair_id: str, prompt: list[Message], chosen: list[Message], rejected: list[Message]) -> None:
         self.ids.append(pair_id)
-        self.prompt_messages.append(prompt)
-        self.chosen_messages.append(chosen)
-        self.rejected_messages.append(rejected)
-        self.prompt.append(joined(prompt))
-        self.chosen.append(joined(chosen))
-        self.rejected.append(joined(rejected))
+        for name, messages in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
+            of_messages, of_texts = getattr(self, f"{name}_messages"), getattr(self, name)
+            if is_wide(messages):
+                of_messages.put(packed := Packed.of(messages))
+                of_texts.put(packed.joined)
+            else:
+                of_messages.put(messages)
+                of_texts.put(joined(messages))
 
 
 def flat_columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:

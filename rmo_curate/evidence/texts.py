@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,8 +16,10 @@ import pyarrow as pa
 from rmo_curate.read.messages import Message
 from rmo_train.store.id_hash import hash64
 
-BLOCK = 8192  # pairs read at a time, which bounds memory
+BLOCK, BLOCK_CHARACTERS = 8192, 2**24  # pairs read at a time, of long ones fewer: bounds memory
+LONG = 2**16  # bytes; texts over it are hashed otherwise
 AT_ONCE = min(8, os.cpu_count() or 1)  # blocks
+SIDES = {"prompt": pl.String, "chosen": pl.String, "rejected": pl.String}
 WORD, BETWEEN = r"\w+", "\x1e"
 
 
@@ -91,10 +94,16 @@ def texts_of(
     """The same from lists of messages in memory, [pairs] each, without building one large table."""
 
     def blocks() -> Iterator[pl.DataFrame]:
-        for start in range(0, len(prompt), BLOCK):
-            rows = slice(start, start + BLOCK)
-            sides = {"prompt": prompt[rows], "chosen": chosen[rows], "rejected": rejected[rows]}
-            yield pl.DataFrame({name: list(map(_joined, side)) for name, side in sides.items()})
+        rows: list[tuple[str, str, str]] = []
+        characters = 0
+        for sides in zip(prompt, chosen, rejected, strict=True):
+            rows.append((_joined(sides[0]), _joined(sides[1]), _joined(sides[2])))
+            characters += sum(map(len, rows[-1]))
+            if len(rows) == BLOCK or characters >= BLOCK_CHARACTERS:
+                yield pl.DataFrame(rows, schema=SIDES, orient="row")
+                rows, characters = [], 0
+        if rows:
+            yield pl.DataFrame(rows, schema=SIDES, orient="row")
 
     return _together(blocks())
 
@@ -123,14 +132,18 @@ def _together(blocks: Iterator[pl.DataFrame]) -> Texts:
 
 
 def _blocks(tables: Iterable[pa.Table]) -> Iterator[pl.DataFrame]:
-    """The texts of about `BLOCK` pairs at a time, whatever the sizes of the tables."""
+    """The texts of about `BLOCK` pairs, or `BLOCK_CHARACTERS`, at a time, whatever the sizes of the tables."""
     held: list[pa.Table] = []
+    rows = size = 0
     for table in tables:
-        for start in range(0, table.num_rows, BLOCK):
-            held.append(table.select(["prompt", "chosen", "rejected"]).slice(start, BLOCK))
-            if sum(part.num_rows for part in held) >= BLOCK:
+        texts = table.select(list(SIDES))
+        step = max(1, min(BLOCK, BLOCK_CHARACTERS * table.num_rows // max(1, texts.nbytes)))
+        for start in range(0, table.num_rows, step):
+            held.append(texts.slice(start, step))
+            rows, size = rows + held[-1].num_rows, size + held[-1].nbytes
+            if rows >= BLOCK or size >= BLOCK_CHARACTERS:
                 yield _contents(held)
-                held = []
+                held, rows, size = [], 0, 0
     if held:
         yield _contents(held)
 
@@ -171,4 +184,10 @@ def _words_of(name: str) -> pl.Expr:
 
 
 def _hash(texts: pl.Series) -> np.ndarray:
-    return hash64(texts.to_arrow().cast(pa.string()))
+    """uint64 [texts], equal where texts are. `hash64` goes through a text by 8 bytes: quick for many, not for long."""
+    long = (texts.str.len_bytes() > LONG).to_numpy()
+    hashes = hash64(texts.set(pl.Series(long), "").to_arrow().cast(pa.string()))
+    for i in np.flatnonzero(long):
+        digest = hashlib.blake2b(texts[int(i)].encode(), digest_size=8).digest()
+        hashes[i] = int.from_bytes(digest, "little")
+    return hashes

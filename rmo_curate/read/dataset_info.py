@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rmo_train.console.errors import UserError
-from rmo_train.store.files import read_json
+from rmo_train.store.files import check_inside, read_json
 
 INFO = "dataset_info.json"  # `datasets` writes a file of this name, too, which describes something else
 # Their name of a column -> ours, by formatting.
@@ -47,6 +47,8 @@ def ranking_files(folder: Path) -> Ranking | None:
     if not isinstance(info, dict) or not all(isinstance(e, dict) for e in info.values()):
         return None
     entries = {name: e for name, e in info.items() if isinstance(e.get("file_name"), str)}
+    for name, entry in entries.items():
+        _check_in_folder(path, name, entry["file_name"])
     ranking = {n: e for n, e in entries.items() if e.get("ranking") is True and (folder / e["file_name"]).is_file()}
     if entries and not ranking:
         raise UserError(
@@ -61,6 +63,15 @@ def ranking_files(folder: Path) -> Ranking | None:
         if columns[name] != columns[first] or ranking[name].get("formatting") != ranking[first].get("formatting"):
             raise UserError(f"{path}: {first!r} and {name!r} have different formats; give one of their files by itself")
     return Ranking(tuple(dict.fromkeys(folder / e["file_name"] for e in ranking.values())), columns[first])
+
+
+def _check_in_folder(path: Path, name: str, file: str) -> None:
+    try:
+        check_inside(file)
+    except ValueError as e:
+        raise UserError(
+            f"{path}: {name!r} names the file {file!r}, which is not in the folder; give that file itself"
+        ) from e
 
 
 def _columns(path: Path, name: str, entry: Mapping[str, Any]) -> dict[str, str]:

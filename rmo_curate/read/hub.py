@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from rmo_train.console.errors import UserError, nearest
 
 HUB = "hf:"
+SCRIPT = re.compile("scripts? (are|is)|trust_remote_code|custom code")  # in what `datasets` says of them
 PREFERRED = ("train", "train_prefs")  # the split that is meant when none is given
 
 
@@ -15,12 +17,20 @@ def hub_files(given: str) -> list[tuple[str, Path]]:
     name, _, wanted = given.removeprefix(HUB).partition(":")
     if not name:
         raise UserError(f"{given}: no data set name; expected hf:owner/name or hf:owner/name:split")
-    from datasets import load_dataset
+    import datasets
 
+    # Later versions than 3 know no scripts; those would run one, or ask on the terminal, whatever the environment says.
+    datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = False
     try:
-        splits = load_dataset(name)
+        splits = datasets.load_dataset(name)
     except Exception as e:  # a library of many layers, each with errors of its own; all of them are about this name
         reason = " ".join(str(e).split()) or type(e).__name__
+        if SCRIPT.search(reason):
+            raise UserError(
+                f"{given}: the data set is made by a Python script of its own, and rmo runs none ({reason}); the hub "
+                "has a copy as Parquet files of most (its branch refs/convert/parquet): download that and give the "
+                "folder"
+            ) from e
         raise UserError(
             f"{given}: cannot be loaded ({reason}); check the name and the connection to the hub (a private data set "
             "needs HF_TOKEN), or download its files another way and give their folder"

@@ -7,12 +7,43 @@ the pair with it too: a record is never rendered without a part that the model w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from rmo_curate.read.messages import Message, more_of
-from rmo_curate.read.sources import Pair
+from rmo_curate.read.sources import Pair, Reject
 from rmo_train.data.rendering import CallsLeftOut, Conversation, Rendered, Renderer, TemplateRefused
 from rmo_train.data.tool_calls import readable
+
+BATCH = 256  # records rendered with one call of the tokenizer, of long ones fewer:
+BATCH_CHARACTERS = 2**22  # a tokenizer takes some hundred bytes for a token until its call is done
+
+R = TypeVar("R", bound=Pair | Reject)
+
+
+def batches(records: Iterable[R]) -> Iterator[list[R]]:
+    """The records in order, as many at a time as are rendered together."""
+    batch: list[R] = []
+    characters = 0
+    for record in records:
+        batch.append(record)
+        characters += characters_of(record)
+        if is_full(len(batch), characters):
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def is_full(records: int, characters: int) -> bool:
+    """Whether a batch of so many records, of so many characters together, is to be rendered."""
+    return records >= BATCH or characters >= BATCH_CHARACTERS
+
+
+def characters_of(record: Pair | Reject) -> int:
+    if isinstance(record, Reject):
+        return len(record.raw)
+    return sum(len(message["content"]) for side in record.sides for message in side)
 
 
 def render_pairs(renderer: Renderer, pairs: Sequence[Pair]) -> list[Rendered | TemplateRefused]:
@@ -23,7 +54,7 @@ def render_pairs(renderer: Renderer, pairs: Sequence[Pair]) -> list[Rendered | T
 
 def _needing_no_more(renderer: Renderer, pair: Pair, text: Rendered | TemplateRefused) -> Rendered | TemplateRefused:
     """`text`, unless the template makes another text of the pair with all that the data say of its messages."""
-    sides = (pair.prompt, pair.chosen, pair.rejected)
+    sides = pair.sides
     left_out = {key for messages in sides for message in messages for key in more_of(message)}
     if not left_out or isinstance(text, CallsLeftOut):
         return text

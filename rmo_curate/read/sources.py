@@ -48,6 +48,10 @@ class Pair:
     line: int
 
     @property
+    def sides(self) -> tuple[list[Message], list[Message], list[Message]]:
+        return self.prompt, self.chosen, self.rejected
+
+    @property
     def conversation(self) -> Conversation:
         """What is rendered of it."""
         return Conversation(self.prompt, self.chosen, self.rejected, self.tools, self.chat_template_kwargs)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from rmo_curate.read.pair_rendering import render_pairs
-from rmo_curate.read.render_pool import pair_row, pair_tokens
+from rmo_curate.read.pair_rendering import batches, characters_of, render_pairs
 from rmo_curate.read.sources import Pair, Source
 from rmo_curate.score.engines.choice import AUTO
 from rmo_curate.score.length_limit import LengthLimit, limit_line
@@ -16,9 +16,8 @@ from rmo_curate.score.settings import ProxySettings
 from rmo_train.data.pairs import PairData
 from rmo_train.data.rendering import Rendered, Renderer
 from rmo_train.store.manifests import Reference
-from rmo_train.store.tables import TOO_LONG
 
-SAMPLE = 256  # pairs that a dry run renders
+SAMPLE, SAMPLE_CHARACTERS = 256, 2**24  # pairs that a dry run renders, of long ones fewer
 TRAINING_PASSES = 3  # forward passes that one training pass costs
 StatesFrom = Literal["reference", "own"]  # whose forward pass the hidden states for a probe come from
 STATES_OF_PROBE = {  # by the engine of the forward passes
@@ -53,6 +52,32 @@ def cost_line(pairs: PairData, checkpoints: int, family: TrainedFamily | None, s
     return line
 
 
+@dataclass(frozen=True)
+class Lengths:
+    """Of a rendered pair."""
+
+    longest: int  # tokens of the prompt and the longer response
+    tokens: int  # of the prompt and both responses
+
+
+def rendered_sample(source: Source, renderer: Renderer) -> list[Lengths | None]:
+    """The first pairs, at most `SAMPLE` and about `SAMPLE_CHARACTERS` of them; None where the template refuses one."""
+    sample: list[Lengths | None] = []
+    characters = 0
+    for batch in batches(islice((r for r in source.records() if isinstance(r, Pair)), SAMPLE)):
+        for rendered in render_pairs(renderer, batch):
+            sample.append(lengths_of(rendered) if isinstance(rendered, Rendered) else None)
+        characters += sum(map(characters_of, batch))
+        if characters >= SAMPLE_CHARACTERS:
+            break
+    return sample
+
+
+def lengths_of(pair: Rendered) -> Lengths:
+    prompt, responses = len(pair.prompt_ids), (len(pair.chosen_ids), len(pair.rejected_ids))
+    return Lengths(prompt + max(responses), prompt + sum(responses))
+
+
 def dry_run_lines(
     source: Source,
     renderer: Renderer,
@@ -65,12 +90,11 @@ def dry_run_lines(
     from rmo_train.model.models import weights_bytes
 
     pairs = source.counts["pairs"]
-    sample = list(islice((r for r in source.records() if isinstance(r, Pair)), SAMPLE))
-    rendered = render_pairs(renderer, sample)
-    rows = [pair_row(p, r, limit.tokens) for p, r in zip(sample, rendered, strict=True) if isinstance(r, Rendered)]
-    fit = [r for r in rows if TOO_LONG not in r["flags"]]
-    longest = max((pair_tokens(row) for row in rows), default=0)
-    tokens = sum(len(r["prompt_ids"]) + r["chosen_tokens"] + r["rejected_tokens"] for r in fit) / max(1, len(sample))
+    sample = rendered_sample(source, renderer)
+    rows = [r for r in sample if r is not None]
+    fit = [r for r in rows if r.longest <= limit.tokens]
+    longest = max((r.longest for r in rows), default=0)
+    tokens = sum(r.tokens for r in fit) / max(1, len(sample))
     engine = "the faster" if reference.engine == AUTO else reference.engine or ""
     folds, probed = proxy.trained_folds, proxy.kind == "probe"
     passes = 1 + checkpoints + bool(folds) + (probed and engine == "vllm")

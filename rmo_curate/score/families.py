@@ -75,7 +75,7 @@ def assign_folds(groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
 
 def reference_key(data: PairData) -> dict[str, Any]:
     """The reference in a family's key: the same model wherever it lies, by whatever attention it was computed."""
-    return data.reference.model_dump(exclude={"name", "attention", "device"})
+    return data.reference.model_dump(exclude={"name", "attention", "device", "allowed"})
 
 
 def family_of(run: Path, key: Mapping[str, Any]) -> tuple[str, int]:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from rmo_curate.read.pair_rendering import render_pairs
+from rmo_curate.read.pair_rendering import batches, render_pairs
 from rmo_curate.read.render_pool import tokens_sha
 from rmo_curate.read.sources import Pair, Reject, Source, open_source
 from rmo_curate.score.conversion import check_target, write_pairs_as_lines
@@ -32,7 +31,6 @@ from rmo_train.data.rendering import (
 )
 from rmo_train.store.tables import TOO_LONG
 
-BATCH = 256  # records rendered with one call of the tokenizer
 SHOWN = 220  # characters of a text; of a longer one the middle is left out
 SHOWN_TOKENS = 4  # token ids at either end
 EXAMPLES = 3  # ids named for each kind of problem
@@ -113,9 +111,8 @@ def inspect_source(source: Source, renderer: Renderer | None, max_length: int) -
     lengths = array("q")
     seen: set[bytes] = set()
     at = 0
-    records = source.records()
     with progress("look through", sum(source.counts.values()), "record") as bar:
-        while batch := list(islice(records, BATCH)):
+        for batch in batches(source.records()):
             for record, rendered in _rendered(batch, renderer):
                 if isinstance(record, Reject):
                     note(problems, record.reason.value, record, record.detail)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rmo_curate.read.pair_rendering import characters_of, is_full
 from rmo_curate.read.processes import workers_for
 from rmo_curate.read.render_pool import RowMaker, Rows, rendered
 from rmo_curate.read.sources import Pair, Reject, Source
@@ -23,8 +24,6 @@ from rmo_train.console.wording import counted
 from rmo_train.data.rendering import RENDERING_FLAGS, Renderer
 from rmo_train.store.manifests import PairsManifest
 from rmo_train.store.tables import PAIR_SCHEMA, REJECT_SCHEMA, TOO_LONG, PartWriter, with_columns
-
-BATCH = 256  # records rendered with one call of the tokenizer
 
 
 def write_pairs(
@@ -151,8 +150,9 @@ class _Batch:
 
 
 def _batches(source: Source, finished: Iterator[tuple[str, list[str]]]) -> Iterator[_Batch]:
-    """All records, BATCH at a time. Finished pairs come in the records' order, maybe with gaps (damaged parts)."""
-    batch, following = _Batch(), next(finished, None)
+    """All records, as many at a time as are rendered together. Finished pairs come in the records' order, maybe with
+    gaps (damaged parts)."""
+    batch, characters, following = _Batch(), 0, next(finished, None)
     for record in source.records():
         done = following is not None and isinstance(record, Pair) and record.id == following[0]
         if following is not None and done:
@@ -160,9 +160,10 @@ def _batches(source: Source, finished: Iterator[tuple[str, list[str]]]) -> Itera
             following = next(finished, None)
         batch.records.append(record)
         batch.finished.append(done)
-        if len(batch.records) == BATCH:
+        characters += characters_of(record)
+        if is_full(len(batch.records), characters):
             yield batch
-            batch = _Batch()
+            batch, characters = _Batch(), 0
     if batch.records:
         yield batch
 

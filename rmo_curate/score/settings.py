@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from rmo_curate.read.column_map import ColumnMap, column_map
 from rmo_curate.score.shares import Share
 from rmo_train.console.settings import Settings, from_recipe
+from rmo_train.console.trust import TrustSettings
 from rmo_train.training.settings import Attention, TrainSettings
 
 DATA_HELP = "Files or folders (jsonl, json, csv, parquet, arrow; gzip, zstd) or hf:owner/name[:split]"
@@ -122,7 +123,7 @@ class ShareSettings(WorkerSettings):
         return None if self.shard is None else Share.parsed(self.shard)
 
 
-class ScoreCommand(ScoreSettings, ShareSettings):
+class ScoreCommand(ScoreSettings, ShareSettings, TrustSettings):
     """`rmo-curate score`."""
 
     data: tuple[str, ...] = from_recipe("data.train", description=DATA_HELP, argument="DATA")
@@ -205,14 +206,14 @@ class ProxySettings(Settings):
         )
 
 
-class ProxyCommand(ProxySettings, WorkerSettings):
+class ProxyCommand(ProxySettings, WorkerSettings, TrustSettings):
     """`rmo-curate proxy`."""
 
     run: Path = from_recipe("score.out", description="Run folder made by `rmo-curate score`", argument="RUN")
     tensor_parallel_size: int = tensor_parallel_size()
 
 
-class InspectCommand(Settings):
+class InspectCommand(TrustSettings):
     """`rmo-curate inspect`."""
 
     data: tuple[str, ...] = from_recipe("data.train", description=DATA_HELP, argument="DATA")

@@ -41,6 +41,8 @@ from rmo_train.store.manifests import (
 )
 from rmo_train.store.tables import reopen_if_damaged
 
+SLUG = 60  # characters, of at most four bytes each
+
 if TYPE_CHECKING:
     from rmo_train.model.models import Identity
 
@@ -181,8 +183,9 @@ def _plain_stage(
 
 
 def _slug(name: str) -> str:
-    """A checkpoint's folder name, safe as a file name."""
-    return "".join(c if c.isalnum() or c in "._" else "-" for c in Path(name).name).strip("-.") or "checkpoint"
+    """A checkpoint's folder name, safe as a part of a file name and short enough for one."""
+    safe = "".join(c if c.isalnum() or c in "._" else "-" for c in Path(name).name)
+    return safe.strip("-.")[:SLUG].rstrip("-.") or "checkpoint"
 
 
 def _pairs_sha(run: Path) -> str:

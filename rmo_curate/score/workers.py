@@ -28,6 +28,7 @@ from rmo_curate.score.run_folder import WORKING
 from rmo_curate.score.settings import WorkerSettings
 from rmo_train.console.errors import ProcessingError, RmoError, UserError
 from rmo_train.console.progress import say
+from rmo_train.console.trust import Trust, grant, granted
 from rmo_train.data.pairs import PairData
 from rmo_train.store.files import write_json
 
@@ -65,7 +66,8 @@ def hired(settings: WorkerSettings, run: Path, gpus_each: int = 1) -> Iterator[C
 class Worker:
     """What runs in a worker's process: the engine that it was last asked for stays loaded."""
 
-    def __init__(self) -> None:
+    def __init__(self, trust: Trust) -> None:
+        grant(trust)
         self.spec: Loads | None = None
         self.engine: Engine | None = None
 
@@ -162,7 +164,7 @@ class RayCrew:
         """One worker more, as soon as there is room for it."""
         import ray
 
-        actor: Any = ray.remote(Worker).options(**self.needs).remote()  # of one core Ray starts one thread
+        actor: Any = ray.remote(Worker).options(**self.needs).remote(granted())  # of one core Ray starts one thread
         self.hired += 1
         self.hands[actor.place.remote()] = Hand(actor, self.hired)
 

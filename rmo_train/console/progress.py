@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from rmo_train.console.wording import counted, noun_for
+from rmo_train.console.wording import counted, inert, noun_for
 
 LINE_EVERY = 20.0  # seconds between two log lines without a terminal
 
@@ -58,7 +58,7 @@ class _Bar:
 def say(line: str) -> None:
     """Print one line on standard error; of several processes, only the first one prints."""
     if is_first():
-        print(line, file=sys.stderr, flush=True)
+        print(inert(line), file=sys.stderr, flush=True)
 
 
 def is_first() -> bool:

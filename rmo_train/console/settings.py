@@ -12,6 +12,7 @@ import time
 import types
 import typing
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from enum import EnumMeta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -24,6 +25,7 @@ from pydantic_core import PydanticUndefined
 
 from rmo_train.console.errors import OF_THE_MACHINE, RmoError, Stopped, UserError, nearest, of_the_machine
 from rmo_train.console.progress import is_first, say
+from rmo_train.console.wording import inert
 
 RECIPE = Path("rmo.yaml")
 LAUNCHER_ENDS = 3.0  # seconds; torchrun checks its processes ten times a second
@@ -43,6 +45,10 @@ class Settings(BaseModel):
         """The fields that belong to `cls`, a base of this class: a command's settings without its paths."""
         own = {name: getattr(self, name) for name in cls.model_fields}
         return typing.cast(T, cls.model_construct(self.model_fields_set & own.keys(), **own))
+
+    def in_force(self) -> AbstractContextManager[None]:
+        """What must hold while a command with these settings runs; see `rmo_train.console.trust`."""
+        return nullcontext()
 
 
 def from_recipe(
@@ -201,15 +207,17 @@ def flags(cls: type[Settings], section: str | None = None) -> Callable[[Callable
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         taken = inspect.signature(command, eval_str=True).parameters
-        own = {name: p for name, p in taken.items() if name not in ("settings", "recipe")}
+        given_here = ("settings", "recipe") if with_recipe else ("settings",)
+        own = {name: p for name, p in taken.items() if name not in given_here}
         added = {name: _parameter(name, cls.model_fields[name]) for name in _in_order(cls)}
         shown = added | ({"recipe": RecipeOption} if with_recipe else {})
 
         def wrapped(**given: Any) -> Any:
             recipe = read_recipe(given.get("recipe")) if with_recipe else {}
             settings = build(cls, section, recipe, {name: given[name] for name in added})
-            more = {"recipe": recipe} if "recipe" in taken else {}
-            return command(settings, **{name: given[name] for name in own}, **more)
+            more = {"recipe": recipe} if with_recipe and "recipe" in taken else {}
+            with settings.in_force():
+                return command(settings, **{name: given[name] for name in own}, **more)
 
         mine = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.values()]
         built = [
@@ -243,10 +251,8 @@ def run_app(app: typer.Typer) -> None:
         raise SystemExit(e.exit_code) from None
     except RmoError as e:
         if not is_first():
-            time.sleep(
-                LAUNCHER_ENDS
-            )  # the first process prints the error that all of them find; then the launcher ends the others
-        typer.echo(f"error: {e}", err=True)
+            time.sleep(LAUNCHER_ENDS)  # the first process says what all of them find; the launcher then ends the others
+        typer.echo(f"error: {inert(str(e))}", err=True)
         raise SystemExit(e.exit_code) from None
     except KeyboardInterrupt:
         typer.echo("\nstopped. Finished work is kept: run the same command again to resume", err=True)

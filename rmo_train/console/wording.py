@@ -1,6 +1,16 @@
-"""Numbers with their nouns."""
+"""Numbers in sentences, and words of others in ours."""
 
 from __future__ import annotations
+
+import re
+
+# What a terminal obeys, but for line ends and tabs, and marks that turn the direction of writing.
+OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def inert(text: str) -> str:
+    """`text` with nothing that a terminal obeys: ids, names and column titles come from strangers."""
+    return OBEYED.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
 def counted(n: float, noun: str, plural: str | None = None) -> str:

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from rmo_train.console.errors import Stopped, UserError
 from rmo_train.console.progress import progress, say
-from rmo_train.console.settings import Settings
+from rmo_train.console.trust import TrustSettings
 from rmo_train.console.wording import counted
 from rmo_train.generation.answer_forms import FORMS, Answer, check_fits, recognised, write_answers
 from rmo_train.generation.prompts import Prompt, read_prompts
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Decode = Callable[["Sequence[Request]"], list[list[int]]]  # requests -> token ids of their answers
 
 
-class GenerationSettings(Settings):
+class GenerationSettings(TrustSettings):
     """How answers are made; a model's own generation settings (generation_config.json) do not apply."""
 
     samples: int = Field(1, ge=1, description="Answers per prompt; more than 1 needs --temperature")

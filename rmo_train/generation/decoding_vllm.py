@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rmo_train.console.errors import ProcessingError
+from rmo_train.console.trust import granted
 from rmo_train.generation.decoding import Decoding, Request, until_end
 
 GPU_SHARE = 0.9  # of the free memory
@@ -26,6 +27,7 @@ class VllmDecoder:
 
     def __init__(self, model: str, dtype: str, decoding: Decoding, longest: int):
         """`longest`: tokens of the longest request with its answer."""
+        from rmo_train.model.foreign import weight_files
         from rmo_train.model.models import is_adapter, resolve
 
         for name, value in ENVIRONMENT.items():
@@ -33,6 +35,7 @@ class VllmDecoder:
         self.decoding = decoding
         self.folder = resolve(model)
         if not is_adapter(self.folder):
+            weight_files(self.folder)  # refuses pickles, in words
             self.engine = _load(self.folder, dtype, longest)
             return
         from rmo_train.model.policy import load_model, load_tokenizer, save_model
@@ -69,6 +72,8 @@ def _load(folder: Path, dtype: str, longest: int) -> Any:
             model=str(folder),
             dtype=dtype,
             skip_tokenizer_init=True,
+            load_format="auto" if granted().allow_pickle else "safetensors",
+            trust_remote_code=granted().trust_remote_code,
             generation_config="vllm",  # not the model's own
             max_model_len=longest,
             seed=0,

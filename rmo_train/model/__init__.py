@@ -1,5 +1,6 @@
 """Models: found, identified, loaded, adapted, saved.
 
+- `foreign`: what a model's folder may not do: pickled weights, its own code.
 - `models`: resolves model names, and computes the hashes that identify a model.
 - `embedded`: the model bundled in a Python package (smollm2-135m).
 - `policy`: a causal language model loaded to score or to train, and saved.

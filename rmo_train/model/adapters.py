@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rmo_train.console.errors import UserError
+from rmo_train.model.foreign import ADAPTER_SAFE, adapter_weights, weights_alone
 from rmo_train.model.models import ADAPTER_CONFIG, base_of, is_adapter, resolve, weights_hash
-from rmo_train.model.policy import load_config
+from rmo_train.model.policy import without_weights
 from rmo_train.store.files import read_json
 from rmo_train.store.manifests import MANIFEST
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-PREFIX = "base_model.model."  # peft's prefix for the base's module names
+PREFIX = "base_model.model."  # what peft puts before the names of the base's modules
 
 
 def check_adapter(name: str) -> None:
@@ -46,8 +46,6 @@ def check_base(adapter: Path, base: str) -> None:
             f"{adapter}: trained on weights {recorded:.12}, but {base!r} has {weights:.12}: a different or modified "
             f"model. Restore the original, or write its path to base_model_name_or_path in {adapter / ADAPTER_CONFIG}"
         )
-    if not (adapter / ADAPTER_WEIGHTS).is_file():
-        raise UserError(f"{adapter}: no {ADAPTER_WEIGHTS}; was the adapter saved completely?")
     expected, shapes = adapted_shapes(adapter), linear_shapes(base)
     for module, shape in expected.items():
         if module not in shapes:
@@ -76,40 +74,47 @@ def _recorded_base(adapter: Path) -> str | None:
 
 def adapted_shapes(adapter: Path) -> dict[str, tuple[int, int]]:
     """(out, in) of each linear layer that a LoRA adapter changes, by the layer's name in the base."""
-    from safetensors import SafetensorError, safe_open
-
     inner: dict[str, int] = {}
     outer: dict[str, int] = {}
-    try:
-        with safe_open(adapter / ADAPTER_WEIGHTS, framework="numpy") as f:
-            for key in f.keys():  # noqa: SIM118 (no dict)
-                module, _, part = key.removeprefix(PREFIX).rpartition(".lora_")
-                if part == "A.weight":
-                    inner[module] = f.get_slice(key).get_shape()[1]
-                elif part == "B.weight":
-                    outer[module] = f.get_slice(key).get_shape()[0]
-    except (SafetensorError, OSError) as e:
-        raise UserError(f"cannot read {adapter / ADAPTER_WEIGHTS}: {e}") from e
+    for key, shape in _shapes(adapter_weights(adapter)).items():
+        module, _, part = key.removeprefix(PREFIX).rpartition(".lora_")
+        if part == "A.weight":
+            inner[module] = shape[1]
+        elif part == "B.weight":
+            outer[module] = shape[0]
     return {module: (outer[module], inner[module]) for module in inner if module in outer}
+
+
+def _shapes(weights: Path) -> dict[str, list[int]]:
+    """The shape of each tensor of an adapter's weights, a safetensors file or an allowed pickle."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if weights.name != ADAPTER_SAFE:
+            with weights_alone(weights.parent):
+                loaded = torch.load(weights, weights_only=True, map_location="meta")
+            return {key: list(tensor.shape) for key, tensor in loaded.items()}
+        with safe_open(weights, framework="numpy") as f:
+            return {key: f.get_slice(key).get_shape() for key in f.keys()}  # noqa: SIM118 (no dict)
+    except (SafetensorError, OSError, RuntimeError, EOFError) as e:
+        raise UserError(f"{weights}: cannot be read: {e}") from e
 
 
 def linear_shapes(base: str) -> dict[str, tuple[int, int]]:
     """(out, in) of each linear layer of a model, from its configuration: no weights are read."""
     import torch
-    from transformers import AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D
 
-    folder = resolve(base)
-    config = load_config(base)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = without_weights(base)
     shapes = {}
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear):
             shapes[name] = (module.out_features, module.in_features)
         elif isinstance(module, Conv1D):  # GPT-2's, transposed
             shapes[name] = (module.weight.shape[1], module.weight.shape[0])
-    assert shapes, folder
+    assert shapes, base
     return shapes
 
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from rmo_train.console.errors import UserError, nearest
 from rmo_train.console.quiet import quiet
+from rmo_train.console.trust import granted
 from rmo_train.model.embedded import EMBEDDED, embedded_folder
+from rmo_train.model.foreign import needs_code, own_code, tell_of_code, weight_files
 from rmo_train.store.files import canonical_json, read_json, sha256_file, sha256_text
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Identity:
     weights_sha256: str  # of the weight files; an adapter's includes its base's
     tokenizer_sha256: str
     template_sha256: str  # of the chat template
+    allowed: tuple[str, ...] | None = None  # the flags of trust without which it would have been refused
 
 
 # ---------------------------------------------------------------------------------------------------- folders
@@ -102,10 +105,10 @@ def _checked(folder: Path) -> Path:
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    small = ["*.json", "*.jinja", "*.txt", "*.model"]
-    try:  # top-level files only, since subfolders repeat the weights in other formats
+    small = ["*.json", "*.jinja", "*.txt", "*.model", *(["*.py"] if granted().trust_remote_code else [])]
+    try:  # top-level files only: sub-folders repeat the weights in other formats
         folder = Path(snapshot_download(name, allow_patterns=[*small, "*.safetensors"], ignore_patterns=["*/*"]))
-        if not _weight_files(folder):
+        if granted().allow_pickle and not weight_files(folder):
             folder = Path(snapshot_download(name, allow_patterns=[*small, "*.bin"], ignore_patterns=["*/*"]))
     except Exception as e:  # the client raises errors of its own and of its HTTP library, and OSError
         first_line = (str(e).strip().splitlines() or [type(e).__name__])[0]
@@ -114,12 +117,6 @@ def _from_hub(name: str) -> Path:
             f"give a local folder, a hub name, or the embedded {', '.join(EMBEDDED)}"
         ) from e
     return _checked(folder)
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The weight files, sorted: safetensors if present, otherwise PyTorch's."""
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*model*.bin"))
-    return [f for f in files if f.is_file()]
 
 
 # ---------------------------------------------------------------------------------------------------- tokenizer
@@ -137,11 +134,14 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
             f"{folder}: no tokenizer (none of {', '.join(TOKENIZER_FILES)}); save the model's tokenizer there: "
             f"AutoTokenizer.from_pretrained(ORIGINAL).save_pretrained({str(folder)!r})"
         )
+    tell_of_code(folder)
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=granted().trust_remote_code
+            )
     except Exception as e:  # damaged files surface as errors of the Rust library, of json and of transformers
-        raise UserError(f"{folder}: cannot load its tokenizer: {e}") from e
+        raise UserError(f"{folder}: its tokenizer cannot be loaded: {e}{needs_code(folder)}") from e
     if not tokenizer.chat_template:
         raise UserError(
             f"{folder}: its tokenizer has no chat template, so a conversation cannot be rendered (a base model?); "
@@ -183,13 +183,17 @@ def _file_hash(path: Path) -> str:
 
 
 def weights_hash(name: str) -> str:
-    """sha256 over the names and contents of the weight files; an adapter adds its settings and its base's hash."""
+    """sha256 over the names and contents of the weight files; an adapter adds its settings and its base's hash, a
+    model whose own code is run the files of that."""
     folder = resolve(name)
-    files = _weight_files(folder)
+    files = weight_files(folder)
     if not files:
-        raise UserError(f"{folder}: no weights (*.safetensors or pytorch_model*.bin); was the model saved completely?")
+        raise UserError(
+            f"{folder}: no weights (*.safetensors); was the model saved completely? Pickle files (*.bin) of the hub "
+            "are fetched with --allow-pickle alone"
+        )
     digest = hashlib.sha256()
-    for path in files:
+    for path in (*files, *own_code(folder)):
         digest.update(f"{path.name} {_file_hash(path)}\n".encode())
     if is_adapter(folder):
         config = read_json(folder / ADAPTER_CONFIG)
@@ -205,11 +209,22 @@ def weights_hash(name: str) -> str:
 def weights_bytes(name: str) -> int:
     """Bytes of the weight files; an adapter's include its base's."""
     folder = resolve(name)
-    size = sum(path.stat().st_size for path in _weight_files(folder))
+    size = sum(path.stat().st_size for path in weight_files(folder))
     return size + weights_bytes(base_of(folder)) if is_adapter(folder) else size
 
 
 def identity(name: str) -> Identity:
     """The hashes of the model `name`."""
     tokenizer = load_tokenizer(name)
-    return Identity(name, weights_hash(name), tokenizer_hash(tokenizer), template_hash(tokenizer))
+    return Identity(
+        name, weights_hash(name), tokenizer_hash(tokenizer), template_hash(tokenizer), flags_needed(name) or None
+    )
+
+
+def flags_needed(name: str) -> tuple[str, ...]:
+    """The flags of trust that the model `name`, or the base of an adapter, makes use of."""
+    folder = resolve(name)
+    pickled = any(f.suffix == ".bin" for f in weight_files(folder))
+    flags = {"--allow-pickle": pickled, "--trust-remote-code": bool(own_code(folder))}
+    of_base = flags_needed(base_of(folder)) if is_adapter(folder) else ()
+    return tuple(flag for flag, used in flags.items() if used or flag in of_base)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from rmo_train.console.errors import FULL, ProcessingError, UserError, cannot_write
 from rmo_train.console.quiet import quiet
+from rmo_train.console.trust import granted
+from rmo_train.model.foreign import adapter_weights, needs_code, tell_of_code, weight_files, weights_alone
 from rmo_train.model.models import (
     ADAPTER_CONFIG,
     Identity,
@@ -41,6 +43,7 @@ __all__ = [
     "resolve",
     "resolve_dtype",
     "save_model",
+    "without_weights",
 ]
 
 log = logging.getLogger("rmo")
@@ -98,11 +101,28 @@ def load_config(name: str) -> PretrainedConfig:
     folder = resolve(name)
     if is_adapter(folder):
         return load_config(base_of(folder))
+    tell_of_code(folder)
+    loader: Any = AutoConfig
     try:
         with quiet():
-            return AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{folder / 'config.json'}: transformers does not know this model configuration: {e}") from e
+            return loader.from_pretrained(folder, local_files_only=True, trust_remote_code=granted().trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as e:
+        raise UserError(
+            f"{folder / 'config.json'}: not a model configuration that transformers knows: {e}{needs_code(folder)}"
+        ) from e
+
+
+def without_weights(name: str) -> PreTrainedModel:
+    """The model `name` (an adapter's: its base) as its configuration describes it, on the device in force."""
+    from transformers import AutoModelForCausalLM
+
+    loader: Any = AutoModelForCausalLM
+    config = load_config(name)
+    try:
+        return loader.from_config(config, trust_remote_code=granted().trust_remote_code)
+    except ValueError as e:
+        folder = resolve(name)
+        raise UserError(f"{folder}: no causal language model: {e}{needs_code(folder)}") from e
 
 
 def context_length(config: PretrainedConfig) -> int:
@@ -144,20 +164,25 @@ def _load_whole(name: str, folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     config = load_config(name)
+    weight_files(folder)  # refuses pickles, in words
     loader: Any = AutoModelForCausalLM
     try:
-        with quiet():
+        with quiet(), weights_alone(folder):
             model, report = loader.from_pretrained(
                 folder,
                 config=config,
                 dtype=dtype,
                 local_files_only=True,
                 output_loading_info=True,
+                use_safetensors=None if granted().allow_pickle else True,
+                trust_remote_code=granted().trust_remote_code,
             )
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as e:
-        raise UserError(f"{folder}: transformers cannot load it as a causal language model: {e}") from e
+        raise UserError(
+            f"{folder}: transformers cannot load it as a causal language model: {e}{needs_code(folder)}"
+        ) from e
     missing = sorted(report["missing_keys"])
     if missing:  # transformers would silently initialise them at random
         raise UserError(
@@ -171,8 +196,9 @@ def _merge(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     """`base` with the adapter of a folder folded into its weights."""
     from peft import PeftModel
 
+    adapter_weights(adapter)
     try:
-        with quiet():
+        with quiet(), weights_alone(adapter):
             merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
             return merged.requires_grad_(True)  # peft froze the base; full training needs gradients
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:

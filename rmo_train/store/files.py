@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
 from rmo_train.console.errors import UserError, cannot_write
@@ -73,7 +73,7 @@ def opened_alone(temporary: Path) -> Iterator[IO[bytes]]:
     locked, nobody waits.
     """
     while True:
-        f = temporary.open("ab")
+        f = open(temporary, "ab", opener=no_link)  # noqa: SIM115 (held until the block ends)
         with contextlib.suppress(OSError):
             fcntl.flock(f, fcntl.LOCK_EX)
         if _is_named(f, temporary):
@@ -107,6 +107,11 @@ def _is_named(f: IO[bytes], path: Path) -> bool:
         return False
 
 
+def no_link(path: str, flags: int) -> int:
+    """An opener that follows no link: in a folder that came from elsewhere one could lead to any file of the user's."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` durable."""
     handle = os.open(folder, os.O_RDONLY)
@@ -136,7 +141,7 @@ def append_line(path: Path, line: str) -> None:
     """Append one line and fsync it. A full disk leaves the file as it was."""
     data = (line + "\n").encode()
     try:
-        with path.open("ab", buffering=0) as f:
+        with open(path, "ab", buffering=0, opener=no_link) as f:
             before = f.seek(0, os.SEEK_END)
             try:
                 if f.write(data) < len(data):
@@ -147,6 +152,17 @@ def append_line(path: Path, line: str) -> None:
                 raise
     except OSError as e:
         raise cannot_write(path, e, len(data)) from e
+
+
+# ---------------------------------------------------------------------------------------------------- names
+
+
+def check_inside(name: str) -> None:
+    """ValueError where a path that a file names leads out of the folder that it is relative to, on any system, or has
+    characters that are not shown."""
+    path = PureWindowsPath(name)  # which both slashes part
+    if not path.parts or path.anchor or ".." in path.parts or not name.isprintable():
+        raise ValueError(f"{name!r} is not the name of a file in its folder")
 
 
 # ---------------------------------------------------------------------------------------------------- reading

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rmo_train.console.errors import UserError
-from rmo_train.store.files import read_json, sha256_file, write_json
+from rmo_train.store.files import check_inside, read_json, sha256_file, write_json
 
 SCHEMA_VERSION: Literal[2] = 2
 MANIFEST = "manifest.json"
@@ -38,10 +38,13 @@ def versions() -> dict[str, str]:
 class PartFile:
     """One Parquet file of a stage, as its manifest records it."""
 
-    file: str  # relative to the stage's folder
+    file: str  # relative to the stage's folder, and in it
     rows: int
     bytes: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        check_inside(self.file)
 
 
 def is_intact(folder: Path, part: PartFile) -> bool:
@@ -108,6 +111,7 @@ class Reference(BaseModel):
     engine: str | None = None
     attention: str | None = None
     device: str | None = None
+    allowed: tuple[str, ...] | None = None  # the flags of trust without which it would have been refused
 
     def is_known(self) -> bool:
         return self != Reference()
@@ -117,13 +121,16 @@ class Reference(BaseModel):
 class Checkpoint:
     """One scored model of a run: the base, a user's checkpoint, or a step of a proxy family."""
 
-    name: str
+    name: str  # of its folder, too
     kind: Literal["base", "user", "proxy"]
     family: str | None
     step: int | None
     folds: int | None
     held_out: bool | None  # True: no pair was scored by a model that saw its prompt; None: unknown
     noise_sd: float | None  # noise of scoring: sd of the difference in D between two packings of the same pairs, nats
+
+    def __post_init__(self) -> None:
+        check_inside(self.name)
 
     @property
     def cross_fitted(self) -> bool:
@@ -244,6 +251,7 @@ class TrainManifest(Manifest):
 
     stage: Literal["train"] = "train"
     model: str  # the model before training, as the user named it
+    allowed: tuple[str, ...] | None = None  # the flags of trust without which it would have been refused
 
 
 # ---------------------------------------------------------------------------------------------------- reading

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -161,6 +162,14 @@ def _journal_entries(journal: Path) -> list[dict[str, Any]]:
     return [entry for line in text.splitlines() if (entry := _journal_entry(line)) is not None]
 
 
+def _recorded_parts(entries: Iterable[Mapping[str, Any]]) -> Iterator[PartFile]:
+    """The parts among a journal's entries."""
+    for entry in entries:
+        if "file" in entry:
+            with contextlib.suppress(TypeError, ValueError):  # no entry that a writer made
+                yield PartFile(**entry)
+
+
 def recorded_key(folder: Path, kind: type[Manifest]) -> Mapping[str, Any] | None:
     """The key of a finished or started stage; None if nothing is recorded yet."""
     if (made := read_manifest(folder, kind)) is not None:
@@ -207,7 +216,7 @@ class PartWriter(Generic[K]):
         entries = _journal_entries(journal)
         if entries and "key" in entries[0]:
             check_key(entries[0]["key"], self.key, self.folder)
-        recorded = {e["file"]: PartFile(**e) for e in entries if "file" in e}  # the last line per part counts
+        recorded = {part.file: part for part in _recorded_parts(entries)}  # the last line of a part counts
         for name, part in recorded.items():
             if is_intact(self.folder, part):
                 self.finished[name] = part
@@ -234,8 +243,7 @@ class PartWriter(Generic[K]):
         recorded = _journal_entries(folder / JOURNAL)
         if not recorded or recorded[0].get("key") != self.key:
             return
-        for entry in recorded[1:]:
-            part = PartFile(**entry)
+        for part in _recorded_parts(recorded[1:]):
             if part.file not in self.finished and is_intact(folder, part):
                 (folder / part.file).replace(self.folder / part.file)
                 self.finished[part.file] = part

@@ -16,7 +16,7 @@ from rmo_train.console.errors import ProcessingError, UserError, cannot_write
 from rmo_train.console.progress import say
 from rmo_train.console.quiet import quiet
 from rmo_train.forward.distributed import full_weights
-from rmo_train.model.policy import add_lora, load_config, move_into, save_model
+from rmo_train.model.policy import add_lora, move_into, save_model, without_weights
 from rmo_train.store.files import damaged_file, file_hashes, read_json, sync_folder, write_json
 from rmo_train.store.manifests import check_key
 from rmo_train.training.job import Job
@@ -36,11 +36,8 @@ def checkpoint_bytes(model: str, dtype: str, lora: int | None) -> int:
 
     Counts the saved weights and, for each trained weight, a float32 master and AdamW's two moments.
     """
-    from transformers import AutoModelForCausalLM
-
-    loader: Any = AutoModelForCausalLM
     with torch.device("meta"), quiet():
-        made = loader.from_config(load_config(model))
+        made: Any = without_weights(model)
         if lora is not None:
             made = add_lora(made, lora, 0)
     trained = sum(p.numel() for p in made.parameters() if p.requires_grad)

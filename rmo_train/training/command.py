@@ -24,7 +24,7 @@ from rmo_train.forward.distributed import World, joined, require_several, shard
 from rmo_train.forward.layout import Workload, choose_layout
 from rmo_train.forward.memory import RowMemory, device_memory, most_tokens, training_state
 from rmo_train.model.adapters import check_adapter
-from rmo_train.model.models import weights_bytes
+from rmo_train.model.models import flags_needed, weights_bytes
 from rmo_train.model.policy import context_length, identity, load_config, load_model, resolve, save_model
 from rmo_train.report import (
     already_trained,
@@ -312,7 +312,9 @@ def _write_results(job: Job, model: str, trained: Trained) -> None:
     state = {"global_step": trained.steps, "best_model_checkpoint": best.name if best else None}
     write_json(out / STATE, {**state, "log_history": read_metrics(out)})
     counts = {"pairs": trained.pairs, "steps": trained.steps}
-    TrainManifest(key=job.key, counts=counts, parts=(part,), model=model).write(out)
+    TrainManifest(key=job.key, counts=counts, parts=(part,), model=model, allowed=flags_needed(model) or None).write(
+        out
+    )
 
 
 def _try_save(job: Job) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from rmo_train.console.settings import Settings, from_recipe
+from rmo_train.console.trust import TrustSettings
 from rmo_train.training.trackers import TrackerName
 
 Attention = Literal[
@@ -135,7 +136,7 @@ class TrainSettings(Settings):
         return self.learning_rate or LEARNING_RATE["lora" if self.lora else "full"]
 
 
-class TrainCommand(TrainSettings):
+class TrainCommand(TrainSettings, TrustSettings):
     """`rmo-train run`."""
 
     shards: Path = from_recipe(

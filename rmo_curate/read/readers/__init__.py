@@ -1,4 +1,5 @@
-"""The kinds of data file: bytes -> records (`record`), by `json_files`, `csv_files` and `arrow_files`.
+"""The kinds of data file: bytes -> records (`record`), by `json_files`, `csv_files` and `arrow_files`;
+packed ones within limits (`unpacking`).
 
 To add one, write a reader (`Path -> Iterator[Record]`) and enter it in `READERS` here.
 """

@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rmo_curate.read.readers.record import Record
+from rmo_curate.read.readers.unpacking import batch_bytes, check_unpacked, counted_batches
 
-BATCH = 1024  # rows turned into Python values at a time
+BATCH = 1024  # rows that are read or turned into Python values at a time, of long texts fewer:
+BATCH_BYTES = 2**26
 PARQUET_FILE = b"PAR1"
 IPC_FILE = b"ARROW1"  # how an Arrow file starts; a stream does not
 
@@ -23,7 +25,10 @@ IPC_FILE = b"ARROW1"  # how an Arrow file starts; a stream does not
 def read_parquet(path: Path) -> Iterator[Record]:
     """Rows; dates, bytes and decimals become text."""
     with pq.ParquetFile(path) as table:
-        yield from records_of(table.iter_batches(batch_size=BATCH))
+        groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
+        check_unpacked(path, path.stat().st_size, sum(g.total_byte_size for g in groups))
+        rows = min((_rows_at_once(g.total_byte_size, g.num_rows) for g in groups), default=BATCH)
+        yield from records_of(counted_batches(path, table.iter_batches(batch_size=rows)))
 
 
 def read_arrow(path: Path) -> Iterator[Record]:
@@ -69,13 +74,19 @@ def records_of(batches: Iterable[pa.RecordBatch]) -> Iterator[Record]:
     """The rows of a table, numbered from 1."""
     number = 0
     for batch in batches:
-        for start in range(0, batch.num_rows, BATCH):
-            for row in _rows(batch.slice(start, BATCH)):
+        step = _rows_at_once(batch_bytes(batch), batch.num_rows)
+        for start in range(0, batch.num_rows, step):
+            for row in _rows(batch.slice(start, step)):
                 number += 1
                 if row is None:
                     yield Record(number, text="", problem="a text of the row is not UTF-8")
                 else:
                     yield Record(number, {k: plain(v) for k, v in row.items()})
+
+
+def _rows_at_once(size: int, rows: int) -> int:
+    """How many of so many rows of `size` bytes together are held at a time."""
+    return max(1, min(BATCH, BATCH_BYTES * rows // max(size, 1)))
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | None]:

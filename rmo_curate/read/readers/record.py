@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from rmo_curate.read.readers.unpacking import Unpacking
 from rmo_train.console.errors import UserError
 from rmo_train.store.files import canonical_json
 
@@ -31,6 +32,7 @@ SHAPES = (
 )
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 BOM = b"\xef\xbb\xbf"
+BUFFER = 1 << 17  # bytes that are unpacked at a time
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def _unpacked(path: Path) -> IO[bytes]:
         start = f.read(8)
     for magic, unpack in UNPACK.items():
         if start.startswith(magic):
-            return unpack(path)
+            return io.BufferedReader(Unpacking(path, unpack(path)), BUFFER)
     return path.open("rb")
 
 
@@ -103,7 +105,7 @@ def _open_member(path: Path) -> IO[bytes]:
 
 UNPACK: dict[bytes, Callable[[Path], Any]] = {  # how packed files start
     b"\x1f\x8b": gzip.open,
-    b"\x28\xb5\x2f\xfd": lambda path: io.BufferedReader(pa.input_stream(path, compression="zstd")),
+    b"\x28\xb5\x2f\xfd": lambda path: pa.input_stream(path, compression="zstd"),
     b"\xfd7zXZ\x00": lzma.open,
     b"BZh": bz2.open,
     b"PK\x03\x04": _open_member,

@@ -20,6 +20,7 @@ from rmo_curate.score.engines.vllm_process import EngineDied, EngineProcess
 from rmo_curate.score.engines.vllm_worker import EngineSettings, Sequence
 from rmo_train.console.errors import ProcessingError, UserError
 from rmo_train.console.progress import say
+from rmo_train.console.trust import granted
 from rmo_train.data.pairs import PairData
 from rmo_train.forward.memory import ITEM_BYTES, device_memory
 
@@ -206,7 +207,14 @@ class VllmEngine:
                 self._folder = self._whole_weights()
             plan = self.plan
             settings = EngineSettings(
-                str(self._folder), self.dtype, self.longest, plan.tokens, plan.kv_cache, self._temporary, self.gpus
+                str(self._folder),
+                self.dtype,
+                self.longest,
+                plan.tokens,
+                plan.kv_cache,
+                self._temporary,
+                self.gpus,
+                granted(),
             )
             say(plan.line)
             self._process = EngineProcess(settings, self.log)
@@ -248,11 +256,13 @@ class VllmEngine:
         return plan_memory(config, weights, self.dtype, self.longest, tokens, memory, self.gpus)
 
     def _whole_weights(self) -> Path:
-        """The folder to load. An adapter is merged into a temporary one: vLLM ignores an adapter on the head."""
+        """The folder to load; an adapter is merged into a temporary one: vLLM drops an adapter's part on the head."""
+        from rmo_train.model.foreign import weight_files
         from rmo_train.model.models import is_adapter, resolve
 
         folder = resolve(self.checkpoint)
         if not is_adapter(folder):
+            weight_files(folder)  # refuses pickles, in words
             return folder
         from rmo_train.model.policy import load_model, load_tokenizer, save_model
 

@@ -15,11 +15,13 @@ import signal
 import sys
 import threading
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 import numpy as np
+
+from rmo_train.console.trust import Trust
 
 MESSAGE_LENGTH = 300
 GPU_SHARE = 0.98  # of the free memory, which vLLM may claim at start
@@ -36,6 +38,7 @@ class EngineSettings:
     kv_cache_bytes: int
     temporary: str | None = None  # a folder to remove when the parent is gone
     gpus: int = 1  # that the model is split over
+    trust: Trust = field(default_factory=Trust)  # what the model may do
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ def open_engine(settings: EngineSettings) -> Any:
         model=settings.model,
         dtype=settings.dtype,
         skip_tokenizer_init=True,
+        load_format="auto" if settings.trust.allow_pickle else "safetensors",
+        trust_remote_code=settings.trust.trust_remote_code,
         generation_config="vllm",
         # One more than the longest sequence, for the one token that vLLM must generate; it is never read.
         max_model_len=settings.longest + 1,

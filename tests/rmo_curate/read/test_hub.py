@@ -70,3 +70,16 @@ def test_without_a_network_the_error_says_what_to_do(tmp_path):
     shown = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=True)
     assert shown.stdout.startswith("hf:nobody/nothing: cannot be loaded (")
     assert "download its files another way and give their folder" in shown.stdout
+
+
+def test_a_data_set_that_a_script_makes_is_refused_and_the_script_not_run(tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_TRUST_REMOTE_CODE", True, raising=False)
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    (tmp_path / "owner" / "name" / "name.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    with pytest.raises(UserError, match=r"a Python script of its own, and rmo runs none.*refs/convert/parquet"):
+        open_source(["hf:owner/name"])
+    assert not (tmp_path / "ran").exists()
+    assert datasets.config.HF_DATASETS_TRUST_REMOTE_CODE is False
