@@ -52,7 +52,7 @@ def _taken(folder: Path, lock: Path, program: str) -> BaseFileLock | None:
         taken.acquire()
     except Timeout:
         raise UserError(
-            f"{folder}: another {program} ({_holder(lock)}) is filling this folder; wait until it has ended, or give "
+            f"{folder}: another {program} ({_holder(lock)}) is writing to this folder; wait until it ends, or give "
             "another --out"
         ) from None
     except OSError as e:

@@ -71,7 +71,7 @@ def plan_memory(
     plan = MemoryPlan(tokens, text.vocab_size, math.ceil(weights / gpus), kv_cache, device_bytes, gpus)
     if plan.total > device_bytes:
         raise UserError(
-            f"{plan.line}: it does not fit; give a smaller --tokens-per-batch or --max-length, a smaller model, "
+            f"{plan.line}: this does not fit; use a smaller --tokens-per-batch or --max-length, a smaller model, "
             "--dtype bfloat16, or more GPUs with --tensor-parallel-size"
         )
     return plan

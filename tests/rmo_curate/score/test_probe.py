@@ -309,13 +309,13 @@ def test_under_vllm_states_take_a_pass_of_their_own_and_that_is_said(
     class Vllm:
         """Scores alone."""
 
-        def __init__(self, model, dtype, longest, budget, log):
+        def __init__(self, model, dtype, longest, budget, log, gpus):
             self.engine = TransformersEngine(model, dtype, Workload.of(open_pairs(tmp_path / "run")))
             self.layout, self.work, self.noise_sd = self.engine.layout, self.engine.work, self.engine.noise_sd
             self.score = self.engine.score
 
     monkeypatch.setattr(spec, "VllmEngine", Vllm)
-    monkeypatch.setattr(score_job, "settled_engine", lambda asked, recorded: "vllm")
+    monkeypatch.setattr(score_job, "settled_engine", lambda *asked: "vllm")
     lines = "\n".join(score(data, tiny_model_folder, tmp_path / "run", **DEFAULT, dry_run=True))
     assert "2 forward passes over the data" in lines and "from one more pass, through transformers" in lines
     score(data, tiny_model_folder, tmp_path / "run", **DEFAULT)
