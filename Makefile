@@ -61,7 +61,7 @@ format: install
 test: check
 	$(BIN)/pytest -m "not real"
 
-# Known weaknesses of what is installed, by pip-audit. It asks pypi.org/pypi/NAME/VERSION/json, which mirrors of packages
+# Known weaknesses of what is installed, by pip-audit. It asks the package index for the JSON of each version, which mirrors of packages
 # do not have: so it is no part of `.ci/run`, and --strict makes a package that could not be asked about an error.
 AUDIT := $(VENV)/audit
 
