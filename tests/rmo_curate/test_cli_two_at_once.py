@@ -34,7 +34,9 @@ def test_the_second_is_refused_with_the_name_of_the_first(chain, full_run, tiny_
     ]
     for command in commands:
         with making(out, "rmo-curate"):
-            assert command().refused(str(out), f"(pid {os.getpid()}, on ", "is writing to this folder; wait until it ends")
+            assert command().refused(
+                str(out), f"(pid {os.getpid()}, on ", "is writing to this folder; wait until it ends"
+            )
         assert not list(tmp_path.iterdir())
         assert command().code == 0
         assert [p.name for p in tmp_path.iterdir()] == ["made"]
