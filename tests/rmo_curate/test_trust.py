@@ -12,7 +12,7 @@ from rmo_curate.audit.command import write_audit
 from rmo_curate.audit.settings import AuditSettings
 from rmo_curate.export.formats import FORMATS
 from rmo_curate.filter.reviews import read_decisions
-from rmo_curate.score.command import _slug
+from rmo_curate.score.stages import _slug
 from rmo_train.console.errors import ProcessingError, UserError
 from rmo_train.store.files import append_line, check_inside, write_bytes
 from rmo_train.store.manifests import PairsManifest, PartFile, read_manifest

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from rmo_curate.audit import answers
-from rmo_curate.audit.checks import ANSWER_CHECKS
 from rmo_curate.audit.listing import Strings
 from rmo_curate.audit.texts import LONG, Packed, Texts, joined
 from rmo_curate.evidence import texts as evidence
@@ -35,7 +34,7 @@ HARD = {
 
 
 @pytest.mark.parametrize("text", HARD.values(), ids=HARD)
-@pytest.mark.parametrize("check", ANSWER_CHECKS.values(), ids=ANSWER_CHECKS)
+@pytest.mark.parametrize("check", answers.CHECKS.values(), ids=answers.CHECKS)
 def test_no_check_takes_long_on_a_text_that_is_made_for_it(check, text):
     began = time.process_time()
     check(text)
