@@ -16,7 +16,7 @@ from rmo_train.console.progress import progress
 
 CHOSEN, REJECTED, WHOLE = 1, 2, 4  # where a pair has a finding: bits, WHOLE = the pair and no side of it
 BOTH = CHOSEN | REJECTED
-BATCH = 4096  # pairs
+BATCH, BATCH_CHARACTERS = 4096, 2**24  # pairs that are looked at together, of long ones fewer
 
 Batch = tuple[Sequence[str], Sequence[str], Sequence[str]]  # prompts, chosen, rejected answers
 
@@ -51,9 +51,21 @@ def per_pair(texts: Texts, workers: int | None = None) -> PerPair:
 
 
 def batches(texts: Texts) -> Iterator[Batch]:
-    for start in range(0, len(texts), BATCH):
-        rows = slice(start, start + BATCH)
-        yield texts.prompt[rows], texts.chosen[rows], texts.rejected[rows]
+    rows: list[tuple[str, str, str]] = []
+    characters = 0
+    for sides in zip(texts.prompt, texts.chosen, texts.rejected, strict=True):
+        rows.append(sides)
+        characters += sum(map(len, sides))
+        if len(rows) == BATCH or characters >= BATCH_CHARACTERS:
+            yield _columns(rows)
+            rows, characters = [], 0
+    if rows:
+        yield _columns(rows)
+
+
+def _columns(rows: Sequence[tuple[str, str, str]]) -> Batch:
+    prompts, chosen, rejected = zip(*rows, strict=True)
+    return prompts, chosen, rejected
 
 
 def told(batch: Batch) -> PerPair:

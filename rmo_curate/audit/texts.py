@@ -35,6 +35,8 @@ class Column(Sequence[T]):
         return len(self.values)
 
     def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
         value = self.values[i]
         return value() if callable(value) else value
 

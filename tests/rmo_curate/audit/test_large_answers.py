@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 from rmo_curate.audit import answers
+from rmo_curate.audit import per_pair as per_pair_module
+from rmo_curate.audit import texts as audit_texts
 from rmo_curate.audit.listing import Strings
+from rmo_curate.audit.per_pair import batches as per_pair_batches
+from rmo_curate.audit.per_pair import per_pair
 from rmo_curate.audit.texts import LONG, Packed, Texts, joined
 from rmo_curate.evidence import texts as evidence
 from rmo_curate.read import pair_rendering
@@ -62,6 +66,24 @@ def test_wide_texts_are_held_as_bytes_and_come_back_as_they_were():
     assert held < sys.getsizeof(wide) / 3
     assert texts.prompt_messages[0] == turns and texts.chosen_messages[0] == [assistant(wide)]
     assert texts.prompt[0] == joined(turns) and list(texts.chosen) == [wide] and list(texts.rejected) == ["no"]
+
+
+def test_pairs_with_wide_texts_are_checked_as_others_are(monkeypatch):
+    texts, plain = Texts(), Texts()
+    for i in range(6):
+        chosen = "é" * LONG if i % 2 else "Short."
+        texts.add(f"p{i}", [user(f"question {i}?")], [assistant(chosen)], [assistant("I cannot help with that.")])
+    monkeypatch.setattr(audit_texts, "LONG", sys.maxsize)
+    for i in range(6):
+        messages = texts.prompt_messages[i], texts.chosen_messages[i], texts.rejected_messages[i]
+        plain.add(texts.ids[i], *messages)
+    assert texts.chosen[1:3] == plain.chosen[1:3] == ["é" * LONG, "Short."]
+    packed = per_pair(texts)
+    for name, value in vars(per_pair(plain)).items():
+        np.testing.assert_array_equal(getattr(packed, name), value)
+    assert [len(batch[0]) for batch in per_pair_batches(texts)] == [6]
+    monkeypatch.setattr(per_pair_module, "BATCH_CHARACTERS", LONG)
+    assert [len(batch[0]) for batch in per_pair_batches(texts)] == [2, 2, 2]
 
 
 def test_the_page_holds_no_more_of_a_text_than_it_shows():
