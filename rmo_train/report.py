@@ -237,11 +237,8 @@ def next_lines(command: str | None) -> list[str]:
 
 
 def held_out_lines(model: str, out: Path) -> list[str]:
-    """How the model is evaluated where no held-out pairs are known: no command, since their file is the user's."""
-    return [
-        f"to evaluate it, score held-out pairs: rmo-curate score HELDOUT --model {model} --proxy none --out RUN",
-        f"then: rmo-train eval RUN --model {out}",
-    ]
+    """How the model is evaluated where no held-out pairs are known: their folder is the user's to name."""
+    return [f"to evaluate it: score held-out pairs with {model}, then rmo-train eval THEIR_RUN --model {out}"]
 
 
 def merged_line(adapter: Path, base: str, dtype: str, out: Path) -> str:

@@ -98,7 +98,7 @@ def _shapes(weights: Path) -> dict[str, list[int]]:
         with safe_open(weights, framework="numpy") as f:
             return {key: f.get_slice(key).get_shape() for key in f.keys()}  # noqa: SIM118 (no dict)
     except (SafetensorError, OSError, RuntimeError, EOFError) as e:
-        raise UserError(f"{weights}: cannot be read: {e}") from e
+        raise UserError(f"cannot read {weights}: {e}") from e
 
 
 def linear_shapes(base: str) -> dict[str, tuple[int, int]]:

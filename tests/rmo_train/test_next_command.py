@@ -52,7 +52,7 @@ def test_training_with_held_out_pairs_leads_to_a_comparison_with_the_base(shards
 def test_an_evaluation_leads_to_that_of_the_base_and_a_comparison(shards, held_out, tiny_model_folder, folder):
     out = folder / "out"
     done = train("run", shards, "--model", tiny_model_folder, "--out", out, *QUICK)
-    assert following(done) is None and "to evaluate it, score held-out pairs: rmo-curate score HELDOUT" in done.out
+    assert following(done) is None and "to evaluate it: score held-out pairs with" in done.out
     assert commands("eval", held_out, "--model", out, "--out", folder / "eval.json") == ["eval", "eval", "compare"]
     compared = following(train("eval", held_out, "--model", out, "--out", folder / "eval.json"))
     assert compared == ["compare", str(folder / "eval-base.json"), str(folder / "eval.json")]  # the base is A

@@ -31,7 +31,7 @@ def evaluated(data: PairData, margins: list[float]) -> Evaluation:
 
 @pytest.fixture
 def data(shards: Path) -> PairData:
-    """24 pairs, 24 prompts, their reference log-probs 0: rewards are exact."""
+    """24 pairs of 24 prompts, their reference log-probs 0: rewards are exact."""
     found = open_pairs(shards)
     return replace(found, ref_chosen=np.zeros(24), ref_rejected=np.zeros(24))
 
@@ -69,7 +69,7 @@ def test_few_prompts_give_no_verdict_and_every_figure_its_n(data: PairData):
     assert said[0].startswith("6 pairs of 6 prompts, too few to tell; ") and "1.000 [0.610, 1.000]" in said[1]
     assert said[2].endswith(f"of {b.length_matched_n} pairs")
     enough = evaluated(data, [ABOVE] * 24)
-    assert "24 pairs, 24 prompts; " in evaluation_lines(enough)[0]
+    assert "24 pairs of 24 prompts; " in evaluation_lines(enough)[0]
     assert {"n": 24, "prompts": 24}.items() <= enough.as_json().items()
 
 
@@ -132,7 +132,7 @@ def test_the_command_compares_what_eval_wrote(shards: Path, tiny_model_folder: P
     write_json(base, run_eval(shards, str(tiny_model_folder)).as_json())
     assert train("eval", shards, "--model", tmp_path / "out", "--out", trained).code == 0
     shown = train("compare", base, trained, "--json", tmp_path / "found.json")
-    assert shown.code == 0 and "24 pairs, 24 prompts" in shown.out and "McNemar" in shown.out
+    assert shown.code == 0 and "24 pairs of 24 prompts" in shown.out and "McNemar" in shown.out
     found = read_json(tmp_path / "found.json")
     assert found["reward_accuracy"]["a"] == 0.5 and found["mcnemar"]["ties"] == 24
     assert found["reward_accuracy"]["verdict"] in shown.out
