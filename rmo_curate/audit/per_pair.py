@@ -11,6 +11,7 @@ from rmo_curate.audit import answers
 from rmo_curate.audit.preferences import text_key
 from rmo_curate.audit.shingles import PROMPT_MARK, profile
 from rmo_curate.audit.texts import Texts
+from rmo_curate.read.batching import in_batches
 from rmo_curate.read.processes import in_processes, workers_for
 from rmo_train.console.progress import progress
 
@@ -51,21 +52,10 @@ def per_pair(texts: Texts, workers: int | None = None) -> PerPair:
 
 
 def batches(texts: Texts) -> Iterator[Batch]:
-    rows: list[tuple[str, str, str]] = []
-    characters = 0
-    for sides in zip(texts.prompt, texts.chosen, texts.rejected, strict=True):
-        rows.append(sides)
-        characters += sum(map(len, sides))
-        if len(rows) == BATCH or characters >= BATCH_CHARACTERS:
-            yield _columns(rows)
-            rows, characters = [], 0
-    if rows:
-        yield _columns(rows)
-
-
-def _columns(rows: Sequence[tuple[str, str, str]]) -> Batch:
-    prompts, chosen, rejected = zip(*rows, strict=True)
-    return prompts, chosen, rejected
+    rows = zip(texts.prompt, texts.chosen, texts.rejected, strict=True)
+    for batch in in_batches(rows, BATCH, BATCH_CHARACTERS, lambda sides: sum(map(len, sides))):
+        prompts, chosen, rejected = zip(*batch, strict=True)
+        yield prompts, chosen, rejected
 
 
 def told(batch: Batch) -> PerPair:

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from rmo_curate.read.batching import in_batches
 from rmo_curate.read.messages import Message
 from rmo_train.store.id_hash import hash64
 
@@ -94,16 +95,9 @@ def texts_of(
     """The same from lists of messages in memory, [pairs] each, without building one large table."""
 
     def blocks() -> Iterator[pl.DataFrame]:
-        rows: list[tuple[str, str, str]] = []
-        characters = 0
-        for sides in zip(prompt, chosen, rejected, strict=True):
-            rows.append((_joined(sides[0]), _joined(sides[1]), _joined(sides[2])))
-            characters += sum(map(len, rows[-1]))
-            if len(rows) == BLOCK or characters >= BLOCK_CHARACTERS:
-                yield pl.DataFrame(rows, schema=SIDES, orient="row")
-                rows, characters = [], 0
-        if rows:
-            yield pl.DataFrame(rows, schema=SIDES, orient="row")
+        rows = (tuple(map(_joined, sides)) for sides in zip(prompt, chosen, rejected, strict=True))
+        for block in in_batches(rows, BLOCK, BLOCK_CHARACTERS, lambda row: sum(map(len, row))):
+            yield pl.DataFrame(block, schema=SIDES, orient="row")
 
     return _together(blocks())
 

@@ -14,6 +14,7 @@
 - `pair_ids`: a pair's id; repeats.
 - `extras`: the source's other columns.
 - `sources`: data of any form -> a stream of pairs and rejects.
+- `batching`: as many at a time as fit.
 - `pair_rendering`: pairs -> token ids by `rmo_train.data.rendering`; refuses those whose tokens would lack something.
 - `render_pool`: the same in one process a core; `processes`: how work is shared out to them.
 """

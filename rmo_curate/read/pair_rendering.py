@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
+from rmo_curate.read.batching import in_batches
 from rmo_curate.read.messages import Message, more_of
 from rmo_curate.read.sources import Pair, Reject
 from rmo_train.data.rendering import CallsLeftOut, Conversation, Rendered, Renderer, TemplateRefused
@@ -23,21 +24,7 @@ R = TypeVar("R", bound=Pair | Reject)
 
 def batches(records: Iterable[R]) -> Iterator[list[R]]:
     """The records in order, as many at a time as are rendered together."""
-    batch: list[R] = []
-    characters = 0
-    for record in records:
-        batch.append(record)
-        characters += characters_of(record)
-        if is_full(len(batch), characters):
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
-
-
-def is_full(records: int, characters: int) -> bool:
-    """Whether a batch of so many records, of so many characters together, is to be rendered."""
-    return records >= BATCH or characters >= BATCH_CHARACTERS
+    return in_batches(records, BATCH, BATCH_CHARACTERS, characters_of)
 
 
 def characters_of(record: Pair | Reject) -> int:

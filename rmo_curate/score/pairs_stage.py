@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rmo_curate.read.pair_rendering import characters_of, is_full
+from rmo_curate.read.pair_rendering import batches
 from rmo_curate.read.processes import workers_for
 from rmo_curate.read.render_pool import RowMaker, Rows, rendered
 from rmo_curate.read.sources import Pair, Reject, Source
@@ -111,7 +111,7 @@ def _reject_row(record: Reject) -> dict[str, Any]:
 class _Batch:
     """Consecutive records; which of the pairs are in a finished part."""
 
-    records: list[Pair | Reject] = field(default_factory=list)
+    records: list[Pair | Reject]
     finished: list[bool] = field(default_factory=list)  # aligned with `records`
     flags: Counter[str] = field(default_factory=Counter)  # of the finished pairs
 
@@ -152,19 +152,15 @@ class _Batch:
 def _batches(source: Source, finished: Iterator[tuple[str, list[str]]]) -> Iterator[_Batch]:
     """All records, as many at a time as are rendered together. Finished pairs come in the records' order, maybe with
     gaps (damaged parts)."""
-    batch, characters, following = _Batch(), 0, next(finished, None)
-    for record in source.records():
-        done = following is not None and isinstance(record, Pair) and record.id == following[0]
-        if following is not None and done:
-            batch.flags.update(following[1])
-            following = next(finished, None)
-        batch.records.append(record)
-        batch.finished.append(done)
-        characters += characters_of(record)
-        if is_full(len(batch.records), characters):
-            yield batch
-            batch, characters = _Batch(), 0
-    if batch.records:
+    following = next(finished, None)
+    for records in batches(source.records()):
+        batch = _Batch(records)
+        for record in records:
+            done = following is not None and isinstance(record, Pair) and record.id == following[0]
+            if following is not None and done:
+                batch.flags.update(following[1])
+                following = next(finished, None)
+            batch.finished.append(done)
         yield batch
 
 
