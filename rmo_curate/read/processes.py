@@ -34,11 +34,12 @@ def workers_for(records: int) -> int:
 
 
 def in_processes(
-    function: Callable[[Batch], Answer], batches: Iterable[Batch], workers: int, what: str
+    function: Callable[[Batch], Answer], batches: Iterable[Batch], workers: int, what: str, kept: str = ""
 ) -> Iterator[Answer]:
     """`function` of every batch, in order, in `workers` processes (1: in this one). `batches` is read a few ahead.
 
-    function: of a module, or an object of a class of one; it is sent once. what: a process of these does, in words.
+    function: of a module, or an object of a class of one; it is sent once. what: a process of these does, and
+    what is `kept` when one is ended, in words.
     """
     if workers == 1:
         yield from map(function, batches)
@@ -56,8 +57,7 @@ def in_processes(
             yield asked.popleft().result()
     except BrokenProcessPool as e:
         raise ProcessingError(
-            f"a process that {what} was ended from outside (out of memory?); finished parts are kept: run the same "
-            "command again"
+            f"a process that {what} was ended from outside (out of memory?); {kept}run the same command again"
         ) from e
     except BaseException:  # a Ctrl-C, above all: do not wait for what they are at, be it still importing
         for process in processes:

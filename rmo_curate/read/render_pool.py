@@ -93,4 +93,4 @@ def pair_row(pair: Pair, rendered: Rendered, max_length: int) -> dict[str, Any]:
 
 def rendered(make: RowMaker, batches: Iterable[Sequence[Pair]], workers: int) -> Iterator[Rows]:
     """`make` of every batch, in order, in `workers` processes (1: in this one). `batches` is read a few ahead."""
-    return in_processes(make, batches, workers, "renders pairs")
+    return in_processes(make, batches, workers, "renders pairs", "finished parts are kept: ")
