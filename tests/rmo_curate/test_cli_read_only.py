@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.command_line import curate, train
+from tests.disks import mounted
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +19,8 @@ def read_only(tmp_path_factory):
         yield folder
         folder.chmod(0o755)
         return
-    try:  # root may write to any folder of a disk that can be written to
-        made = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder], capture_output=True, text=True)
-    except OSError as e:
-        pytest.skip(f"no mount command: {e}")
-    if made.returncode:
-        pytest.skip(f"mounting a file system is not allowed here: {made.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with mounted(folder, "ro"):  # root may write to any folder of a disk that can be written to
+        yield folder
 
 
 def test_each_command_says_it_and_nothing_is_computed(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from rmo_curate.score.run_folder import run_status
 from tests.command_line import curate
+from tests.disks import mounted
 from tests.rmo_curate.scored import contents, demo_records, marks, write_jsonl
 
 
@@ -21,17 +21,8 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory):
     """A file system of 2 MiB of its own."""
-    folder = tmp_path_factory.mktemp("disk")
-    try:
-        made = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, text=True
-        )
-    except OSError as e:
-        pytest.skip(f"no mount command: {e}")
-    if made.returncode:
-        pytest.skip(f"mounting a file system is not allowed here: {made.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with mounted(tmp_path_factory.mktemp("disk"), "size=2m") as folder:
+        yield folder
 
 
 def fill(disk: Path, leave: int) -> Path:
