@@ -52,9 +52,7 @@ class Report:
     evidence: Evidence | None  # what P(label right) is made of; null where nothing can be estimated
     length_bias: float  # of the pairs whose answers differ in length, the share in which the chosen one is longer
     length_bias_pairs: int  # that differ in length
-    likely_wrong: (
-        int | None
-    )  # judged pairs whose label is more likely wrong than right; null where no noise rate is told
+    likely_wrong: int | None  # judged pairs with labels more likely wrong than right; null where no noise rate is told
     share_against: float  # of the scored pairs (`counts.scorable`), the share that training moved against the label
     share_against_low: float  # 95% interval over prompts
     share_against_high: float

@@ -34,9 +34,7 @@ class Estimates:
     pairs: int = 0
     noise_rate: Interval = UNKNOWN
     self_check: SelfCheck | None = None
-    at_cut: Detection | None = (
-        None  # what the filter's settings find; without a model, labels more likely wrong than right
-    )
+    at_cut: Detection | None = None  # by the filter's settings; without a model, of labels more likely wrong than right
     untold: Judgeable | None = None
     suspicion: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [pairs]
     of_swapped: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [pairs], of their swapped copies

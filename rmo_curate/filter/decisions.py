@@ -140,7 +140,7 @@ def decide_scored(
         "duplicate": duplicate,
         "too_long": too_long,
     }
-    code, flipped = told(by_reason, flipped, overrides)
+    code, flipped = settled(by_reason, flipped, overrides)
     right = right_probability(scores)
     certain = overrides.protected | (overrides.review == KEEP) | (overrides.review == FLIP)
     confidence = np.where(certain, 1.0, np.where(flipped, 1 - right, right))
@@ -172,7 +172,7 @@ def decide_scored(
     )
 
 
-def told(
+def settled(
     by_reason: Mapping[str, np.ndarray], flipped: np.ndarray, overrides: Overrides
 ) -> tuple[np.ndarray, np.ndarray]:
     """What is done with each pair: int8 [pairs], 0 = kept, else 1 + its reason's place in REASONS; and bool [pairs],

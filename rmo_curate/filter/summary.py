@@ -84,5 +84,6 @@ def judged(decisions: Decisions) -> Judged | None:
 
 def caught_at_cut(decisions: Decisions) -> Detection | None:
     """What the cut catches, where the noise rate was estimated for it."""
-    resampled, of_swapped = decisions.budget.resampled, suspicion_of_swapped(decisions)
-    return None if resampled is None or of_swapped is None else caught(decisions, of_swapped, resampled)
+    resampled = decisions.budget.resampled
+    of_swapped = suspicion_of_swapped(decisions) if resampled else None
+    return caught(decisions, of_swapped, resampled) if resampled and of_swapped is not None else None

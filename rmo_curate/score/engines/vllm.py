@@ -207,14 +207,14 @@ class VllmEngine:
                 self._folder = self._whole_weights()
             plan = self.plan
             settings = EngineSettings(
-                str(self._folder),
-                self.dtype,
-                self.longest,
-                plan.tokens,
-                plan.kv_cache,
-                self._temporary,
-                self.gpus,
-                granted(),
+                model=str(self._folder),
+                dtype=self.dtype,
+                longest=self.longest,
+                tokens=plan.tokens,
+                kv_cache_bytes=plan.kv_cache,
+                temporary=self._temporary,
+                gpus=self.gpus,
+                trust=granted(),
             )
             say(plan.line)
             self._process = EngineProcess(settings, self.log)
