@@ -18,7 +18,8 @@
 - `detect`, `cells`: detection of flipped labels by the posterior and every rule; the grid's cells.
 - `flips`: which labels are flipped: at random, or for a reason.
 - `detection`, `detect_table`, `detect_values`: metrics of detection, and their tables.
-- `claims`, `result_tables`: every target with its measurement; the tables of all other results.
+- `claims`, `result_tables` (with `alignment_tables`, `robustness_tables`): every target with its measurement; the
+  tables of all other results. `figures`: results as cells and rows.
 - `probes`: other heads on the probe's states: classifiers of answers, gated tokens.
 - `baselines`, `mixture`: published statistics as baselines for rules; two mirrored normals, fitted by EM.
 - `data`, `turns`: preference files as tokens and messages; methods in processes that take turns.
@@ -27,8 +28,8 @@
 - `align_tasks`, `align_data`, `align_cells`, `align_table`: its stages, its pairs, a cell, its tables.
 - `schedule`: runs tasks in several processes within a time limit.
 - `kill`: kill -9 at random moments, compared with uninterrupted runs.
-- `faults`: every command with full disks, kills, wrong clocks and two at once; `fault_server`
-  runs them under the shim `faults.c`.
+- `faults`: every command with full disks, kills, wrong clocks and two at once; `fault_chain` is a trial, `fault_server`
+  runs it under the shim `faults.c`.
 - `fuzz`: broken data, damaged files, strange settings; `fuzz_checks` has the promises, `fuzz_files` and
   `fuzz_runs` the cases.
 - `large`: time of the audit on an answer of 20 MB, memory of commands on 1,000 answers of 1 MB.

@@ -15,8 +15,8 @@ import yaml
 from benchmarks.cells import cells
 from benchmarks.detect_table import claims as detection_claims
 from benchmarks.detect_table import grouped
+from benchmarks.figures import RESULTS, points, result, share, table
 from benchmarks.large import KINDS
-from benchmarks.result_tables import RESULTS, points, result, share, table
 
 MET, MISSED, NOT_RUN = "met", "**missed**", "not run"
 PLAN = Path(__file__).parent / "plan.yaml"

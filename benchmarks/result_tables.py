@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import yaml
 
 from benchmarks import detect_table
+from benchmarks.alignment_tables import alignment, alignment_tuning
 from benchmarks.cells import cells
-from rmo_train.store.files import read_json
+from benchmarks.figures import RESULTS, interval, ratio, result, share, table
+from benchmarks.robustness_tables import faults, faults_by_command, fuzz
 
-RESULTS = Path(__file__).parent / "results"
 METHODS = {
     "trees": "ours, trees (the default)",
     "shared": "ours, prompts shared within a pair",
@@ -28,44 +28,6 @@ PATHS = {
     "dense": "packed, dense mask",
     "segments": "packed, by segments",
 }
-ARMS = {
-    "base": "untrained",
-    "plain": "plain DPO",
-    "random": "as many pairs as the default drops, dropped at random",
-    "drop": "dropped at the estimated rate (the filter's default)",
-    "drop + both": "the same, diversified and amplified",
-    "drop, soft": "the same, the others with soft labels",
-    "quantiles": "`--low-q 0.1 --high-q 0.95`, diversified and amplified",
-    "soft-label": "soft labels",
-    "oracle": "true labels",
-}
-
-
-def result(name: str) -> Any:
-    return read_json(RESULTS / f"{name}.json")
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(head) + " |"
-    yield "|---" * len(head) + "|"
-    yield from ("| " + " | ".join(row) + " |" for row in rows)
-
-
-def share(value: float) -> str:
-    return f"{value:.0%}"
-
-
-def interval(one: Mapping[str, float], digits: int = 3) -> str:
-    return f"{one['value']:.{digits}f} [{one['low']:.{digits}f}, {one['high']:.{digits}f}]"
-
-
-def points(one: Mapping[str, float]) -> str:
-    """A difference of shares in percentage points, with its interval."""
-    return f"{100 * one['value']:+.1f} [{100 * one['low']:+.1f}, {100 * one['high']:+.1f}]"
-
-
-def ratio(one: Mapping[str, float], digits: int = 2) -> str:
-    return f"{one['median']:.{digits}f} ({one['lowest']:.{digits}f} to {one['highest']:.{digits}f})"
 
 
 # ---------------------------------------------------------------------------------------------------- chains
@@ -232,7 +194,7 @@ def evidence() -> Iterator[str]:
     yield from table(["pairs", "seconds", "of these, reading texts", "peak GiB"], rows)
 
 
-# ---------------------------------------------------------------------------------------------------- GPU, alignment
+# ---------------------------------------------------------------------------------------------------- GPU
 
 
 def gpu_scoring() -> Iterator[str]:
@@ -248,39 +210,6 @@ def gpu_scoring() -> Iterator[str]:
             rows.append([said, words, *figures, f"{one['peak_gib']:.1f}"])
     head = ["lengths", "path", "pairs/s", "over padded", "share of the matrix-product rate", "peak GiB"]
     yield from table(head, rows)
-
-
-def alignment(folder: str, data: str, what: str, recovered: str) -> Iterator[str]:
-    """The arms of an alignment run: `what` is reward_accuracy or satisfied, `recovered` the share of the gain."""
-    found = [row for row in result(f"align/{folder}/summary")["rows"] if row["data"] == data]
-    to_plain = f"{'accuracy' if what == 'reward_accuracy' else what}_to_plain"
-    rows = []
-    for one in sorted(found, key=lambda row: (row["rate"], list(ARMS).index(row["arm"]))):
-        gain = one.get(recovered)
-        shown = f"{100 * gain['value']:.0f}% [{100 * gain['low']:.0f}, {100 * gain['high']:.0f}]" if gain else ""
-        tokens = [f"{one['tokens']:.0f}"] if what == "satisfied" else [str(len(one["seeds"]))]
-        difference = points(one[to_plain]) if to_plain in one else ""
-        flips = f"{one['rate']:.0%}" if one["rate"] else "none"
-        rows.append([flips, ARMS[one["arm"]], f"{one[what]['value']:.1%}", difference, shown, *tokens])
-    head = ["flips", "arm", "satisfied" if what == "satisfied" else "reward accuracy", "minus plain DPO, points"]
-    yield from table([*head, "gain of true labels recovered", "tokens" if what == "satisfied" else "draws"], rows)
-
-
-def alignment_tuning(folder: str) -> Iterator[str]:
-    """The share satisfied on validation topics by every try of every tuned arm, in the mean of its draws."""
-    shares: dict[str, dict[str, list[float]]] = {}
-    for path in sorted((RESULTS / "align" / folder / "tune").glob("*.json")):
-        one = read_json(path)
-        tuning = one["tuning"]
-        tried = (
-            f"{tuning['learning_rate']:g}, {tuning['num_train_epochs']:g} epoch{'s' * (tuning['num_train_epochs'] > 1)}"
-        )
-        drawn = [int(digit) for answers in one["satisfied"] for digit in answers[:-1]]  # the last one is greedy
-        arm = ARMS[one["cell"]["arm"]].replace("DPO", one["cell"]["loss"].upper().replace("SIMPO", "SimPO"))
-        shares.setdefault(arm, {}).setdefault(tried, []).append(sum(drawn) / len(drawn))
-    tries = sorted({tried for one in shares.values() for tried in one})
-    rows = [[arm, *(f"{sum(one[t]) / len(one[t]):.1%}" for t in tries)] for arm, one in shares.items()]
-    yield from table(["arm", *tries], rows)
 
 
 # ---------------------------------------------------------------------------------------------------- audits
@@ -337,46 +266,6 @@ def simulated_workers() -> Iterator[str]:
 def detection() -> Iterator[str]:
     plan = yaml.safe_load((RESULTS.parent / "plan.yaml").read_text(encoding="utf-8"))["detect"]
     yield from detect_table.tables(cells(plan), RESULTS / "detect")
-
-
-# ---------------------------------------------------------------------------------------------------- robustness
-
-# What is promised of each fault, beside what is promised of all of them (docs/results/robustness.md).
-PROMISED = {
-    "SIGKILL": "the same command goes on and ends as undisturbed",
-    "SIGTERM": "the same; a training saves a checkpoint first",
-    "disk full": "code 3, with what it needs and what is free",
-    "EIO when writing": "code 2 or 3 with the file, or the command does without",
-    "EIO when reading": "code 2 or 3 with the file, or the command does without",
-    "ESTALE when reading": "code 2 or 3 with the file, or the command does without",
-    "read-only folder": "code 2 or 3 with the folder, before the work",
-    "two at once": "one does its work, the other is refused with the first one's process, or has its turn after it",
-    "clock jumps": "nothing is different",
-    "NFS: open files keep a name": "nothing is different",
-    "no locks, no links": "nothing is different",
-}
-
-
-def faults() -> Iterator[str]:
-    found = result("faults")["by_fault"]
-    rows = ([name, said, f"{found[name]['kept']} of {found[name]['trials']}"]
-            for name, said in PROMISED.items() if name in found)  # fmt: skip
-    yield from table(["fault", "promised", "kept"], rows)
-
-
-def faults_by_command() -> Iterator[str]:
-    found = result("faults")["by_command"]
-    yield from table(["command", "trials with all promises kept"],
-                     ([name, f"{kept} of {n}"] for name, (kept, n) in found.items()))  # fmt: skip
-
-
-def fuzz() -> Iterator[str]:
-    """What the fuzz went through, by area."""
-    found = result("fuzz")["areas"]
-    keys = ("files", "records", "refused")
-    rows = ([name, *(f"{one[key]:,}" for key in keys), f"{sum(one['failures'].values())}"]
-            for name, one in found.items())  # fmt: skip
-    yield from table(["area", "files", "records", "refused with a reason", "failures"], rows)
 
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {

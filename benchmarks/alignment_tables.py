@@ -1,0 +1,53 @@
+"""The tables of docs/results/alignment.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks.figures import RESULTS, points, result, table
+from rmo_train.store.files import read_json
+
+ARMS = {
+    "base": "untrained",
+    "plain": "plain DPO",
+    "random": "as many pairs as the default drops, dropped at random",
+    "drop": "dropped at the estimated rate (the filter's default)",
+    "drop + both": "the same, diversified and amplified",
+    "drop, soft": "the same, the others with soft labels",
+    "quantiles": "`--low-q 0.1 --high-q 0.95`, diversified and amplified",
+    "soft-label": "soft labels",
+    "oracle": "true labels",
+}
+
+
+def alignment(folder: str, data: str, what: str, recovered: str) -> Iterator[str]:
+    """The arms of an alignment run: `what` is reward_accuracy or satisfied, `recovered` the share of the gain."""
+    found = [row for row in result(f"align/{folder}/summary")["rows"] if row["data"] == data]
+    to_plain = f"{'accuracy' if what == 'reward_accuracy' else what}_to_plain"
+    rows = []
+    for one in sorted(found, key=lambda row: (row["rate"], list(ARMS).index(row["arm"]))):
+        gain = one.get(recovered)
+        shown = f"{100 * gain['value']:.0f}% [{100 * gain['low']:.0f}, {100 * gain['high']:.0f}]" if gain else ""
+        tokens = [f"{one['tokens']:.0f}"] if what == "satisfied" else [str(len(one["seeds"]))]
+        difference = points(one[to_plain]) if to_plain in one else ""
+        flips = f"{one['rate']:.0%}" if one["rate"] else "none"
+        rows.append([flips, ARMS[one["arm"]], f"{one[what]['value']:.1%}", difference, shown, *tokens])
+    head = ["flips", "arm", "satisfied" if what == "satisfied" else "reward accuracy", "minus plain DPO, points"]
+    yield from table([*head, "gain of true labels recovered", "tokens" if what == "satisfied" else "draws"], rows)
+
+
+def alignment_tuning(folder: str) -> Iterator[str]:
+    """The share satisfied on validation topics by every try of every tuned arm, in the mean of its draws."""
+    shares: dict[str, dict[str, list[float]]] = {}
+    for path in sorted((RESULTS / "align" / folder / "tune").glob("*.json")):
+        one = read_json(path)
+        tuning = one["tuning"]
+        tried = (
+            f"{tuning['learning_rate']:g}, {tuning['num_train_epochs']:g} epoch{'s' * (tuning['num_train_epochs'] > 1)}"
+        )
+        drawn = [int(digit) for answers in one["satisfied"] for digit in answers[:-1]]  # the last one is greedy
+        arm = ARMS[one["cell"]["arm"]].replace("DPO", one["cell"]["loss"].upper().replace("SIMPO", "SimPO"))
+        shares.setdefault(arm, {}).setdefault(tried, []).append(sum(drawn) / len(drawn))
+    tries = sorted({tried for one in shares.values() for tried in one})
+    rows = [[arm, *(f"{sum(one[t]) / len(one[t]):.1%}" for t in tries)] for arm, one in shares.items()]
+    yield from table(["arm", *tries], rows)
