@@ -120,9 +120,8 @@ def _unrecognised(files: Sequence[str], sample: Sequence[Mapping[str, Any]], col
     names = column_names(sample)
     listed = f"the columns are {', '.join(names)}"
     if proposed := proposed_map(sample, columns):
-        return f"no known form; {listed}. With other names for its columns it can be read:\n  " + command(
-            files, proposed, columns
-        )
+        wrong = _not_there(sample, columns) or f"no known form; {listed}."
+        return f"{wrong} With other names for its columns it can be read:\n  {command(files, proposed, columns)}"
     if cause := why_not_pairs(sample, names):
         return f"{cause}; {listed}"
     for role in ("chosen", "rejected"):
@@ -173,6 +172,16 @@ def notes_on_columns(form: Form, sample: Sequence[Mapping[str, Any]], columns: M
     return notes
 
 
+def _not_there(sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
+    """What is wrong with the first column that was mapped and that no record has; empty where all are there."""
+    names = column_names(sample)
+    for role, column in columns.items():
+        if column not in names and all(at(record, column) is None for record in sample):
+            said = f"no column {column!r}, which was given as the {role}; the columns are {', '.join(names)}"
+            return said + (nearest(column, names) or ".")
+    return ""
+
+
 def check_columns(
     detected: Detected, lacking: Counter[str], total: int, columns: Mapping[str, str], files: Sequence[str]
 ) -> None:
@@ -190,9 +199,5 @@ def check_columns(
                 f"no {column!r} in {n} of {total} records; the columns are {', '.join(names)}"
                 f"{nearest(column, others) or '.'} A record of the form {form.name} needs {', '.join(form.needs)}{way}"
             )
-    for role, column in columns.items():
-        if all(at(record, column) is None for record in sample) and column not in names:
-            raise UserError(
-                f"no column {column!r}, which was given as the {role}; the columns are {', '.join(names)}"
-                f"{nearest(column, names)}"
-            )
+    if wrong := _not_there(sample, columns):
+        raise UserError(wrong)
