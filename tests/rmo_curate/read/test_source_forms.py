@@ -80,8 +80,8 @@ def test_columns_of_other_names_are_read_as_told(tmp_path):
     ]
     with pytest.raises(UserError, match=r"no column 'kye', which was given as the id.*'key'"):
         open_source([path], columns=names | {"id": "kye"})
-    mistaken = r"(?s)no column 'badd', which was given as the rejected; .*did you mean 'bad'\?.*--map rejected=bad --map id=key$"
-    with pytest.raises(UserError, match=mistaken):
+    said = r"(?s)no column 'badd', which was given as the rejected; .*did you mean 'bad'\?.*--map rejected=bad "
+    with pytest.raises(UserError, match=said):
         open_source([path], columns=names | {"rejected": "badd"})
     with pytest.raises(UserError, match=r"no column 'promt' to map.*'prompt'"):
         open_source([path], columns={"promt": "question"})
