@@ -20,6 +20,7 @@
 - `detection`, `detect_table`, `detect_values`: metrics of detection, and their tables.
 - `claims`, `result_tables` (with `alignment_tables`, `robustness_tables`): every target with its measurement; the
   tables of all other results. `figures`: results as cells and rows.
+- `categories`: what a column with the kind of prompt adds to the evidence.
 - `probes`: other heads on the probe's states: classifiers of answers, gated tokens.
 - `baselines`, `mixture`: published statistics as baselines for rules; two mirrored normals, fitted by EM.
 - `data`, `turns`: preference files as tokens and messages; methods in processes that take turns.

@@ -26,6 +26,7 @@ from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.texts import Texts
 from rmo_curate.runs.manifests import StatesManifest
 from rmo_curate.runs.run import Scores
+from rmo_curate.score.categories import Categories
 from rmo_train.store.files import read_json, write_json
 
 
@@ -198,10 +199,13 @@ def under_labels(
     seed: int,
     *,
     generators: bool = False,
+    categories: Categories | None = None,
+    style_by: np.ndarray | None = None,
     margin: np.ndarray | None = None,
 ) -> Scores:
     """Scores (base, probe) of the pairs `rows` with their posterior, learned where the labels `wrong` are flipped.
 
+    categories: those with preferences of their own in the probe. style_by: category of each pair [rows], for style.
     margin: what another head than the probe's says over `folds_of`, held-out log-odds of the flipped labels [rows].
     """
     from rmo_curate.evidence.columns import Columns
@@ -218,7 +222,7 @@ def under_labels(
     sign, texts = signs(wrong), texts_under_labels(data, rows, wrong)
     folds = folds_of(data, rows, seed)
     if margin is None:
-        margin = cross_fitted(data.states[rows] * sign, folds).margin
+        margin = cross_fitted(data.states[rows] * sign, folds, categories).margin
     end = tilted(chosen[:, 0], rejected[:, 0], margin / BETA)
     assert base.ids is not None
     found = replace(
@@ -243,7 +247,8 @@ def under_labels(
         ]
         both = np.array([names[k][::-1] if wrong[k] else names[k] for k in range(len(rows))])
         by = (both[:, 0], both[:, 1])
-    return replace(found, posterior=together([reference(found), of_proxy(found, probe)], texts, Columns(by), []))
+    columns = Columns(by, style_by)
+    return replace(found, posterior=together([reference(found), of_proxy(found, probe)], texts, columns, []))
 
 
 def read_scores(run_folder: Path) -> Scores:

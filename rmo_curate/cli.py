@@ -58,7 +58,12 @@ def score(settings: ScoreCommand, recipe: Sections, overwrite: Overwrite = False
         settings.model,
         settings.out,
         settings.part(ScoreSettings),
-        build(ProxySettings, "proxy", recipe, {"kind": settings.proxy, "folds": settings.folds}),
+        build(
+            ProxySettings,
+            "proxy",
+            recipe,
+            {"kind": settings.proxy, "folds": settings.folds, "category_column": settings.category_column},
+        ),
         checkpoints=settings.checkpoint,
         columns=settings.map,
         workers=settings.part(WorkerSettings),

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
+from rmo_curate.runs.columns import category_column, category_setting
 from rmo_curate.runs.run import Run, two_columns
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import Settings
 
 # Names to look for if none is given, in this order.
 GENERATOR_NAMES = ("model", "generator", "model_name", "policy", "source_model")
-CATEGORY_NAMES = ("category", "task", "task_type", "subset", "domain", "kind", "source", "dataset")
 
 
 class EvidenceColumns(Settings):
@@ -27,12 +26,7 @@ class EvidenceColumns(Settings):
         description="NAME in chosen_NAME and rejected_NAME, the columns that say which model wrote each answer "
         "(default: model, generator or similar, if present)",
     )
-    category_column: str | None = Field(
-        None,
-        description="Column with the kind of prompt, since preferences may differ by kind (default: "
-        "category, task, source "
-        "or similar, if present)",
-    )
+    category_column: str | None = category_setting()
 
 
 @dataclass(frozen=True)
@@ -45,12 +39,7 @@ class Columns:
 
 def columns_of(run: Run, names: EvidenceColumns) -> Columns:
     """The columns of a run's pairs."""
-    texts = [n for n, kind in run.own_columns().items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
-
-    def read(name: str) -> np.ndarray:
-        return np.array(run.column(name).fill_null("").to_list())
-
-    return _found(texts, names, str(run.folder), read)
+    return _found(run.text_columns(), names, str(run.folder), run.texts)
 
 
 def columns_among(columns: Mapping[str, Sequence[Any]], names: EvidenceColumns, where: str) -> Columns:
@@ -76,15 +65,3 @@ def generator_columns(texts: Collection[str], name: str | None, where: str) -> t
             f"{name}_chosen and {name}_rejected; its text columns are {', '.join(sorted(texts)) or 'none'}"
         )
     return both
-
-
-def category_column(texts: Collection[str], name: str | None, where: str) -> str | None:
-    """The text column with the kind of prompt; a UserError if `name` is given but missing."""
-    if name is None:
-        return next((n for n in CATEGORY_NAMES if n in texts), None)
-    if name not in texts:
-        raise UserError(
-            f"--category-column {name}: {where} has no text column {name}; its text columns are "
-            f"{', '.join(sorted(texts)) or 'none'}"
-        )
-    return name

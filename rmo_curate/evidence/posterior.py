@@ -24,7 +24,8 @@ from rmo_curate.evidence.style import Style
 from rmo_curate.score import logistic
 
 FOLDS = 10  # of prompts
-STACK_RIDGE = 10.0  # on the weights of columns, which are log-odds or scaled to unit size
+STACK_RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0)  # on the weights of columns of unit size
+SCALE_RIDGE = 1.0  # on the scale of their sum, in units of its size
 CLIP = 5.0  # columns are clipped at this many times their typical size, so that no single outlier decides
 
 
@@ -35,7 +36,7 @@ class Source:
 
     name: str
     columns: np.ndarray
-    learned: bool = False  # columns are held-out log-odds: they keep their unit, and their weights are 0 or more
+    learned: bool = False  # columns are held-out log-odds: their weights are 0 or more
 
 
 class Lack(Enum):
@@ -116,11 +117,11 @@ def weigh(
     if sources:
         columns = np.hstack([source.columns for source in sources])
         positive = np.concatenate([np.full(source.columns.shape[1], source.learned) for source in sources])
-        size = np.where(positive, 1.0, typical(columns))
-        x = np.nan_to_num(np.clip(columns / size, -CLIP, CLIP))
+        x = np.nan_to_num(np.clip(columns / typical(columns), -CLIP, CLIP))
         folds = folds_of(prompt)
-        fitted = logistic.cross_fit(x, folds, (STACK_RIDGE,), positive)
+        fitted = logistic.cross_fit(x, folds, STACK_RIDGES, positive)
         weighed = x * fitted.weights[folds]
+        weighed *= scale_of(weighed.sum(axis=1))
         ends = np.cumsum([source.columns.shape[1] for source in sources])
         adds += [part.sum(axis=1, keepdims=True) for part in np.split(weighed, ends[:-1], axis=1)]
     margin = np.hstack(adds).sum(axis=1)
@@ -138,6 +139,16 @@ def weigh(
         compared=compared,
         style=style,
     )
+
+
+def scale_of(margin: np.ndarray) -> float:
+    """The factor that turns a margin [n] that predicts labels up to its scale into log-odds of the labels as given.
+
+    The ridge that predicts held-out labels best may have shrunk it to nearly nothing. 1 where it predicts none.
+    """
+    size = float(np.sqrt(np.mean(margin**2))) or 1.0
+    scale = float(logistic.fit(margin[:, None] / size, SCALE_RIDGE)[0])
+    return scale / size if scale > 0 else 1.0
 
 
 def typical(columns: np.ndarray) -> np.ndarray:

@@ -7,15 +7,13 @@ this effect.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 
 from rmo_curate.score import logistic
+from rmo_curate.score.categories import Categories, fit_categories
 
 RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0)  # on the weights of features of unit size, divided by the root of their number
-LEAST_PAIRS = 40  # minimum for a category to have preferences of its own
-MOST_PAIRS = 5000  # maximum used to learn the preferences of a category: about twenty weights need no more
 LEAST_GAP = 0.15  # minimum difference between chosen and rejected answers to report, in sd
 
 
@@ -33,19 +31,14 @@ class Style:
     def of(cls, difference: np.ndarray, folds: np.ndarray, category: np.ndarray | None = None) -> Style:
         """Learn from the pairs of the other folds.
 
-        category: str [n], "" if unknown. Preferences depend on the kind of prompt: a category of at least `LEAST_PAIRS`
-        pairs has weights of its own, shrunk towards those of all pairs, if these predict held-out labels better.
+        category: str [n], "" if unknown. Preferences depend on the kind of prompt: a large category has weights of its
+        own, shrunk towards those of all pairs, if these predict held-out labels better.
         """
         size = logistic.unit_columns(difference) * np.sqrt(difference.shape[1])
         x = difference / size.astype(np.float32)
-        fitted = logistic.cross_fit(x, folds, RIDGES)
-        weights, taste, names = fitted.weights[:, None], np.zeros(len(x), dtype=np.int64), ()
-        if category is not None:
-            kinds, numbers, counts = np.unique(category, return_inverse=True, return_counts=True)
-            own = (counts >= LEAST_PAIRS) & (kinds != "")
-            taste, names = np.where(own, np.cumsum(own), 0)[numbers], tuple(kinds[own].tolist())
-            weights = _by_category(x, folds, taste, fitted)
-        return cls(difference, weights / size, folds, taste, names)
+        own = Categories.none(len(x)) if category is None else Categories.among(category)
+        fitted = fit_categories(x, folds, own, logistic.cross_fit(x, folds, RIDGES), RIDGES)
+        return cls(difference, fitted.weights / size, folds, own.of, own.names)
 
     @classmethod
     def unknown(cls, difference: np.ndarray) -> Style:
@@ -70,29 +63,6 @@ class Style:
 
     def swapped(self) -> Style:
         return replace(self, difference=-self.difference)
-
-
-def _by_category(x: np.ndarray, folds: np.ndarray, taste: np.ndarray, of_all: logistic.CrossFit) -> np.ndarray:
-    """Weights [folds, tastes, features]: those of all pairs, and each category's deviations from them.
-
-    The deviations are fitted with the prediction of all pairs as an offset. Their ridge is the one that predicts
-    held-out labels best, tried from the strongest until a weaker one is worse; without an improvement they are 0.
-    """
-    best = np.repeat(of_all.weights[:, None], 1 + int(taste.max(initial=0)), axis=1)
-    least = logistic.least_loss(of_all.margin)
-    for ridge in sorted(RIDGES, reverse=True):
-        weights = np.repeat(of_all.weights[:, None], best.shape[1], axis=1)
-        for fold, number in product(np.unique(folds), range(1, best.shape[1])):
-            rows = np.flatnonzero((taste == number) & (folds != fold))
-            rows = rows[:: 1 + len(rows) // MOST_PAIRS]
-            if len(rows):
-                own = x[rows]
-                weights[fold, number] += logistic.fit_beside(own, own @ of_all.weights[fold], ridge)
-        lost = logistic.least_loss(np.einsum("nf,nf->n", x, weights[folds, taste], dtype=np.float64))
-        if lost >= least:
-            break
-        best, least = weights, lost
-    return best
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rmo_curate.runs.columns import text_names
 from rmo_curate.runs.manifests import RejectsManifest
 from rmo_train.console.errors import UserError, nearest
 from rmo_train.store import manifests, tables
@@ -179,6 +180,14 @@ class Run:
         parts = self.pairs_manifest.parts
         schema = tables.pq.read_schema(self.folder / "pairs" / parts[0].file) if parts else pa.schema([])
         return {f.name: f.type for f in schema if f.name not in tables.PAIR_SCHEMA.names}
+
+    def text_columns(self) -> list[str]:
+        """Names of the data's additional columns of texts."""
+        return text_names(pa.field(name, kind) for name, kind in self.own_columns().items())
+
+    def texts(self, name: str) -> np.ndarray:
+        """One of the data's additional columns of texts: str [pairs], "" for null."""
+        return np.array(self.column(name).fill_null("").to_list(), dtype=str)
 
     def column(self, name: str) -> pl.Series:
         """One of the data's additional columns: [pairs]."""

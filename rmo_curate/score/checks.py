@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmo_curate.read.sources import Pair, Source
+from rmo_curate.runs.columns import category_column, text_names
 from rmo_curate.score.settings import ProxySettings, ScoreSettings, WorkerSettings
 from rmo_train.console.errors import UserError
 from rmo_train.console.progress import say
@@ -96,6 +97,11 @@ def check_prompts(source: Source, proxy: ProxySettings) -> None:
         f"--proxy {proxy.kind}: {folds} folds need at least {folds} distinct prompts, the data has "
         f"{len(prompts)}; use fewer --folds, --folds 1 (in-sample), or --proxy none (reference only)"
     )
+
+
+def check_category(source: Source, proxy: ProxySettings) -> None:
+    """A category column that the data do not have."""
+    category_column(text_names(source.extra_fields()), proxy.category_column, "the data")
 
 
 def check_not_inside(run: Path, places: Sequence[str], overwrite: bool) -> None:

@@ -83,6 +83,7 @@ def resolve(
     checks.check_rejects(source.counts, settings)
     checks.warn_of_rejects(source)
     checks.check_prompts(source, proxy)
+    checks.check_category(source, proxy)
     reference = Reference(**asdict(own), dtype=dtype, engine=engine)
     key = _pairs_key(source, settings, limit.tokens, own)
     if recorded is not None:

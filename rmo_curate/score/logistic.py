@@ -16,6 +16,7 @@ from rmo_train.evaluation.logistic import newton
 from rmo_train.evaluation.logistic import sigmoid as sigmoid
 
 WIDE = 64  # features beyond which the Hessian costs more than it saves
+STEPS, TOLERANCE = 1000, 1e-6  # of L-BFGS: the most steps, and the slope per pair at which it ends
 SCALES = np.geomspace(0.25, 8.0, 16)  # of held-out log-odds when ridges are compared
 
 
@@ -28,50 +29,45 @@ class CrossFit:
     ridge: float
 
 
-def fit(x: Any, ridge: float) -> np.ndarray:
-    """Weights w [features] that maximise sum log sigmoid(x w) - ridge/2 |w|^2 for rows x [pairs, features], dense or
-    sparse."""
-    return _fit(x.copy(), ridge)
+def fit(x: Any, ridge: float, known: np.ndarray | float = 0.0) -> np.ndarray:
+    """Weights w [features] that maximise sum log sigmoid(known + x w) - ridge/2 |w|^2 for rows x [pairs, features],
+    dense or sparse; known: log-odds that are there already [pairs].
 
-
-def _fit(x: Any, ridge: float) -> np.ndarray:
-    """`fit` that may overwrite x: Newton's method where the Hessian is small, else the library's L-BFGS."""
+    Newton's method where the Hessian is small, else L-BFGS.
+    """
     from scipy.sparse import issparse
 
     if x.shape[1] <= WIDE and not issparse(x):
-        return newton(x.astype(np.float64), ridge)
-    return _lbfgs(x, ridge)
+        return newton(x.astype(np.float64), ridge, known=known)
+    return _lbfgs(x, ridge, known)
 
 
-def fit_beside(x: np.ndarray, log_odds: np.ndarray, ridge: float) -> np.ndarray:
-    """`fit` of few features that add to `log_odds` [pairs], which are there already: weights w of log_odds + x w."""
-    return newton(x.astype(np.float64), ridge, known=log_odds)
+def _lbfgs(x: Any, ridge: float, known: np.ndarray | float) -> np.ndarray:
+    """The optimum of many features. Products are computed in the precision of x, which would be copied otherwise."""
+    from scipy.optimize import minimize
 
+    def objective(w: np.ndarray) -> tuple[float, np.ndarray]:
+        log_odds = known + (x @ w.astype(x.dtype)).astype(np.float64)
+        pull = (x.T @ sigmoid(-log_odds).astype(x.dtype)).astype(np.float64)
+        return float(np.logaddexp(0, -log_odds).sum() + ridge / 2 * w @ w), ridge * w - pull
 
-def _lbfgs(x: Any, ridge: float) -> np.ndarray:
-    """The optimum of many features. Half of the rows are mirrored, because the library asks for both classes: the loss
-    is the same."""
-    from scipy.sparse import issparse, vstack
-    from sklearn.linear_model import LogisticRegression
-
-    if x.shape[0] == 1:
-        x, ridge = (vstack if issparse(x) else np.concatenate)([x, x]), 2 * ridge
-    sign = np.ones(x.shape[0], dtype=np.int8)
-    sign[1::2] = -1
-    if issparse(x):
-        x = x.multiply(sign[:, None]).tocsr()
-    else:
-        x[1::2] *= -1
-    model = LogisticRegression(C=1 / ridge, fit_intercept=False, solver="lbfgs", max_iter=1000, tol=1e-6)
-    return model.fit(x, sign).coef_[0].astype(np.float64)
+    found = minimize(
+        objective,
+        np.zeros(x.shape[1]),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": STEPS, "gtol": TOLERANCE * x.shape[0], "ftol": 64 * np.finfo(np.float64).eps},
+    )
+    weights: np.ndarray = found.x
+    return weights
 
 
 def _fit_bounded(x: np.ndarray, ridge: float, positive: np.ndarray) -> np.ndarray:
-    """`_fit` with the weights of the columns `positive` (bool [features]) at 0 or above: those that come out below are
+    """`fit` with the weights of the columns `positive` (bool [features]) at 0 or above: those that come out below are
     left out, and the rest is fitted again."""
     weights, kept = np.zeros(x.shape[1]), np.ones(x.shape[1], dtype=bool)
     while kept.any():
-        solved = _fit(x[:, kept], ridge)
+        solved = fit(x[:, kept], ridge)
         below = np.zeros_like(kept)
         below[kept] = (solved < 0) & positive[kept]
         if not below.any():
@@ -105,8 +101,8 @@ def _cross_fit(x: Any, folds: np.ndarray, ridge: float, positive: np.ndarray | N
     margin, weights = np.empty(x.shape[0]), np.zeros((int(numbers.max(initial=0)) + 1, x.shape[1]))
     for number in numbers:
         asked = folds == number
-        rows = x[~asked] if len(numbers) > 1 else x.copy()
-        weights[number] = _fit(rows, ridge) if positive is None else _fit_bounded(rows, ridge, positive)
+        rows = x[~asked] if len(numbers) > 1 else x
+        weights[number] = fit(rows, ridge) if positive is None else _fit_bounded(rows, ridge, positive)
         margin[asked] = x[asked] @ weights[number]
     return CrossFit(margin, weights, ridge)
 

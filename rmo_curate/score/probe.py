@@ -4,17 +4,23 @@ A reward r tilts the reference to the policy pi(y|x) ~ pi_0(y|x) exp(r(x, y) / b
 (Rafailov et al. 2023, eq. 4 and 5); its margin is D_T - D_0 = (r(chosen) - r(rejected)) / beta, whatever the constant
 of the prompt. So a linear reward, learned by logistic regression from which answer was chosen, gives log-probs as a
 trained proxy does, and every rule reads them alike. That hidden states hold such a reward: Guo et al. 2025 (ELHSR).
+If a column of the data names the kind of prompt, each kind may have a reward of its own (`categories`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
+from rmo_curate.runs.columns import category_column
 from rmo_curate.runs.manifests import ProbeManifest, StatesManifest
+from rmo_curate.runs.run import MADE_BY, Run
 from rmo_curate.score import logistic
+from rmo_curate.score.categories import Categories, fit_categories
 from rmo_curate.score.crew import Crew, Loads
 from rmo_curate.score.families import Family, assign_folds, family_of, reference_key, write_split
 from rmo_curate.score.scoring import in_group_order, part_rows, score_table
@@ -23,7 +29,8 @@ from rmo_curate.score.states import STATES, StateWriter, read_missing, read_stat
 from rmo_train.console.progress import say
 from rmo_train.console.wording import counted
 from rmo_train.data.pairs import PairData
-from rmo_train.store.manifests import ScoresManifest, read_manifest
+from rmo_train.store.id_hash import places
+from rmo_train.store.manifests import RunManifest, ScoresManifest, read_manifest, require_manifest
 from rmo_train.store.tables import SCORE_SCHEMA, PartWriter
 
 FOLDS = 10  # a fit takes seconds, so nearly all of the data can teach each of them
@@ -45,6 +52,8 @@ def plan_probe(run: Path, data: PairData, settings: ProxySettings, pairs_sha: st
         "pairs": pairs_sha,
         "reference": reference_key(data),
     }
+    if column := category_column(_opened(run).text_columns(), settings.category_column, str(run)):
+        key["category_column"] = column
     name, order = family_of(run, key)
     return Family(name, order, key, folds_of)
 
@@ -82,6 +91,20 @@ def fit_probe(run: Path, data: PairData, family: Family, part_size: int, spec: L
         ProbeManifest(key=family.key, counts={"folds": family.folds}, parts=(split,)).write(folder)
 
 
+def _opened(run: Path) -> Run:
+    return Run(run, require_manifest(run, RunManifest, MADE_BY))
+
+
+def categories_of(run: Path, data: PairData, family: Family) -> Categories:
+    """Categories of the pairs `data`; none for an in-sample probe, which cannot tell whether they predict labels."""
+    column = family.key.get("category_column")
+    if column is None or not family.cross_fitted:
+        return Categories.none(len(data))
+    folder = _opened(run)
+    at = places(pa.array(data.ids, pa.string()), folder.pairs(("id",))["id"])
+    return Categories.among(folder.texts(column)[at])
+
+
 def write_scores(
     writer: PartWriter[ScoresManifest],
     run: Path,
@@ -97,7 +120,7 @@ def write_scores(
     for name in writer.repaired:
         say(f"{writer.folder}: {name} was damaged and will be scored again")
     folds_of = family.folds_of if family.cross_fitted else np.zeros(len(data), dtype=np.int16)
-    fitted = cross_fitted(read_states(run, states, data), folds_of)
+    fitted = cross_fitted(read_states(run, states, data), folds_of, categories_of(run, data, family))
     margins = fitted.margin / BETA
     assert data.ref_chosen is not None and data.ref_rejected is not None
     logps = np.stack(tilted(data.ref_chosen, data.ref_rejected, margins), axis=1)
@@ -107,7 +130,7 @@ def write_scores(
             writer.write(file, score_table(data, rows, logps[rows], fold, held_out=family.cross_fitted))
     say(
         f"{family.name}: {counted(family.folds, 'linear probe')} on {states.width:,} features per pair, "
-        f"ridge {fitted.ridge:g}"
+        f"ridge {fitted.ridge:g}{of_categories(fitted, family.key.get('category_column'))}"
     )
     writer.finish(
         {"pairs": len(data)},
@@ -123,6 +146,16 @@ def write_scores(
     )
 
 
+def of_categories(fitted: Probes, column: str | None) -> str:
+    """What the data's categories brought, to be said."""
+    if not fitted.categories:
+        return ""
+    each = f"{counted(fitted.categories, 'value')} of column {column!r}"
+    if fitted.category_ridge is None:
+        return f"; preferences by {each} predict held-out labels no better, so they are not used"
+    return f"; {each} with preferences of their own (ridge {fitted.category_ridge:g})"
+
+
 def tilted(chosen: np.ndarray, rejected: np.ndarray, margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Log-probs (chosen, rejected) [pairs] of the reference tilted by a reward, up to a constant of each prompt.
 
@@ -134,12 +167,25 @@ def tilted(chosen: np.ndarray, rejected: np.ndarray, margins: np.ndarray) -> tup
 # ---------------------------------------------------------------------------------------------------- the fit
 
 
-def cross_fitted(differences: np.ndarray, folds_of: np.ndarray) -> logistic.CrossFit:
-    """r(chosen) - r(rejected) of every pair by the probe that saw nothing of its fold (all the same: in-sample).
+@dataclass(frozen=True)
+class Probes:
+    """r(chosen) - r(rejected) of every pair, by probes that saw nothing of its fold, and the ridges of their fits."""
+
+    margin: np.ndarray  # float64 [pairs]
+    ridge: float
+    categories: int = 0  # how many are large enough for preferences of their own
+    category_ridge: float | None = None  # None: their preferences are those of all pairs
+
+
+def cross_fitted(differences: np.ndarray, folds_of: np.ndarray, categories: Categories | None = None) -> Probes:
+    """The probes of every fold (all the same: in-sample).
 
     differences: of states [pairs, numbers]; brought to unit size over the root of their number, in place, so that a
     ridge is a prior that depends on neither the width of the model nor the number of pairs.
     """
     unit = logistic.unit_columns(differences) * np.sqrt(differences.shape[1])
     differences /= unit.astype(np.float32)
-    return logistic.cross_fit(differences, folds_of, RIDGES)
+    of_all = logistic.cross_fit(differences, folds_of, RIDGES)
+    own = categories or Categories.none(len(differences))
+    fitted = fit_categories(differences, folds_of, own, of_all, RIDGES)
+    return Probes(fitted.margin, of_all.ridge, len(own.names), fitted.ridge)

@@ -73,7 +73,7 @@ def plan_family(run: Path, data: PairData, settings: ProxySettings, pairs_sha: s
     steps = steps_of(settings, total)
     training = settings.training(total)
     key = {
-        **settings.model_dump(mode="json"),
+        **settings.model_dump(mode="json", exclude={"category_column"}),
         "folds": folds,
         "lora": training.lora,
         "learning_rate": training.learning_rate,

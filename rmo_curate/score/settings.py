@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from rmo_curate.read.column_map import ColumnMap, column_map
+from rmo_curate.runs.columns import category_setting
 from rmo_curate.score.shares import Share
 from rmo_train.console.settings import Settings, from_recipe
 from rmo_train.console.trust import TrustSettings
@@ -139,6 +140,9 @@ class ScoreCommand(ScoreSettings, ShareSettings, TrustSettings):
         "passes; none: the reference only (default: probe; none with --checkpoint)",
     )
     folds: int | None = from_recipe("proxy.folds", default=None, ge=1, description="Same as `rmo-curate proxy --folds`")
+    category_column: str | None = from_recipe(
+        "proxy.category_column", default=None, description="Same as `rmo-curate proxy --category-column`"
+    )
 
 
 class ProxySettings(Settings):
@@ -164,6 +168,7 @@ class ProxySettings(Settings):
     batch_size: int = Field(16, ge=1, description="Pairs per optimizer step")
     beta: float = Field(0.1, gt=0, description="Beta of the DPO loss")
     seed: int = Field(42, ge=0, description="Random seed for the folds, the data order and the initialisation")
+    category_column: str | None = category_setting()
 
     @field_validator("steps", mode="before")
     @classmethod
@@ -178,6 +183,8 @@ class ProxySettings(Settings):
             raise ValueError("--full trains all weights, --lora an adapter; give only one of them")
         if self.kind is None and (trained := [name for name in OF_TRAINING if name in self.model_fields_set]):
             raise ValueError(f"{trained[0]} applies only to trained proxies; set proxy.kind: lora, or give --kind lora")
+        if self.kind in ("none", "lora") and self.category_column is not None:
+            raise ValueError("category_column applies only to a probe; leave it out, or set proxy.kind: probe")
         return self
 
     def resolved(self, checkpoints: Sequence[str] = ()) -> Self:

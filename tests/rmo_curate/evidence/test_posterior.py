@@ -13,7 +13,18 @@ from benchmarks.detection import calibration_error
 from rmo_curate.evidence.answers import Comparisons
 from rmo_curate.evidence.columns import Columns
 from rmo_curate.evidence.gather import of_proxy, reference, together
-from rmo_curate.evidence.posterior import CLIP, FOLDS, Lack, Missing, Posterior, Source, folds_of, typical, weigh
+from rmo_curate.evidence.posterior import (
+    CLIP,
+    FOLDS,
+    Lack,
+    Missing,
+    Posterior,
+    Source,
+    folds_of,
+    scale_of,
+    typical,
+    weigh,
+)
 from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.texts import Texts, read_texts
 from rmo_curate.runs import margins
@@ -164,13 +175,31 @@ def test_the_typical_size_of_a_column_by_hand():
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 99), st.floats(0.01, 100))
-def test_the_unit_of_a_column_that_is_no_log_odds_does_not_matter(seed, unit):
+def test_the_unit_of_a_column_does_not_matter(seed, unit):
     x = np.random.default_rng(seed).normal(0.5, 1, (60, 1))
-    prompt = np.arange(60)
+    prompt, learned = np.arange(60), bool(seed % 2)
     one, other = (
-        weigh([Source("a", column)], no_shared_answers(60), prompt, no_style(60)).adds for column in (x, unit * x)
+        weigh([Source("a", column, learned)], no_shared_answers(60), prompt, no_style(60)).adds
+        for column in (x, unit * x)
     )
     np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_evidence_that_its_ridge_shrank_to_nearly_nothing_is_believed_as_far_as_it_predicts_labels():
+    rng = np.random.default_rng(0)
+    wrong, n = rng.random(3000) < 0.4, 3000
+    x = rng.normal(1.5, 1, (n, 1)) * np.where(wrong, -1, 1)[:, None]
+    found = weigh([Source("a", x / 100, learned=True)], no_shared_answers(n), np.arange(n), no_style(n))
+    assert found.noise.rate == pytest.approx(0.4, abs=0.03) and found.noise.slope < 15
+    assert (found.right[wrong] < 0.5).mean() > 0.85 and (found.right[~wrong] > 0.5).mean() > 0.85
+
+
+@given(st.integers(0, 99), st.floats(0.01, 100))
+def test_a_margin_in_any_unit_is_scaled_to_log_odds(seed, unit):
+    margin = np.random.default_rng(seed).normal(0.5, 1, 200)
+    assert scale_of(unit * margin) * unit == pytest.approx(scale_of(margin), rel=1e-6)
+    assert scale_of(scale_of(margin) * margin) == pytest.approx(1, abs=1e-6)
+    assert scale_of(-np.abs(margin)) == 1 and scale_of(np.zeros(3)) == 1
 
 
 def test_an_outlier_adds_no_more_than_a_large_margin():

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rmo_curate.evidence.style import LEAST_GAP, LEAST_PAIRS, Style, gaps
+from rmo_curate.evidence.style import LEAST_GAP, Style, gaps
 from rmo_curate.evidence.texts import STYLE
+from rmo_curate.score.categories import LEAST_PAIRS
 
 NAMES = list(STYLE)
 

@@ -19,9 +19,11 @@ from rmo_curate.score import job as score_job
 from rmo_curate.score.command import run_proxy
 from rmo_curate.score.engines import spec
 from rmo_curate.score.engines.transformers import TransformersEngine
-from rmo_curate.score.probe import cross_fitted
+from rmo_curate.score.families import planned_families
+from rmo_curate.score.probe import categories_of, cross_fitted
 from rmo_curate.score.run_folder import run_status
 from rmo_curate.score.settings import ProxySettings
+from rmo_curate.score.stages import planned
 from rmo_curate.score.states import read_states
 from rmo_train.data.pairs import open_pairs
 from rmo_train.forward.layout import Workload
@@ -170,6 +172,26 @@ def manifest_rows(shards: Path) -> list[str]:
     manifest = manifest_of(shards)
     parts = [p["file"] for p in manifest["parts"] + manifest["dropped"]["parts"]]
     return [i for p in parts for i in tables.pq.read_table(shards / p, columns=["id"])["id"].to_pylist()]
+
+
+def test_a_column_with_the_kind_of_prompt_is_known_to_the_probe(tmp_path, tiny_model_folder, capfd):
+    rows = [row | {"sort": "verse" if i % 2 else "list"} for i, row in enumerate(demo_records(90))]
+    data, run = write_jsonl(tmp_path / "pairs.jsonl", rows), tmp_path / "run"
+    said = curate("score", data, "--model", tiny_model_folder, "--out", run, "--category-column", "kind")
+    assert said.refused("--category-column kind: the data has no text column kind; its text columns are sort")
+    assert not run.exists()
+    named = ProxySettings(category_column="sort")
+    score(data, tiny_model_folder, run, proxy=named)
+    assert "2 values of column 'sort'" in capfd.readouterr().err
+    (plan,) = planned_families(run).values()
+    assert plan.key["category_column"] == "sort"
+    before = marks(run)
+    run_proxy(run, named)
+    assert marks(run) == before
+    pairs = open_pairs(run)
+    found = categories_of(run, pairs, planned(run, pairs, named.resolved()))
+    kinds = dict(zip(open_run(run).pairs(("id",))["id"].to_pylist(), open_run(run).texts("sort"), strict=True))
+    assert [found.names[k - 1] for k in found.of] == [kinds[i] for i in pairs.ids] and found.names == ("list", "verse")
 
 
 def test_a_second_call_computes_and_writes_nothing(data, run, tiny_model_folder, nothing_computed):

@@ -1,0 +1,86 @@
+"""Kinds of prompt with preferences of their own: what is wanted of a poem is not what is wanted of a proof.
+
+A category's fit starts from that of all pairs and adds deviations, learned from the category's pairs alone. They are
+used only if they predict held-out labels better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from rmo_curate.score import logistic
+
+LEAST_PAIRS = 40  # minimum for a category to have preferences of its own
+MOST_PAIRS = 5000  # maximum that the deviations of a category are learned from
+MOST_CATEGORIES = 200  # the largest; bounds the memory of the weights
+LEAST_GAIN = 2.0  # nats of all held-out labels together, by which deviations must predict them better
+
+
+@dataclass(frozen=True)
+class Categories:
+    """The categories that are large enough: `of` is each pair's, int [pairs], counted from 1; 0: none of these."""
+
+    of: np.ndarray
+    names: tuple[str, ...] = ()  # in the order of their numbers
+
+    @classmethod
+    def none(cls, pairs: int) -> Categories:
+        return cls(np.zeros(pairs, dtype=np.int64))
+
+    @classmethod
+    def among(cls, values: np.ndarray) -> Categories:
+        """values: str [pairs], "" if unknown."""
+        kinds, numbers, counts = np.unique(values, return_inverse=True, return_counts=True)
+        counts = np.where(kinds == "", 0, counts)
+        large = np.argsort(-counts, kind="stable")[:MOST_CATEGORIES]
+        own = np.zeros(len(kinds), dtype=bool)
+        own[large[counts[large] >= LEAST_PAIRS]] = True
+        return cls(np.where(own, np.cumsum(own), 0)[numbers], tuple(kinds[own].tolist()))
+
+
+@dataclass(frozen=True)
+class CategoryFit:
+    """Held-out log-odds of every pair, and what they were computed with."""
+
+    margin: np.ndarray  # float64 [pairs]
+    weights: np.ndarray  # [folds, 1 + categories, features]; those of all pairs first
+    ridge: float | None  # of the deviations; None: they predict no better, so every category has the weights of all
+
+
+def fit_categories(
+    x: np.ndarray, folds: np.ndarray, categories: Categories, of_all: logistic.CrossFit, ridges: Sequence[float]
+) -> CategoryFit:
+    """Deviations from `of_all`, the cross-fit of all pairs on the same rows x [pairs, features] and folds [pairs].
+
+    Their ridge is the one that predicts held-out labels best, tried from the strongest until a weaker one is worse.
+    """
+    weights = np.repeat(of_all.weights[:, None], 1 + len(categories.names), axis=1)
+    none, alone = CategoryFit(of_all.margin, weights, None), logistic.least_loss(of_all.margin)
+    best, least = none, alone
+    for ridge in sorted(ridges, reverse=True) if categories.names else ():
+        fitted = _with_deviations(x, folds, categories, of_all, ridge)
+        lost = logistic.least_loss(fitted.margin)
+        if lost >= least:
+            break
+        best, least = fitted, lost
+    return best if len(x) * (alone - least) >= LEAST_GAIN else none
+
+
+def _with_deviations(
+    x: np.ndarray, folds: np.ndarray, categories: Categories, of_all: logistic.CrossFit, ridge: float
+) -> CategoryFit:
+    margin = of_all.margin.copy()
+    weights = np.repeat(of_all.weights[:, None], 1 + len(categories.names), axis=1)
+    for fold, number in product(np.unique(folds), range(1, 1 + len(categories.names))):
+        own, asked = categories.of == number, folds == fold
+        rows = np.flatnonzero(own & ~asked)
+        rows = rows[:: 1 + len(rows) // MOST_PAIRS]
+        if len(rows):
+            known = x[rows] @ of_all.weights[fold]
+            weights[fold, number] += logistic.fit(x[rows], ridge, known)
+            margin[own & asked] = x[own & asked] @ weights[fold, number]
+    return CategoryFit(margin, weights, ridge)
