@@ -118,7 +118,7 @@ def _save(
     save_checkpoint(job, optimizer, step, tokens, measured, stays=stays)
     if job.world.is_main:
         keep_best = job.settings.load_best_model_at_end
-        remove_old_checkpoints(job.out, job.settings.save_total_limit, keep_best=keep_best)
+        remove_old_checkpoints(job.out, step, job.settings.save_total_limit, keep_best=keep_best)
 
 
 def _due(every: int | None, step: int) -> bool:
