@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +72,24 @@ class TrainState:
     step: int
     tokens: int  # computed so far
     optimizer: dict[str, Any]
-    rng: torch.Tensor
+    random: list[dict[str, torch.Tensor]]  # of each process, by `random_state`
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """State of this process's random numbers: the CPU's, and the GPU's if it trains on one."""
+    of_cpu = {"cpu": torch.get_rng_state()}
+    return of_cpu | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else of_cpu
+
+
+def restore_random_state(states: Sequence[Mapping[str, torch.Tensor]], rank: int, device: torch.device) -> None:
+    """Draw on as process `rank` did, of those whose `states` were saved.
+
+    With more processes than then, several draw alike; a GPU that a state lacks is left as it is.
+    """
+    state = states[rank % len(states)]
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def save_checkpoint(
@@ -88,7 +105,8 @@ def save_checkpoint(
 
     `tokens`: computed so far. `stays`: keep it after the run has ended.
     """
-    training = {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+    random = job.world.gathered([random_state(next(job.model.parameters()).device)])
+    training = {"optimizer": optimizer.state_dict(), "random": random}
     weights = full_weights(job.model)
     if job.world.is_main:
         with _written_whole(job.out / f"checkpoint-{step}") as folder:
@@ -223,7 +241,7 @@ def _unreadable(folder: Path) -> str | None:
         return f"{STATE} is damaged"
     try:
         saved = torch.load(folder / TRAINING, weights_only=True, map_location="cpu", mmap=True)  # reads no weights yet
-        missing = {"optimizer", "rng"} - saved.keys()
+        missing = {"optimizer", "random"} - saved.keys()
     except (OSError, MemoryError):
         raise
     except Exception:  # of many kinds, with advice that would be dangerous to follow
@@ -241,4 +259,4 @@ def load_state(folder: Path, key: Mapping[str, Any]) -> TrainState:
     progress = Progress.model_validate(read_json(folder / STATE))
     check_key(progress.key, key, folder)
     saved = torch.load(folder / TRAINING, weights_only=True, map_location="cpu")
-    return TrainState(progress.global_step, progress.num_input_tokens_seen, saved["optimizer"], saved["rng"])
+    return TrainState(progress.global_step, progress.num_input_tokens_seen, saved["optimizer"], saved["random"])

@@ -13,7 +13,14 @@ from rmo_train.data.pairs import open_pairs
 from rmo_train.model.policy import load_model
 from rmo_train.store.files import file_hashes, read_json, write_json
 from rmo_train.training import checkpoint, loop
-from rmo_train.training.checkpoint import best_checkpoint, load_state, newest_checkpoint, remove_old_checkpoints
+from rmo_train.training.checkpoint import (
+    best_checkpoint,
+    load_state,
+    newest_checkpoint,
+    random_state,
+    remove_old_checkpoints,
+    restore_random_state,
+)
 from rmo_train.training.command import run_training
 from rmo_train.training.record import Record, read_metrics
 from rmo_train.training.settings import TrainSettings
@@ -69,6 +76,64 @@ def test_kill_and_resume_equals_the_uninterrupted_run(lora, bf16, shards, tiny_m
     run_training(shards, str(tiny_model_folder), killed, settings)
     assert exact(whole) == exact(killed)  # to the last bit, no step twice
     assert torch.equal(weights(whole), weights(killed))
+
+
+def drawing(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Each forward pass draws a random number on the model's device, as dropout would; they are listed."""
+    drawn: list[float] = []
+    original = loop.forward_backward
+
+    def forward_backward(job, *args):
+        drawn.append(float(torch.rand((), device=next(job.model.parameters()).device)))
+        return original(job, *args)
+
+    monkeypatch.setattr(loop, "forward_backward", forward_backward)
+    return drawn
+
+
+def test_a_resumed_run_draws_the_random_numbers_of_the_uninterrupted_one(
+    shards, tiny_model_folder, tmp_path, monkeypatch
+):
+    settings = TrainSettings(**QUICK, save_steps=2, max_steps=4)
+    drawn = drawing(monkeypatch)
+    run_training(shards, str(tiny_model_folder), tmp_path / "whole", settings)
+    whole = list(drawn)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, loop, "batch_metrics", 4)
+        run_training(shards, str(tiny_model_folder), tmp_path / "killed", settings)
+    drawn.clear()
+    run_training(shards, str(tiny_model_folder), tmp_path / "killed", settings)
+    assert len(drawn) < len(whole) and drawn == whole[-len(drawn) :]
+
+
+ON_A_GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
+
+
+@pytest.mark.parametrize("name", ["cpu", ON_A_GPU])
+def test_a_restored_random_state_draws_the_same_numbers(name):
+    device = torch.device(name)
+    saved = random_state(device)
+    drawn = torch.rand(3), torch.rand(3, device=device)
+    restore_random_state([saved], 0, device)
+    assert all(map(torch.equal, (torch.rand(3), torch.rand(3, device=device)), drawn))
+
+
+def test_each_process_draws_on_by_itself_and_so_does_its_gpu(monkeypatch):
+    """Stand-ins for a GPU's two functions: process 1 of two gets its own states back, process 2 of now three the
+    first one's."""
+    restored: list[int] = []
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.tensor([7], dtype=torch.uint8))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: restored.append(int(state)))
+    gpu = torch.device("cuda")
+    states = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        states.append(random_state(gpu) | {"cuda": torch.tensor([seed], dtype=torch.uint8)})
+    assert random_state(gpu)["cuda"] == 7 and "cuda" not in random_state(torch.device("cpu"))
+    for rank, seed in ((1, 2), (2, 1)):
+        restore_random_state(states, rank, gpu)
+        assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(seed)))
+    assert restored == [2, 1]
 
 
 def test_killed_at_every_moment_of_its_steps_a_run_ends_the_same(shards, tiny_model_folder, tmp_path, monkeypatch):
