@@ -155,7 +155,7 @@ class RayCrew:
             ) from e
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         placed = Placement.of(machines, self.asked, self.gpus_each, one_machine=self.address is None)
-        self.needs: dict[str, float] = {"num_cpus": 1, "num_gpus": placed.gpus_each}
+        self.needs = placed.needs
         say(placed.line)
         for _ in range(placed.workers):
             self._hire()
@@ -164,7 +164,7 @@ class RayCrew:
         """One worker more, as soon as there is room for it."""
         import ray
 
-        actor: Any = ray.remote(Worker).options(**self.needs).remote(granted())  # of one core Ray starts one thread
+        actor: Any = ray.remote(Worker).options(**self.needs).remote(granted())  # Ray gives it one thread
         self.hired += 1
         self.hands[actor.place.remote()] = Hand(actor, self.hired)
 
