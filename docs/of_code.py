@@ -253,7 +253,7 @@ def published() -> Iterator[str]:
 def how_read(form: Published) -> str:
     if form.means is None:
         return f"refused: {form.why}"
-    record = parsed(form.record, json_columns_of([form.record], form.columns))
+    record = parsed(form.record, json_columns_of(form.whose, [form.record], form.columns))
     shown = recognise(fields_of(record, form.columns))
     if form.columns:
         return "with " + ", ".join(f"`--map {role}={column}`" for role, column in form.columns.items())
