@@ -27,6 +27,7 @@ from rmo_curate.score.placement import Placement
 from rmo_curate.score.run_folder import WORKING
 from rmo_curate.score.settings import WorkerSettings
 from rmo_train.console.errors import ProcessingError, RmoError, UserError
+from rmo_train.console.extras import install_command
 from rmo_train.console.progress import say
 from rmo_train.console.trust import Trust, grant, granted
 from rmo_train.data.pairs import PairData
@@ -41,7 +42,7 @@ HEARTBEAT = 2.0  # seconds between two looks at the clock
 def require_ray(settings: WorkerSettings) -> None:
     if settings.hires and find_spec("ray") is None:
         flag = "--workers" if settings.ray is None else "--ray"
-        raise UserError(f"{flag}: Ray is not installed; run `pip install 'rmo[ray]'`, or leave the flag out")
+        raise UserError(f"{flag}: Ray is not installed; run `{install_command('ray')}`, or leave the flag out")
 
 
 @contextmanager

