@@ -50,8 +50,8 @@ COLUMNS = {
     "prompt": "messages before the two responses",
     "chosen": "messages of the preferred response",
     "rejected": "messages of the other response",
-    "tools": "function schemas as canonical JSON, or null",
-    "chat_template_kwargs": "arguments of the chat template as canonical JSON, or null",
+    "tools": "function schemas as JSON, keys in the order of the data, or null",
+    "chat_template_kwargs": "arguments of the chat template as JSON, keys in the order of the data, or null",
     "prompt_ids": "token ids of the prompt",
     "chosen_ids": "token ids of the chosen response, the end-of-turn token included",
     "rejected_ids": "the same of the rejected response",
@@ -253,7 +253,7 @@ def published() -> Iterator[str]:
 def how_read(form: Published) -> str:
     if form.means is None:
         return f"refused: {form.why}"
-    record = parsed(form.record, json_columns_of([form.record], form.columns))
+    record = parsed(form.record, json_columns_of(form.whose, [form.record], form.columns))
     shown = recognise(fields_of(record, form.columns))
     if form.columns:
         return "with " + ", ".join(f"`--map {role}={column}`" for role, column in form.columns.items())

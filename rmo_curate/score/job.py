@@ -14,7 +14,7 @@ from rmo_curate.score import checks
 from rmo_curate.score.engines.choice import AUTO, settled_engine
 from rmo_curate.score.length_limit import LengthLimit, length_limit
 from rmo_curate.score.run_folder import check_reference, recorded_reference
-from rmo_curate.score.settings import ProxySettings, ScoreSettings
+from rmo_curate.score.settings import ProxySettings, ScoreSettings, WorkerSettings
 from rmo_train.console.progress import say
 from rmo_train.store.manifests import PairsManifest, Reference, check_key, read_manifest
 
@@ -57,6 +57,7 @@ def resolve(
     proxy: ProxySettings,
     checkpoints: Sequence[str],
     columns: Mapping[str, str] | None,
+    workers: WorkerSettings,
     *,
     afresh: bool,
 ) -> ScoreJob:
@@ -68,14 +69,16 @@ def resolve(
     find_files(data)
     for name in (model, *checkpoints):
         resolve_model(name)
+    recorded = None if afresh else recorded_reference(run)
+    engine = settled_engine(settings.engine, recorded, settings.tensor_parallel_size)
+    checks.check_tensor_parallel(settings.tensor_parallel_size, engine, workers, (model, *checkpoints))
     source = open_source(data, limit=settings.limit, columns=columns)
     for name in (model, *checkpoints):
         check_adapter(name)
     own, others = identity(model), tuple(identity(c) for c in checkpoints)
     for other in others:
         checks.check_checkpoint(other, own)
-    recorded = None if afresh else recorded_reference(run)
-    dtype, engine = _dtype(settings, recorded), settled_engine(settings.engine, recorded, settings.tensor_parallel_size)
+    dtype = _dtype(settings, recorded)
     limit = length_limit(settings, model, dtype, engine, None if afresh else run)
     settings = settings.model_copy(update={"part_size": settings.part_size or usual_part_size(source)})
     for line in (source.said, *source.notes):

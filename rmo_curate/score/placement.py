@@ -12,7 +12,7 @@ from rmo_train.console.wording import counted
 
 @dataclass(frozen=True)
 class Placement:
-    """How many workers there will be, and what each of them has for itself, beside a core."""
+    """How many workers there will be, and what each of them has for itself: GPUs, or a core."""
 
     workers: int
     gpus_each: int  # 0: none
@@ -47,6 +47,14 @@ class Placement:
                 f"--workers {number}: this machine has only {counted(cores, 'core')}; give at most that many"
             )
         return cls(number, gpus_each if 0 < number <= room else 0, gpus, cores)
+
+    @property
+    def needs(self) -> dict[str, float]:
+        """What Ray finds a place for with each worker, as options of an actor.
+
+        A worker on a GPU asks for no core: where there are fewer cores than GPUs, it would wait for one for ever.
+        """
+        return {"num_cpus": 0 if self.gpus_each else 1, "num_gpus": self.gpus_each}
 
     @property
     def line(self) -> str:

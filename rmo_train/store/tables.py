@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from rmo_train.console.errors import UserError, cannot_write
 from rmo_train.store import files
-from rmo_train.store.files import append_line, canonical_json, sha256_text
+from rmo_train.store.files import append_line, canonical_json, canonical_text, sha256_text
 from rmo_train.store.manifests import (
     MANIFEST,
     Manifest,
@@ -41,7 +41,7 @@ PAIR_SCHEMA = pa.schema(
         ("prompt", MESSAGES),
         ("chosen", MESSAGES),
         ("rejected", MESSAGES),
-        ("tools", pa.string()),  # canonical JSON, or null
+        ("tools", pa.string()),  # JSON, or null
         ("chat_template_kwargs", pa.string()),  # canonical JSON of an object, or null
         ("prompt_ids", TOKENS),
         ("chosen_ids", TOKENS),
@@ -116,9 +116,10 @@ def with_columns(schema: pa.Schema, fields: Sequence[pa.Field]) -> pa.Schema:
 def prompt_group(prompt: Sequence[Mapping[str, str]], tools: str | None) -> str:
     """Hash (hex, 16 bytes) of a prompt's messages and tools: pairs of one group are never on both sides of a split.
 
-    Template settings are not part of it: a question with and without thinking is the same question.
+    Template settings are not part of it, nor is the order of keys: a question with and without thinking is the same
+    question.
     """
-    return sha256_text(canonical_json([list(prompt), tools]))[:32]
+    return sha256_text(canonical_json([list(prompt), tools and canonical_text(tools)]))[:32]
 
 
 def write_table(path: Path, table: pa.Table, schema: pa.Schema, root: Path) -> PartFile:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rmo_train.console.errors import ProcessingError, UserError, cannot_write
 from rmo_train.console.progress import say
@@ -44,6 +45,26 @@ def checkpoint_bytes(model: str, dtype: str, lora: int | None) -> int:
     return trained * (getattr(torch, dtype).itemsize + 3 * torch.float32.itemsize)
 
 
+class CheckpointRecord(BaseModel):
+    """RECORD of a checkpoint."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: int
+    stays: bool  # after the run has ended
+    sha256: dict[str, str]  # of each file
+
+
+class Progress(BaseModel):
+    """STATE of a checkpoint, as far as resuming needs it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    global_step: int
+    num_input_tokens_seen: int
+    key: dict[str, Any]  # identity of the run
+
+
 @dataclass(frozen=True)
 class TrainState:
     """What resuming needs in addition to the model: optimizer (with master weights), random state, progress."""
@@ -51,7 +72,24 @@ class TrainState:
     step: int
     tokens: int  # computed so far
     optimizer: dict[str, Any]
-    rng: torch.Tensor
+    random: list[dict[str, torch.Tensor]]  # of each process, by `random_state`
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """State of this process's random numbers: the CPU's, and the GPU's if it trains on one."""
+    of_cpu = {"cpu": torch.get_rng_state()}
+    return of_cpu | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else of_cpu
+
+
+def restore_random_state(states: Sequence[Mapping[str, torch.Tensor]], rank: int, device: torch.device) -> None:
+    """Draw on as process `rank` did, of those whose `states` were saved.
+
+    With more processes than then, several draw alike; a GPU that a state lacks is left as it is.
+    """
+    state = states[rank % len(states)]
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def save_checkpoint(
@@ -67,7 +105,8 @@ def save_checkpoint(
 
     `tokens`: computed so far. `stays`: keep it after the run has ended.
     """
-    training = {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+    random = job.world.gathered([random_state(next(job.model.parameters()).device)])
+    training = {"optimizer": optimizer.state_dict(), "random": random}
     weights = full_weights(job.model)
     if job.world.is_main:
         with _written_whole(job.out / f"checkpoint-{step}") as folder:
@@ -77,7 +116,8 @@ def save_checkpoint(
                 write_json(folder / EVALUATION, evaluation)
             state = {"global_step": step, "num_input_tokens_seen": tokens, "key": dict(job.key)}
             write_json(folder / STATE, {**state, "log_history": read_metrics(job.out)})
-            write_json(folder / RECORD, {"step": step, "stays": stays, "sha256": file_hashes(folder)})
+            record = CheckpointRecord(step=step, stays=stays, sha256=file_hashes(folder))
+            write_json(folder / RECORD, record.model_dump())
     job.world.wait()
 
 
@@ -102,13 +142,16 @@ def _remove_partial(out: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def remove_old_checkpoints(out: Path, limit: int | None, *, keep_best: bool) -> None:
+def remove_old_checkpoints(out: Path, step: int, limit: int | None, *, keep_best: bool) -> None:
     """Remove old checkpoints. Keeps the `limit` newest of those that stay (None: all), the best one if asked to, and
-    the newest two to resume from, or `limit` if that is less."""
+    the newest two to resume from, or `limit` if that is less.
+
+    Checkpoints after `step` neither count nor go: they are damaged ones from which the run could not resume.
+    """
     best = best_checkpoint(out) if keep_best else None
     staying: list[Path] = []
     going: list[Path] = []
-    for folder in checkpoints(out):
+    for folder in (f for f in checkpoints(out) if step_of(f) <= step):
         (staying if stays(folder) else going).append(folder)
     old = [*(staying[:-limit] if limit else ()), *going[: -min(RESUMABLE, limit or RESUMABLE)]]
     for folder in old:
@@ -126,10 +169,16 @@ def remove_resumable(out: Path) -> None:
 
 def stays(folder: Path) -> bool:
     """Whether a checkpoint is kept after its run. One without a readable record is never removed."""
+    record = _record(folder)
+    return record is None or record.stays
+
+
+def _record(folder: Path) -> CheckpointRecord | None:
+    """A checkpoint's record; None if it has no readable one."""
     try:
-        return bool(read_json(folder / RECORD).get("stays", True))
-    except UserError:
-        return True
+        return CheckpointRecord.model_validate(read_json(folder / RECORD))
+    except (UserError, ValidationError):
+        return None
 
 
 def best_checkpoint(out: Path) -> Path | None:
@@ -154,17 +203,23 @@ def take_model(checkpoint: Path, out: Path) -> None:
 
 def checkpoints(out: Path) -> list[Path]:
     """The checkpoint folders of `out`, oldest first."""
-    numbered = [(int(m[1]), p) for p in out.glob("checkpoint-*") if (m := re.fullmatch(r"checkpoint-(\d+)", p.name))]
-    return [p for _, p in sorted(numbered)]
+    return sorted((p for p in out.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)), key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("checkpoint-"))
 
 
 def newest_checkpoint(out: Path) -> Path | None:
-    """The newest checkpoint whose files match their hashes; damaged ones are reported and skipped."""
-    for folder in reversed(checkpoints(out)):
+    """The newest checkpoint that can be resumed from; damaged ones are reported and skipped."""
+    left = checkpoints(out)
+    while left:
+        folder = left.pop()
         said = damage(folder)
         if said is None:
             return folder
-        say(f"{folder}: {said}; using the previous checkpoint")
+        then = "using the previous checkpoint" if left else "no checkpoint is before it, so training starts at step 0"
+        say(f"{folder}: {said}; {then}")
     return None
 
 
@@ -172,14 +227,36 @@ def damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint's files, or None."""
     if not (folder / RECORD).is_file():
         return f"incomplete (no {RECORD})"
-    return damaged_file(folder, read_json(folder / RECORD)["sha256"])
+    record = _record(folder)
+    if record is None:
+        return f"{RECORD} is damaged"
+    return damaged_file(folder, record.sha256) or _unreadable(folder)
+
+
+def _unreadable(folder: Path) -> str | None:
+    """Which file of a checkpoint, though as it was recorded, is not what a training has written, or None."""
+    try:
+        Progress.model_validate(read_json(folder / STATE))
+    except (UserError, ValidationError):
+        return f"{STATE} is damaged"
+    try:
+        saved = torch.load(folder / TRAINING, weights_only=True, map_location="cpu", mmap=True)  # reads no weights yet
+        missing = {"optimizer", "random"} - saved.keys()
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # of many kinds, with advice that would be dangerous to follow
+        return f"{TRAINING} is damaged"
+    return f"{TRAINING} is damaged" if missing else None
 
 
 def load_state(folder: Path, key: Mapping[str, Any]) -> TrainState:
     """The state of a checkpoint; a UserError names each field in which it belongs to another run."""
     if said := damage(folder):
-        raise UserError(f"{folder}: {said}; choose another checkpoint")
-    state = read_json(folder / STATE)
-    check_key(state["key"], key, folder)
+        raise UserError(
+            f"--resume-from-checkpoint {folder}: {said}; give another checkpoint, or leave the flag out to resume from "
+            "the newest undamaged one in --out"
+        )
+    progress = Progress.model_validate(read_json(folder / STATE))
+    check_key(progress.key, key, folder)
     saved = torch.load(folder / TRAINING, weights_only=True, map_location="cpu")
-    return TrainState(state["global_step"], state["num_input_tokens_seen"], saved["optimizer"], saved["rng"])
+    return TrainState(progress.global_step, progress.num_input_tokens_seen, saved["optimizer"], saved["random"])

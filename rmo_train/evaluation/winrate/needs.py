@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from rmo_train.console.errors import UserError
+from rmo_train.console.extras import install_command
 
 
 def needed(module: str, what: str) -> Any:
@@ -13,4 +14,4 @@ def needed(module: str, what: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError as e:
-        raise UserError(f"{what} need {e.name}, which is not installed: `pip install 'rmo[winrate]'`") from e
+        raise UserError(f"{what} need {e.name}, which is not installed: `{install_command('winrate')}`") from e

@@ -11,7 +11,8 @@ import pytest
 
 from rmo_curate.read.pair_ids import content_hash
 from rmo_curate.read.sources import Pair, Reject
-from rmo_train.store.files import canonical_json
+from rmo_train.store.files import canonical_json, sha256_text
+from rmo_train.store.tables import prompt_group
 from tests.rmo_curate.read.reading import jsonl, pairs, read, reasons
 from tests.rmo_curate.scored import record
 
@@ -72,7 +73,7 @@ def test_chat_template_kwargs_are_a_part_of_the_content_where_there_are_some(tmp
     source, records = read(path)
     assert reasons(records) == ["pair", "pair", "duplicate", "duplicate", "duplicate", "not_text", "not_text"]
     assert [p.chat_template_kwargs for p in pairs(records)] == [
-        None, '{"depth":{"a":[2],"b":1},"enable_thinking":false}'
+        None, '{"enable_thinking":false,"depth":{"b":1,"a":[2]}}'
     ]  # fmt: skip
     assert not source.extra_fields()
     message = [{"role": "user", "content": "question 0?"}]
@@ -80,7 +81,7 @@ def test_chat_template_kwargs_are_a_part_of_the_content_where_there_are_some(tmp
     plain = {"prompt": message, "chosen": good, "rejected": bad, "tools": None}
     hashes = [
         hashlib.sha256(canonical_json(c).encode()).hexdigest()[:32]
-        for c in (plain, plain | {"chat_template_kwargs": pairs(records)[1].chat_template_kwargs})
+        for c in (plain, plain | {"chat_template_kwargs": canonical_json(thinking)})
     ]
     assert [p.id for p in pairs(records)] == hashes
 
@@ -114,7 +115,29 @@ def test_tools_belong_to_the_content(tmp_path):
     )
     _, records = read(path)
     assert reasons(records) == ["pair", "pair", "duplicate", "not_text", "duplicate"]
-    assert [p.tools for p in pairs(records)] == [None, '[{"args":{"a":2,"b":1},"name":"f"}]']
+    assert [p.tools for p in pairs(records)] == [None, '[{"name":"f","args":{"b":1,"a":2}}]']
+
+
+def test_the_keys_of_tools_keep_their_order_and_it_counts_for_no_id(tmp_path):
+    tools, settings = [{"type": "function", "function": {"name": "f", "args": {}}}], {"b": {"z": 1, "y": 2}, "a": 1}
+    turned = [{"function": {"args": {}, "name": "f"}, "type": "function"}], {"a": 1, "b": {"y": 2, "z": 1}}
+    given = [record(0, tools=t, chat_template_kwargs=k) for t, k in ((tools, settings), turned)]
+    first, second = (pairs(read(jsonl(tmp_path / f"{n}.jsonl", one))[1])[0] for n, one in enumerate(given))
+    assert (first.tools, first.chat_template_kwargs) == (
+        '[{"type":"function","function":{"name":"f","args":{}}}]',
+        '{"b":{"z":1,"y":2},"a":1}',
+    )
+    assert first.id == second.id and first.tools != second.tools
+    assert prompt_group(first.prompt, first.tools) == prompt_group(second.prompt, second.tools)
+    content = {
+        "prompt": first.prompt, "chosen": first.chosen, "rejected": first.rejected, "tools": canonical_json(tools),
+        "chat_template_kwargs": canonical_json(settings),
+    }  # fmt: skip
+    assert first.id == sha256_text(canonical_json(content))[:32]
+
+
+def test_a_table_from_elsewhere_may_hold_tools_that_are_no_json():
+    assert prompt_group([], "no {json") != prompt_group([], None)
 
 
 def test_repeated_content_is_a_duplicate_whatever_its_id_and_file(tmp_path):

@@ -30,6 +30,22 @@ def test_workers_and_what_each_has(machines, asked, gpus_each, workers, each):
     assert (found.workers, found.gpus_each) == (workers, each)
 
 
+@pytest.mark.parametrize(
+    ("machine", "gpus_each", "needs"),
+    [
+        ({"GPU": 8.0, "CPU": 4.0}, 1, {"num_cpus": 0, "num_gpus": 1}),
+        ({"GPU": 8.0, "CPU": 2.0}, 2, {"num_cpus": 0, "num_gpus": 2}),
+        (EIGHT, 1, {"num_cpus": 0, "num_gpus": 1}),
+        (NO_GPU, 1, {"num_cpus": 1, "num_gpus": 0}),
+    ],
+)
+def test_all_workers_have_a_place_also_where_cores_are_fewer_than_gpus(machine, gpus_each, needs):
+    found = Placement.of([machine], "auto", gpus_each, one_machine=True)
+    assert found.needs == needs
+    assert found.workers * needs["num_cpus"] <= machine["CPU"]
+    assert found.workers * needs["num_gpus"] <= machine.get("GPU", 0)
+
+
 def test_the_line_says_what_each_worker_has():
     assert (
         Placement.of([EIGHT], "auto", 4, one_machine=True).line == "2 Ray workers, 4 GPUs each, of 8 GPUs and 64 cores"

