@@ -6,7 +6,8 @@
   lines of {uid, category, subcategory, language, prompt}. Answers are lines of {uid, ans_id, model, messages, tstamp},
   whose last message is {role: assistant, content: {answer}}. They are looked up by `uid`: one answer per prompt.
 - MT-Bench (github.com/lm-sys/FastChat, fastchat/llm_judge/gen_model_answer.py): prompts are lines of {question_id,
-  category, turns}. Answers are lines of {question_id, answer_id, model_id, choices, tstamp}; a choice is {index, turns}.
+  category, turns}. Answers are lines of {question_id, answer_id, model_id, choices, tstamp}, and a choice is {index,
+  turns}.
 - IFEval (github.com/google-research/google-research, instruction_following_eval/evaluation_lib.py): prompts are lines
   of {key, prompt, instruction_id_list, kwargs}. Answers are lines of {prompt, response}. They are looked up by
   `prompt`: one answer per prompt.
