@@ -141,7 +141,7 @@ def audit(
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """A scored run folder. It is accepted wherever a run's path is."""
+    """A scored run folder. It can be passed wherever a run's path can."""
 
     path: Path
 
@@ -153,7 +153,7 @@ class Run:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Numbers of records, pairs, rejects, too long pairs and scorable pairs."""
+        """Numbers of records, pairs, rejects, over-long pairs and scorable pairs."""
         return self._folder.manifest.counts
 
     @property
@@ -222,8 +222,8 @@ class Run:
 
 @dataclass(frozen=True, repr=False)
 class Shards:
-    """A shard folder: the kept pairs, to be read by `rmo_train.train`, and the dropped ones. It is accepted wherever a
-    shard folder's path is."""
+    """A shard folder: the kept pairs, to be read by `rmo_train.train`, and the dropped ones. It can be passed wherever a
+    shard folder's path can."""
 
     path: Path
 

@@ -112,7 +112,7 @@ def _decode_batch(model: Any, requests: Sequence[Request], decoding: Decoding, d
         ids[row, width - len(request.ids) :] = torch.tensor(request.ids, device=device)
         mask[row, width - len(request.ids) :] = 1
     draw = Draw([r.seed for r in requests], decoding.temperature, decoding.top_p, device)
-    # Otherwise the model's own generation settings (a repetition penalty, top-k) would apply where none are set here.
+    # Otherwise the model's own generation settings (a repetition penalty, top-k) would apply to what is not set here.
     model.generation_config = GenerationConfig()
     settings = GenerationConfig(
         max_new_tokens=decoding.max_new_tokens,

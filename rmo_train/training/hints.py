@@ -5,7 +5,7 @@ and any may be missing):
 
     loss, rewards/chosen, rewards/rejected, rewards/margins, rewards/accuracies, grad_norm, learning_rate, epoch
     rewards/accuracies_longer    reward accuracy on the batch's pairs whose chosen answer has more tokens
-    rewards/accuracies_shorter   the same where it has fewer; each is missing in a batch without such pairs
+    rewards/accuracies_shorter   the same for fewer tokens; each is missing in a batch without such pairs
     eval/reward_accuracy, eval/length_matched_reward_accuracy    at steps with an evaluation
 
 Rewards are beta x log-ratio to the reference. With `referenced=False` there is no reference: rewards are then beta x
@@ -171,7 +171,7 @@ def held_out_reversed(h: History) -> Hint | None:
 
 
 def ranks_by_length(h: History) -> Hint | None:
-    """Right where the chosen answer is longer, wrong where it is shorter: answers will grow."""
+    """Right if the chosen answer is longer, wrong if it is shorter: answers will grow."""
     longer, shorter = (
         h.last("rewards/accuracies_longer", LENGTH_STEPS),
         h.last("rewards/accuracies_shorter", LENGTH_STEPS),
