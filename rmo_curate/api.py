@@ -222,8 +222,8 @@ class Run:
 
 @dataclass(frozen=True, repr=False)
 class Shards:
-    """A shard folder: the kept pairs, to be read by `rmo_train.train`, and the dropped ones. It can be passed wherever a
-    shard folder's path can."""
+    """A shard folder: the kept pairs, to be read by `rmo_train.train`, and the dropped ones. It can be passed wherever
+    a shard folder's path can."""
 
     path: Path
 
