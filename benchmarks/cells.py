@@ -121,7 +121,7 @@ def scored(name: str, path: Path, gold: Path | None, model: str, work: Path) -> 
         texts=read_texts(run.pair_parts(("prompt", "chosen", "rejected"))),
         groups=data.groups,
         gold=judged,
-        reference=data.reference,
+        reference=data.reference.model_dump(),
         minutes=minutes,
     )
 

@@ -1,15 +1,15 @@
-"""Curation of preference data: reads it, scores it, says which labels to believe, filters, exports, audits.
+"""Curation of preference data: reads and scores pairs, estimates which labels are right, filters, exports, audits.
 
 Its rooms, each of which imports only from those above it:
 
-- `read`: anything -> pairs, or rejects with a reason; pairs -> token ids.
+- `read`: data of any form -> pairs, or rejects with a reason; pairs -> token ids.
 - `runs`: a finished run folder and its margins; locks; folders that replace older ones.
 - `score`: `score`, `proxy`, `status`, `inspect`: log-probs, hidden states and proxies of every pair.
-- `evidence`: what speaks for or against a label, as one probability a pair; rules; swapped copies.
-- `filter`: `filter` and `rules`: which pairs go, and why; shards.
-- `export`: `export`: the kept pairs for other trainers.
+- `evidence`: evidence for or against each label, combined into one probability per pair; rules; swapped copies.
+- `filter`: `filter` and `rules`: which pairs are dropped, and why; shards.
+- `export`: `export`: the kept pairs in the formats of other trainers.
 - `audit`: `audit`: findings, numbers, the page.
-- `next_command`: which command comes after another.
+- `next_command`: which command to run after another.
 - `cli`: the command line `rmo-curate`.
 - `api`: the same from Python; its names are those of `rmo_curate` itself.
 """
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 else:
 
     def _of_api(name: str) -> property:
-        """What `name` means though a room has that name too, which its import would bind here."""
+        """The API's `name`, even after the import of the room of the same name, which would replace it here."""
         return property(lambda package: getattr(import_module("rmo_curate.api"), name), lambda package, room: None)
 
     class _Package(ModuleType):
-        """Loads a name of the API when it is asked for: command lines import this package before all else."""
+        """Loads a name of the API on first use, because command lines import this package before anything else."""
 
         score, audit = _of_api("score"), _of_api("audit")
 

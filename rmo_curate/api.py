@@ -1,11 +1,11 @@
 """Curation from Python: the functions that the commands of `rmo-curate` call, with typed results.
 
-`import rmo_curate` has these names; models and frames are loaded when one of them is called. Settings are keyword
-arguments, called as the flags are, with underscores. Where no `out` is given, folders go to ~/.cache/rmo (RMO_CACHE)
-under a name made of their content, so that the same call finds what it made before; a line says where.
+`import rmo_curate` provides these names; models and frames are loaded when one of them is called. Settings are keyword
+arguments, named like the flags but with underscores. Without `out`, a folder goes to ~/.cache/rmo (RMO_CACHE) under a
+name derived from its content, so that the same call finds it again; a line says where.
 
-A mistake raises UserError, what fails in the middle ProcessingError, a Ctrl-C Stopped with what is kept. Progress and
-notes go to standard error, nothing to standard output.
+A user's mistake raises UserError, a failure during the work ProcessingError, and Ctrl-C Stopped, which says what is
+kept. Progress and notes go to standard error, nothing to standard output.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ __all__ = ["ProcessingError", "RmoError", "Run", "Shards", "Stopped", "UserError
 
 
 class ScoreKeywords(ScoreSettings, WorkerSettings, TrustSettings):
-    """How pairs are scored, by whom, and what models may do."""
+    """Settings of scoring and its workers, and what models may do."""
 
 
 class ProxyKeywords(ProxySettings, TrustSettings):
-    """A proxy, and what its base may do."""
+    """Settings of a proxy, and what its base may do."""
 
 
 @takes(ScoreKeywords)
@@ -62,16 +62,16 @@ def score(
     overwrite: bool = False,
     **settings: Any,
 ) -> Run:
-    """Record every pair's log-probs under a reference and a proxy, as `rmo-curate score` does.
+    """Compute every pair's log-probs under a reference and a proxy, like `rmo-curate score`.
 
     data: paths, a list of dicts, a datasets.Dataset, a polars or pandas DataFrame or an Arrow table, in any form that
-    files have. model: a folder, a hub name or smollm2-135m. out: the run folder; scoring goes on where an earlier
-    call stopped, and computes nothing after a finished one. proxy: probe (the default), lora or none, or the settings
-    of a recipe's section `proxy`, as {"kind": "lora", "folds": 2}. checkpoint: trained checkpoints to score too.
-    map: columns that are called otherwise in the data, as {"prompt": "question"}. overwrite: start `out` afresh.
+    is read from files. model: a folder, a Hub name or smollm2-135m. out: the run folder; the same call resumes an
+    interrupted run, and computes nothing after a finished one. proxy: probe (the default), lora or none, or settings as
+    in a recipe's section `proxy`, such as {"kind": "lora", "folds": 2}. checkpoint: trained checkpoints to score, too.
+    map: columns with other names in the data, such as {"prompt": "question"}. overwrite: replace `out`.
 
-    UserError: data without one usable pair, a model that cannot be loaded, an `out` made of other data or settings.
-    ProcessingError: no memory, a full disk.
+    UserError: no usable pair in the data, a model that cannot be loaded, an `out` made from other data or settings.
+    ProcessingError: out of memory, a full disk.
     """
     from rmo_curate.score.command import run_score
 
@@ -101,7 +101,7 @@ def score(
 
 
 def open_run(path: AnyPath) -> Run:
-    """The run folder that `score` made at `path`; UserError where there is none, or one that is not finished."""
+    """The run folder that `score` made at `path`; UserError if there is none, or if it is not finished."""
     with in_keywords():
         return Run(open_folder(Path(path)).folder)
 
@@ -115,20 +115,20 @@ def audit(
     filtering: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> AuditSummary:
-    """Say what is wrong with preference data, as `rmo-curate audit` does: report.html and audit.json in `out`.
+    """Report problems in preference data, like `rmo-curate audit`: writes report.html and audit.json to `out`.
 
-    data: a run, or data as `score` takes them, which then needs no model. map: as for `score`. filtering: settings of
-    `Run.filter`, of a run; the page shows what they drop (default: what `filter` drops by default).
+    data: a run, or the same data as for `score`, audited without a model. map: as for `score`. filtering (of a run
+    only): settings of `Run.filter`; the page shows what they drop (default: what `filter` drops by default).
 
-    The result shows the page in a notebook; `numbers` has what is in audit.json, `tripped` the `fail_on` that trip.
-    UserError: data without one usable pair, a run that is not finished.
+    In a notebook, the result shows the page. Its `numbers` are those of audit.json, `tripped` the `fail_on` that trip.
+    UserError: no usable pair in the data, a run that is not finished.
     """
     from rmo_curate.audit.command import write_audit, write_data_audit
 
     own = from_keywords(AuditSettings, settings, "audit()")
     if (run := _run_in(data)) is not None:
         if map:
-            raise UserError("--map is for data; a run was read with its own")
+            raise UserError("--map is for data; a run keeps the columns it was scored with")
         filters = None if filtering is None else from_keywords(FilterSettings, filtering, "filtering")
         place = place_of(out, "reports", lambda: [str(run.resolve()), _dumped(own), filters and _dumped(filters)])
         return write_audit(run, place, own, filters)
@@ -141,7 +141,7 @@ def audit(
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """A scored run folder. It stands for its path, so whatever takes a run's path takes it."""
+    """A scored run folder. It can be passed wherever a run's path can."""
 
     path: Path
 
@@ -153,7 +153,7 @@ class Run:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Numbers of records, pairs, rejects, pairs that are too long and scorable ones."""
+        """Numbers of records, pairs, rejects, over-long pairs and scorable pairs."""
         return self._folder.manifest.counts
 
     @property
@@ -163,12 +163,12 @@ class Run:
 
     @takes(EvidenceColumns)
     def pairs(self, *, reasons: bool = True, **settings: Any) -> pl.DataFrame:
-        """Every pair, a row each, in the order of the data.
+        """All pairs, one row each, in the order of the data.
 
-        The columns of the data go along; `prompt`, `chosen` and `rejected` are texts (of several messages, with an
-        empty line between). `margin_<checkpoint>`: log-prob of the chosen answer less that of the rejected one, nats,
-        null for a pair that is too long. `label_confidence`: P(the label is right) by all evidence. `reasons`: in
-        words, what speaks loudest against the label first; without them (False) large runs are read faster.
+        The columns of the data are kept; `prompt`, `chosen` and `rejected` are texts (several messages are separated by
+        an empty line). `margin_<checkpoint>`: log-prob of the chosen answer minus that of the rejected one, nats, null
+        for a pair that is too long. `label_confidence`: P(label right), given all evidence. `reasons`: sentences, the
+        strongest reason against the label first; reasons=False leaves them out, which is faster on large runs.
         """
         from rmo_curate.evidence.judged import judged_pairs
 
@@ -176,14 +176,14 @@ class Run:
         return judged_pairs(self._folder, names, with_reasons=reasons)
 
     def rejects(self) -> pl.DataFrame:
-        """Every record that is no pair: its source, line, reason, detail and text."""
+        """All rejected records, with source, line, reason, detail and text."""
         import polars as pl
 
         return pl.DataFrame(self._folder.rejects())
 
     @takes(ProxyKeywords)
     def proxy(self, **settings: Any) -> Self:
-        """Make and score one family of proxies, as `rmo-curate proxy` does; `checkpoints` then has them, too."""
+        """Make and score one family of proxies, like `rmo-curate proxy`; `checkpoints` then includes them."""
         from rmo_curate.score.command import run_proxy
 
         asked = from_keywords(ProxyKeywords, settings, "proxy()")
@@ -193,10 +193,10 @@ class Run:
 
     @takes(FilterSettings)
     def filter(self, out: AnyPath | None = None, *, overwrite: bool = False, **settings: Any) -> Shards:
-        """Drop noisy and ambiguous pairs and write the rest as shards, as `rmo-curate filter` does.
+        """Drop noisy and ambiguous pairs and write the rest as shards, like `rmo-curate filter`.
 
-        out: the shard folder, which stays as it is if it was made so already. overwrite: make it again.
-        UserError: settings that exclude each other, a rule without its proxy, an `out` of other settings, no pair left.
+        out: the shard folder; kept as it is if it was made with the same settings. overwrite: make it again.
+        UserError: conflicting settings, a rule without its proxy, an `out` made with other settings, no pair left.
         """
         from rmo_curate.filter.command import run_filter
         from rmo_curate.filter.shards import shards_key
@@ -212,7 +212,7 @@ class Run:
     def report(
         self, out: AnyPath | None = None, *, filtering: Mapping[str, Any] | None = None, **settings: Any
     ) -> AuditSummary:
-        """What is wrong with these pairs, as `audit` says it; in a notebook the page is shown."""
+        """The report of `audit` on this run; in a notebook, it shows the page."""
         return audit(self, out, filtering=filtering, **settings)
 
     @property
@@ -222,7 +222,8 @@ class Run:
 
 @dataclass(frozen=True, repr=False)
 class Shards:
-    """A shard folder: what the filter kept, as `rmo_train.train` reads it, and what it dropped; stands for its path."""
+    """A shard folder: the kept pairs, to be read by `rmo_train.train`, and the dropped ones. It can be passed wherever
+    a shard folder's path can."""
 
     path: Path
 
@@ -234,7 +235,7 @@ class Shards:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Numbers of pairs, of kept ones, and of those dropped for each reason."""
+        """Numbers of pairs, of kept pairs, and of pairs dropped for each reason."""
         return self._manifest.counts
 
     def kept(self) -> pl.DataFrame:
@@ -242,11 +243,11 @@ class Shards:
         return self._read(self._manifest)
 
     def dropped(self) -> pl.DataFrame:
-        """The other pairs, with the same columns and `drop_reason`."""
+        """The dropped pairs, with the same columns and `drop_reason`."""
         return self._read(self._manifest.dropped)
 
     def export(self, to: str, out: AnyPath) -> Path:
-        """Write the kept pairs for another trainer, as `rmo-curate export` does; its README.md says what is lost.
+        """Write the kept pairs in another trainer's format, like `rmo-curate export`; README.md says what is lost.
 
         to: trl, llama-factory, axolotl or openrlhf. Returns the folder `out`.
         """
@@ -254,7 +255,7 @@ class Shards:
         from rmo_curate.export.formats import Trainer
 
         if to not in list(Trainer):
-            raise UserError(f"to={to!r}: no trainer of that name; expected {', '.join(Trainer)}")
+            raise UserError(f"to={to!r}: no such trainer; expected one of {', '.join(Trainer)}")
         with in_keywords():
             run_export(self.path, Trainer(to), Path(out))
         return Path(out)
@@ -270,7 +271,7 @@ class Shards:
 
 
 def _run_in(data: Any) -> Path | None:
-    """The run folder that `data` is or names."""
+    """The run folder if `data` is a run or a run's path, else None."""
     if isinstance(data, Run):
         return data.path
     return Path(data) if isinstance(data, str | PathLike) and is_run(Path(data)) else None
@@ -287,7 +288,7 @@ def _fingerprints(parts: Sequence[str | InMemory]) -> list[str]:
 
 
 def _models(*names: str) -> list[dict[str, str]]:
-    """What each model is, whatever it is called."""
+    """The identity of each model, independent of its name."""
     from rmo_train.model.models import identity
 
     return [asdict(identity(name)) | {"name": ""} for name in names]

@@ -1,5 +1,5 @@
-"""The one command that comes after another, with its real paths and with an --out that is not there yet. None where
-nothing certain follows. What comes after an audit is on its page (`audit.next_step`)."""
+"""The one command to run after another, with its real paths and an --out that does not exist yet; None if no command is
+certain to fit. For the command after an audit, see `audit.next_step`, which puts it on the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rmo_train.console.settings import Sections
 from rmo_train.console.trust import FLAGS, flags_given
 from rmo_train.store.manifests import ShardsManifest, read_manifest
 
-LORA_RATE = "2e-4"  # of LoRA, as in the demo: the trainer's own default of 1e-5 barely moves a small model
+LORA_RATE = "2e-4"  # as in the demo; with the trainer's default for LoRA, 1e-5, a small model barely changes
 
 
 def after_inspect(settings: InspectCommand) -> str:
@@ -22,7 +22,7 @@ def after_inspect(settings: InspectCommand) -> str:
 
 
 def after_score(run: Path, recipe: Sections) -> str:
-    """Look at the pairs; a probe first, where there is only the reference to tell from. With a recipe, its commands."""
+    """Audit the pairs, or first fit a probe if only the reference has scored them; with a recipe, its own commands."""
     if open_run(run).trajectory(None).end is None:
         return " ".join([proxy(run), *flags_given()])
     if "audit" in recipe and recipe.get("score", {}).get("out") == str(run):
@@ -31,7 +31,7 @@ def after_score(run: Path, recipe: Sections) -> str:
 
 
 def after_filter(shards: Path, recipe: Sections) -> str | None:
-    """Train on what is left, with the model that scored it."""
+    """Train the model that scored the pairs on the kept ones."""
     if "train" in recipe and recipe.get("filter", {}).get("out") == str(shards):
         return "rmo-train run"
     manifest = read_manifest(shards, ShardsManifest)

@@ -1,8 +1,8 @@
 """Training and evaluation from Python: the functions that the commands of `rmo-train` call, with typed results.
 
-`import rmo_train` has these names; torch is loaded when one of them is called. Paths are given as text, as a Path or as
-what stands for a folder (a run or shards of `rmo_curate`). A mistake raises UserError, what fails in the middle
-ProcessingError. Progress and notes go to standard error, nothing to standard output.
+`import rmo_train` provides these names; torch is loaded when one of them is called. A path may be text, a Path, or an
+object that stands for a folder (a Run or Shards of `rmo_curate`). A user's mistake raises UserError, a failure during
+the work ProcessingError. Progress and notes go to standard error, nothing to standard output.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ AnyPath = str | PathLike[str]
 
 
 class TrainKeywords(TrainSettings, TrustSettings):
-    """How a model is trained, and what it may do."""
+    """Settings of training, and what the model may do."""
 
 
 @takes(TrainKeywords)
@@ -43,14 +43,14 @@ def train(
     overwrite: bool = False,
     **settings: Any,
 ) -> Trained:
-    """Train `model` on the kept pairs of `shards` into the folder `out`, as `rmo-train run` does.
+    """Train `model` on the kept pairs of `shards` and write it to the folder `out`, like `rmo-train run`.
 
-    shards: a shard folder. model: a folder, a hub name or smollm2-135m. eval_data: a run or shard folder with held-out
-    pairs, of other prompts. The same call again resumes an interrupted training, and trains nothing after a finished
-    one; `overwrite` starts `out` afresh. `ignore_identity`: train though the model is not the scored one.
+    shards: a shard folder. model: a folder, a Hub name or smollm2-135m. eval_data: a run or shard folder with held-out
+    pairs of other prompts. The same call resumes an interrupted run, and does nothing after a finished one;
+    `overwrite` replaces `out`. `ignore_identity`: train a model other than the one that scored the pairs.
 
-    Returns what it came to: folder, pairs, steps, the last step's metrics, and the evaluation on `eval_data`.
-    UserError: shards, model or settings that do not fit together; ProcessingError: no memory, a full disk.
+    Returns the result: folder, pairs, steps, the last step's metrics, and the evaluation on `eval_data`.
+    UserError: shards, model or settings that do not fit together. ProcessingError: out of memory, a full disk.
     """
     from rmo_train.training.command import run_training, trained_in
 
@@ -81,12 +81,12 @@ def evaluate(
     allow_pickle: bool = False,
     trust_remote_code: bool = False,
 ) -> Evaluation:
-    """How often `model` prefers the chosen answer of held-out pairs, with 95% intervals, as `rmo-train eval` has it.
+    """Measure how often `model` prefers the chosen answer of held-out pairs, with 95% intervals, like `rmo-train eval`.
 
-    data: a run or shard folder, whose reference log-probs rewards are taken against (nats). out: JSON file for the
-    numbers. dtype `auto`: as the references were scored. tokens_per_batch: tokens of one packed row. `ignore_identity`:
-    accept another tokenizer or chat template. `allow_pickle`, `trust_remote_code`: load weights from pickle files, run
-    the code that comes with the model.
+    data: a run or shard folder; rewards are relative to its reference log-probs (nats). out: JSON file for the results.
+    dtype `auto`: the precision of the references. tokens_per_batch: tokens per packed row. `ignore_identity`: accept
+    another tokenizer or chat template. `allow_pickle`, `trust_remote_code`: load weights from pickle files; run the
+    code that comes with the model.
 
     UserError: data without references, another tokenizer, pairs longer than the model's context.
     """
@@ -107,9 +107,9 @@ def evaluate(
 
 
 def compare(a: Evaluation | AnyPath, b: Evaluation | AnyPath) -> Comparison:
-    """Whether model b is better than model a: paired differences of accuracy with 95% intervals and verdicts.
+    """Tell whether model b is better than model a: paired differences in accuracy, with 95% intervals and verdicts.
 
-    a, b: evaluations of the same pairs, or the JSON files of such. UserError where the pairs are not the same.
+    a, b: evaluations of the same pairs, or their JSON files. UserError if the pairs are not the same.
     """
     from rmo_train.evaluation.comparison import compare as compared
     from rmo_train.evaluation.result import Evaluation, read_evaluation

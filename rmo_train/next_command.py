@@ -1,5 +1,5 @@
-"""The one command that comes after another, with its real paths: what it needs is looked at first, so that none is
-proposed that would fail. None where nothing certain follows."""
+"""The one command to run after another, with its real paths. Its inputs are checked first, so that no proposed command
+fails; None if no command is certain to fit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def after_run(settings: TrainCommand, recipe: Sections) -> str | None:
-    """Evaluate the model; where training has done so (--eval-data), the base, to compare the two."""
+    """Evaluate the model; if training has done so (--eval-data), evaluate its base, to compare the two."""
     held_out, out = settings.eval_data or recipe.get("eval", {}).get("run"), settings.out
     manifest = trained(str(out))
     if held_out is None or manifest is None or not _is_evaluable(Path(held_out), manifest):
@@ -34,7 +34,7 @@ def after_run(settings: TrainCommand, recipe: Sections) -> str | None:
 
 
 def after_eval(data: Path, model: str, out: Path | None) -> str | None:
-    """Compare with another evaluation of the same pairs; without one, evaluate what the model was trained from."""
+    """Compare with another evaluation of the same pairs; if there is none, evaluate the model's base."""
     if out is None:
         return None
     manifest = trained(model)
@@ -47,8 +47,8 @@ def after_eval(data: Path, model: str, out: Path | None) -> str | None:
 
 
 def after_generate(prompts: Path, model: str, out: Path, to: str, settings: GenerationSettings) -> str | None:
-    """Win rates over other answers to the same prompts, where programs check them; without such answers, those of the
-    model that this one was trained from. (A judge's address is not known here.)"""
+    """Measure win rates against other answers to the same prompts, if programs can check them (a judge's address is not
+    known here); if there are no other answers, generate those of the model's base."""
     from rmo_train.evaluation.winrate.answers import read_answers
 
     manifest, own = trained(model), read_answers(out)
@@ -67,7 +67,7 @@ def after_generate(prompts: Path, model: str, out: Path, to: str, settings: Gene
 
 
 def trained(model: str) -> TrainManifest | None:
-    """The manifest of a model that `rmo-train run` made; None of any other."""
+    """The manifest of a model made by `rmo-train run`; None for any other model."""
     try:
         return read_manifest(Path(model).expanduser(), TrainManifest)
     except UserError:  # a folder of another kind
@@ -86,7 +86,7 @@ def _is_there(model: str) -> bool:
 
 
 def _is_evaluable(folder: Path, manifest: TrainManifest) -> bool:
-    """Whether `folder` has pairs with the log-probs of the model that training began with."""
+    """Whether `folder` has pairs with the log-probs of the model that training started from."""
     from rmo_train.data.pairs import open_pairs
 
     try:
@@ -137,7 +137,7 @@ def _is_checkable(answers: AnswerFile, prompts: Path) -> bool:
 
 
 def _newest_first(folders: Sequence[Path], without: Path) -> list[Path]:
-    """The JSON files of some folders."""
+    """The JSON files of `folders`, except `without`, the newest first."""
     files = {p.resolve(): p for folder in folders for p in (*folder.glob("*.json"), *folder.glob("*.jsonl"))}
     files.pop(without.resolve(), None)
     return sorted(files.values(), key=lambda p: p.stat().st_mtime, reverse=True)

@@ -1,8 +1,8 @@
-"""What commands say of their results: dataclasses to lines for people.
+"""The messages of the trainer's commands: dataclasses -> lines for people.
 
-What computes returns figures; the sentences around them are here. (Errors are raised where a mistake is met, with what
-was found and how to mend it.) This module names the types of every room and imports none of their code, so that every
-room may use it.
+Code that computes returns figures; the sentences around them are here. (Errors are raised where a mistake is found,
+with their own words.) This module uses the types of all rooms but imports none of their code, so that any room may use
+it.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ def plan_lines(plan: Plan, settings: TrainSettings) -> list[str]:
 
 
 def too_long_line(lost: TooLong) -> str:
-    """How many pairs are lost to length, and what keeps them."""
+    """How many pairs are lost to length, and how to keep them."""
     limit = f" of {lost.max_length:,} tokens" if lost.max_length else ""
     share = f"{lost.pairs:,} of {lost.of:,} pairs ({lost.pairs / lost.of:.0%})"
     return f"not scored, over the length limit{limit}: {share}; {keeping_them(lost)}"
 
 
 def keeping_them(lost: TooLong) -> str:
-    """The flag of scoring that keeps pairs which are too long."""
+    """The flag of `score` that keeps pairs that are now too long."""
     if lost.longest is None:
         return "score with a larger --max-length to keep them"
     if lost.context is None or lost.longest <= lost.context:
@@ -76,29 +76,29 @@ def keeping_them(lost: TooLong) -> str:
     longest = f"the longest has {lost.longest:,} tokens, and the model's context is {lost.context:,}"
     if lost.max_length is not None and lost.max_length < lost.context:
         return f"score with --max-length {lost.context} to keep those that fit the model ({longest})"
-    return f"{longest}: score with a model of a longer context to keep them"
+    return f"{longest}: score with a model that has a longer context to keep them"
 
 
 def too_long_to_train(
     over: Sequence[tuple[str, int]], limit: int, needed: int, room: int, *, checkpointing: bool
 ) -> str:
-    """Which pairs are too long for the memory: (id, tokens of prompt and both responses), the longest first.
+    """A warning about pairs that may not fit into memory: (id, tokens of prompt and both responses), longest first.
 
-    limit: tokens that are not; needed: bytes of the longest one's row; room: bytes that there are for it.
+    limit: tokens that surely fit; needed: bytes of the longest pair's row; room: bytes available for it.
     """
     named = ", ".join(f"{pair} ({tokens:,} tokens)" for pair, tokens in over[:NAMED])
     more = f" and {len(over) - NAMED:,} more" if len(over) > NAMED else ""
     smaller = "" if checkpointing else "--gradient-checkpointing, "
     return (
-        f"warning: over the {limit:,} tokens (prompt and both responses) that memory surely allows in training: "
+        f"warning: over the {limit:,} tokens (prompt and both responses) that surely fit into memory in training: "
         f"{named}{more}. The longest takes about {needed / 2**30:.2g} GiB of {room / 2**30:.2g}; if it does not fit: "
         f"{smaller}--lora, --bf16, or score with a smaller --max-length and filter again"
     )
 
 
 def checkpoint_lines(settings: TrainSettings, steps: int, size: int, free: int) -> list[str]:
-    """When checkpoints are saved and what they take; `size` and `free`: bytes of one of them, and on the disk."""
-    periods, most = [], 1  # one more than are kept is on the disk while it is written
+    """When checkpoints are saved and how large they are; `size`: bytes of one; `free`: free bytes on the disk."""
+    periods, most = [], 1  # while a new one is written, the disk holds one more than are kept
     if settings.save_minutes:
         periods.append(f"every {counted(settings.save_minutes, 'minute')}, the newest 2 until training ends")
         most += 2
@@ -108,7 +108,7 @@ def checkpoint_lines(settings: TrainSettings, steps: int, size: int, free: int) 
             kept = min(kept, settings.save_total_limit)
         periods.append(f"every {counted(settings.save_steps, 'step')}, {kept} kept")
         most += kept
-    said = f"checkpoints: {'; '.join(periods) or 'none but at Ctrl-C'}; about {size_text(size)} each"
+    said = f"checkpoints: {'; '.join(periods) or 'none except on Ctrl-C'}; about {size_text(size)} each"
     if most * size <= free:
         return [said]
     return [said, f"warning: they can need {size_text(most * size)}, and {size_text(free)} are free on that disk"]
@@ -117,12 +117,12 @@ def checkpoint_lines(settings: TrainSettings, steps: int, size: int, free: int) 
 def stopped_line(out: Path, step: int, steps: int) -> str:
     return (
         f"stopped after step {step} of {steps}; checkpoint saved in {out / f'checkpoint-{step}'}. Run the same command "
-        "again to go on from it"
+        "again to continue from it"
     )
 
 
 def layout_line(layout: Layout) -> str:
-    """Which attention path a model takes on its data, and why."""
+    """The attention path of a model on its data, and the reason for it."""
     name = "plain rows" if layout.path == "rows" else f"{layout.path} attention"
     if (choice := layout.choice) is None:
         return name
@@ -146,7 +146,7 @@ def _savings(lengths: Lengths) -> str:
 
 
 def obstacle_line(met: Obstacle) -> str:
-    """Why a model does not take an attention path."""
+    """Why a model cannot use an attention path."""
     if met.window is not None:
         return f"the model's sliding window ({met.window}) is shorter than the data ({met.longest})"
     if met.error is not None:
@@ -159,7 +159,7 @@ def references_missing(data: Path, kept_in: Path) -> str:
 
 
 def step_zero(check: StepZero | None) -> str:
-    """That the untrained policy is the reference; None: there is nothing to compare it with."""
+    """That the untrained policy reproduces the references; None: the data have none to compare with."""
     if check is None:
         return "the data have no reference log-probs to check the model against"
     return "step 0: the model reproduces the reference log-probs of the data"
@@ -210,7 +210,7 @@ def hint_line(hint: Hint) -> str:
 
 
 def speed_line(metrics: Mapping[str, Any]) -> str:
-    """How fast the run's steps were."""
+    """The speed of the run's steps."""
     return (
         f"{metrics['pairs_per_second']:.3g} pairs/s, {metrics['tokens_per_second']:,.0f} tokens/s, "
         f"{metrics['matmul_share']:.0%} of the machine's matmul rate, peak memory {metrics['peak_memory_gib']:.2f} GiB"
@@ -218,26 +218,26 @@ def speed_line(metrics: Mapping[str, Any]) -> str:
 
 
 def trained_lines(trained: Trained) -> list[str]:
-    """What a training run came to."""
+    """The result of a training run."""
     did = f"{counted(trained.steps, 'step')} on {counted(trained.pairs, 'pair')}"
     lines = [f"trained for {did}; the model is in {trained.out}"]
     if trained.metrics:
         lines.append(speed_line(trained.metrics))
     if trained.best is not None:
         lines.append(
-            f"the model is {trained.best.name}, chosen by its reward accuracy on --eval-data; so the figures below "
-            "flatter it"
+            f"the model is {trained.best.name}, chosen by its reward accuracy on --eval-data, so the figures below are "
+            "biased upwards"
         )
     return [*lines, *(evaluation_lines(trained.evaluation) if trained.evaluation else [])]
 
 
 def next_lines(command: str | None) -> list[str]:
-    """The command that comes next, to be copied; none where there is no certain one."""
+    """The command to run next, ready to be copied; no line if no command is certain to fit."""
     return [] if command is None else [f"next: {command}"]
 
 
 def held_out_lines(model: str, out: Path) -> list[str]:
-    """How the model is evaluated where no held-out pairs are known: their folder is the user's to name."""
+    """How to evaluate the model if no held-out pairs are known; the user names their folder."""
     return [f"to evaluate it: score held-out pairs with {model}, then rmo-train eval THEIR_RUN --model {out}"]
 
 
@@ -249,15 +249,15 @@ def merged_line(adapter: Path, base: str, dtype: str, out: Path) -> str:
 
 
 def form_line(title: str, markers: Sequence[str] | None) -> str:
-    """Which form answers are written in, and by which fields of the prompts; None: they have no benchmark's."""
+    """The form in which answers are written, and the fields of the prompts that decided it (None: no form fits)."""
     if markers is None:
-        return f"writing answers in the form of {title}: the prompts are in no benchmark's form"
+        return f"writing answers in the form of {title}: the prompts have the form of no benchmark"
     fields = " and ".join(f"`{name}`" for name in markers)
     return f"writing answers in the form of {title}: the prompts have {fields}"
 
 
 def generated_lines(generator: str, out: Path, answers: int, cut: int, max_new_tokens: int) -> list[str]:
-    """How many answers were written, and how many of them did not end by themselves."""
+    """How many answers were written, and how many of them were cut off."""
     lines = [f"{counted(answers, 'answer')} of {generator} in {out}"]
     return [*lines, f"{cut:,} of them cut off at --max-new-tokens {max_new_tokens}"] if cut else lines
 
@@ -314,7 +314,7 @@ def _difference(figure: Difference) -> str:
 
 
 def rates_lines(rates: CheckedRates | JudgedRates) -> list[str]:
-    """By whichever method they were found."""
+    """Win rates of either method."""
     return judged_lines(rates) if rates.method == "judge" else checked_lines(rates)
 
 

@@ -1,14 +1,14 @@
-"""TRL's `DPOTrainer` with what curation knows: weights, soft labels, references, mixed margins, amplification.
+"""TRL's `DPOTrainer` with the results of curation: weights, soft labels, references, mixed margins, amplification.
 
     RMODPOTrainer(MODEL, args=DPOConfig(OUT, precompute_ref_log_probs=True, max_length=None), train_dataset=pairs)
 
-on `pairs` exported for TRL (`export --to trl`); needs `trl` (1.16). Loss, gradient and order are those of
-`rmo-train run`, except that several processes fill up an epoch's last batches with pairs of its first, as everywhere
-in TRL.
+`pairs` must be exported for TRL (`export --to trl`); needs `trl` (1.16). Loss, gradient and order are those of
+`rmo-train run`. One exception: with several processes, an epoch's last batches are filled up with pairs from its
+beginning, as always in TRL.
 
-What it takes hold of in TRL: the data set is not tokenised again, because log-probs belong to the tokens that were
-scored; the collator keeps two columns more; the per-pair log-probs are read off the model's output, since TRL returns
-a mean only; and the weights of an optimizer batch are counted where transformers counts its labels.
+It changes four things in TRL. The data set is not tokenised again, because log-probs belong to the tokens that were
+scored. The collator keeps two more columns. The per-pair log-probs are taken from the model's output, because TRL
+returns only a mean. And the weights of an optimizer batch are summed where transformers counts its labels.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from rmo_train.objective.losses import PairLogps, loss_named
 from rmo_train.training.plan import Plan, make_plan
 from rmo_train.training.settings import TrainSettings
 
-LOSSES = {"sigmoid": "dpo", "hinge": "hinge", "ipo": "ipo", "robust": "rdpo"}  # TRL's name -> ours
+LOSSES = {"sigmoid": "dpo", "hinge": "hinge", "ipo": "ipo", "robust": "rdpo"}  # TRL's name -> our name
 TOKENS = ("prompt_ids", "chosen_ids", "rejected_ids")
-REFERENCES = {"ref_chosen": "ref_chosen_logps", "ref_rejected": "ref_rejected_logps"}  # of the export -> TRL's
+REFERENCES = {"ref_chosen": "ref_chosen_logps", "ref_rejected": "ref_rejected_logps"}  # in the export -> in TRL
 PER_PAIR = ("weight", "label_confidence")
-NEUTRAL = {"ld_alpha": None, "f_divergence_type": "reverse_kl", "use_weighting": False}  # other values: another loss
-OTHER_MODEL = 0.25  # nats per token between policy and reference before the first step; few tokens in bfloat16: 0.1
+NEUTRAL = {"ld_alpha": None, "f_divergence_type": "reverse_kl", "use_weighting": False}  # other values change the loss
+OTHER_MODEL = 0.25  # nats per token between policy and reference before step 1; short answers in bfloat16 reach 0.1
 
 
 class RMODPOTrainer(DPOTrainer):
-    """DPOTrainer with the objective and the order of `rmo-train run`; `args` has the other settings.
+    """DPOTrainer with the objective and the order of `rmo-train run`; all other settings are in `args`.
 
     amplify: slope of margin amplification at the median margin, relative to DPO's; 0 = off.
-    diversify: mix margins within every optimizer batch. Both need a trajectory's end in the data.
+    diversify: mix large and small margins in every optimizer batch. Both need a trajectory end in the data.
     """
 
-    data_collator: Any  # transformers'
-    _signature_columns: Any  # transformers': the columns that reach the collator
+    data_collator: Any  # of transformers
+    _signature_columns: Any  # of transformers: the columns that reach the collator
     loss_is_scaled_for_ga = True  # `compute_loss` divides by the weights of the whole optimizer batch
 
     def __init__(
@@ -68,7 +68,7 @@ class RMODPOTrainer(DPOTrainer):
         self.objective, self.plan = loss_named(settings.loss), make_plan(data, settings, args.world_size)
         super().__init__(model, args=args, train_dataset=train_dataset, **others)
         if self.aux_loss_enabled:
-            raise UserError("a router's auxiliary loss is no part of this objective: set router_aux_loss_coef=0")
+            raise UserError("this objective has no auxiliary router loss: set router_aux_loss_coef=0")
         self.data_collator = partial(collate, self.data_collator)
 
     def _prepare_dataset(self, dataset: Dataset, *others: Any) -> Dataset:
@@ -90,14 +90,14 @@ class RMODPOTrainer(DPOTrainer):
         return Order(self.plan, self.args.seed if self.args.data_seed is None else self.args.data_seed)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
-        """Sum of the weights of the optimizer batch, on all processes."""
+        """Sum of the optimizer batch's weights over all processes."""
         weight = sum((batch["weight"].sum() for batch in batch_samples), torch.zeros(())).to(device)
         return self.accelerator.gather(weight).sum()
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The micro-batch's part of the weighted mean over the optimizer batch; TRL logs its metrics beside it."""
+        """The micro-batch's part of the weighted mean over the optimizer batch. TRL still logs its own metrics."""
         weight, confidence = (inputs[name] for name in PER_PAIR)
         inputs = {name: value for name, value in inputs.items() if name not in PER_PAIR}
         outputs: list[Any] = []
@@ -111,14 +111,14 @@ class RMODPOTrainer(DPOTrainer):
         if model.training and self.state.global_step == 0:
             check_references(logps)
         value = amplified(self.objective, logps, self.plan.parameters, confidence, self.plan.amplifier)
-        # Gradients are averaged over the processes, each of which has its part of the sum.
+        # Gradients are averaged over processes, but each process has a part of the sum.
         total = num_items_in_batch / self.accelerator.num_processes if model.training else weight.sum()
         loss = (weight * value).sum() / total.clamp(min=1e-12)
         return (loss, theirs[1]) if return_outputs else loss
 
 
 class Order(Sampler[int]):
-    """The rows of an epoch, optimizer batch after optimizer batch: a function of (margins, G, seed, epoch)."""
+    """The rows of an epoch, one optimizer batch after another: a function of (margins, G, seed, epoch)."""
 
     def __init__(self, plan: Plan, seed: int) -> None:
         self.plan, self.seed, self.epoch = plan, seed, 0
@@ -134,21 +134,21 @@ class Order(Sampler[int]):
 
 
 def settings_of(args: DPOConfig, amplify: float, diversify: bool) -> TrainSettings:
-    """Our settings for TRL's; a UserError for those whose loss is not ours."""
+    """TRL's settings as ours; a UserError if they ask for a loss that we do not have."""
     loss = LOSSES.get(args.loss_type[0]) if len(args.loss_type) == 1 else None
     if loss is None:
         raise UserError(
-            f"loss_type={args.loss_type}: RMODPOTrainer has one of {', '.join(LOSSES)}; else use DPOTrainer"
+            f"loss_type={args.loss_type}: expected one of {', '.join(LOSSES)}; for another loss, use DPOTrainer"
         )
     for name, expected in NEUTRAL.items():
         if getattr(args, name) != expected:
-            raise UserError(f"{name}={getattr(args, name)!r}: expected {expected!r}; with another, use DPOTrainer")
+            raise UserError(f"{name}={getattr(args, name)!r}: expected {expected!r}; for other values, use DPOTrainer")
     if not args.precompute_ref_log_probs:
-        raise UserError("precompute_ref_log_probs=False: set it to True; references that the data has are then read")
+        raise UserError("precompute_ref_log_probs=False: set it to True; references in the data are then used")
     given = {
         "loss": loss,
         "beta": args.beta,
-        "label_smoothing": args.label_smoothing if loss == "rdpo" else None,  # TRL's other losses do not read it
+        "label_smoothing": args.label_smoothing if loss == "rdpo" else None,  # TRL's other losses ignore it
         "amplify": amplify,
         "diversify": diversify,
         "per_device_train_batch_size": args.per_device_train_batch_size,
@@ -163,7 +163,7 @@ def pairs_of(dataset: Dataset) -> PairData:
     if missing := {*TOKENS, *PER_PAIR} - names:
         raise UserError(
             f'train_dataset has no column {", ".join(sorted(missing))}: expected `load_dataset(DIR, split="train")` '
-            "on a folder that `export SHARDS --to trl --out DIR` made; on other data, use DPOTrainer"
+            "of a folder made by `export SHARDS --to trl --out DIR`; for other data, use DPOTrainer"
         )
     table = dataset.select_columns(sorted(names)).with_format("arrow")[:]
     rows = np.arange(table.num_rows).astype(str)
@@ -173,21 +173,21 @@ def pairs_of(dataset: Dataset) -> PairData:
 
 
 def check_lengths(data: PairData, max_length: int | None) -> None:
-    """Refuse to cut a response: its reference log-prob is that of all its tokens."""
+    """Refuse to truncate a response, because its reference log-prob includes all its tokens."""
     if max_length is not None and data.longest() > max_length:
         raise UserError(
-            f"max_length={max_length}: a pair has {data.longest()} tokens; set max_length=None, or score again with "
-            f"`--max-length {max_length}`"
+            f"max_length={max_length}: a pair has {data.longest()} tokens; set max_length=None, or score the pairs "
+            f"again with `--max-length {max_length}`"
         )
 
 
 def collate(theirs: Callable[[list[dict[str, Any]]], dict[str, Any]], examples: list[dict[str, Any]]) -> dict[str, Any]:
-    """TRL's batch, and the two columns that it leaves out; each [n]."""
+    """TRL's batch with the two columns that TRL leaves out; each [n]."""
     return theirs(examples) | {name: torch.tensor([example[name] for example in examples]) for name in PER_PAIR}
 
 
 def pair_logps(per_token: torch.Tensor, inputs: dict[str, Any]) -> PairLogps:
-    """Log-probs [2n, tokens], 0 outside responses, of n chosen and then n rejected responses -> those of n pairs."""
+    """Log-probs of n pairs, from those per token, [2n, tokens]: first chosen, then rejected, 0 outside responses."""
     chosen, rejected = per_token.sum(1).chunk(2)
     chosen_tokens, rejected_tokens = inputs["completion_mask"].sum(1).float().chunk(2)
     ref_chosen, ref_rejected = (inputs[name] for name in REFERENCES.values())
@@ -195,12 +195,12 @@ def pair_logps(per_token: torch.Tensor, inputs: dict[str, Any]) -> PairLogps:
 
 
 def check_references(logps: PairLogps) -> None:
-    """The untrained policy must have the references' log-probs; a UserError where it is another model."""
+    """Check that the untrained policy reproduces the reference log-probs; a UserError if it is another model."""
     assert logps.ref_chosen is not None and logps.ref_rejected is not None
     apart = (logps.chosen - logps.ref_chosen).abs().sum() + (logps.rejected - logps.ref_rejected).abs().sum()
     apart = apart.detach() / (logps.chosen_tokens + logps.rejected_tokens).sum()
     if not apart <= OTHER_MODEL:
         raise UserError(
-            f"before the first step the policy differs from the reference log-probs by {apart:.2f} nats a token "
-            f"(expected at most {OTHER_MODEL}): give the model that was scored, or score again with this one"
+            f"before the first step, the policy differs from the reference log-probs by {apart:.2f} nats per token "
+            f"(expected at most {OTHER_MODEL}); give the model that scored the pairs, or score them again with this one"
         )

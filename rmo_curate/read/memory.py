@@ -1,4 +1,4 @@
-"""Data in memory -> records, as the readers of files give them: data sets, frames, Arrow tables, lists of dicts."""
+"""Data in memory -> records, like those of the file readers: data sets, frames, Arrow tables, lists of dicts."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 AnyPath: TypeAlias = str | os.PathLike[str]
 Frame: TypeAlias = "datasets.Dataset | pl.DataFrame | pd.DataFrame | pa.Table"
 Data: TypeAlias = "AnyPath | Sequence[AnyPath] | Sequence[Mapping[str, Any]] | Frame"
-IN_MEMORY = "data in memory"  # what stands for a file's name
-ROWS = 1024  # of a data set, read at a time
+IN_MEMORY = "data in memory"  # used in place of a file's name
+ROWS = 1024  # rows of a data set that are read at a time
 EXPECTED = (
     "paths, a list of dicts, a datasets.Dataset, a polars or pandas DataFrame, or anything else that gives Arrow tables"
 )
@@ -40,18 +40,18 @@ HINTS = {  # by type
 
 @dataclass(frozen=True)
 class InMemory:
-    """Data that are in no file. Records are made as they are read, so memory holds them once."""
+    """Data that are not in a file. Records are made as they are read, so memory holds the data only once."""
 
     rows: Callable[[], Iterator[Record]]
     name: str = IN_MEMORY
 
     def records(self) -> Iterator[Record]:
-        """The records; the same at every call."""
+        """The records; the same on every call."""
         return self.rows()
 
     def identity(self) -> InputFile:
-        """Name, bytes and sha256 of the records as JSON lines: the same content, in whatever it is held, is the same
-        data, so that a run goes on with it."""
+        """Name, bytes and sha256 of the records as JSON lines. The same content in another container is the same data,
+        so a run can be continued with it."""
         digest, size = hashlib.sha256(), 0
         for record in self.records():
             line = (encodable(canonical_json(record.value)) + "\n").encode()
@@ -61,9 +61,9 @@ class InMemory:
 
 
 def given(data: Data) -> list[str | InMemory]:
-    """What a function of the Python API is given as data, as `open_source` takes it: paths and names, or one InMemory.
+    """The data argument of the Python API in the form that `open_source` takes: paths and names, or one InMemory.
 
-    A UserError where `data` is nothing that can be read.
+    A UserError if `data` is of a type that cannot be read.
     """
     if isinstance(data, str | os.PathLike):
         return [os.fspath(data)]
@@ -79,8 +79,8 @@ def given(data: Data) -> list[str | InMemory]:
 
 
 def _batches_of(data: Any) -> Callable[[], Iterable[pa.RecordBatch]] | None:
-    """What reads a data set or a frame as Arrow batches, None where `data` is neither."""
-    if _is(data, "datasets", "Dataset"):  # its own table lacks what `select` and `shuffle` did
+    """A function that reads a data set or a frame as Arrow batches; None if `data` is neither."""
+    if _is(data, "datasets", "Dataset"):  # its own table ignores `select` and `shuffle`
         arrow = data.with_format("arrow")
         return lambda: (batch for rows in arrow.iter(ROWS) for batch in rows.to_batches())
     try:
@@ -96,12 +96,12 @@ def _batches_of(data: Any) -> Callable[[], Iterable[pa.RecordBatch]] | None:
 
 
 def _is(data: Any, module: str, name: str) -> bool:
-    """Whether `data` is of a class of a library, which is not imported for that."""
+    """Whether `data` is an instance of a library's class; does not import the library."""
     return module in sys.modules and isinstance(data, getattr(sys.modules[module], name, ()))
 
 
 def _records_of_list(rows: Sequence[Any]) -> Iterator[Record]:
-    """Each as the JSON line that it would be: a tuple is a list, a date its text."""
+    """Each row as it would be in JSON: a tuple becomes a list, and a date becomes text."""
     for number, row in enumerate(rows, start=1):
         try:
             yield Record(number, json.loads(json.dumps(row, default=_of_json)))
@@ -110,7 +110,7 @@ def _records_of_list(rows: Sequence[Any]) -> Iterator[Record]:
 
 
 def _of_json(value: Any) -> Any:
-    """What JSON has no word for, as a file's reader gives it."""
+    """A value that JSON cannot express, as a file reader would give it."""
     if hasattr(value, "tolist"):  # numbers and arrays of numpy
         return value.tolist()
     if (text := as_text(value)) is None:

@@ -1,8 +1,8 @@
-"""`rmo-train generate`: prompts of a file -> answers.
+"""`rmo-train generate`: a file of prompts -> answers.
 
-- `prompts`: the prompts of any file, run or shard folder.
-- `answer_forms`: how AlpacaEval, Arena-Hard, MT-Bench and IFEval keep prompts and answers.
-- `decoding`: batched answers through transformers, the same in a batch of any size.
+- `prompts`: reads prompts from any file, run or shard folder.
+- `answer_forms`: how AlpacaEval, Arena-Hard, MT-Bench and IFEval store prompts and answers.
+- `decoding`: batched answers through transformers; an answer does not depend on the batch size.
 - `decoding_vllm`: the same requests through vLLM.
 - `command`: `rmo-train generate`.
 """

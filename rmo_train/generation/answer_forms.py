@@ -1,15 +1,16 @@
-"""The forms in which benchmarks keep prompts and answers, and what each file looks like.
+"""The forms in which benchmarks store prompts and answers.
 
 - AlpacaEval (github.com/tatsu-lab/alpaca_eval, README, "model_outputs"): a JSON list of {instruction, output,
-  generator, dataset}. Answers are joined to the reference's by `instruction`; every record of one takes part.
+  generator, dataset}. Answers are joined to the reference's by `instruction`; all records of an instruction are used.
 - Arena-Hard v2 (github.com/lmarena/arena-hard-auto, data/arena-hard-v2.0 and src/arenahard/gen_answer.py): prompts are
-  lines of {uid, category, subcategory, language, prompt}, answers lines of {uid, ans_id, model, messages, tstamp}, the
-  last message being {role: assistant, content: {answer}}. They are looked up by `uid`: one answer to a prompt.
+  lines of {uid, category, subcategory, language, prompt}. Answers are lines of {uid, ans_id, model, messages, tstamp},
+  whose last message is {role: assistant, content: {answer}}. They are looked up by `uid`: one answer per prompt.
 - MT-Bench (github.com/lm-sys/FastChat, fastchat/llm_judge/gen_model_answer.py): prompts are lines of {question_id,
-  category, turns}, answers lines of {question_id, answer_id, model_id, choices, tstamp}, a choice being {index, turns}.
+  category, turns}. Answers are lines of {question_id, answer_id, model_id, choices, tstamp}, and a choice is {index,
+  turns}.
 - IFEval (github.com/google-research/google-research, instruction_following_eval/evaluation_lib.py): prompts are lines
-  of {key, prompt, instruction_id_list, kwargs}, answers lines of {prompt, response}. They are looked up by `prompt`:
-  one answer to a prompt.
+  of {key, prompt, instruction_id_list, kwargs}. Answers are lines of {prompt, response}. They are looked up by
+  `prompt`: one answer per prompt.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from rmo_train.console.errors import UserError
 from rmo_train.generation.prompts import Prompt
 from rmo_train.store.files import sha256_text, write_bytes, write_json
 
-AnswerForm = Literal["auto", "alpaca-eval", "arena-hard", "mt-bench", "ifeval"]  # auto: that of the prompts
+AnswerForm = Literal["auto", "alpaca-eval", "arena-hard", "mt-bench", "ifeval"]  # auto: the form of the prompts
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's answer to a prompt: one text a turn, without special tokens."""
+    """A model's answer to a prompt: one text per turn, without special tokens."""
 
     turns: tuple[str, ...]
     finished: bool = True  # False: a turn was cut at --max-new-tokens
@@ -38,23 +39,23 @@ class Answer:
 
 @dataclass(frozen=True)
 class Stored:
-    """What one record of a file of answers holds."""
+    """One record of a file of answers."""
 
-    key: Hashable  # what ties it to its prompt
-    question: tuple[str, ...] | None  # the user's messages; None where the form leaves them out
-    answers: tuple[tuple[str, ...], ...]  # one text a turn
+    key: Hashable  # identifies its prompt
+    question: tuple[str, ...] | None  # the user's messages; None if the form does not store them
+    answers: tuple[tuple[str, ...], ...]  # one text per turn
     generator: str | None
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a benchmark keeps its prompts and a model's answers."""
+    """How a benchmark stores its prompts and a model's answers."""
 
     title: str
-    markers: tuple[str, ...]  # the fields by which its prompts are known
+    markers: tuple[str, ...]  # fields that identify its prompts
     lines: bool  # answers are JSON lines, not a list
-    several: bool  # it holds several answers to a prompt
-    turns: bool  # it holds answers of several turns
+    several: bool  # it can store several answers to a prompt
+    turns: bool  # it can store answers of several turns
     key: str  # the prompt's field by which answers are looked up
     write: Callable[[Prompt, Sequence[Answer], str], list[dict[str, Any]]]
     is_answer: Callable[[Mapping[str, Any]], bool]
@@ -64,12 +65,12 @@ class Form:
         return all(name in prompt.record for name in self.markers)
 
     def key_of(self, prompt: Prompt) -> Hashable:
-        """What ties an answer to `prompt`; a UserError where the prompt lacks it."""
+        """The key that joins an answer to `prompt`; a UserError if the prompt lacks it."""
         if self.key in ("instruction", "prompt"):
             return prompt.text
         if self.key not in prompt.record:
             raise UserError(
-                f"{prompt.where}: it has no `{self.key}`, by which {self.title} looks answers up; add one, or choose "
+                f"{prompt.where}: no field `{self.key}`, by which {self.title} looks up answers; add one, or choose "
                 "another form with --to"
             )
         return prompt.record[self.key]
@@ -168,7 +169,7 @@ FORMS: dict[str, Form] = {
 
 
 def recognised(prompts: Sequence[Prompt]) -> str | None:
-    """The form that the prompts have; None where they have none, a UserError where they have several."""
+    """The form of the prompts; None if they have none, a UserError if they have several."""
     where: dict[str, str] = {}
     for prompt in prompts:
         for name, form in FORMS.items():
@@ -181,12 +182,12 @@ def recognised(prompts: Sequence[Prompt]) -> str | None:
 
 
 def check_fits(name: str, prompts: Sequence[Prompt], samples: int) -> None:
-    """Refuse what the form `name` cannot hold: before anything is generated."""
+    """Refuse prompts and samples that the form `name` cannot store, before anything is generated."""
     form = FORMS[name]
     if samples > 1 and not form.several:
         others = " or ".join(f"--to {other}" for other, f in FORMS.items() if f.several)
         raise UserError(
-            f"--samples {samples}: {form.title} looks answers up by `{form.key}`, so it holds one answer to a prompt; "
+            f"--samples {samples}: {form.title} looks up answers by `{form.key}`, so it has one answer per prompt; "
             f"expected --samples 1, or {others}"
         )
     seen: dict[Hashable, str] = {}
@@ -194,13 +195,13 @@ def check_fits(name: str, prompts: Sequence[Prompt], samples: int) -> None:
         key = form.key_of(prompt)
         if not form.turns and prompt.later:
             raise UserError(
-                f"{prompt.where}: {1 + len(prompt.later)} turns; {form.title} holds answers of one turn: expected "
+                f"{prompt.where}: {1 + len(prompt.later)} turns; answers of {form.title} have one turn: expected "
                 "--to mt-bench, or prompts of one turn"
             )
         if form.lines and key in seen:
             raise UserError(
-                f"{prompt.where}: the same `{form.key}` as {seen[key]}; {form.title} looks answers up by it, so only "
-                "one of them would be found: expected each once"
+                f"{prompt.where}: the same `{form.key}` as {seen[key]}; {form.title} looks up answers by it, so it "
+                "would find only one of the two: expected each once"
             )
         seen[key] = prompt.where
 
@@ -211,7 +212,7 @@ def check_fits(name: str, prompts: Sequence[Prompt], samples: int) -> None:
 def write_answers(
     path: Path, name: str, prompts: Sequence[Prompt], answers: Sequence[Sequence[Answer]], generator: str
 ) -> None:
-    """Write each prompt's answers in the form `name`, whole."""
+    """Write all prompts' answers in the form `name`, atomically."""
     form = FORMS[name]
     records = [r for p, of in zip(prompts, answers, strict=True) for r in form.write(p, of, generator)]
     if form.lines:

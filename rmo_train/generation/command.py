@@ -1,4 +1,4 @@
-"""`rmo-train generate`: a model's answers to a file of prompts, in the form of a benchmark."""
+"""`rmo-train generate`: writes a model's answers to a file of prompts, in the form of a benchmark."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from rmo_train.store.id_hash import draw_bits
 if TYPE_CHECKING:
     from rmo_train.generation.decoding import Decoding, Request
 
-Decode = Callable[["Sequence[Request]"], list[list[int]]]  # requests -> token ids of their answers
+Decode = Callable[["Sequence[Request]"], list[list[int]]]  # requests -> token ids of the answers
 
 
 class GenerationSettings(TrustSettings):
-    """How answers are made; a model's own generation settings (generation_config.json) do not apply."""
+    """How answers are generated; a model's own generation settings (generation_config.json) do not apply."""
 
     samples: int = Field(1, ge=1, description="Answers per prompt; more than 1 needs --temperature")
     max_new_tokens: int = Field(512, ge=1, description="Maximum tokens per answer (per turn in MT-Bench)")
@@ -59,7 +59,7 @@ class GenerationSettings(TrustSettings):
 def run_generation(
     model: str, prompts: Path, out: Path, settings: GenerationSettings, *, to: str = "auto", overwrite: bool = False
 ) -> list[str]:
-    """Answer every prompt and write `out` whole, at the end, in the form `to`; returns the lines to print."""
+    """Answer every prompt and write all answers to `out` at the end, in the form `to`; returns the lines to print."""
     if out.is_dir():
         raise UserError(f"--out {out}: this is a folder; expected the name of a JSON file")
     if out.exists() and not overwrite:
@@ -67,7 +67,7 @@ def run_generation(
     if settings.samples > 1 and not settings.temperature:
         raise UserError(
             f"--samples {settings.samples}: at --temperature 0 all answers to a prompt are the same; give a higher "
-            "one, such as --temperature 1"
+            "temperature, such as --temperature 1"
         )
     questions = read_prompts(prompts, settings.limit)
     form = settled_form(to, questions)
@@ -84,7 +84,7 @@ def run_generation(
 
 
 def settled_form(to: str, prompts: Sequence[Prompt]) -> str:
-    """The form that answers are written in, said where it was not asked for."""
+    """The form to write answers in; `auto` is resolved and reported."""
     if to != "auto":
         return to
     recognised_form = recognised(prompts)
@@ -94,17 +94,17 @@ def settled_form(to: str, prompts: Sequence[Prompt]) -> str:
 
 
 def generator_name(model: str) -> str:
-    """What a judge's tables call the model: a folder's name, a hub name as it is (AlpacaEval makes a path of it)."""
+    """The model's name in a judge's tables: a folder's name, or the full Hub name (AlpacaEval turns it into a path)."""
     path = Path(model).expanduser()
     return path.resolve().name if path.is_dir() else model
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """One answer in the making: a prompt, which sample it is, and the turns answered so far."""
+    """One sample's answer in progress: the prompt, and the turns answered so far."""
 
     prompt: Prompt
-    name: str  # what its draws depend on, beside the seed and the turn
+    name: str  # its draws depend on this name, the seed and the turn
     turns: tuple[str, ...] = ()
     finished: bool = True
 
@@ -121,7 +121,7 @@ class Dialogue:
 
 
 def answer(model: str, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[list[Answer]]:
-    """The model's answers, `settings.samples` to each prompt, in the order of the prompts.
+    """The model's answers, `settings.samples` per prompt, in the order of the prompts.
 
     A prompt of several turns is asked turn by turn: the next message follows the model's own answer to the last.
     """
@@ -148,8 +148,8 @@ def answer(model: str, prompts: Sequence[Prompt], settings: GenerationSettings) 
 
 
 def begin(prompts: Sequence[Prompt], samples: int) -> list[Dialogue]:
-    """A dialogue for each sample of each prompt: named by the prompt's content, how often that came before, and which
-    sample it is."""
+    """One dialogue per sample and prompt. Its name is the prompt's content, the number of earlier prompts with the same
+    content, and the sample's index."""
     before: Counter[str] = Counter()
     dialogues = []
     for prompt in prompts:
@@ -168,7 +168,7 @@ def _text(tokenizer: Any, ids: list[int], ends: Sequence[int]) -> str:
 
 
 def settled_engine(asked: str) -> str:
-    """The engine that `auto` means here."""
+    """The engine to use; `auto` is resolved for this machine."""
     from rmo_train.model.policy import default_device
 
     installed = find_spec("vllm") is not None
@@ -183,7 +183,7 @@ def settled_engine(asked: str) -> str:
 
 
 def make_requests(renderer: Any, dialogues: Sequence[Dialogue], seed: int) -> list[Request]:
-    """Token ids of what is next to be answered, and its seed: of `seed`, the dialogue's name and the turn."""
+    """Each dialogue's next request: its token ids, and a seed derived from `seed`, the dialogue's name and the turn."""
     from rmo_train.generation.decoding import Request
 
     rendered = [_rendered(renderer, d.prompt, d.messages()) for d in dialogues]
@@ -202,11 +202,11 @@ def _rendered(renderer: Any, prompt: Prompt, messages: Sequence[dict[str, Any]])
 
 
 def _check_lengths(model: str, renderer: Any, dialogues: Sequence[Dialogue], new: int) -> int:
-    """The most tokens that a dialogue can come to, its answers included; a UserError if the model has no room."""
+    """The most tokens that a dialogue can reach, including its answers; a UserError if they exceed the context."""
     from rmo_train.model.policy import context_length, load_config
 
     context = context_length(load_config(model))
-    # A stand-in for the answers before the last: they do not exist yet, and can each be `new` tokens long.
+    # Placeholders for the answers before the last: they do not exist yet, and each can have `new` tokens.
     whole = [replace(d, turns=("x",) * (d.asked - 1)) for d in dialogues]
     lengths = [len(_rendered(renderer, d.prompt, d.messages())) + new * d.asked for d in whole]
     longest = max(range(len(lengths)), key=lengths.__getitem__)
@@ -224,7 +224,7 @@ def _check_lengths(model: str, renderer: Any, dialogues: Sequence[Dialogue], new
 
 
 def end_tokens(model: str, renderer: Any) -> tuple[int, ...]:
-    """Tokens that end an answer: the template's end of turn first, the tokenizer's, and those that the model names."""
+    """Tokens that end an answer: the template's end of turn (first), the tokenizer's, and those the model defines."""
     from transformers import GenerationConfig
 
     from rmo_train.model.models import base_of, is_adapter, resolve
@@ -249,7 +249,8 @@ def end_tokens(model: str, renderer: Any) -> tuple[int, ...]:
 def _decoder(
     engine: str, model: str, decoding: Decoding, settings: GenerationSettings, longest: int, total: int
 ) -> Iterator[Decode]:
-    """What decodes requests with `engine`, loaded once; `longest`: tokens of the longest request with its answer."""
+    """A function that decodes requests with `engine`, loaded once. `longest`: tokens of the longest request and its
+    answer."""
     load = _vllm if engine == "vllm" else _transformers
     decode, dtype = load(model, decoding, settings, longest)
     say(f"generating {counted(total, 'answer')} with {'vLLM' if engine == 'vllm' else 'transformers'}, {dtype}")

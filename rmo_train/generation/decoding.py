@@ -1,4 +1,4 @@
-"""Answers from a model through transformers: batched, padded on the left, each the same in a batch of any size."""
+"""Answers from a model through transformers: batched, padded on the left, independent of the batch size."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from rmo_train.console.errors import ProcessingError
 from rmo_train.console.progress import say
 from rmo_train.console.quiet import quiet
 
-BATCH = {"cpu": 8, "cuda": 64}  # answers at a time, where the user does not say
+BATCH = {"cpu": 8, "cuda": 64}  # answers at a time, by default
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are drawn."""
+    """How answers are sampled."""
 
     max_new_tokens: int
-    temperature: float  # 0: the likeliest token each time
+    temperature: float  # 0: always the likeliest token
     top_p: float
     ends: tuple[int, ...]  # tokens that end an answer
 
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt's token ids, and the seed of its answer's draws: a prompt's answer does not depend on the others."""
+    """A prompt's token ids, and the seed of its answer, so that answers do not depend on each other."""
 
     ids: list[int]
     seed: int
 
 
 class Draw:
-    """Turns logits so that the greedy choice is a draw from them (the Gumbel-max trick), with a generator a row.
+    """Perturbs logits so that the greedy choice is a sample from them (the Gumbel-max trick); one generator per row.
 
-    One generator for a whole batch would make an answer depend on its neighbours.
+    With one generator for the whole batch, an answer would depend on its neighbours.
     """
 
     def __init__(self, seeds: Sequence[int], temperature: float, top_p: float, device: torch.device):
@@ -59,7 +59,7 @@ def nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
         return logits
     ordered, tokens = logits.sort(dim=-1, descending=True)
     shares = ordered.softmax(dim=-1)
-    outside = shares.cumsum(dim=-1) - shares >= top_p  # what stands before it is already enough
+    outside = shares.cumsum(dim=-1) - shares >= top_p  # the tokens before it already reach `top_p`
     outside[..., 0] = False
     return logits.masked_fill(outside.scatter(-1, tokens, outside), -torch.inf)
 
@@ -71,9 +71,9 @@ def decode(
     batch_size: int | None = None,
     advance: Callable[[float], None] = lambda answers: None,
 ) -> list[list[int]]:
-    """Token ids of each request's answer, its end token included where it came to one.
+    """Token ids of each request's answer, including its end token unless it was cut off.
 
-    Requests are grouped by length; a batch that does not fit into a GPU's memory is halved.
+    Requests are grouped by length; a batch that does not fit into the GPU's memory is halved.
     """
     device = next(model.parameters()).device
     size = batch_size or BATCH.get(device.type, BATCH["cuda"])
@@ -89,8 +89,8 @@ def decode(
                 raise ProcessingError(f"one answer does not fit into {device}'s memory: {e}") from e
             size = max(1, len(rows) // 2)
             answered = None
-        if answered is None:  # outside of the block above, which keeps what the failed batch held
-            say(f"out of memory on {device}: going on with {size} answers at a time")
+        if answered is None:  # outside the block above: its exception keeps the failed batch's tensors alive
+            say(f"out of memory on {device}: continuing with {size} answers at a time")
             gc.collect()
             torch.cuda.empty_cache()
             continue
@@ -112,7 +112,7 @@ def _decode_batch(model: Any, requests: Sequence[Request], decoding: Decoding, d
         ids[row, width - len(request.ids) :] = torch.tensor(request.ids, device=device)
         mask[row, width - len(request.ids) :] = 1
     draw = Draw([r.seed for r in requests], decoding.temperature, decoding.top_p, device)
-    # The model's own generation settings (a repetition penalty, top-k) would fill what is not set here: none apply.
+    # Otherwise the model's own generation settings (a repetition penalty, top-k) would apply to what is not set here.
     model.generation_config = GenerationConfig()
     settings = GenerationConfig(
         max_new_tokens=decoding.max_new_tokens,
@@ -132,6 +132,6 @@ def _decode_batch(model: Any, requests: Sequence[Request], decoding: Decoding, d
 
 
 def until_end(ids: list[int], ends: Sequence[int]) -> list[int]:
-    """`ids` up to the first end token, which stays; what follows pads the row to the batch's longest."""
+    """`ids` up to and including the first end token; the rest is padding to the batch's longest answer."""
     last = next((at for at, token in enumerate(ids) if token in ends), len(ids) - 1)
     return ids[: last + 1]

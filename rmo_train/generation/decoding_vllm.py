@@ -1,4 +1,4 @@
-"""Answers from a model through vLLM: the same requests as `decoding.py`, batched by vLLM itself."""
+"""Answers from a model through vLLM: the same requests as in `decoding.py`, batched by vLLM itself."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from rmo_train.generation.decoding import Decoding, Request, until_end
 GPU_SHARE = 0.9  # of the free memory
 CPU_CACHE = 2**31  # bytes of keys and values
 ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process: a Ctrl-C or a kill leaves nothing behind
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # run in this process, so that Ctrl-C or a kill leaves no process behind
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
 
 
 class VllmDecoder:
-    """A model in vLLM. Its folder holds whole weights while vLLM reads it: an adapter is merged first."""
+    """A model in vLLM. An adapter is first merged into its base, since vLLM reads a folder with whole weights."""
 
     def __init__(self, model: str, dtype: str, decoding: Decoding, longest: int):
-        """`longest`: tokens of the longest request with its answer."""
+        """`longest`: tokens of the longest request and its answer."""
         from rmo_train.model.foreign import weight_files
         from rmo_train.model.models import is_adapter, resolve
 
@@ -35,7 +35,7 @@ class VllmDecoder:
         self.decoding = decoding
         self.folder = resolve(model)
         if not is_adapter(self.folder):
-            weight_files(self.folder)  # refuses pickles, in words
+            weight_files(self.folder)  # refuses pickles with a clear message
             self.engine = _load(self.folder, dtype, longest)
             return
         from rmo_train.model.policy import load_model, load_tokenizer, save_model
@@ -45,7 +45,7 @@ class VllmDecoder:
             self.engine = _load(Path(merged), dtype, longest)
 
     def decode(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Token ids of each request's answer, its end token included where it came to one."""
+        """Token ids of each request's answer, including its end token unless it was cut off."""
         from vllm import SamplingParams
 
         sampling = [
@@ -83,18 +83,18 @@ def _load(folder: Path, dtype: str, longest: int) -> Any:
 
 @contextlib.contextmanager
 def _said(folder: Path) -> Iterator[None]:
-    """vLLM's own errors, and those of the device and of its compiler, in one line."""
+    """Reports vLLM's own errors, and those of the device and the compiler, in one line."""
     try:
         yield
     except Exception as e:
         first = (str(e).strip().splitlines() or [""])[0]
         raise ProcessingError(
-            f"vLLM cannot answer with {folder} ({type(e).__name__}: {first}); --engine transformers does without it"
+            f"vLLM cannot answer with {folder} ({type(e).__name__}: {first}); use --engine transformers instead"
         ) from e
 
 
 def _memory() -> dict[str, Any]:
-    """vLLM refuses to start where less than its share of the memory is free."""
+    """Memory settings that fit: vLLM refuses to start if less than its share of the memory is free."""
     import torch
 
     if not torch.cuda.is_available():

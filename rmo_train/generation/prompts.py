@@ -1,8 +1,8 @@
-"""The prompts of a file to generate answers for: JSON lines, a JSON list, Parquet, or a run or shard folder.
+"""Reads prompts to answer from JSON lines, a JSON list, Parquet, or a run or shard folder.
 
 A record has an `instruction` (text, with an optional `input` below it), a `prompt` (text or messages), `turns` (the
-user's messages, each to be answered before the next), `messages`, or chosen and rejected messages that begin alike. Of
-preference data each prompt is taken once, however many pairs it has.
+user's messages, each answered before the next), `messages`, or chosen and rejected messages that begin alike. In
+preference data, each prompt is taken once, however many pairs it has.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rmo_train.store.manifests import Manifest, PairsManifest, ShardsManifest, r
 from rmo_train.store.tables import iter_parts
 
 PARQUET = b"PAR1"
-# What is read of a Parquet file; the token ids beside them are most of a run folder's bytes.
+# The columns read from a Parquet file; other columns, such as token ids, are most of a run folder's bytes.
 COLUMNS = (
     "instruction", "input", "prompt", "messages", "turns", "chosen", "rejected", "tools", "chat_template_kwargs",
     "dataset", "uid", "question_id", "key", "instruction_id_list", "kwargs",
@@ -34,32 +34,32 @@ EXPECTED = "an `instruction`, a `prompt` (text or messages), `turns`, `messages`
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt, and where it stands."""
+    """One prompt and its location."""
 
     where: str  # file and record, for messages to the user
     messages: tuple[dict[str, Any], ...]
-    tools: str | None = None  # JSON, as the chat template gets them
+    tools: str | None = None  # JSON, as passed to the chat template
     template_kwargs: str | None = None  # JSON
-    dataset: str | None = None  # what the record says it is of
-    later: tuple[str, ...] = ()  # the user's further messages, each asked when the one before is answered
-    record: Mapping[str, Any] = field(default_factory=dict)  # its FORM_FIELDS, as they stand
+    dataset: str | None = None  # named by the record
+    later: tuple[str, ...] = ()  # the user's further messages, each asked after the one before is answered
+    record: Mapping[str, Any] = field(default_factory=dict)  # its FORM_FIELDS, unchanged
 
     @property
     def text(self) -> str:
-        """What a judge is shown: a single message's text; of several, each with its role before it."""
+        """The text shown to a judge: that of a single message; several messages each follow their role."""
         if len(self.messages) == 1:
             return self.messages[0]["content"]
         return "\n\n".join(f"{m['role']}: {m.get('content') or ''}" for m in self.messages)
 
     @property
     def content(self) -> str:
-        """One text per prompt: what makes two of them the same."""
+        """A text that is the same for two prompts if and only if they are the same."""
         later = [list(self.later)] if self.later else []
         return canonical_json([list(self.messages), self.tools, self.template_kwargs, *later])
 
 
 def read_prompts(source: Path, limit: int | None = None) -> list[Prompt]:
-    """The prompts of the first `limit` records in their order; UserError at the first record that has none."""
+    """The prompts of the first `limit` records, in order; UserError at the first record without one."""
     if not source.exists():
         raise UserError(f"{source}: no such file; expected JSON lines, a JSON list or Parquet")
     prompts: list[Prompt] = []
@@ -75,7 +75,7 @@ def read_prompts(source: Path, limit: int | None = None) -> list[Prompt]:
         if number == limit:
             break
     if not prompts:
-        raise UserError(f"{source}: no records in it; expected records with {EXPECTED}")
+        raise UserError(f"{source}: no records; expected records with {EXPECTED}")
     return prompts
 
 
@@ -83,7 +83,7 @@ def read_prompts(source: Path, limit: int | None = None) -> list[Prompt]:
 
 
 def _records(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each record with its place."""
+    """Each record with its location."""
     if source.is_dir():
         yield from _of_folder(source)
         return
@@ -95,7 +95,7 @@ def _records(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         else:
             yield from _of_json(source)
     except (UnicodeDecodeError, json.JSONDecodeError, pyarrow.lib.ArrowInvalid) as e:
-        raise UserError(f"{source}: neither JSON lines, a JSON list nor Parquet: {e}") from e
+        raise UserError(f"{source}: not JSON lines, a JSON list or Parquet: {e}") from e
 
 
 def _of_parquet(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -111,13 +111,13 @@ def _of_parquet(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def json_records(source: Path) -> Iterator[tuple[str, Any]]:
-    """Each record of a file of JSON lines or of a JSON list, with its place."""
+    """Each record of a file of JSON lines or a JSON list, with its location."""
     if not source.is_file():
         raise UserError(f"{source}: no such file; expected JSON lines or a JSON list")
     try:
         yield from _of_json(source)
     except (UnicodeDecodeError, json.JSONDecodeError) as e:
-        raise UserError(f"{source}: neither JSON lines nor a JSON list: {e}") from e
+        raise UserError(f"{source}: not JSON lines or a JSON list: {e}") from e
 
 
 def _of_json(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -126,7 +126,7 @@ def _of_json(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for number, record in enumerate(json.loads(text), start=1):
             yield f"{source}, record {number}", record
         return
-    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: JSON text may hold other line ends
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also split inside JSON text
         if not line.strip():
             continue
         try:
@@ -145,8 +145,8 @@ def _of_folder(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         manifest = read_manifest(folder, ShardsManifest)
     if manifest is None:
         raise UserError(
-            f"{folder}: a folder, but no finished run or shard folder; expected a file of JSON lines, a JSON "
-            "list or Parquet"
+            f"{folder}: this folder is no finished run or shard folder; expected one of these, or a file of JSON "
+            "lines, a JSON list or Parquet"
         )
     row = 0
     for table in iter_parts(folder, manifest, ["prompt", "chosen", "rejected", "tools", "chat_template_kwargs"]):
@@ -196,14 +196,14 @@ def _messages(where: str, record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _turns(where: str, turns: Any) -> list[str]:
-    """The user's messages of a conversation of several turns."""
+    """The user's messages in a conversation of several turns."""
     if not (isinstance(turns, list) and turns and all(isinstance(t, str) and t.strip() for t in turns)):
         raise UserError(f"{where}: the turns are {turns!r:.60}; expected a list of texts, the user's messages")
     return turns
 
 
 def _shared_start(chosen: list[Any], rejected: list[Any]) -> list[Any]:
-    """The messages before the first in which two conversations differ."""
+    """The messages before the first one that differs between two conversations."""
     shared = 0
     while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
         shared += 1
@@ -211,21 +211,21 @@ def _shared_start(chosen: list[Any], rejected: list[Any]) -> list[Any]:
 
 
 def _checked(where: str, messages: Any) -> list[dict[str, Any]]:
-    """Messages that an answer can follow; fields without a value, which Parquet fills in, are left out."""
+    """The messages, checked to be answerable, without the null fields that Parquet adds."""
     if not (isinstance(messages, list) and messages):
         raise UserError(f"{where}: the prompt is {messages!r:.60}; expected text, or a list of messages")
     for message in messages:
         if not (isinstance(message, dict) and isinstance(message.get("role"), str)):
             raise UserError(f"{where}: the message {message!r:.60} has no role; expected {{role, content}}")
     if messages[-1]["role"] in ANSWERING:
-        raise UserError(f"{where}: the prompt ends with the assistant's message; expected one to be answered")
+        raise UserError(f"{where}: the prompt ends with a message of the assistant; expected one to be answered")
     if not str(messages[-1].get("content") or "").strip():
         raise UserError(f"{where}: the prompt is empty")
     return [{k: v for k, v in message.items() if v is not None} for message in messages]
 
 
 def _json_text(value: Any) -> str | None:
-    """A setting of the chat template as JSON text, which it is already in a run folder."""
+    """A setting of the chat template as JSON text; in a run folder it is text already."""
     if not value:
         return None
     return value if isinstance(value, str) else compact_json(value)

@@ -1,6 +1,6 @@
-"""What is optimised, and in which batches: pure functions of arrays.
+"""The objective and the batches: pure functions of arrays.
 
-- `losses`: preference losses; to add one: `LOSSES`, and CONTRIBUTING.md.
+- `losses`: preference losses in the registry `LOSSES`; CONTRIBUTING.md says how to add one.
 - `amplify`: pairwise margin amplification.
 - `diversify`: batch margin diversification.
 """

@@ -1,7 +1,7 @@
 """Pairwise margin amplification: `L = L_pref + weight * sigmoid((median - d) / scale)`.
 
-The term's slope is steepest where d = median, weight / (4 scale), and fades on both sides: it lifts pairs whose margin
-is near the median, and leaves alone those far above it (done) and far below it (likely mislabelled).
+The term is steepest at d = median, with slope weight / (4 scale), and flattens on both sides. So it raises margins near
+the median, and hardly moves those far above it (already learned) or far below it (likely mislabelled).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Column = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Amplifier:
-    """The term's settings. `median` and `scale` are in the unit of d: "loss", the loss's own margin, or "logp"."""
+    """The term's settings. `median` and `scale` are in the unit of d: "loss" (the loss's own margin) or "logp"."""
 
     weight: float  # lambda
     median: float  # M
@@ -33,8 +33,8 @@ class Amplifier:
     unit: Literal["loss", "logp"] = "loss"
 
     def margin(self, loss: Loss, logps: PairLogps, parameters: LossParameters) -> Tensor:
-        """The d that this term works on, [n]: the loss's own margin, or the policy's log-prob margin in nats without a
-        reference (per token for a loss of per-token log-probs, as the method's authors have it)."""
+        """The margin d of the term, [n]: the loss's own margin, or the policy's log-prob margin in nats, without the
+        reference. The latter is per token if the loss uses per-token log-probs, as in the authors' code."""
         if self.unit == "loss":
             return loss.margin(logps, parameters)
         if loss.per_token:
@@ -46,14 +46,14 @@ class Amplifier:
         return self.weight * ((self.median - d) / self.scale).sigmoid()
 
     def reach(self, d: Tensor) -> Tensor:
-        """Share of the pairs with |d - median| < 2 scale (a scalar): those the term still moves."""
+        """Share of the pairs with |d - median| < 2 scale (a scalar): those that the term still moves."""
         return ((d - self.median).abs() < 2 * self.scale).to(d.dtype).mean()
 
 
 def amplified(
     loss: Loss, logps: PairLogps, parameters: LossParameters, confidence: Tensor, amplifier: Amplifier | None
 ) -> Tensor:
-    """A pair's whole loss before its weight, [n]: the soft-label loss, plus the amplification term where there is one.
+    """Each pair's loss before weighting, [n]: the soft-label loss, plus the amplification term if `amplifier` is given.
 
     `confidence`: probability that each label is right, [n].
     """
@@ -61,7 +61,7 @@ def amplified(
     return value if amplifier is None else value + amplifier.value(amplifier.margin(loss, logps, parameters))
 
 
-# The settings of the method's authors: a scale so wide that the term's slope hardly depends on d.
+# The settings of the method's authors. The scale is so wide that the term's slope hardly depends on d.
 AUTHORS = Amplifier(weight=1.0, median=1.82, scale=125.0, unit="logp")
 
 
@@ -76,10 +76,11 @@ def calibrate(
     rejected_tokens: Column,
     slope: float,
 ) -> Amplifier:
-    """The amplifier for a loss, from the kept pairs' log-probs under the proxy; its unit is the loss's own margin d.
+    """The amplifier for a loss, from the kept pairs' log-probs under the proxy, in the unit of the loss's own margin d.
 
-    median M and scale alpha = max(1.4826 MAD, 1e-3) are those of d over the pairs. `slope` R is the term's slope at
-    d = M relative to DPO's at d = 0, which is 1/2: weight lambda = 2 alpha R, so lambda / (4 alpha) = R / 2.
+    The median M and the scale alpha = max(1.4826 MAD, 1e-3) are taken from d over all pairs. `slope` R is the term's
+    slope at d = M, relative to DPO's slope at d = 0, which is 1/2. So the weight is lambda = 2 alpha R, because
+    lambda / (4 alpha) = R / 2.
 
     Log-probs: [n], nats, summed over response tokens, of the proxy and (ref_*) the base. Tokens: [n].
     """
@@ -90,7 +91,7 @@ def calibrate(
     logps = PairLogps(*(torch.from_numpy(np.array(column, dtype=np.float64)) for column in columns))
     d = loss.margin(logps, parameters).numpy()
     if not len(d):
-        raise UserError("margin amplification: no pairs to take the median margin from; train with --amplify 0")
+        raise UserError("margin amplification: no pairs to compute the median margin from; train with --amplify 0")
     bad = int((~np.isfinite(d)).sum())
     if bad:
         raise UserError(

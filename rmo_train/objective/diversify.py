@@ -1,9 +1,9 @@
-"""Batch margin diversification: a sampler of pair indices that spreads the margins inside every batch.
+"""Batch margin diversification: deals pairs into batches so that the margins within each batch vary widely.
 
-For k equal batches of G pairs the sum of within-batch (population) variances is
-`k Var_total - sum_j (mean_j - mean)^2`: it is greatest when all batches have the same mean margin, and `k Var_total` is
-its upper bound. A random partition reaches about 1 - 1/G of that bound. The order is a function of (margins, G, seed,
-epoch) alone, so that a resumed run, or one on another number of ranks with the same G, sees the same batches.
+For k equal batches of G pairs, the sum of the within-batch (population) variances is
+`k Var_total - sum_j (mean_j - mean)^2`. It is largest when all batches have the same mean margin; its upper bound is
+`k Var_total`. A random partition reaches about 1 - 1/G of that bound. The order depends only on (margins, G, seed,
+epoch), so a resumed run, or a run with the same G on another number of ranks, gets the same batches.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from rmo_train.console.errors import UserError
 
 Indices = NDArray[np.int64]
 
-# A round swaps at most one pair of a batch. Some 20 rounds are enough for normal margins; a batch that holds an outlier
-# needs many more to collect small margins in all its other places (lognormal).
+# A round swaps at most one pair per batch. About 20 rounds suffice for normally distributed margins. With lognormal
+# margins, a batch with an outlier needs many more rounds to fill all its other places with small margins.
 ROUNDS_PER_PARTNER, MOST_ROUNDS = 16, 128
-CLOSE_ENOUGH = 1e-6  # share of the bound that may be missing
+CLOSE_ENOUGH = 1e-6  # stop when the share of the bound still missing is below this
 CHECK_EVERY = 8
-# Fixed point, so that sums are exact: float sums depend on the CPU's vector width, and ranks must agree on the order.
+# Fixed point, so that sums are exact. Float sums depend on the CPU's vector width, but all ranks need the same order.
 RESOLUTION = 2.0**36
 SHORT_BATCH_DRAWS = 32
 
 
 def diversified_batches(margins: NDArray[np.floating], batch_size: int, *, seed: int, epoch: int) -> list[Indices]:
-    """Every index once, in batches of `batch_size` with mean margins as equal as a few swaps can make them.
+    """Every index once, in batches of `batch_size` whose mean margins are as equal as a few swaps can make them.
 
-    Dealt in margin order (each batch gets one pair of each of the G quantile strata), then repaired by swaps; batches
-    and the pairs in them come in random order. When `batch_size` does not divide n, the last batch is the short one.
+    First, each batch is dealt one pair from each of the G quantile strata of the margins. Then swaps equalise the
+    means. Batches, and the pairs within them, come in random order. If `batch_size` does not divide n, the last batch
+    is short.
 
-    The deal shuffles whole strata: the repair regains what that costs, while shuffling in small blocks would bring the
-    same pairs together epoch after epoch.
+    The deal shuffles whole strata. Shuffling within small blocks would give more equal means at once, but would put the
+    same pairs together in every epoch; the swaps make up for the difference.
 
     margins: [n], any unit, finite.
     """
@@ -51,16 +52,16 @@ def diversified_batches(margins: NDArray[np.floating], batch_size: int, *, seed:
 
 
 def random_batches(n: int, batch_size: int, *, seed: int, epoch: int) -> list[Indices]:
-    """Indices 0..n-1 in random batches of `batch_size`; the last batch is short when it does not divide n."""
+    """Indices 0..n-1 in random batches of `batch_size`; if it does not divide n, the last batch is short."""
     order = np.random.default_rng([seed, epoch]).permutation(n)
     return [order[start : start + batch_size] for start in range(0, n, batch_size)]
 
 
 def bound_fraction(margins: NDArray[np.floating], batches: Sequence[Indices]) -> float:
-    """Share of the upper bound that a partition reaches, in [0, 1]; 1 when all margins are equal.
+    """Share of the upper bound that a partition reaches, in [0, 1]; 1 if all margins are equal.
 
-    sum_j n_j Var_j / (n Var_total) with population variances: for equal batches that is the sum of within-batch
-    variances over `k Var_total`; the weights n_j keep it at most 1 with a short last batch (law of total variance).
+    sum_j n_j Var_j / (n Var_total), with population variances. For equal batches this is the sum of the within-batch
+    variances over `k Var_total`. With a short last batch, the weights n_j keep it at most 1 (law of total variance).
     """
     sizes = np.array([len(batch) for batch in batches])
     x = np.asarray(margins, dtype=np.float64)[np.concatenate(batches)]
@@ -86,7 +87,7 @@ def _checked(margins: NDArray[np.floating], batch_size: int) -> NDArray[np.float
 
 
 def _fixed_point(margins: NDArray[np.float64], order: Indices) -> Indices:
-    """Margins as integers: centred on the median, the largest deviation becoming RESOLUTION."""
+    """Margins as integers: centred on the median and scaled so that the largest deviation is RESOLUTION."""
     if not len(order):
         return np.zeros(0, dtype=np.int64)
     centred = margins - margins[order[len(order) // 2]]
@@ -95,7 +96,8 @@ def _fixed_point(margins: NDArray[np.float64], order: Indices) -> Indices:
 
 
 def _short_batch(values: Indices, order: Indices, size: int, rng: np.random.Generator) -> Indices:
-    """`size` indices, one of each of `size` quantile strata: of some random draws the one nearest the overall mean."""
+    """`size` indices, one from each of `size` quantile strata: of several random draws, the one whose mean is nearest
+    to the overall mean."""
     if size == 0:
         return order[:0]
     n, total = len(order), int(values.sum())
@@ -105,24 +107,24 @@ def _short_batch(values: Indices, order: Indices, size: int, rng: np.random.Gene
 
 
 def _deal(order: Indices, batch_size: int, rng: np.random.Generator) -> Indices:
-    """[k, G] batches from k G indices in margin order: column s is stratum s, shuffled."""
+    """[k, G] batches from k G indices in margin order; column s is stratum s, shuffled."""
     strata = order.reshape(batch_size, len(order) // batch_size)
     return np.ascontiguousarray(rng.permuted(strata, axis=1).T)
 
 
 def _equalise(values: Indices, batches: Indices, rng: np.random.Generator) -> None:
-    """Swap pairs between batches, in place, until their sums are nearly equal.
+    """Swap pairs between batches, in place, until the batches' sums are nearly equal.
 
-    Each round couples the batches two by two and swaps, in every couple, the two pairs whose difference is nearest to
-    half the couple's gap, if that narrows it. Even rounds couple the greatest sum with the smallest, the second with
-    the second smallest and so on; odd rounds couple at random, which frees couples that have nothing more to swap. Only
-    G of the G^2 possible swaps are looked at in a round, one diagonal of them: memory stays O(n).
+    Each round couples the batches two by two. In each couple it swaps the two pairs whose difference is nearest to half
+    the gap between the sums, if that narrows the gap. Even rounds couple the largest sum with the smallest, the second
+    largest with the second smallest, and so on. Odd rounds couple at random, so that no couple is stuck without a
+    useful swap. Of the G^2 possible swaps of a couple, a round looks only at one diagonal of G, so memory is O(n).
     """
     k, size = batches.shape
     held = values[batches]
     sums = held.sum(axis=1)
     target = int(sums.sum()) / max(k, 1)
-    spread = math.fsum((held.ravel() - target / size) ** 2)  # fsum: the same on every CPU, as the sums are
+    spread = math.fsum((held.ravel() - target / size) ** 2)  # fsum: like the sums, the same on every CPU
     couple = np.arange(k // 2)
     for round_ in range(min(ROUNDS_PER_PARTNER * (size - 1), MOST_ROUNDS)):
         if round_ % CHECK_EVERY == 0 and math.fsum((sums - target) ** 2) / size <= CLOSE_ENOUGH * spread:

@@ -1,8 +1,9 @@
 """Preference losses: pure functions of summed log-probs, in a registry.
 
-To add one: write its value and its margin, add an entry to `LOSSES` and a hand-computed test. Everywhere D is the
-policy's summed log-prob of chosen minus rejected, D_ref the reference's, and m the policy's mean log-prob per response
-token. torch is imported where it is needed: the names and defaults here serve command lines that must answer at once.
+To add one, write its value and its margin, and add an entry to `LOSSES` and a hand-computed test. Throughout, D is the
+policy's summed log-prob of chosen minus that of rejected, D_ref is the reference's, and m is the policy's mean log-prob
+per response token. torch is imported inside functions, because command lines read names and defaults from here and must
+start at once.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PairLogps:
-    """Log-probs of n pairs: nats, summed over response tokens. The reference's may be None for a loss without one."""
+    """Log-probs of n pairs, in nats, summed over response tokens. A loss without a reference accepts None for its
+    log-probs."""
 
     chosen: Tensor  # [n]
     rejected: Tensor  # [n]
@@ -43,12 +45,12 @@ class PairLogps:
 
 @dataclass(frozen=True)
 class LossParameters:
-    """What the losses read besides log-probs; the names are TRL's."""
+    """Parameters of the losses, under TRL's names."""
 
     beta: float  # scales the margin
-    label_smoothing: float = 0.0  # share of labels held to be wrong, for cdpo and rdpo
-    simpo_gamma: float = 1.0  # simpo's target for its margin
-    sft_weight: float = 0.0  # of the chosen response's negative log-likelihood per token, beside any loss
+    label_smoothing: float = 0.0  # assumed share of wrong labels, for cdpo and rdpo
+    simpo_gamma: float = 1.0  # target margin of simpo
+    sft_weight: float = 0.0  # weight of the chosen response's negative log-likelihood per token, added to any loss
 
     def __post_init__(self) -> None:
         if not self.beta > 0:
@@ -56,18 +58,18 @@ class LossParameters:
         if not 0 <= self.label_smoothing < 0.5:
             raise UserError(
                 f"--label-smoothing {self.label_smoothing}: expected a share of wrong labels in [0, 0.5); "
-                "at 0.5 the labels say nothing"
+                "at 0.5 the labels carry no information"
             )
         if not 0 <= self.sft_weight < math.inf:
-            raise UserError(f"--sft-weight {self.sft_weight}: expected a number of at least 0")
+            raise UserError(f"--sft-weight {self.sft_weight}: expected a number of 0 or more")
 
 
 @dataclass(frozen=True)
 class Loss:
     """One preference loss.
 
-    `margin` is the loss's own margin d: what it pushes up, in its own unit, which margin amplification works on too.
-    Swapping chosen and rejected negates it.
+    `margin` is the loss's own margin d: the quantity that it increases, in its own unit. Margin amplification uses it,
+    too. Swapping chosen and rejected negates it.
     """
 
     name: str
@@ -77,8 +79,8 @@ class Loss:
     default_beta: float
     equation: str
     source: str
-    per_token: bool = False  # its margin is built of log-probs per token, not of sums
-    smooths_labels: bool = False  # it reads label_smoothing
+    per_token: bool = False  # its margin uses log-probs per token, not sums
+    smooths_labels: bool = False  # it uses label_smoothing
     default_sft_weight: float = 0.0
 
     def parameters(
@@ -89,12 +91,12 @@ class Loss:
         simpo_gamma: float = 1.0,
         sft_weight: float | None = None,
     ) -> LossParameters:
-        """Parameters with this loss's defaults for None; a UserError for a label smoothing that it would not read."""
+        """Parameters, with this loss's defaults in place of None; a UserError for label smoothing it does not use."""
         if label_smoothing and not self.smooths_labels:
             readers = ", ".join(loss.name for loss in LOSSES.values() if loss.smooths_labels)
             raise UserError(
-                f"--label-smoothing {label_smoothing}: --loss {self.name} does not read it; "
-                f"leave it out, or take a loss that does ({readers})"
+                f"--label-smoothing {label_smoothing}: --loss {self.name} does not use it; "
+                f"leave it out, or choose a loss that does ({readers})"
             )
         return LossParameters(
             self.default_beta if beta is None else beta,
@@ -117,12 +119,12 @@ def _log_ratios(logps: PairLogps) -> tuple[Tensor, Tensor]:
 
 
 def _means(logps: PairLogps) -> tuple[Tensor, Tensor]:
-    """Log-prob per token of chosen and rejected; each [n], nats. A response has at least its end-of-turn token."""
+    """Log-prob per token of chosen and rejected; each [n], nats. Every response has at least its end-of-turn token."""
     return logps.chosen / logps.chosen_tokens, logps.rejected / logps.rejected_tokens
 
 
 def _log_odds(mean_logp: Tensor) -> Tensor:
-    """log(p / (1 - p)) of p = exp(mean_logp). Held finite where rounding makes a response certain (p = 1)."""
+    """log(p / (1 - p)) for p = exp(mean_logp). Stays finite if rounding makes a response certain (p = 1)."""
     mean_logp = mean_logp.clamp(max=-1e-6)
     return mean_logp - (-mean_logp.expm1()).log()
 
@@ -134,7 +136,7 @@ def reward_margin(logps: PairLogps, parameters: LossParameters) -> Tensor:
 
 
 def mean_log_ratio_margin(logps: PairLogps, parameters: LossParameters) -> Tensor:
-    """log-ratio per token of chosen minus that of rejected, [n], nats per token; without beta."""
+    """Log-ratio per token of chosen minus that of rejected, [n], nats per token; without beta."""
     chosen, rejected = _log_ratios(logps)
     return chosen / logps.chosen_tokens - rejected / logps.rejected_tokens
 
@@ -258,7 +260,7 @@ LOSSES: dict[str, Loss] = {
 
 
 def loss_named(name: str) -> Loss:
-    """The loss called `name`; a UserError with the nearest names when there is none."""
+    """The loss called `name`; if there is none, a UserError with the nearest names."""
     if name not in LOSSES:
         raise UserError(f"--loss {name!r}: no such loss; the losses are {', '.join(LOSSES)}{nearest(name, LOSSES)}")
     return LOSSES[name]
@@ -267,8 +269,8 @@ def loss_named(name: str) -> Loss:
 def sft(logps: PairLogps) -> Tensor:
     """Negative log-likelihood per token of the chosen response, [n], nats: -m_chosen.
 
-    A mean over each response's tokens, then over pairs: a long answer weighs no more than a short one. TRL's "sft" is
-    one mean over the tokens of a micro-batch, the same for one pair or for equal lengths.
+    The mean is taken over each response's tokens and then over pairs, so a long answer counts no more than a short one.
+    TRL's "sft" takes one mean over all tokens of a micro-batch; the two agree for a single pair or equal lengths.
     """
     return -_means(logps)[0]
 
@@ -280,7 +282,7 @@ def with_sft(loss: Loss, logps: PairLogps, parameters: LossParameters) -> Tensor
 
 
 def mixed(loss: Loss, logps: PairLogps, parameters: LossParameters, confidence: Tensor) -> Tensor:
-    """c L(d) + (1-c) L(-d), [n], SFT term included: the loss where a label is right with probability c.
+    """c L(d) + (1-c) L(-d), [n], including the SFT term: the expected loss if a label is right with probability c.
 
     `confidence`: c, [n].
     """

@@ -123,7 +123,7 @@ def save_checkpoint(
 
 @contextmanager
 def _written_whole(final: Path) -> Iterator[Path]:
-    """A folder under a temporary name to write into, which then becomes `final`; where writing fails, it is removed."""
+    """A folder to write into under a temporary name, then renamed to `final`; if writing fails, it is removed."""
     out, partial = final.parent, final.with_name(f".{final.name}.partial")
     _remove_partial(out)
     try:
@@ -137,16 +137,16 @@ def _written_whole(final: Path) -> Iterator[Path]:
 
 
 def _remove_partial(out: Path) -> None:
-    """Remove partial saves of interrupted runs; as steps depend on the clock, a new run would not overwrite them."""
+    """Remove partial saves of interrupted runs. A new run may save at other steps, so it would not overwrite them."""
     for partial in out.glob(".checkpoint-*.partial"):
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def remove_old_checkpoints(out: Path, step: int, limit: int | None, *, keep_best: bool) -> None:
-    """Remove old checkpoints. Keeps the `limit` newest of those that stay (None: all), the best one if asked to, and
-    the newest two to resume from, or `limit` if that is less.
+    """Remove old checkpoints. Of those that stay after the run, keeps the newest `limit` (None: all) and, with
+    `keep_best`, the best. Of the others, keeps the newest two, or `limit` if that is less.
 
-    Checkpoints after `step` neither count nor go: they are damaged ones from which the run could not resume.
+    Checkpoints after `step` are neither counted nor removed: they are damaged, and the run could not resume from them.
     """
     best = best_checkpoint(out) if keep_best else None
     staying: list[Path] = []

@@ -201,7 +201,7 @@ def run_training(
 
 
 def _claim(out: Path, key: Mapping[str, Any], world: World) -> None:
-    """Make `out` this run's folder; UserError where it is another's."""
+    """Make `out` this run's folder; UserError if it belongs to another run."""
     record = out / "run.json"
     if record.is_file():
         check_key(read_json(record), key, out)
@@ -221,7 +221,7 @@ def run_key(
     data: PairData, identity: Any, settings: TrainSettings, held_out: PairData | None, plan: Plan
 ) -> dict[str, Any]:
     """The identity of a training run. Checkpoints and folders of other runs are refused; the error names the field."""
-    # Settings of logging, saving, packing and distribution, which may change when a run is resumed.
+    # Settings of logging, saving, packing and distribution may change when a run is resumed.
     incidental = {
         "logging_steps", "save_minutes", "save_steps", "save_total_limit", "eval_steps", "tokens_per_batch",
         "attention", "fsdp", "per_device_train_batch_size", "gradient_accumulation_steps", "report_to",

@@ -5,12 +5,12 @@ and any may be missing):
 
     loss, rewards/chosen, rewards/rejected, rewards/margins, rewards/accuracies, grad_norm, learning_rate, epoch
     rewards/accuracies_longer    reward accuracy on the batch's pairs whose chosen answer has more tokens
-    rewards/accuracies_shorter   the same where it has fewer; each is missing in a batch without such pairs
+    rewards/accuracies_shorter   the same for fewer tokens; each is missing in a batch without such pairs
     eval/reward_accuracy, eval/length_matched_reward_accuracy    at steps with an evaluation
 
 Rewards are beta x log-ratio to the reference. With `referenced=False` there is no reference: rewards are then beta x
 log-prob, whose mean depends on the lengths of a batch's answers, and rules that need a known start are off.
-Training generates no answers, so growing answers cannot be seen; a policy that ranks by length can.
+Training generates no answers, so it cannot show that answers grow; but it can show that the policy ranks by length.
 
     hints = Hints(steps)
     for hint in hints.of(metrics): say(hint_line(hint))
@@ -35,7 +35,7 @@ CERTAIN = 3.0
 FALLEN = 1.0
 # Fall of the chosen reward relative to the gain in margin. Below 1, most of the margin comes from the rejected answer.
 DISPLACED = 1.0
-DISPLACED_STEPS = 2 * WINDOW  # a warm-up's first swing is no trend
+DISPLACED_STEPS = 2 * WINDOW  # a swing during warm-up is no trend
 
 EASY_LOSS = 0.05  # relative to the loss at the start; for DPO a mean margin of about 3.5
 
@@ -171,7 +171,7 @@ def held_out_reversed(h: History) -> Hint | None:
 
 
 def ranks_by_length(h: History) -> Hint | None:
-    """Right where the chosen answer is longer, wrong where it is shorter: answers will grow."""
+    """Right if the chosen answer is longer, wrong if it is shorter: answers will grow."""
     longer, shorter = (
         h.last("rewards/accuracies_longer", LENGTH_STEPS),
         h.last("rewards/accuracies_shorter", LENGTH_STEPS),

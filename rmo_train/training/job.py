@@ -44,7 +44,7 @@ class Job:
     out: Path
     key: Mapping[str, Any]  # identity of the run: checkpoints of other runs are refused
     eval_data: PairData | None = None
-    models_at: Mapping[int, Path] | None = None  # step -> where its model is kept
+    models_at: Mapping[int, Path] | None = None  # step -> folder in which its model is kept
     world: World = ALONE
     record: Record | None = None  # default: metrics.jsonl in `out`, every step
     saves: Saves | None = None  # default: no checkpoints
@@ -102,7 +102,7 @@ def training_dtype(settings: TrainSettings, data: PairData) -> str:
 
 
 def with_all_references(job: Job, model: str) -> Job:
-    """The job with reference log-probs where its loss or evaluation needs them."""
+    """The job with reference log-probs, if its loss or evaluation needs them."""
     about = {
         "name": model,
         "weights_sha256": job.key["model"],

@@ -96,7 +96,7 @@ def train(job: Job, state: TrainState | None = None) -> dict[str, Any]:
 
 @contextmanager
 def saying_of(data: PairData, rows: np.ndarray) -> Iterator[None]:
-    """On running out of memory in a batch, the pairs `rows`: name its longest pair, and remedies."""
+    """If a batch (the pairs `rows`) runs out of memory, name its longest pair and the remedies."""
     try:
         yield
     except torch.OutOfMemoryError as e:
@@ -127,7 +127,7 @@ def _due(every: int | None, step: int) -> bool:
 
 @dataclass(frozen=True)
 class Turn:
-    """Data shared by each process in a step: its part of the batch, and whether to save or stop afterwards."""
+    """What a process sends to all others in a step: its part of the batch, and its wish to save or stop afterwards."""
 
     parts: list[Part]
     wish: Wish
@@ -146,9 +146,9 @@ class Part:
 def packed_batch(job: Job, rows: np.ndarray) -> list[tuple[list[Pack], np.ndarray]]:
     """This process's pairs of the batch, in groups that fill a packed row: (packs, positions in `rows`) per group.
 
-    A pair is never split over groups, since its loss needs both log-probs. Without shared prompts, a group's rows are
-    in several packs of similar lengths. Under FSDP2 all processes gather weights together, so all need the same number
-    of groups; a process with fewer computes a dummy pair (no positions).
+    A pair is never split across groups, since its loss needs both log-probs. Without shared prompts, a group has
+    several packs with rows of similar length. Under FSDP2 all processes gather weights together, so all need the same
+    number of groups; a process with fewer computes a dummy pair (no positions).
     """
     tokens = [job.layout.tokens([t]) for t in pair_trees(job.data, rows)]
     budget = job.layout.budget

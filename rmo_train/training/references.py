@@ -1,7 +1,7 @@
 """Reference log-probs for data without any: computed once with the untrained policy before step 0, and kept.
 
-In full training and with a new adapter, the policy is its own reference until the first update. So references cost one
-forward pass over the data, and never a second model in memory.
+Until the first update, the policy is its own reference, in full training and with a new adapter. So references cost one
+forward pass over the data, and no second model in memory.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Decision:
 class Saves:
     """The saves of one run: `steps` (None: none by step) and `minutes` (0: none by time) between saves.
 
-    `clock` returns seconds; `told` whether this process was asked to stop.
+    `clock` returns seconds; `told` returns whether this process was asked to stop.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Saves:
         return Wish(over, self.told())
 
     def decide(self, step: int, last: int, wishes: Sequence[Wish]) -> Decision:
-        """The decision of all processes after `step` of `last`. The first one's clock counts; any may be asked to stop.
+        """The common decision after `step` of `last`: by the first process's clock; a request to any process stops all.
 
         After the last step the model itself is written, so no checkpoint is saved unless the run is asked to stop.
         """

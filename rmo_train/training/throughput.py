@@ -1,7 +1,7 @@
 """Training speed: pairs and tokens per second, share of the machine's matmul rate, peak memory.
 
-Only operations that the mathematics needs are counted, not recomputation to save memory (logits, activations under
-gradient checkpointing) nor the products of attention itself, so the share is a lower bound.
+The share counts only the operations that the mathematics needs. Recomputation to save memory (logits, activations under
+gradient checkpointing) and the products of attention itself are not counted, so the share is a lower bound.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ REPEATS = 7
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of square matrix products, the median of some; about 0.1 s.
+    """Floating-point operations per second of square matrix products, a median; measuring takes about 0.1 s.
 
-    Their numbers are drawn apart: a resumed run has its random state already, and dropout is to go on with it.
+    The matrices come from a generator of their own: a resumed run has already restored its random state, from which
+    dropout must continue.
     """
     size, apart = SIZE.get(device.type, SIZE["cuda"]), torch.Generator(device)
     a, b = (torch.randn(size, size, device=device, generator=apart).to(dtype) for _ in range(2))
@@ -60,7 +61,7 @@ def peak_memory(device: torch.device) -> float:
 
 
 class Speed:
-    """Sums the steps of one process; evaluations and saves in between do not count."""
+    """Speed over the steps of one process; evaluations and saves between them do not count."""
 
     def __init__(self, model: Any, processes: int = 1):
         parameter = next(model.parameters())

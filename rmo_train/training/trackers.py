@@ -1,6 +1,6 @@
 """`--report-to`: sends the lines of a run's record to TensorBoard, Weights & Biases or Trackio.
 
-This module decides where they write, and ensures that none of them can stop training.
+This module decides where they write, and keeps their errors from stopping training.
 """
 
 from __future__ import annotations

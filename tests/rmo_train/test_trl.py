@@ -175,7 +175,7 @@ def test_held_out_data_of_an_export_and_from_elsewhere_are_evaluated(shards, tin
 def test_another_model_than_the_scored_one_is_refused_before_a_step(noisy, tmp_path, watched):
     data = exported(noisy, tmp_path)
     data = data.remove_columns("ref_chosen").add_column("ref_chosen", np.array(data["ref_chosen"]) - 20)
-    with pytest.raises(UserError, match="give the model that was scored"):
+    with pytest.raises(UserError, match="give the model that scored the pairs"):
         watched(data)
 
 

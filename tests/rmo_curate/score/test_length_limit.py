@@ -88,7 +88,7 @@ def test_the_sum_warns_where_a_pair_takes_more_than_is_safe():
         (1024, 3912, 8192, "score with --max-length 3912 to keep them"),
         (1024, 3912, None, "score with --max-length 3912 to keep them"),
         (1024, 9000, 8192, "score with --max-length 8192 to keep those that fit the model (the longest has 9,000"),
-        (8192, 9000, 8192, "the model's context is 8,192: score with a model of a longer context"),
+        (8192, 9000, 8192, "the model's context is 8,192: score with a model that has a longer context"),
         (1024, None, None, "a larger --max-length"),
     ],
 )

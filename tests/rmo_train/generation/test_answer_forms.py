@@ -108,11 +108,11 @@ def test_what_is_written_reads_back(form: str, tmp_path: Path):
 @pytest.mark.parametrize(
     ("form", "records", "samples", "said"),
     [
-        ("arena-hard", [QUESTIONS["arena-hard"]], 2, "holds one answer to a prompt; expected --samples 1"),
-        ("ifeval", [QUESTIONS["ifeval"]], 2, "holds one answer to a prompt; expected --samples 1"),
-        ("arena-hard", [{"prompt": "Hi"}], 1, "line 1: it has no `uid`"),
-        ("mt-bench", [{"turns": ["Hi"]}], 1, "line 1: it has no `question_id`"),
-        ("alpaca-eval", [QUESTIONS["mt-bench"]], 1, "2 turns; AlpacaEval holds answers of one turn"),
+        ("arena-hard", [QUESTIONS["arena-hard"]], 2, "has one answer per prompt; expected --samples 1"),
+        ("ifeval", [QUESTIONS["ifeval"]], 2, "has one answer per prompt; expected --samples 1"),
+        ("arena-hard", [{"prompt": "Hi"}], 1, "line 1: no field `uid`"),
+        ("mt-bench", [{"turns": ["Hi"]}], 1, "line 1: no field `question_id`"),
+        ("alpaca-eval", [QUESTIONS["mt-bench"]], 1, "2 turns; answers of AlpacaEval have one turn"),
         ("ifeval", [{"prompt": "Hi"}, {"prompt": "Hi"}], 1, r"line 2: the same `prompt` as .*line 1"),
         ("mt-bench", [QUESTIONS["mt-bench"]] * 2, 1, "line 2: the same `question_id` as"),
     ],
@@ -171,7 +171,7 @@ def test_mistakes_are_said_before_the_model_is_loaded(tmp_path: Path):
     done, _ = generated(tmp_path, nowhere, QUESTIONS["mt-bench"], "--samples", 2)
     assert done.refused("--samples 2: at --temperature 0 all answers to a prompt are the same")
     done, _ = generated(tmp_path, nowhere, QUESTIONS["ifeval"], "--samples", 2, "--temperature", 1)
-    assert done.refused("IFEval looks answers up by `prompt`")
+    assert done.refused("IFEval looks up answers by `prompt`")
     done, _ = generated(tmp_path, nowhere, QUESTIONS["arena-hard"] | QUESTIONS["ifeval"])
     assert done.refused("the prompts fit several forms: arena-hard")
     done, _ = generated(tmp_path, nowhere, QUESTIONS["ifeval"], "--to", "alpaca")

@@ -137,7 +137,7 @@ def test_a_batch_that_does_not_fit_is_halved(model, requests, monkeypatch, capsy
     monkeypatch.setattr(model, "generate", tight)
     assert decode(model, requests, how, 6) == whole
     assert sizes == [6, 3, 1, 1, 1, 1, 1, 1]
-    assert "going on with 3 answers at a time" in capsys.readouterr().err
+    assert "continuing with 3 answers at a time" in capsys.readouterr().err
 
     def none_fits(**settings):
         raise torch.OutOfMemoryError("no room")

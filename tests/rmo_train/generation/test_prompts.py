@@ -84,8 +84,8 @@ def test_several_messages_are_shown_with_their_roles(tmp_path: Path):
         ({"prompt": " "}, "the prompt is empty"),
         ({"prompt": []}, r"the prompt is \[\]"),
         ({"prompt": [{"content": "Hi"}]}, "has no role"),
-        ({"prompt": [USER, YES]}, "ends with the assistant's message"),
-        ({"prompt": [USER, {"role": "tool_call", "content": "[]"}]}, "ends with the assistant's message"),
+        ({"prompt": [USER, YES]}, "ends with a message of the assistant"),
+        ({"prompt": [USER, {"role": "tool_call", "content": "[]"}]}, "ends with a message of the assistant"),
         ({"chosen": [USER, YES], "rejected": [SYSTEM, USER, NO]}, r"the prompt is \[\]"),
     ],
 )
@@ -98,11 +98,11 @@ def test_a_record_without_a_prompt_is_refused_with_its_line(record: object, said
     ("content", "said"),
     [
         (b'{"prompt": "Hi"}\n{"prompt": \n', "line 2: not JSON at column"),
-        (b'[{"prompt": "Hi"}', "neither JSON lines, a JSON list nor Parquet"),
-        (b"\xff\xfe\x00", "neither JSON lines, a JSON list nor Parquet"),
-        (b"PAR1 and then nothing", "neither JSON lines, a JSON list nor Parquet"),
-        (b"\n \n", "no records in it"),
-        (b"[]", "no records in it"),
+        (b'[{"prompt": "Hi"}', "not JSON lines, a JSON list or Parquet"),
+        (b"\xff\xfe\x00", "not JSON lines, a JSON list or Parquet"),
+        (b"PAR1 and then nothing", "not JSON lines, a JSON list or Parquet"),
+        (b"\n \n", "no records; expected"),
+        (b"[]", "no records; expected"),
     ],
 )
 def test_a_damaged_or_empty_file_is_refused(content: bytes, said: str, tmp_path: Path):

@@ -214,7 +214,7 @@ def test_parameters_out_of_range_are_refused_by_flag(field, value):
 def test_parameters_take_the_losss_default_beta_and_refuse_smoothing_it_would_ignore():
     assert LOSSES["simpo"].parameters() == LossParameters(2.0)
     assert LOSSES["cdpo"].parameters(0.3, label_smoothing=0.1) == LossParameters(0.3, 0.1)
-    with pytest.raises(UserError, match=r"--label-smoothing 0\.1: --loss dpo does not read it.*cdpo, rdpo"):
+    with pytest.raises(UserError, match=r"--label-smoothing 0\.1: --loss dpo does not use it.*cdpo, rdpo"):
         LOSSES["dpo"].parameters(label_smoothing=0.1)
 
 

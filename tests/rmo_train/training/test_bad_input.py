@@ -105,7 +105,7 @@ def test_an_unknown_loss(run):
     [
         (("--amplify-preset", "authors", "--amplify", 0.5), "leave out --amplify"),
         (("--amplify", "inf"), "--amplify"),
-        (("--loss", "dpo", "--label-smoothing", 0.1), "does not read it"),
+        (("--loss", "dpo", "--label-smoothing", 0.1), "does not use it"),
         (("--sft-weight", -1), "--sft-weight"),
         (("--report-to", "wandbb"), "--report-to"),
         (("--load-best-model-at-end",), "give --eval-steps and --save-steps"),

@@ -203,4 +203,4 @@ def test_a_disk_too_small_for_the_checkpoints_is_said_beforehand():
     (both, warning) = checkpoint_lines(TrainSettings(save_steps=10), 100, gib, 0)
     assert "; every 10 steps, 9 kept; about" in both and "can need 12.0 GiB" in warning
     (none,) = checkpoint_lines(TrainSettings(save_minutes=0), 100, gib, 2 * gib)
-    assert none == "checkpoints: none but at Ctrl-C; about 1.0 GiB each"
+    assert none == "checkpoints: none except on Ctrl-C; about 1.0 GiB each"
