@@ -9,7 +9,9 @@ from rmo_train.store.files import read_json
 
 ARMS = {
     "base": "untrained",
-    "plain": "plain DPO",
+    "plain": "plain",
+    "cdpo": "cDPO at the true rate",
+    "rdpo": "robust DPO at the true rate",
     "random": "as many pairs as the default drops, dropped at random",
     "drop": "dropped at the estimated rate (the filter's default)",
     "drop + both": "the same, diversified and amplified",
@@ -20,20 +22,24 @@ ARMS = {
 }
 
 
-def alignment(folder: str, data: str, what: str, recovered: str) -> Iterator[str]:
+def alignment(folder: str, data: str, what: str, recovered: str, loss: str = "dpo") -> Iterator[str]:
     """The arms of an alignment run: `what` is reward_accuracy or satisfied, `recovered` the share of the gain."""
-    found = [row for row in result(f"align/{folder}/summary")["rows"] if row["data"] == data]
-    to_plain = f"{'accuracy' if what == 'reward_accuracy' else what}_to_plain"
+    found = [row for row in result(f"align/{folder}/summary")["rows"] if (row["data"], row["loss"]) == (data, loss)]
+    to_plain = f"{what.replace('reward_accuracy', 'accuracy')}_to_plain"
+    if what == "reward_accuracy" and any("reward_accuracy_clear" in row for row in found):
+        to_plain = "accuracy_clear_to_plain"
     rows = []
     for one in sorted(found, key=lambda row: (row["rate"], list(ARMS).index(row["arm"]))):
         gain = one.get(recovered)
         shown = f"{100 * gain['value']:.0f}% [{100 * gain['low']:.0f}, {100 * gain['high']:.0f}]" if gain else ""
-        tokens = [f"{one['tokens']:.0f}"] if what == "satisfied" else [str(len(one["seeds"]))]
+        draws = str(len(one["seeds"]))
+        more = [f"{one['greedy']:.1%}", f"{one['tokens']:.0f}", draws] if what == "satisfied" else [draws]
         difference = points(one[to_plain]) if to_plain in one else ""
         flips = f"{one['rate']:.0%}" if one["rate"] else "none"
-        rows.append([flips, ARMS[one["arm"]], f"{one[what]['value']:.1%}", difference, shown, *tokens])
-    head = ["flips", "arm", "satisfied" if what == "satisfied" else "reward accuracy", "minus plain DPO, points"]
-    yield from table([*head, "gain of true labels recovered", "tokens" if what == "satisfied" else "draws"], rows)
+        rows.append([flips, ARMS[one["arm"]], f"{one[what]['value']:.1%}", difference, shown, *more])
+    of_clear = ", clear pairs" * (to_plain == "accuracy_clear_to_plain")
+    head = ["flips", "arm", what.replace("_", " "), f"minus plain, points{of_clear}", "gain of true labels recovered"]
+    yield from table([*head, *(["greedy", "tokens"] if what == "satisfied" else []), "draws"], rows)
 
 
 def alignment_tuning(folder: str) -> Iterator[str]:
@@ -46,7 +52,7 @@ def alignment_tuning(folder: str) -> Iterator[str]:
             f"{tuning['learning_rate']:g}, {tuning['num_train_epochs']:g} epoch{'s' * (tuning['num_train_epochs'] > 1)}"
         )
         drawn = [int(digit) for answers in one["satisfied"] for digit in answers[:-1]]  # the last one is greedy
-        arm = ARMS[one["cell"]["arm"]].replace("DPO", one["cell"]["loss"].upper().replace("SIMPO", "SimPO"))
+        arm = ARMS[one["cell"]["arm"]] + ", SimPO" * (one["cell"]["loss"] == "simpo")
         shares.setdefault(arm, {}).setdefault(tried, []).append(sum(drawn) / len(drawn))
     tries = sorted({tried for one in shares.values() for tried in one})
     rows = [[arm, *(f"{sum(one[t]) / len(one[t]):.1%}" for t in tries)] for arm, one in shares.items()]

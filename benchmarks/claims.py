@@ -65,29 +65,48 @@ def claims() -> Iterator[Claim]:
 def of_alignment() -> Iterator[Claim]:
     minutes = result("demo-time")["demo_wall_seconds"] / 60
     yield at_most("`make demo` on 2 cores", "demo.md", 10, [minutes], "{:.1f}", " min")
-    for folder, data, rate, name, said in (
-        ("demo", "demo", 0.3, "accuracy_recovered", "demo's 272 pairs, 30% flipped"),
-        ("demo", "demo", 0.4, "accuracy_recovered", "demo's 272 pairs, 40% flipped"),
-        ("gpu", "constraints", 0.3, "recovered", "3,537 pairs with constraints, 30% flipped, one draw"),
+    for folder, data, rate, name, arm, said in (
+        ("demo", "demo", 0.3, "accuracy_recovered", "drop", "demo's 272 pairs, 30% flipped"),
+        ("demo", "demo", 0.4, "accuracy_recovered", "drop", "demo's 272 pairs, 40% flipped"),
+        ("gpu", "constraints", 0.3, "recovered", "drop", "3,537 pairs with constraints, 30% flipped"),
+        ("gpu", "constraints", 0.3, "recovered", "soft-label", "3,537 pairs with constraints, 30% flipped"),
+        ("gpu", "constraints", 0.4, "recovered", "drop", "3,537 pairs with constraints, 40% flipped"),
+        ("gpu", "constraints", 0.4, "recovered", "soft-label", "3,537 pairs with constraints, 40% flipped"),
+        ("gpu", "judged", 0.4, "accuracy_recovered", "drop", "3,577 judged pairs, 40% flipped, one draw"),
     ):
-        gain = _arm(folder, data, rate)[name]
+        gain = _arm(folder, data, rate, arm)[name]
         shown = f"{100 * gain['value']:.0f}% [{100 * gain['low']:.0f}, {100 * gain['high']:.0f}]"
         verdict = MET if gain["value"] >= 0.6 else MISSED
-        yield Claim(f"gain of true labels recovered by the default: {said}", "alignment.md", "≥ 60%", shown, verdict)
-    drop = _arm("gpu", "constraints", 0.3)
-    for other, against in (("plain", "plain DPO"), ("random", "random removal of as many pairs")):
-        gain = drop[f"satisfied_to_{other}"]
-        said = f"the default above {against}: constraints satisfied, 30% flipped, one draw"
-        yield Claim(said, "alignment.md", "> 0", f"{points(gain)} points", MET if gain["low"] > 0 else MISSED)
-    worst = min((_arm("demo", "demo", rate)["accuracy_to_plain"] for rate in (0.0, 0.3, 0.4)), key=lambda d: d["high"])
+        by = {"drop": "the default", "soft-label": "soft labels"}[arm]
+        yield Claim(f"gain of true labels recovered by {by}: {said}", "alignment.md", "≥ 60%", shown, verdict)
+    others = {"plain": "plain DPO", "simpo": "plain SimPO", "random": "random removal of as many pairs"}
+    others |= {"cdpo": "cDPO at the true rate", "rdpo": "robust DPO at the true rate"}
+    for rate in (0.3, 0.4):
+        drop = _arm("gpu", "constraints", rate)
+        for other, against in others.items():
+            if (gain := drop.get(f"satisfied_to_{other}")) is not None:
+                said = f"the default above {against}: constraints satisfied, {rate:.0%} flipped"
+                yield Claim(said, "alignment.md", "> 0", f"{points(gain)} points", MET if gain["low"] > 0 else MISSED)
+    gain = _arm("gpu", "judged", 0.4)["accuracy_clear_to_plain"]
+    said = "the default above plain DPO: clear held-out pairs, judged pairs, 40% flipped, one draw"
+    yield Claim(said, "alignment.md", "> 0", f"{points(gain)} points", MET if gain["low"] > 0 else MISSED)
+    differences = [_arm("demo", "demo", rate)["accuracy_to_plain"] for rate in (0.0, 0.3, 0.4)]
+    differences += [_arm("gpu", "constraints", rate)["satisfied_to_plain"] for rate in (0.0, 0.3, 0.4)]
+    worst = min(differences, key=lambda d: d["high"])
     verdict = MET if worst["high"] >= 0 else MISSED
-    said = "the default is not worse than plain DPO: demo's pairs, no flips, 30% and 40%"
+    said = "the default is not worse than plain DPO: demo's pairs and constraints, no flips, 30% and 40%"
     yield Claim(said, "alignment.md", "no interval below 0", f"worst {points(worst)} points", verdict)
+    clean = _arm("gpu", "constraints", 0.0)["satisfied_to_plain"]
+    said = "the default without flips: constraints satisfied, minus plain DPO, one run each"
+    verdict = MET if clean["value"] >= -0.01 else MISSED
+    yield Claim(said, "alignment.md", "≥ -1 point", f"{points(clean)} points", verdict)
 
 
 def _arm(folder: str, data: str, rate: float, arm: str = "drop") -> dict[str, Any]:
+    """An arm of DPO."""
     rows = result(f"align/{folder}/summary")["rows"]
-    return next(row for row in rows if (row["data"], row["rate"], row["arm"]) == (data, rate, arm))
+    wanted = (data, "dpo", rate, arm)
+    return next(row for row in rows if (row["data"], row["loss"], row["rate"], row["arm"]) == wanted)
 
 
 def of_detection() -> Iterator[Claim]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
 from typing import Any
 
 import yaml
@@ -21,6 +22,7 @@ METHODS = {
     "trl": "TRL 1.16, reference precompute",
     "vllm": "vLLM 0.32 (CPU), each distinct sequence once",
 }
+WORTH = ("as given", "drop", "soft-label")
 PATHS = {
     "padded sdpa": "padded, SDPA",
     "flex": "packed, FlexAttention",
@@ -263,6 +265,24 @@ def simulated_workers() -> Iterator[str]:
     yield from table(head, rows)
 
 
+def categories() -> Iterator[str]:
+    """Detection with the kind of prompt known to nothing, to style, and to style and the probe; means of the draws."""
+    cells = result("categories")["cells"]
+
+    def mean(rate: float, way: str, *names: str) -> str:
+        values = [
+            reduce(lambda one, name: one[name], names, cell["ways"][way]) for cell in cells if cell["rate"] == rate
+        ]
+        return f"{sum(values) / len(values):.2f}" if None not in values else ""
+
+    rows = [
+        [share(rate), way, *(mean(rate, way, *names) for names in (("auroc",), *(("worth", a) for a in WORTH)))]
+        for rate in sorted({cell["rate"] for cell in cells})
+        for way in cells[0]["ways"]
+    ]
+    yield from table(["flipped", "kinds known to", "AUROC", *(f"worth {action}" for action in WORTH)], rows)
+
+
 def detection() -> Iterator[str]:
     plan = yaml.safe_load((RESULTS.parent / "plan.yaml").read_text(encoding="utf-8"))["detect"]
     yield from detect_table.tables(cells(plan), RESULTS / "detect")
@@ -288,11 +308,14 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "align-demo": lambda: alignment("demo", "demo", "reward_accuracy", "accuracy_recovered"),
     "align-demo-before": lambda: alignment("demo-before", "demo", "reward_accuracy", "accuracy_recovered"),
     "align-constraints": lambda: alignment("gpu", "constraints", "satisfied", "recovered"),
+    "align-constraints-simpo": lambda: alignment("gpu", "constraints", "satisfied", "recovered", "simpo"),
+    "align-judged": lambda: alignment("gpu", "judged", "reward_accuracy", "accuracy_recovered"),
     "align-constraints-tuning": lambda: alignment_tuning("gpu"),
     "align-constraints-first": lambda: alignment("first", "constraints", "satisfied", "recovered"),
     "align-constraints-first-tuning": lambda: alignment_tuning("first"),
     "audits": audits,
     "simulated-workers": simulated_workers,
+    "categories": categories,
     "detection": detection,
     "faults": faults,
     "faults-by-command": faults_by_command,
