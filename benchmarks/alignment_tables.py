@@ -32,14 +32,13 @@ def alignment(folder: str, data: str, what: str, recovered: str, loss: str = "dp
     for one in sorted(found, key=lambda row: (row["rate"], list(ARMS).index(row["arm"]))):
         gain = one.get(recovered)
         shown = f"{100 * gain['value']:.0f}% [{100 * gain['low']:.0f}, {100 * gain['high']:.0f}]" if gain else ""
-        draws = str(len(one["seeds"]))
-        more = [f"{one['greedy']:.1%}", f"{one['tokens']:.0f}", draws] if what == "satisfied" else [draws]
+        last = f"{one['greedy']:.1%}, {one['tokens']:.0f}" if what == "satisfied" else str(len(one["seeds"]))
         difference = points(one[to_plain]) if to_plain in one else ""
         flips = f"{one['rate']:.0%}" if one["rate"] else "none"
-        rows.append([flips, ARMS[one["arm"]], f"{one[what]['value']:.1%}", difference, shown, *more])
+        rows.append([flips, ARMS[one["arm"]], f"{one[what]['value']:.1%}", difference, shown, last])
     of_clear = ", clear pairs" * (to_plain == "accuracy_clear_to_plain")
     head = ["flips", "arm", what.replace("_", " "), f"minus plain, points{of_clear}", "gain of true labels recovered"]
-    yield from table([*head, *(["greedy", "tokens"] if what == "satisfied" else []), "draws"], rows)
+    yield from table([*head, "greedy, tokens" if what == "satisfied" else "draws"], rows)
 
 
 def alignment_tuning(folder: str) -> Iterator[str]:
