@@ -28,7 +28,7 @@ class Answer:
     prompt: str  # the prompt's id
     text: str
     tokens: int
-    finished: bool  # it came to its end within the limit
+    finished: bool  # it ended within the limit
     holds: bool  # it satisfies the constraint
 
     @property

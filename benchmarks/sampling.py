@@ -27,7 +27,7 @@ class Ask:
 def sample(
     model: Any, asks: Sequence[Ask], ends: Sequence[int], *, new_tokens: int, batch_size: int, seed: int
 ) -> list[list[int]]:
-    """Token ids of each answer, its end token included where it came to one within `new_tokens`.
+    """Token ids of each answer, its end token included if it ended within `new_tokens`.
 
     Asks go in batches of like length; the draws are a function of `seed` and the batch's place.
     """

@@ -95,7 +95,7 @@ def boilerplate(text: str) -> str:
 LOOP_WORDS = 50
 MOST_WORDS = MOST_LINES = 20_000  # looked at: of a longer text the first, since any text repeats more as it goes on
 LOOP_DISTINCT = 0.4  # least share of distinct three-word sequences
-LOOP_LINES, LOOP_LINE = 4, 20  # a line of so many letters and digits, so often
+LOOP_LINES, LOOP_LINE = 4, 20  # times that a line of at least so many letters and digits occurs
 
 
 def repetitive(text: str) -> str:
@@ -108,7 +108,7 @@ def repetitive(text: str) -> str:
         bars = {word for word in distinct_words if not any(map(str.isalnum, word))}  # of a table: they do not count
         words = [word for word in words if word not in bars]
         if len(words) >= LOOP_WORDS and (distinct := distinct_share(words)) < LOOP_DISTINCT:
-            return f"repeats itself: {100 * (1 - distinct):.0f}% of its three-word sequences come again"
+            return f"repeats itself: {100 * (1 - distinct):.0f}% of its three-word sequences are repeats"
     lines = [line.strip() for line in text.split("\n", MOST_LINES)[:MOST_LINES] if len(line) >= LOOP_LINE]
     if len(lines) - len(set(lines)) >= LOOP_LINES - 1:
         often = {line: n for line, n in Counter(lines).items() if n >= LOOP_LINES}

@@ -86,7 +86,7 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
     for name in ("limit", "max_length"):
         if getattr(settings, name) is not None:
             raise UserError(
-                f"--{name.replace('_', '-')} is for data; {run.folder} is a run, which was scored with its own"
+                f"--{name.replace('_', '-')} is for data; {run.folder} is a run: it keeps what it was scored with"
             )
     texts = read_run(run)
     checked = check(texts, run.manifest.max_length, *held_out_texts(settings))

@@ -19,7 +19,7 @@ UNREAD = (
     "chosen_ids",
     "rejected_ids",
     "tokens_sha",
-)  # columns of a run's pairs that are of no use to a reader
+)  # columns of a run's pairs that a reader does not need
 TEXTS = ("prompt", "chosen", "rejected")
 
 

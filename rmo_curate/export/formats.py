@@ -71,7 +71,7 @@ def origin(pair: Row, shape: Shape) -> dict[str, Any]:
 def refuse_calls(pair: Row) -> None:
     """A table of rows gives all calls the same arguments, null where one has none, so a reader has other calls."""
     if any(m["role"] == TOOL_CALL for column in ("prompt", "chosen", "rejected") for m in pair[column]):
-        raise Inexpressible("calls of functions")
+        raise Inexpressible("function calls")
 
 
 def plain(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -199,7 +199,7 @@ def sharegpt(message: Mapping[str, Any]) -> dict[str, Any]:
     if message["role"] not in SHAREGPT_ROLES:
         raise Inexpressible(f"a message of role {message['role']}")
     if message["role"] == TOOL_CALL and turn_of(message["content"]).text:
-        raise Inexpressible("a message with both a text and calls of functions")
+        raise Inexpressible("a message with both a text and function calls")
     return {"from": SHAREGPT_ROLES[message["role"]], "value": message["content"]}
 
 

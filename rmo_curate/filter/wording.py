@@ -145,7 +145,7 @@ def ambiguous_lines(decisions: Decisions) -> Iterator[str]:
 
 
 def heavy_removal_lines(decisions: Decisions) -> Iterator[str]:
-    """That much goes for its margins; pairs that are too long or come again were never scored, and are no part."""
+    """That much goes for its margins; pairs that are too long or repeated were never scored and are not counted."""
     gone, scored = decisions.counts["noisy"] + decisions.counts["ambiguous"], decisions.scorable
     if gone > HEAVY_REMOVAL * scored and decisions.budget.noise_rate is None:  # as many as are wrong may go: that pays
         yield (

@@ -9,7 +9,7 @@
 - `forms`: the forms of preference data -> messages.
 - `form_detection`: which form the data have, and what is wrong where none fits.
 - `proposals`: what is wrong with data of no known form, and the `--map` that would read them.
-- `tool_calls`: calls of functions as data write them -> one turn.
+- `tool_calls`: function calls as data write them -> one turn.
 - `messages`: messages, checked; why a record has none.
 - `pair_ids`: a pair's id; repeats.
 - `extras`: the source's other columns.

@@ -69,7 +69,7 @@ class RejectReason(StrEnum):
     BAD_MESSAGES = "bad_messages"  # an unknown role, turns out of order, a blank turn, or keys that are not kept
     OTHER_FORM = "other_form"  # a record of another form than its source
     NO_PREFERENCE = "no_preference"  # a tie, a label that names no winner, or ranks and scores of which no two differ
-    TOOL_CALLS_NOT_RENDERED = "tool_calls_not_rendered"  # calls of functions that the chat template leaves out
+    TOOL_CALLS_NOT_RENDERED = "tool_calls_not_rendered"  # function calls that the chat template leaves out
     UNREAD_PART = "unread_part"  # images, video or sound, or earlier turns that stand in another record
     DUPLICATE = "duplicate"  # the content of an earlier record, whatever its id; the first one stays
 
@@ -104,7 +104,7 @@ def describe(value: Any) -> str:
 
 def is_turn(value: Any) -> bool:
     """Whether `value` is a message, in anybody's notation: {role, content}, {from, value}, {role, parts}, or {role} and
-    calls of functions."""
+    function calls."""
     return isinstance(value, dict) and (
         ("role" in value and ("content" in value or has_calls(value)))
         or (any(k in value for k in ROLE_KEYS) and any(k in value for k in CONTENT_KEYS))

@@ -1,6 +1,6 @@
 """Pairs to token ids; a pair is refused where its tokens would lack what the chat template reads of its messages.
 
-The tables hold role and content of a message, and its calls of functions. What else the data say of it (`name`,
+The tables hold role and content of a message, and its function calls. What else the data say of it (`name`,
 `tool_call_id`, the ids of calls, ...) is left out where the template does not read it, and that is found by rendering
 the pair with it too: a record is never rendered without a part that the model would have seen.
 """

@@ -1,4 +1,4 @@
-"""Calls of functions as data write them -> one turn: OpenAI's `tool_calls`, its older `function_call`, and the turns of
+"""Function calls as data write them -> one turn: OpenAI's `tool_calls`, its older `function_call`, and the turns of
 calls of LLaMA-Factory (`function_call`) and ms-swift (`tool_call`)."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ CALL_ROLES = ("function_call", TOOL_CALL)  # of a turn whose content is the JSON
 
 
 def has_calls(message: Mapping[str, Any]) -> bool:
-    """Whether a message has calls of functions beside its content."""
+    """Whether a message has function calls beside its content."""
     return any(message.get(key) for key in CALL_KEYS)
 
 

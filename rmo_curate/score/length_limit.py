@@ -86,7 +86,7 @@ def limit_line(limit: LengthLimit) -> str:
     """The limit, before the lengths of the data are known."""
     context = "no limit of its own" if limit.context is None else f"a context of {limit.context:,}"
     return (
-        f"max length {limit.tokens:,} tokens a pair ({limit.why}); the model has {context}, memory allows "
+        f"max length {limit.tokens:,} tokens per pair ({limit.why}); the model has {context}, memory allows "
         f"{limit.memory:,}"
     )
 
@@ -96,8 +96,8 @@ def sum_line(limit: LengthLimit, longest: int) -> str:
     context = "no limit of the model's" if limit.context is None else f"context {limit.context:,}"
     gib = limit.row_bytes(longest) / 2**30
     line = (
-        f"longest pair {longest:,} tokens, {context}, memory for {limit.memory:,}: up to {limit.tokens:,} tokens a "
-        f"pair ({limit.why}); about {gib:.2g} GiB a row at most"
+        f"longest pair {longest:,} tokens, {context}, memory for {limit.memory:,}: up to {limit.tokens:,} tokens "
+        f"per pair ({limit.why}); at most about {gib:.2g} GiB per row"
     )
     over = min(longest, limit.tokens) > limit.memory
     return f"warning: {line}, more than is safe on this machine: give a smaller --max-length" if over else line

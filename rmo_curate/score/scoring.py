@@ -117,8 +117,8 @@ def score_stage(
     layout = described[0]
     saved = f" ({work.saved:.0%} saved)" if work.saved >= 0.005 else ""  # padding may cost more than sharing saves
     say(
-        f"{stage.name}: {work.sequences:,} sequences asked, {work.distinct:,} distinct; {work.tokens_computed:,} of "
-        f"{work.tokens_asked:,} tokens computed{saved}; {layout.reason}"
+        f"{stage.name}: {work.sequences:,} answers, {work.distinct:,} distinct; computed {work.tokens_computed:,} of "
+        f"{work.tokens_asked:,} tokens{saved}; {layout.reason}"
     )
     manifest = writer.finish(
         {"pairs": total},

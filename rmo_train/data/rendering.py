@@ -196,7 +196,7 @@ class Renderer:
             messages = [*pair.prompt, *response]  # calls of the prompt are looked for with the chosen response
             for i, message in enumerate(messages[start:], start=start):
                 if message.get("role") == TOOL_CALL and self._leaves_out_calls(pair, text, messages, i):
-                    raise CallsLeftOut(f"the chat template leaves out calls of functions: {message['content'][:80]}")
+                    raise CallsLeftOut(f"the chat template leaves out function calls: {message['content'][:80]}")
 
     def _leaves_out_calls(self, pair: Conversation, text: str, messages: list[Message], place: int) -> bool:
         for other in turn_of(messages[place]["content"]).others():
@@ -302,7 +302,7 @@ class Renderer:
         """
         probe = Turn("", [{"name": "probename", "arguments": {"probekey": PROBE_ANSWER}}])
         with_id = {"tool_calls": [{"id": "probeid00", **probe.message()["tool_calls"][0]}]}  # where one is wanted
-        why: TemplateRefused = CallsLeftOut("the chat template has no place for calls of functions")
+        why: TemplateRefused = CallsLeftOut("the chat template has no place for function calls")
         for no_text in ("", None):
             try:
                 text = self._text([PROBE, probe.message(no_text) | with_id], None, None)

@@ -1,4 +1,4 @@
-"""Calls of functions in a conversation: as tables hold them, and as chat templates read them.
+"""Function calls in a conversation: as tables hold them, and as chat templates read them.
 
 Tables hold a role and a text for each message. An assistant's message that calls functions therefore has the role
 `tool_call`, and JSON as its content: the list of its calls, `[{"name": "weather", "arguments": {"city": "Bern"}}]`, or,
@@ -54,7 +54,7 @@ def turn_of(content: Any) -> Turn:
         raise ValueError("calls that are nested too deep") from e
     text, calls = (held.get("content"), held.get("tool_calls")) if isinstance(held, dict) else ("", held)
     if not isinstance(text, str) or not isinstance(calls, list) or not calls or not all(map(_is_call, calls)):
-        raise ValueError(f"no calls of functions: {content[:80]}")
+        raise ValueError(f"no function calls: {content[:80]}")
     return Turn(text, calls)
 
 

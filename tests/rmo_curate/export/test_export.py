@@ -231,7 +231,7 @@ REWRITTEN_ANSWER = {"flags": ["template_rewrites_response"]}
 UNEVEN = {"prompt": [user("Hi"), user("Rain?")]}
 SYSTEM_ALONE = {"prompt": [system("Greet the user.")]}
 LATE_SYSTEM = {"prompt": [user("Hi"), assistant("Yes?"), system("Be brief.")]}
-CALLS_LOST = {"p10": "calls of functions", "p11": "calls of functions"}
+CALLS_LOST = {"p10": "function calls", "p11": "function calls"}
 CASES = [
     PLAIN,
     SEVERAL,

@@ -136,7 +136,7 @@ def test_the_recipe_gives_data_and_model(working_folder, tiny_model_folder):
     (working_folder / "rmo.yaml").write_text(
         f"data: {{train: pairs.jsonl}}\nscore: {{model: {tiny_model_folder}, max_length: 64, out: run}}\n"
     )
-    assert f"model {tiny_model_folder}; max length 64 tokens a pair (as asked)" in curate("inspect").out
+    assert f"model {tiny_model_folder}; max length 64 tokens per pair (as asked)" in curate("inspect").out
 
 
 def test_mistakes_are_those_of_score(working_folder, tiny_model_folder):

@@ -1,4 +1,4 @@
-"""Calls of functions through chat templates: written as the model writes them, or the pair is refused by name.
+"""Function calls through chat templates: written as the model writes them, or the pair is refused by name.
 
 The templates are written for these tests, in the notation of the family that names them.
 """
@@ -182,7 +182,7 @@ def test_a_template_that_leaves_out_a_part_of_a_call_is_never_used_on_it(templat
     sides = {"prompt": [user("Rain?")], "chosen": [assistant("Yes")], "rejected": [assistant("No")]}
     call = called(BERN, BASEL)
     sides[side] = [user("Rain?"), call, {"role": "tool", "content": "wet"}] if side == "prompt" else [call]
-    with pytest.raises(CallsLeftOut, match="calls of functions"):
+    with pytest.raises(CallsLeftOut, match="function calls"):
         renderer(template, special).render(**sides)
 
 
