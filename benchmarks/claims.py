@@ -85,15 +85,16 @@ def of_alignment() -> Iterator[Claim]:
         drop = _arm("gpu", "constraints", rate)
         for other, against in others.items():
             if (gain := drop.get(f"satisfied_to_{other}")) is not None:
-                said = f"the default above {against}: constraints satisfied, {rate:.0%} flipped"
+                draws = ", one draw" if other in ("simpo", "cdpo", "rdpo") else ", two draws"
+                said = f"the default above {against}: constraints satisfied, {rate:.0%} flipped{draws}"
                 yield Claim(said, "alignment.md", "> 0", f"{points(gain)} points", MET if gain["low"] > 0 else MISSED)
     gain = _arm("gpu", "judged", 0.4)["accuracy_clear_to_plain"]
     said = "the default above plain DPO: clear held-out pairs, judged pairs, 40% flipped, one draw"
     yield Claim(said, "alignment.md", "> 0", f"{points(gain)} points", MET if gain["low"] > 0 else MISSED)
     differences = [_arm("demo", "demo", rate)["accuracy_to_plain"] for rate in (0.0, 0.3, 0.4)]
     differences += [_arm("gpu", "constraints", rate)["satisfied_to_plain"] for rate in (0.0, 0.3, 0.4)]
-    worst = min(differences, key=lambda d: d["high"])
-    verdict = MET if worst["high"] >= 0 else MISSED
+    worst = min(differences, key=lambda d: d["value"])
+    verdict = MET if all(d["high"] >= 0 for d in differences) else MISSED
     said = "the default is not worse than plain DPO: demo's pairs and constraints, no flips, 30% and 40%"
     yield Claim(said, "alignment.md", "no interval below 0", f"worst {points(worst)} points", verdict)
     clean = _arm("gpu", "constraints", 0.0)["satisfied_to_plain"]

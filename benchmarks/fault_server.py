@@ -21,7 +21,7 @@ from typing import Any
 
 OPS = ("open", "write", "sync", "rename", "remove", "mkdir", "read", "lock", "link", "create", "truncate")
 LOADED = (
-    "torch", "transformers", "peft", "datasets", "pyarrow.parquet", "polars", "scipy.stats", "sklearn.linear_model",
+    "torch", "transformers", "peft", "datasets", "pyarrow.parquet", "polars", "scipy.stats", "scipy.optimize",
     "transformers.models.llama.modeling_llama", "matplotlib.figure", "rmo_curate.score.command",
     "rmo_curate.filter.command", "rmo_curate.audit.command", "rmo_curate.export.command", "rmo_curate.filter.shards",
     "rmo_curate.score.inspection", "rmo_curate.score.conversion", "rmo_train.training.command",

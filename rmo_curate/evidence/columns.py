@@ -10,9 +10,11 @@ import numpy as np
 from pydantic import Field
 
 from rmo_curate.runs.columns import category_column, category_setting
+from rmo_curate.runs.manifests import ProbeManifest
 from rmo_curate.runs.run import Run, two_columns
 from rmo_train.console.errors import UserError
 from rmo_train.console.settings import Settings
+from rmo_train.store.manifests import read_manifest
 
 # Names to look for if none is given, in this order.
 GENERATOR_NAMES = ("model", "generator", "model_name", "policy", "source_model")
@@ -26,7 +28,7 @@ class EvidenceColumns(Settings):
         description="NAME in chosen_NAME and rejected_NAME, the columns that say which model wrote each answer "
         "(default: model, generator or similar, if present)",
     )
-    category_column: str | None = category_setting()
+    category_column: str | None = category_setting("the one that the run's probe knows; otherwise ")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,20 @@ class Columns:
 
 def columns_of(run: Run, names: EvidenceColumns) -> Columns:
     """The columns of a run's pairs."""
+    if names.category_column is None:
+        names = names.model_copy(update={"category_column": _known_to_a_probe(run)})
     return _found(run.text_columns(), names, str(run.folder), run.texts)
+
+
+def _known_to_a_probe(run: Run) -> str | None:
+    """The category column that `score` was given, or found, for the run's probe."""
+    for checkpoint in run.checkpoints:
+        if checkpoint.is_probe and checkpoint.family is not None:
+            manifest = read_manifest(run.folder / "proxies" / checkpoint.family, ProbeManifest)
+            column = None if manifest is None else manifest.key.get("category_column")
+            if column is not None:
+                return str(column)
+    return None
 
 
 def columns_among(columns: Mapping[str, Sequence[Any]], names: EvidenceColumns, where: str) -> Columns:

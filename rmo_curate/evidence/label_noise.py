@@ -5,13 +5,13 @@ is probably flipped, so the share of negative margins there approaches the noise
 
     P(x > 0 | |x|) = (1 - eps) sigma(k |x|) + eps (1 - sigma(k |x|))
 
-The estimate is the most probable eps (MAP) on a grid of (eps, k), with two priors. First, margins are held-out log-odds
-of the labels as given, wrong ones included, so their slope at small |x|, k (1 - 2 eps), should be near 1; ridge
-penalties shrink margins, so the prior is centred at `SLOPE` instead. Second, eps/0.5 is Beta(2, 2), since
-uninformative margins would otherwise put the estimate at an end of the grid. The posterior mean would be pulled towards
-the middle and underestimate high noise rates. The distribution of margins is left free; only the log-odds of a right
-order are assumed to be proportional to the margin, as they are for mirrored normals. A mixture of normals fitted to the
-margins would mistake their heavy tails for right labels.
+The estimate is the most probable eps (MAP) on a grid of (eps, k), with two priors. First, margins are held-out
+log-odds of the labels as given, wrong ones included, so their slope at small |x|, k (1 - 2 eps), should be near 1. Over
+all |x| it is 1; large |x| flatten it, so at small |x| it is steeper, and the prior is centred at `SLOPE`. Second,
+eps/0.5 is Beta(2, 2), since uninformative margins would otherwise put the estimate at an end of the grid. The
+posterior mean would be pulled towards the middle and underestimate high noise rates. The distribution of margins is
+left free; only the log-odds of a right order are assumed to be proportional to the margin, as they are for mirrored
+normals. A mixture of normals fitted to the margins would mistake their heavy tails for right labels.
 """
 
 from __future__ import annotations

@@ -13,12 +13,12 @@ from rmo_train.console.errors import UserError
 CATEGORY_NAMES = ("category", "task", "task_type", "subset", "domain", "kind", "source", "dataset")  # in this order
 
 
-def category_setting() -> Any:
-    """The field of every command that learns preferences."""
+def category_setting(before: str = "") -> Any:
+    """The field of every command that learns preferences. before: where it looks before it looks for names."""
     return Field(
         None,
-        description="Column with the kind of prompt, since preferences may differ by kind (default: category, task, "
-        "source or similar, if present)",
+        description=f"Column with the kind of prompt, since preferences may differ by kind (default: {before}category, "
+        "task, source or similar, if present)",
     )
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rmo_curate.evidence.posterior import Posterior
 
 MADE_BY = "rmo-curate score DATA --model REF --out RUN"
+LONGEST_NAME = 100  # characters
 SCORED_COLUMNS = ("id", "flags", "chosen_tokens", "rejected_tokens")  # columns of a pair that scores are joined to
 
 
@@ -186,8 +187,11 @@ class Run:
         return text_names(pa.field(name, kind) for name, kind in self.own_columns().items())
 
     def texts(self, name: str) -> np.ndarray:
-        """One of the data's additional columns of texts: str [pairs], "" for null."""
-        return np.array(self.column(name).fill_null("").to_list(), dtype=str)
+        """The names in one of the data's additional columns of texts: str [pairs], "" for null.
+
+        Cut at `LONGEST_NAME` characters, since an array of texts takes the space of its longest for each.
+        """
+        return np.array(self.column(name).fill_null("").str.slice(0, LONGEST_NAME).to_list(), dtype=str)
 
     def column(self, name: str) -> pl.Series:
         """One of the data's additional columns: [pairs]."""

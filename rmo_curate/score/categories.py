@@ -33,12 +33,12 @@ class Categories:
 
     @classmethod
     def among(cls, values: np.ndarray) -> Categories:
-        """values: str [pairs], "" if unknown."""
+        """values: str [pairs], "" if unknown. A single kind of all pairs is none."""
         kinds, numbers, counts = np.unique(values, return_inverse=True, return_counts=True)
         counts = np.where(kinds == "", 0, counts)
         large = np.argsort(-counts, kind="stable")[:MOST_CATEGORIES]
         own = np.zeros(len(kinds), dtype=bool)
-        own[large[counts[large] >= LEAST_PAIRS]] = True
+        own[large[(counts[large] >= LEAST_PAIRS) & (counts[large] < len(values))]] = True
         return cls(np.where(own, np.cumsum(own), 0)[numbers], tuple(kinds[own].tolist()))
 
 
@@ -78,8 +78,8 @@ def _with_deviations(
     for fold, number in product(np.unique(folds), range(1, 1 + len(categories.names))):
         own, asked = categories.of == number, folds == fold
         rows = np.flatnonzero(own & ~asked)
-        rows = rows[:: 1 + len(rows) // MOST_PAIRS]
         if len(rows):
+            rows = rows[:: -(-len(rows) // MOST_PAIRS)]
             known = x[rows] @ of_all.weights[fold]
             weights[fold, number] += logistic.fit(x[rows], ridge, known)
             margin[own & asked] = x[own & asked] @ weights[fold, number]

@@ -72,11 +72,13 @@ def _check_heads(gpus: int, model: str) -> None:
     """vLLM gives every GPU the same number of a model's attention heads."""
     from rmo_train.model.policy import load_config
 
-    heads = getattr(load_config(model).get_text_config(), "num_attention_heads", None)
-    if heads is not None and heads % gpus:
+    config = load_config(model).get_text_config()
+    heads = getattr(config, "num_attention_heads", None)
+    shared = getattr(config, "num_key_value_heads", None) or heads  # fewer than GPUs: each is copied to several
+    if heads and shared and (heads % gpus or (shared % gpus and gpus % shared)):
         raise UserError(
-            f"--tensor-parallel-size {gpus}: {model} has {counted(heads, 'attention head')}, which {gpus} GPUs cannot "
-            "share evenly; give a number that divides it, or leave the flag out"
+            f"--tensor-parallel-size {gpus}: {model} has {counted(heads, 'attention head')} and {shared} of keys and "
+            f"values, which {gpus} GPUs cannot share evenly; give a number that divides both, or leave the flag out"
         )
 
 

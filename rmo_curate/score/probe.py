@@ -20,7 +20,7 @@ from rmo_curate.runs.columns import category_column
 from rmo_curate.runs.manifests import ProbeManifest, StatesManifest
 from rmo_curate.runs.run import MADE_BY, Run
 from rmo_curate.score import logistic
-from rmo_curate.score.categories import Categories, fit_categories
+from rmo_curate.score.categories import LEAST_PAIRS, Categories, fit_categories
 from rmo_curate.score.crew import Crew, Loads
 from rmo_curate.score.families import Family, assign_folds, family_of, reference_key, write_split
 from rmo_curate.score.scoring import in_group_order, part_rows, score_table
@@ -52,7 +52,8 @@ def plan_probe(run: Path, data: PairData, settings: ProxySettings, pairs_sha: st
         "pairs": pairs_sha,
         "reference": reference_key(data),
     }
-    if column := category_column(_opened(run).text_columns(), settings.category_column, str(run)):
+    column = category_column(_opened(run).text_columns(), settings.category_column, str(run))
+    if column is not None and folds > 1:  # in-sample, nothing tells whether kinds predict labels
         key["category_column"] = column
     name, order = family_of(run, key)
     return Family(name, order, key, folds_of)
@@ -96,9 +97,9 @@ def _opened(run: Path) -> Run:
 
 
 def categories_of(run: Path, data: PairData, family: Family) -> Categories:
-    """Categories of the pairs `data`; none for an in-sample probe, which cannot tell whether they predict labels."""
+    """Categories of the pairs `data`, in the column that the family was planned with."""
     column = family.key.get("category_column")
-    if column is None or not family.cross_fitted:
+    if column is None:
         return Categories.none(len(data))
     folder = _opened(run)
     at = places(pa.array(data.ids, pa.string()), folder.pairs(("id",))["id"])
@@ -120,7 +121,8 @@ def write_scores(
     for name in writer.repaired:
         say(f"{writer.folder}: {name} was damaged and will be scored again")
     folds_of = family.folds_of if family.cross_fitted else np.zeros(len(data), dtype=np.int16)
-    fitted = cross_fitted(read_states(run, states, data), folds_of, categories_of(run, data, family))
+    categories = categories_of(run, data, family)  # before the states, which are large
+    fitted = cross_fitted(read_states(run, states, data), folds_of, categories)
     margins = fitted.margin / BETA
     assert data.ref_chosen is not None and data.ref_rejected is not None
     logps = np.stack(tilted(data.ref_chosen, data.ref_rejected, margins), axis=1)
@@ -148,11 +150,13 @@ def write_scores(
 
 def of_categories(fitted: Probes, column: str | None) -> str:
     """What the data's categories brought, to be said."""
-    if not fitted.categories:
+    if column is None:
         return ""
+    if not fitted.categories:
+        return f"; column {column!r} does not have two values of {LEAST_PAIRS} pairs or more, so it is not used"
     each = f"{counted(fitted.categories, 'value')} of column {column!r}"
     if fitted.category_ridge is None:
-        return f"; preferences by {each} predict held-out labels no better, so they are not used"
+        return f"; preferences by {each} do not clearly predict held-out labels better, so they are not used"
     return f"; {each} with preferences of their own (ridge {fitted.category_ridge:g})"
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from rmo_curate.read.column_map import ColumnMap, column_map
 from rmo_curate.runs.columns import category_setting
 from rmo_curate.score.shares import Share
+from rmo_train.console.errors import UserError
 from rmo_train.console.settings import Settings, from_recipe
 from rmo_train.console.trust import TrustSettings
 from rmo_train.training.settings import Attention, TrainSettings
@@ -185,11 +186,19 @@ class ProxySettings(Settings):
             raise ValueError(f"{trained[0]} applies only to trained proxies; set proxy.kind: lora, or give --kind lora")
         if self.kind in ("none", "lora") and self.category_column is not None:
             raise ValueError("category_column applies only to a probe; leave it out, or set proxy.kind: probe")
+        if self.folds == 1 and self.category_column is not None:
+            raise ValueError("category_column needs held-out folds, and folds is 1; leave out one of them")
         return self
 
     def resolved(self, checkpoints: Sequence[str] = ()) -> Self:
         """With a kind: a probe, or none beside the user's own checkpoints, where nothing is asked for."""
-        return self.model_copy(update={"kind": self.kind or ("none" if checkpoints else "probe")})
+        kind = self.kind or ("none" if checkpoints else "probe")
+        if kind == "none" and self.category_column is not None:
+            raise UserError(
+                "--category-column is for a probe, and none is fitted beside --checkpoint unless asked for; add "
+                "--proxy probe"
+            )
+        return self.model_copy(update={"kind": kind})
 
     @property
     def trained_folds(self) -> int:

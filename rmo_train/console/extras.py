@@ -17,4 +17,6 @@ def install_command(extra: str) -> str:
     except PackageNotFoundError:  # run from its folder without being installed
         return f"pip install '.[{extra}]'"
     packages = [one.split(";")[0].strip() for one in named if re.search(rf"""extra == ["']{extra}["']""", one)]
+    if not packages:  # metadata of another version
+        return f"pip install '.[{extra}]'"
     return " ".join(["pip install", *(f"'{package}'" for package in packages)])

@@ -146,12 +146,13 @@ def remove_old_checkpoints(out: Path, step: int, limit: int | None, *, keep_best
     """Remove old checkpoints. Of those that stay after the run, keeps the newest `limit` (None: all) and, with
     `keep_best`, the best. Of the others, keeps the newest two, or `limit` if that is less.
 
-    Checkpoints after `step` are neither counted nor removed: they are damaged, and the run could not resume from them.
+    Checkpoints after `step`, and those without a readable record, are neither counted nor removed: the run did not
+    resume from them.
     """
     best = best_checkpoint(out) if keep_best else None
     staying: list[Path] = []
     going: list[Path] = []
-    for folder in (f for f in checkpoints(out) if step_of(f) <= step):
+    for folder in (f for f in checkpoints(out) if step_of(f) <= step and _record(f) is not None):
         (staying if stays(folder) else going).append(folder)
     old = [*(staying[:-limit] if limit else ()), *going[: -min(RESUMABLE, limit or RESUMABLE)]]
     for folder in old:
@@ -185,7 +186,8 @@ def best_checkpoint(out: Path) -> Path | None:
     """The checkpoint with the highest held-out reward accuracy (the earliest at a tie); None if there is none."""
     accuracy = {f"checkpoint-{step}": value for step, value in series(read_metrics(out), HEADLINE)}
     measured = [p for p in checkpoints(out) if p.name in accuracy and (p / EVALUATION).is_file()]
-    return max(measured, key=lambda p: accuracy[p.name], default=None)
+    undamaged = (p for p in sorted(measured, key=lambda p: accuracy[p.name], reverse=True) if damage(p) is None)
+    return next(undamaged, None)
 
 
 def take_model(checkpoint: Path, out: Path) -> None:

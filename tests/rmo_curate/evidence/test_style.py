@@ -68,12 +68,15 @@ def test_a_category_has_its_own_taste_where_that_foretells_labels():
 def test_a_category_that_says_nothing_changes_nothing():
     x, folds = tasteful(), np.arange(600) % 5
     drawn = np.random.default_rng(1).choice(["a", "b"], 600)
-    np.testing.assert_array_equal(Style.of(x, folds, drawn).margin, Style.of(x, folds).margin)
+    found = Style.of(x, folds, drawn)
+    np.testing.assert_array_equal(found.margin, Style.of(x, folds).margin)
+    assert found.categories == () and found.category_of(0) is None  # no reason names a kind
 
 
 def test_rare_and_unknown_categories_have_the_taste_of_all():
     x, folds = tasteful(), np.arange(600) % 5
     category = np.array(["rare"] * (LEAST_PAIRS - 1) + [""] * 100 + ["common"] * (501 - LEAST_PAIRS))
+    x = np.where((category == "common")[:, None], -x, x)  # a taste of their own
     found = Style.of(x, folds, category)
     assert found.categories == ("common",) and found.category_of(0) is None and found.category_of(50) is None
     np.testing.assert_array_equal(found.margin[:100], Style.of(x, folds).margin[:100])

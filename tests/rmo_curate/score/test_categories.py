@@ -56,6 +56,7 @@ def test_kinds_with_few_pairs_and_pairs_without_a_kind_are_judged_by_all(monkeyp
     found = Categories.among(values)
     assert found.names == ("many", "most") and set(found.of[values == "few"]) == set(found.of[values == ""]) == {0}
     assert set(found.of[values == "many"]) == {1} and set(found.of[values == "most"]) == {2}
+    assert Categories.among(np.full(200, "the only one")).names == ()
     monkeypatch.setattr(categories, "MOST_CATEGORIES", 1)
     assert Categories.among(values).names == ("most",)
 

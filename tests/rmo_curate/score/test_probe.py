@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rmo_curate.evidence.columns import EvidenceColumns, columns_of
 from rmo_curate.evidence.rules import RULES
 from rmo_curate.filter.command import run_filter
 from rmo_curate.filter.settings import FilterSettings
@@ -192,6 +193,8 @@ def test_a_column_with_the_kind_of_prompt_is_known_to_the_probe(tmp_path, tiny_m
     found = categories_of(run, pairs, planned(run, pairs, named.resolved()))
     kinds = dict(zip(open_run(run).pairs(("id",))["id"].to_pylist(), open_run(run).texts("sort"), strict=True))
     assert [found.names[k - 1] for k in found.of] == [kinds[i] for i in pairs.ids] and found.names == ("list", "verse")
+    known = columns_of(open_run(run), EvidenceColumns()).category  # later commands need not be told
+    assert known is not None and set(known) == {"list", "verse"}
 
 
 def test_a_second_call_computes_and_writes_nothing(data, run, tiny_model_folder, nothing_computed):
