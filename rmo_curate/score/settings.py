@@ -87,9 +87,9 @@ class WorkerSettings(Settings):
     @field_validator("workers", mode="before")
     @classmethod
     def _number(cls, value: Any) -> Any:
-        if isinstance(value, str) and value.isdigit():
+        if isinstance(value, str) and value.isdecimal():
             value = int(value)
-        if isinstance(value, int) and value < 1:
+        if value is not None and value != "auto" and not (isinstance(value, int) and value >= 1):
             raise ValueError("expected 1 or more, or auto")
         return value
 

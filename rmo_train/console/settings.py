@@ -172,10 +172,10 @@ def _is_several(field: FieldInfo) -> bool:
 
 
 def _option_type(annotation: Any) -> Any:
-    """The type typer parses for a field: `X | None` is X, a tuple is a repeatable option."""
+    """The type typer parses for a field: `X | None` is X, a tuple is a repeatable option, one of several is a text."""
     arguments = [a for a in typing.get_args(annotation) if a is not type(None)]
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-        return _option_type(arguments[0])
+        return _option_type(arguments[0]) if len(arguments) == 1 else str
     if typing.get_origin(annotation) in (tuple, list, dict):
         return list[str]
     return annotation

@@ -46,8 +46,15 @@ def test_more_workers_than_the_machine_has_cores(demo_data, tiny_model_folder, m
 
 def test_workers_without_ray(demo_data, tiny_model_folder, monkeypatch, nothing_read):
     monkeypatch.setattr(hiring, "find_spec", lambda name: None)
-    for flag, value in (("--workers", 2), ("--ray", "auto")):
+    for flag, value in (("--workers", 2), ("--workers", "auto"), ("--ray", "auto")):
         assert score_line(demo_data, tiny_model_folder, flag, value).refused(f"{flag}: Ray is not installed")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5"])
+def test_a_number_of_workers_that_is_none(value, demo_data, tiny_model_folder, nothing_read):
+    assert score_line(demo_data, tiny_model_folder, "--workers", value).refused(
+        "--workers", "expected 1 or more, or auto"
+    )
 
 
 @pytest.mark.parametrize(
