@@ -248,6 +248,16 @@ def _count(one: Mapping[str, Any] | None) -> str:
     return f"{one['count']}" if None in sides else f"{one['count']} ({' / '.join(map(str, sides))})"
 
 
+def workers() -> Iterator[str]:
+    """Scoring by one process and by workers, whole commands."""
+    found = result("workers")
+    rows = [
+        [name, f"{seconds[0]:.0f} s", f"{found['pairs_per_second'][name]:.2f}"]
+        for name, seconds in found["seconds"].items()
+    ]
+    yield from table(["2 cores", "whole command", "pairs/s"], rows)
+
+
 def simulated_workers() -> Iterator[str]:
     """What the command that hands parts out reaches with workers that only wait."""
     rows = [
@@ -314,6 +324,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "align-constraints-first": lambda: alignment("first", "constraints", "satisfied", "recovered"),
     "align-constraints-first-tuning": lambda: alignment_tuning("first"),
     "audits": audits,
+    "workers": workers,
     "simulated-workers": simulated_workers,
     "categories": categories,
     "detection": detection,
