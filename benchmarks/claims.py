@@ -128,11 +128,6 @@ def of_scoring() -> Iterator[Claim]:
 
     yield at_least(f"scoring speed over TRL on a CPU ({both})", page, 4, over("trl"), "{:.1f}", " times")
     yield at_least(f"scoring speed over vLLM on a CPU ({both})", page, 2.5, over("vllm"), "{:.2f}", " times")
-    workers, page = result("workers"), "scoring.md#workers-on-a-cpu"
-    quiet, busy = (workers[f"{when}, over one process"] for when in ("quiet", "beside a busy neighbour"))
-    yield at_least("two workers over one process, 2 cores", page, 1.1, [quiet], "{:.2f}", " times")
-    yield at_least("two workers over one process beside a busy one", page, 3, [busy], "{:.2f}", " times")
-    yield at_most("what Ray adds to a run", page, 15, [workers["seconds that Ray costs"]], "{:.0f}", " s")
     padded = [one["trees"]["over_padded"]["median"] for one in found]
     yield at_least(
         f"scoring speed over padded batches on a CPU ({both}), median", page, 1.8, padded, "{:.2f}", " times"
@@ -143,6 +138,11 @@ def of_scoring() -> Iterator[Claim]:
         result(f"score-probe-{d}")[d]["methods"]["probe"]["seconds_over_trees"]["median"] for d in ("judged", "hh")
     ]
     yield at_most(f"scoring with the probe over scoring alone ({both})", page, 1.1, probe, "{:.2f}", " times")
+    workers, page = result("workers"), "scoring.md#workers-on-a-cpu"
+    quiet, busy = (workers[f"{when}, over one process"] for when in ("quiet", "beside a busy neighbour"))
+    yield at_least("two workers over one process, 2 cores", page, 1.1, [quiet], "{:.2f}", " times")
+    yield at_least("two workers over one process beside a busy one", page, 3, [busy], "{:.2f}", " times")
+    yield at_most("what Ray adds to a run", page, 15, [workers["seconds that Ray costs"]], "{:.0f}", " s")
 
 
 def of_training() -> Iterator[Claim]:

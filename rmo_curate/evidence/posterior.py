@@ -25,6 +25,7 @@ from rmo_curate.score import logistic
 
 FOLDS = 10  # of prompts
 STACK_RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0)  # on the weights of columns of unit size
+MANY = 200_000  # pairs, beyond which the strongest of these changes nothing: the weakest is taken, untried
 SCALE_RIDGE = 1.0  # on the scale of their sum, in units of its size
 CLIP = 5.0  # columns are clipped at this many times their typical size, so that no single outlier decides
 
@@ -119,7 +120,7 @@ def weigh(
         positive = np.concatenate([np.full(source.columns.shape[1], source.learned) for source in sources])
         x = np.nan_to_num(np.clip(columns / typical(columns), -CLIP, CLIP))
         folds = folds_of(prompt)
-        fitted = logistic.cross_fit(x, folds, STACK_RIDGES, positive)
+        fitted = logistic.cross_fit(x, folds, STACK_RIDGES if n < MANY else STACK_RIDGES[:1], positive)
         weighed = x * fitted.weights[folds]
         weighed *= scale_of(weighed.sum(axis=1))
         ends = np.cumsum([source.columns.shape[1] for source in sources])
