@@ -261,7 +261,7 @@ CASES = [
                 "p5": "alternate",
                 "p6": "alternate",
                 "p9": "alternate",
-                "p11": "both a text and calls",
+                "p11": "both a text and function calls",
             },
         ),
         (

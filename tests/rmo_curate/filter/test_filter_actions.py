@@ -83,7 +83,11 @@ def test_without_evidence_no_label_is_doubted(folder, tmp_path):
     assert {row["label_confidence"] for row in kept_rows(tmp_path / "out").values()} == {1.0}
 
 
-def test_auto_takes_what_makes_labels_worth_most_and_says_so(folder, tmp_path):
+def test_auto_takes_what_makes_labels_worth_most_and_says_so(make_run, tmp_path):
+    rng = np.random.default_rng(0)
+    proxy = rng.normal(3, 2, 200) * np.where(rng.random(200) < 0.3, -1, 1)  # 30% of the labels are wrong
+    alike = [{"chosen": f"answer {2 * i}", "rejected": f"answer {2 * i + 1}"} for i in range(100, 300)]  # in style
+    folder = make_run({"base": [0.0] * 200, "oof-16": proxy.tolist()}, rows=alike, part_size=200)
     done = curate("filter", folder, "--out", tmp_path / "out", "--action", "auto")
     assert done.code == 0 and "--action soft-label, so none is dropped" in done.out
     assert [line.split(":")[0] for line in done.out.splitlines() if " clean pairs" in line] == [

@@ -388,7 +388,9 @@ def test_a_model_over_several_gpus_wants_vllm_and_the_gpus(engine, said, monkeyp
 
 def test_a_model_is_split_over_as_many_gpus_as_divide_its_attention_heads(tiny_model_folder):
     """The tiny model has 4 heads."""
-    with pytest.raises(UserError, match=r"--tensor-parallel-size 3: .* has 4 attention heads, which 3 GPUs cannot"):
+    with pytest.raises(
+        UserError, match=r"--tensor-parallel-size 3: .* has 4 attention heads and 2 of keys and values, which 3"
+    ):
         check_tensor_parallel(3, "vllm", WorkerSettings(ray="auto"), (str(tiny_model_folder),))
 
 

@@ -167,7 +167,7 @@ def test_a_template_that_wants_null_for_a_missing_text_gets_it():
     render = renderer(NULL)
     pair = render.render([user("Rain?")], [called(BERN)], [assistant("No")])
     assert render.tokenizer.decode(pair.chosen_ids) == f"{json.dumps(BERN)}<|im_end|>"
-    with pytest.raises(CallsLeftOut, match="leaves out calls"):  # beside a text it writes none
+    with pytest.raises(CallsLeftOut, match="leaves out function calls"):  # beside a text it writes none
         render.render([user("Rain?")], [called(BERN, text="I'll look.")], [assistant("No")])
 
 
@@ -188,7 +188,7 @@ def test_a_template_that_leaves_out_a_part_of_a_call_is_never_used_on_it(templat
 
 def test_smollm2_has_no_place_for_calls(smollm2_tokenizer):
     render = Renderer(smollm2_tokenizer)
-    with pytest.raises(CallsLeftOut, match="no place for calls"):
+    with pytest.raises(CallsLeftOut, match="no place for function calls"):
         render.render([user("Rain?")], [called(BERN)], [assistant("No")])
     pair = render.render([user("Rain?")], [assistant("Yes")], [assistant("No")], json.dumps([WEATHER]))
     assert pair.flags == (TEMPLATE_DROPS_TOOLS,)
