@@ -42,19 +42,16 @@ class Columns:
 def columns_of(run: Run, names: EvidenceColumns) -> Columns:
     """The columns of a run's pairs."""
     if names.category_column is None:
-        names = names.model_copy(update={"category_column": _known_to_a_probe(run)})
+        names = names.model_copy(update={"category_column": _known_to_the_probe(run)})
     return _found(run.text_columns(), names, str(run.folder), run.texts)
 
 
-def _known_to_a_probe(run: Run) -> str | None:
+def _known_to_the_probe(run: Run) -> str | None:
     """The category column that `score` was given, or found, for the run's probe."""
-    for checkpoint in run.checkpoints:
-        if checkpoint.is_probe and checkpoint.family is not None:
-            manifest = read_manifest(run.folder / "proxies" / checkpoint.family, ProbeManifest)
-            column = None if manifest is None else manifest.key.get("category_column")
-            if column is not None:
-                return str(column)
-    return None
+    if run.probe is None:
+        return None
+    manifest = read_manifest(run.folder / "proxies" / str(run.probe.family), ProbeManifest)
+    return None if manifest is None else manifest.key.get("category_column")
 
 
 def columns_among(columns: Mapping[str, Sequence[Any]], names: EvidenceColumns, where: str) -> Columns:

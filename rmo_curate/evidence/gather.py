@@ -39,9 +39,8 @@ def with_posterior(run: Run, scores: Scores, names: EvidenceColumns | None = Non
 def of_scores(run: Run, scores: Scores, texts: Texts, columns: Columns) -> Posterior:
     """The posterior of a run's pairs; for pairs without scores, from their texts alone."""
     sources, missing = [reference(scores)], list[Missing]()
-    superseded = [c for c in run.checkpoints if c.is_probe and c.held_out][:-1]  # probes read the same states
     for checkpoint in run.checkpoints[1:]:
-        if checkpoint in superseded:
+        if checkpoint.is_probe and checkpoint.held_out and checkpoint != run.probe:
             continue
         if checkpoint.held_out is True and _is_last_step(run, checkpoint):
             sources.append(of_proxy(run.scores(Trajectory((run.checkpoints[0], checkpoint), checkpoint)), checkpoint))

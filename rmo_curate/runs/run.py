@@ -122,6 +122,11 @@ class Run:
         users = [c for c in self.checkpoints if c.kind == "user"]
         return users[-1] if users else None
 
+    @property
+    def probe(self) -> Checkpoint | None:
+        """The probe that is evidence: the newest held-out one, since all of them read the same states."""
+        return next((c for c in reversed(self.checkpoints) if c.is_probe and c.held_out), None)
+
     def _named(self, name: str) -> Checkpoint:
         known = {c.name: c for c in self.checkpoints if c.kind != "base"}
         if name in known:

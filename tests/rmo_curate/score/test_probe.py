@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rmo_curate.evidence.columns import EvidenceColumns, columns_of
+from rmo_curate.evidence.gather import with_posterior
 from rmo_curate.evidence.rules import RULES
 from rmo_curate.filter.command import run_filter
 from rmo_curate.filter.settings import FilterSettings
@@ -195,6 +196,12 @@ def test_a_column_with_the_kind_of_prompt_is_known_to_the_probe(tmp_path, tiny_m
     assert [found.names[k - 1] for k in found.of] == [kinds[i] for i in pairs.ids] and found.names == ("list", "verse")
     known = columns_of(open_run(run), EvidenceColumns()).category  # later commands need not be told
     assert known is not None and set(known) == {"list", "verse"}
+    run_proxy(run, ProxySettings(folds=5))  # finds no column by name
+    again = open_run(run)
+    assert again.probe is not None and again.probe.name != "oof-probe"  # the newest is evidence,
+    assert columns_of(again, EvidenceColumns()).category is None  # with what it knows,
+    assert again.trajectory().end.name == "oof-probe"  # and the trajectory ends where it did
+    assert with_posterior(again, again.scores(again.trajectory())).posterior.sources.count("states") == 1
 
 
 def test_a_second_call_computes_and_writes_nothing(data, run, tiny_model_folder, nothing_computed):
