@@ -67,8 +67,9 @@ def find_shards(run: Run, trajectory: Trajectory, settings: FilterSettings, out:
 
 
 def shards_key(run: Run, trajectory: Trajectory, settings: FilterSettings) -> dict[str, Any]:
-    """What the shards' bytes depend on: the pairs, the scores of the trajectory, and every setting."""
-    stages = {"pairs": run.pairs_manifest, **{f"scores/{c}": run.scores_manifest(c) for c in trajectory.names}}
+    """What the shards' bytes depend on: the pairs, the trajectory's scores, those that are evidence, every setting."""
+    names = [*trajectory.names, *(c.name for c in run.checkpoints if c.held_out and c.name not in trajectory.names)]
+    stages = {"pairs": run.pairs_manifest, **{f"scores/{name}": run.scores_manifest(name) for name in names}}
     hashes = {name: [part.sha256 for part in stage.parts] for name, stage in stages.items()}
     reference = run.manifest.reference.model_dump(exclude_none=True)
     fingerprint = files.sha256_text(files.canonical_json([hashes, reference]))

@@ -161,6 +161,14 @@ def test_a_checkpoint_outside_the_trajectory_changes_nothing(make_run, tmp_path)
     assert "already done" in run_filter(more, tmp_path / "out", SETTINGS.model_copy(update={"end": "oof-16"}))[0]
 
 
+def test_other_evidence_is_refused_though_the_trajectory_is_the_same(make_run, tmp_path):
+    run_filter(make_run({"base": D_0, "oof-16": D_T}, name="a"), tmp_path / "out", SETTINGS)
+    more = make_run({"base": D_0, "oof-16": D_T, "oof-lora-16": D_0}, name="b")
+    asked = SETTINGS.model_copy(update={"end": "oof-16"})
+    with pytest.raises(UserError, match="run: the folder has"):
+        run_filter(more, tmp_path / "out", asked)
+
+
 def test_what_a_killed_run_left_is_cleared_and_the_next_one_finishes(run, tmp_path):
     (tmp_path / ".out.partial" / "data").mkdir(parents=True)
     (tmp_path / ".out.partial" / "data" / "train-00007-of-00009.parquet").write_bytes(b"of a longer run")
