@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from rmo_train.console.errors import UserError
 from rmo_train.data.tool_calls import ANSWERING
-from rmo_train.store.files import canonical_json, compact_json
+from rmo_train.store.files import canonical_json, canonical_text, compact_json
 from rmo_train.store.manifests import Manifest, PairsManifest, ShardsManifest, read_manifest, stage_of
 from rmo_train.store.tables import iter_parts
 
@@ -55,7 +55,8 @@ class Prompt:
     def content(self) -> str:
         """A text that is the same for two prompts if and only if they are the same."""
         later = [list(self.later)] if self.later else []
-        return canonical_json([list(self.messages), self.tools, self.template_kwargs, *later])
+        settings = [text and canonical_text(text) for text in (self.tools, self.template_kwargs)]
+        return canonical_json([list(self.messages), *settings, *later])
 
 
 def read_prompts(source: Path, limit: int | None = None) -> list[Prompt]:

@@ -42,7 +42,7 @@ PAIR_SCHEMA = pa.schema(
         ("chosen", MESSAGES),
         ("rejected", MESSAGES),
         ("tools", pa.string()),  # JSON, or null
-        ("chat_template_kwargs", pa.string()),  # canonical JSON of an object, or null
+        ("chat_template_kwargs", pa.string()),  # JSON of an object, or null
         ("prompt_ids", TOKENS),
         ("chosen_ids", TOKENS),
         ("rejected_ids", TOKENS),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,7 +56,9 @@ def test_parquet_gives_the_same_without_the_fields_that_it_fills_in(tmp_path: Pa
 def test_the_keys_of_tools_keep_their_order(tmp_path: Path):
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps({"prompt": "Rain?", "tools": [{"type": "function", "function": {"name": "f", "a": 1}}]}))
-    assert read_prompts(path)[0].tools == '[{"type":"function","function":{"name":"f","a":1}}]'
+    (prompt,) = read_prompts(path)
+    assert prompt.tools == '[{"type":"function","function":{"name":"f","a":1}}]'
+    assert prompt.content == replace(prompt, tools='[{"function":{"a":1,"name":"f"},"type":"function"}]').content
 
 
 def test_a_shard_folder_gives_the_prompts_of_its_pairs(shards: Path):
