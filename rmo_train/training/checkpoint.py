@@ -152,8 +152,9 @@ def remove_old_checkpoints(out: Path, step: int, limit: int | None, *, keep_best
     best = best_checkpoint(out) if keep_best else None
     staying: list[Path] = []
     going: list[Path] = []
-    for folder in (f for f in checkpoints(out) if step_of(f) <= step and _record(f) is not None):
-        (staying if stays(folder) else going).append(folder)
+    for folder in (f for f in checkpoints(out) if step_of(f) <= step):
+        if (record := _record(folder)) is not None:
+            (staying if record.stays else going).append(folder)
     old = [*(staying[:-limit] if limit else ()), *going[: -min(RESUMABLE, limit or RESUMABLE)]]
     for folder in old:
         if folder != best:
@@ -164,14 +165,9 @@ def remove_resumable(out: Path) -> None:
     """Remove checkpoints that were kept only for resuming, since the run has ended."""
     _remove_partial(out)
     for folder in checkpoints(out):
-        if not stays(folder):
+        record = _record(folder)
+        if record is not None and not record.stays:  # one without a readable record is never removed
             shutil.rmtree(folder)
-
-
-def stays(folder: Path) -> bool:
-    """Whether a checkpoint is kept after its run. One without a readable record is never removed."""
-    record = _record(folder)
-    return record is None or record.stays
 
 
 def _record(folder: Path) -> CheckpointRecord | None:
