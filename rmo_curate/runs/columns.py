@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -22,9 +22,9 @@ def category_setting(before: str = "") -> Any:
     )
 
 
-def text_names(fields: Iterable[pa.Field]) -> list[str]:
-    """Those of texts."""
-    return [f.name for f in fields if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+def text_names(types: Mapping[str, pa.DataType]) -> list[str]:
+    """The columns that hold texts; types: of each column."""
+    return [name for name, kind in types.items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
 
 
 def category_column(texts: Collection[str], name: str | None, where: str) -> str | None:

@@ -189,7 +189,7 @@ class Run:
 
     def text_columns(self) -> list[str]:
         """Names of the data's additional columns of texts."""
-        return text_names(pa.field(name, kind) for name, kind in self.own_columns().items())
+        return text_names(self.own_columns())
 
     def texts(self, name: str) -> np.ndarray:
         """The names in one of the data's additional columns of texts: str [pairs], "" for null.

@@ -138,7 +138,8 @@ def check_prompts(source: Source, proxy: ProxySettings) -> None:
 
 def check_category(source: Source, proxy: ProxySettings) -> None:
     """A category column that the data do not have."""
-    category_column(text_names(source.extra_fields()), proxy.category_column, "the data")
+    types = {field.name: field.type for field in source.extra_fields()}
+    category_column(text_names(types), proxy.category_column, "the data")
 
 
 def check_not_inside(run: Path, places: Sequence[str], overwrite: bool) -> None:
