@@ -38,8 +38,7 @@ class Style:
         x = difference / size.astype(np.float32)
         own = Categories.none(len(x)) if category is None else Categories.among(category)
         fitted = fit_categories(x, folds, own, logistic.cross_fit(x, folds, RIDGES), RIDGES)
-        own = own if fitted.ridge is not None else Categories.none(len(x))
-        return cls(difference, fitted.weights / size, folds, own.of, own.names)
+        return cls(difference, fitted.weights / size, folds, fitted.categories.of, fitted.categories.names)
 
     @classmethod
     def unknown(cls, difference: np.ndarray) -> Style:

@@ -48,7 +48,8 @@ class CategoryFit:
 
     margin: np.ndarray  # float64 [pairs]
     weights: np.ndarray  # [folds, 1 + categories, features]; those of all pairs first
-    ridge: float | None  # of the deviations; None: they predict no better, so every category has the weights of all
+    categories: Categories  # none if their deviations predict no better
+    ridge: float | None  # of the deviations; None: there are none
 
 
 def fit_categories(
@@ -58,10 +59,12 @@ def fit_categories(
 
     Their ridge is the one that predicts held-out labels best, tried from the strongest until a weaker one is worse.
     """
-    weights = np.repeat(of_all.weights[:, None], 1 + len(categories.names), axis=1)
-    none, alone = CategoryFit(of_all.margin, weights, None), logistic.least_loss(of_all.margin)
+    none = CategoryFit(of_all.margin, of_all.weights[:, None], Categories.none(len(x)), None)
+    if not categories.names:
+        return none
+    alone = logistic.least_loss(of_all.margin)
     best, least = none, alone
-    for ridge in sorted(ridges, reverse=True) if categories.names else ():
+    for ridge in sorted(ridges, reverse=True):
         fitted = _with_deviations(x, folds, categories, of_all, ridge)
         lost = logistic.least_loss(fitted.margin)
         if lost >= least:
@@ -83,4 +86,4 @@ def _with_deviations(
             known = x[rows] @ of_all.weights[fold]
             weights[fold, number] += logistic.fit(x[rows], ridge, known)
             margin[own & asked] = x[own & asked] @ weights[fold, number]
-    return CategoryFit(margin, weights, ridge)
+    return CategoryFit(margin, weights, categories, ridge)
