@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from benchmarks.figures import RESULTS, points, result, table
 from rmo_train.store.files import read_json
 
+GPU = "gpu-before"  # the GPU's cells that are shown: of the evidence before kinds of prompt, see alignment.md
 ARMS = {
     "base": "untrained",
     "plain": "plain",
@@ -22,11 +23,14 @@ ARMS = {
 }
 
 
-def alignment(folder: str, data: str, what: str, recovered: str, loss: str = "dpo") -> Iterator[str]:
-    """The arms of an alignment run: `what` is reward_accuracy or satisfied, `recovered` the share of the gain."""
+def alignment(folder: str, data: str, loss: str = "dpo") -> Iterator[str]:
+    """The arms of an alignment run on a data set, by the share satisfied where answers are checked, else by reward
+    accuracy."""
     found = [row for row in result(f"align/{folder}/summary")["rows"] if (row["data"], row["loss"]) == (data, loss)]
-    to_plain = f"{what.replace('reward_accuracy', 'accuracy')}_to_plain"
-    if what == "reward_accuracy" and any("reward_accuracy_clear" in row for row in found):
+    what, to_plain, recovered = "reward_accuracy", "accuracy_to_plain", "accuracy_recovered"
+    if any("satisfied" in row for row in found):
+        what, to_plain, recovered = "satisfied", "satisfied_to_plain", "recovered"
+    elif any("reward_accuracy_clear" in row for row in found):
         to_plain = "accuracy_clear_to_plain"
     rows = []
     for one in sorted(found, key=lambda row: (row["rate"], list(ARMS).index(row["arm"]))):

@@ -32,7 +32,6 @@ from rmo_train.store.files import read_json, write_json
 HERE = Path(__file__).parent
 RATES = (0.0, 0.2, 0.3, 0.4)
 FIRST_DRAW = 200
-WAYS = ("none", "style", "style and probe")  # what kinds are known to
 
 
 def constraint_pairs(work: Path) -> Path:
@@ -50,21 +49,21 @@ def constraint_pairs(work: Path) -> Path:
 
 
 def measure(data: DataSet, rate: float, draw: int) -> dict[str, dict[str, Any]]:
-    """Figures of each way under one draw of flips."""
+    """Figures under one draw of flips, by what knows the kinds."""
     rows, kinds = np.arange(len(data.rows)), np.array([row["kind"] for row in data.rows])
     wrong = flipped(Cell(CONSTRAINTS, "uniform", rate, draw), data, rows)
-    given = {
+    ways: dict[str, dict[str, Any]] = {
         "none": {},
         "style": {"style_by": kinds},
         "style and probe": {"style_by": kinds, "categories": Categories.among(kinds)},
     }
-    return {way: figures(data, rows, wrong, draw, given[way]) for way in WAYS}
+    return {way: figures(data, rows, wrong, draw, known) for way, known in ways.items()}
 
 
-def figures(data: DataSet, rows: np.ndarray, wrong: np.ndarray, draw: int, given: dict[str, Any]) -> dict[str, Any]:
+def figures(data: DataSet, rows: np.ndarray, wrong: np.ndarray, draw: int, known: dict[str, Any]) -> dict[str, Any]:
     start = time.perf_counter()
-    found = under_labels(data, rows, wrong, draw, **given)
-    posterior, truth = found.posterior, np.where(wrong, -1.0, 1.0)
+    found = under_labels(data, rows, wrong, draw, **known)
+    posterior = found.posterior
     assert posterior is not None
     right, dropped = posterior.right, posterior.right < 0.5
     weights = {"as given": np.ones(len(rows)), "drop": (~dropped).astype(float), "soft-label": 2 * right - 1}
@@ -76,7 +75,7 @@ def figures(data: DataSet, rows: np.ndarray, wrong: np.ndarray, draw: int, given
         "precision": float(wrong[dropped].mean()) if dropped.any() else None,
         "recall": float(dropped[wrong].mean()) if wrong.any() else None,
         "calibration_error": calibration_error(wrong, 1 - right),
-        "worth": {action: clean_pairs((truth + 1) / 2, w) / len(rows) for action, w in weights.items()},
+        "worth": {action: clean_pairs((~wrong).astype(float), w) / len(rows) for action, w in weights.items()},
         "seconds": time.perf_counter() - start,
     }
 

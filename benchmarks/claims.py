@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.alignment_tables import GPU
 from benchmarks.cells import cells
 from benchmarks.detect_table import claims as detection_claims
 from benchmarks.detect_table import grouped
@@ -68,11 +69,11 @@ def of_alignment() -> Iterator[Claim]:
     for folder, data, rate, name, arm, said in (
         ("demo", "demo", 0.3, "accuracy_recovered", "drop", "demo's 272 pairs, 30% flipped"),
         ("demo", "demo", 0.4, "accuracy_recovered", "drop", "demo's 272 pairs, 40% flipped"),
-        ("gpu-before", "constraints", 0.3, "recovered", "drop", "3,537 pairs with constraints, 30% flipped"),
-        ("gpu-before", "constraints", 0.3, "recovered", "soft-label", "3,537 pairs with constraints, 30% flipped"),
-        ("gpu-before", "constraints", 0.4, "recovered", "drop", "3,537 pairs with constraints, 40% flipped"),
-        ("gpu-before", "constraints", 0.4, "recovered", "soft-label", "3,537 pairs with constraints, 40% flipped"),
-        ("gpu-before", "judged", 0.4, "accuracy_recovered", "drop", "3,577 judged pairs, 40% flipped, one draw"),
+        (GPU, "constraints", 0.3, "recovered", "drop", "3,537 pairs with constraints, 30% flipped"),
+        (GPU, "constraints", 0.3, "recovered", "soft-label", "3,537 pairs with constraints, 30% flipped"),
+        (GPU, "constraints", 0.4, "recovered", "drop", "3,537 pairs with constraints, 40% flipped"),
+        (GPU, "constraints", 0.4, "recovered", "soft-label", "3,537 pairs with constraints, 40% flipped"),
+        (GPU, "judged", 0.4, "accuracy_recovered", "drop", "3,577 judged pairs, 40% flipped, one draw"),
     ):
         gain = _arm(folder, data, rate, arm)[name]
         shown = f"{100 * gain['value']:.0f}% [{100 * gain['low']:.0f}, {100 * gain['high']:.0f}]"
@@ -82,22 +83,22 @@ def of_alignment() -> Iterator[Claim]:
     others = {"plain": "plain DPO", "simpo": "plain SimPO", "random": "random removal of as many pairs"}
     others |= {"cdpo": "cDPO at the true rate", "rdpo": "robust DPO at the true rate"}
     for rate in (0.3, 0.4):
-        drop = _arm("gpu-before", "constraints", rate)
+        drop = _arm(GPU, "constraints", rate)
         for other, against in others.items():
             if (gain := drop.get(f"satisfied_to_{other}")) is not None:
                 draws = ", one draw" if other in ("simpo", "cdpo", "rdpo") else ", two draws"
                 said = f"the default above {against}: constraints satisfied, {rate:.0%} flipped{draws}"
                 yield Claim(said, "alignment.md", "> 0", f"{points(gain)} points", MET if gain["low"] > 0 else MISSED)
-    gain = _arm("gpu-before", "judged", 0.4)["accuracy_clear_to_plain"]
+    gain = _arm(GPU, "judged", 0.4)["accuracy_clear_to_plain"]
     said = "the default above plain DPO: clear held-out pairs, judged pairs, 40% flipped, one draw"
     yield Claim(said, "alignment.md", "> 0", f"{points(gain)} points", MET if gain["low"] > 0 else MISSED)
     differences = [_arm("demo", "demo", rate)["accuracy_to_plain"] for rate in (0.0, 0.3, 0.4)]
-    differences += [_arm("gpu-before", "constraints", rate)["satisfied_to_plain"] for rate in (0.0, 0.3, 0.4)]
+    differences += [_arm(GPU, "constraints", rate)["satisfied_to_plain"] for rate in (0.0, 0.3, 0.4)]
     worst = min(differences, key=lambda d: d["value"])
     verdict = MET if all(d["high"] >= 0 for d in differences) else MISSED
     said = "the default is not worse than plain DPO: demo's pairs and constraints, no flips, 30% and 40%"
     yield Claim(said, "alignment.md", "no interval below 0", f"worst {points(worst)} points", verdict)
-    clean = _arm("gpu-before", "constraints", 0.0)["satisfied_to_plain"]
+    clean = _arm(GPU, "constraints", 0.0)["satisfied_to_plain"]
     said = "the default without flips: constraints satisfied, minus plain DPO, one run each"
     verdict = MET if clean["value"] >= -0.01 else MISSED
     yield Claim(said, "alignment.md", "≥ -1 point", f"{points(clean)} points", verdict)

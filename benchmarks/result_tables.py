@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from benchmarks import detect_table
-from benchmarks.alignment_tables import alignment, alignment_tuning
+from benchmarks.alignment_tables import GPU, alignment, alignment_tuning
 from benchmarks.cells import cells
 from benchmarks.figures import RESULTS, interval, ratio, result, share, table
 from benchmarks.robustness_tables import faults, faults_by_command, fuzz
@@ -315,13 +315,13 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "filtering": filtering,
     "evidence": evidence,
     "gpu-scoring": gpu_scoring,
-    "align-demo": lambda: alignment("demo", "demo", "reward_accuracy", "accuracy_recovered"),
-    "align-demo-before": lambda: alignment("demo-before", "demo", "reward_accuracy", "accuracy_recovered"),
-    "align-constraints": lambda: alignment("gpu-before", "constraints", "satisfied", "recovered"),
-    "align-constraints-simpo": lambda: alignment("gpu-before", "constraints", "satisfied", "recovered", "simpo"),
-    "align-judged": lambda: alignment("gpu-before", "judged", "reward_accuracy", "accuracy_recovered"),
-    "align-constraints-tuning": lambda: alignment_tuning("gpu-before"),
-    "align-constraints-first": lambda: alignment("first", "constraints", "satisfied", "recovered"),
+    "align-demo": lambda: alignment("demo", "demo"),
+    "align-demo-before": lambda: alignment("demo-before", "demo"),
+    "align-constraints": lambda: alignment(GPU, "constraints"),
+    "align-constraints-simpo": lambda: alignment(GPU, "constraints", "simpo"),
+    "align-judged": lambda: alignment(GPU, "judged"),
+    "align-constraints-tuning": lambda: alignment_tuning(GPU),
+    "align-constraints-first": lambda: alignment("first", "constraints"),
     "align-constraints-first-tuning": lambda: alignment_tuning("first"),
     "audits": audits,
     "workers": workers,
