@@ -188,6 +188,7 @@ def check_columns(
     """A UserError for a column that nearly every record lacks, or a mapped one that none has."""
     form, sample = detected.form, detected.sample
     names = column_names(sample)
+    where = ", ".join(files)
     for role in form.needs:
         n = lacking[missing(role)]
         if n >= MISSING_SHARE * total:
@@ -196,8 +197,8 @@ def check_columns(
             proposed = proposed_map([r for r in sample if at(r, column) is None], columns)
             way = f". With other names it can be read:\n  {command(files, proposed, columns)}" if proposed else ""
             raise UserError(
-                f"no {column!r} in {n} of {total} records; the columns are {', '.join(names)}"
+                f"{where}: no {column!r} in {n} of {total} records; the columns are {', '.join(names)}"
                 f"{nearest(column, others) or '.'} A record of the form {form.name} needs {', '.join(form.needs)}{way}"
             )
     if wrong := _not_there(sample, columns):
-        raise UserError(wrong)
+        raise UserError(f"{where}: {wrong}")

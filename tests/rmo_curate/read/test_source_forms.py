@@ -78,7 +78,7 @@ def test_columns_of_other_names_are_read_as_told(tmp_path):
         ("0", "q0", {"source_prompt": "unused"}),
         ("1", "q1", {"source_prompt": "unused"}),
     ]
-    with pytest.raises(UserError, match=r"no column 'kye', which was given as the id.*'key'"):
+    with pytest.raises(UserError, match=r"a\.jsonl: no column 'kye', which was given as the id.*'key'"):
         open_source([path], columns=names | {"id": "kye"})
     said = r"(?s)no column 'badd', which was given as the rejected; .*did you mean 'bad'\?.*--map rejected=bad "
     with pytest.raises(UserError, match=said):
