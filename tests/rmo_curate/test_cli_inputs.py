@@ -48,7 +48,7 @@ def test_data_without_a_pair(working_folder, model, content, said):
 
 def test_a_misspelt_column_names_the_nearest(working_folder, model):
     write_jsonl(working_folder / "pairs.jsonl", [{"prompt": "a", "chosn": "b", "rejected": "c"}])
-    assert score_line("pairs.jsonl", model).refused("pairs.jsonl: no 'chosen'", "columns are prompt, chosn, rejected; did you mean 'chosn'")
+    assert score_line("pairs.jsonl", model).refused("the columns are prompt, chosn, rejected; did you mean 'chosn'")
 
 
 def test_records_that_are_no_pairs_are_kept_with_their_reasons(working_folder, model):
