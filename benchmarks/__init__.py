@@ -5,7 +5,7 @@
 - `chain`: runs a recipe and stores its results.
 - `diversify`: batch margin diversification relative to its upper bound.
 - `gpu_day`: all GPU measurements, the most important first (`make bench-gpu`).
-- `gpu`, `gpu_train`: speed of scoring and training on a GPU, compared with padded batches.
+- `gpu`, `gpu_train`: speed of scoring and training on a GPU, compared with padded batches; `gpu_trl`: with TRL.
 - `gpu_checks`: correctness of attention paths, training and commands on a GPU.
 - `score`: scoring, compared with padded transformers, TRL and vLLM (grid: plan.yaml).
 - `workers`: scoring by one process and by workers, also on a busy machine.

@@ -83,14 +83,7 @@ class Bench:
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - start)
-        first, *others = seconds
-        return {
-            "seconds": statistics.median(others),
-            "least": min(others),
-            "most": max(others),
-            "first": first,
-            "peak_gib": peak_memory(self.device),
-        }
+        return spread(seconds) | {"peak_gib": peak_memory(self.device)}
 
     def speed(self, run: Callable[[], Any], pairs: int, tokens: int, operations: float) -> Figures:
         """`run` measured; `operations` are those that the mathematics of one run needs."""
@@ -103,6 +96,12 @@ class Bench:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def spread(seconds: Sequence[float]) -> Figures:
+    """Median, least and most of all calls but the first, which is there by itself."""
+    first, *others = seconds
+    return {"seconds": statistics.median(others), "least": min(others), "most": max(others), "first": first}
 
 
 def tried(work: Callable[[], Figures]) -> Figures:

@@ -24,6 +24,7 @@ from benchmarks.environment import environment
 from benchmarks.gpu import Bench, Figures, score
 from benchmarks.gpu_checks import LORA_RANK, correctness, product
 from benchmarks.gpu_train import full_training_gib, train
+from benchmarks.gpu_trl import beside_trl
 from rmo_train.model.policy import default_device
 from rmo_train.store.files import read_json, write_json
 from rmo_train.training.throughput import matmul_rate
@@ -117,6 +118,12 @@ def train_vocab(day: Day, scratch: Path) -> Parts:
             yield from train(day.shape(shape), "judged", tokens, names, LORA_RANK, day.bench)
 
 
+def train_trl(day: Day, scratch: Path) -> Parts:
+    ours = day.paths(("flex", "rows"))
+    yield from beside_trl(day.shape("smollm2-135m"), "ultrafeedback", day.tokens(32_768), ours, None, day.bench)
+    yield from beside_trl(day.shape("llama-8b"), "ultrafeedback", day.tokens(32_768), ours[:1], LORA_RANK, day.bench)
+
+
 STEPS = (
     Step("correctness", 20, 100, check),
     Step("product", 30, 150, commands),
@@ -125,6 +132,7 @@ STEPS = (
     Step("train-8b-lora", 25, 80, train_8b_lora),
     Step("train-smollm2-full", 20, 60, train_smollm2_full),
     Step("train-8b-full", 25, 60, train_8b_full),
+    Step("train-trl", 40, 120, train_trl),
     Step("train-vocab", 25, 80, train_vocab),
 )
 
@@ -188,6 +196,8 @@ SHOWN = (
     "pairs_per_second",
     "share_of_matmul_rate",
     "times_padded_sdpa",
+    "times_trl",
+    "memory_over_trl",
     "peak_gib",
 )
 

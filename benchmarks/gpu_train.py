@@ -61,10 +61,15 @@ def full_training_gib(shape: str) -> float:
     return weights * BYTES_A_WEIGHT / 2**30 + ACTIVATIONS_GIB
 
 
+def recomputes(shape: str) -> bool:
+    """Whether activations of this shape are computed again in the backward pass."""
+    return shape.startswith("llama-8b")
+
+
 def trainable(shape: str, lora: int | None, device: torch.device, *, fused: bool) -> Any:
     """A random model in train mode; LoRA as the trainer has it (`fused`), or as peft has it."""
     model = random_model(shape, device)
-    if shape.startswith("llama-8b"):
+    if recomputes(shape):
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if lora is not None:
         model = add_lora(model, lora, 0).to(device)
@@ -117,10 +122,20 @@ def padded_step(
 
 
 def train(
-    shape: str, mix: str, tokens: int, names: Sequence[str], lora: int | None, bench: Bench
+    shape: str,
+    mix: str,
+    tokens: int,
+    names: Sequence[str],
+    lora: int | None,
+    bench: Bench,
+    *,
+    pairs: int | None = None,
 ) -> Iterator[tuple[str, Figures]]:
-    """The attention paths and padded batches `names` on one model and one length mix of `tokens` tokens."""
-    trees = make_trees(mix, tokens, SHAPES[shape]["vocab_size"])
+    """The attention paths and padded batches `names` on one model and one length mix of `tokens` tokens.
+
+    `pairs`: only the first ones (default: all).
+    """
+    trees = make_trees(mix, tokens, SHAPES[shape]["vocab_size"])[:pairs]
     data = pairs_of(trees)
     responses = sum(len(r) for t in trees for r in t.responses)
     settings = TrainSettings(

@@ -34,13 +34,14 @@ def failures(value: object) -> list[object]:
 
 def test_every_step_writes_its_figures_and_none_runs_twice(day, monkeypatch):
     monkeypatch.setattr(gpu_checks, "timed", in_this_process)  # a process a command takes its time to start
-    results = run_day(day, STEPS, 1800)
-    assert [r["step"] for r in results] == [s.name for s in STEPS]
+    steps = tuple(s for s in STEPS if s.name != "train-trl")  # it needs TRL
+    results = run_day(day, steps, 1800)
+    assert [r["step"] for r in results] == [s.name for s in steps]
     for result in results:
         assert result["status"] == "finished", result
         assert result["found"] and not failures(result), failures(result)
         assert read_json(day.folder / f"{result['step']}.json") == json.loads(json.dumps(result))
-    assert all(step.name in gpu_day.table(results) for step in STEPS)
+    assert all(step.name in gpu_day.table(results) for step in steps)
     accuracies = results[1]["found"]["accuracies"]
     assert 0 <= accuracies["reward_accuracy"]["value"] <= 1 and accuracies["counts"]["pairs"] == 24
 
@@ -48,7 +49,19 @@ def test_every_step_writes_its_figures_and_none_runs_twice(day, monkeypatch):
         raise AssertionError("a finished step was run again")
 
     monkeypatch.setattr(gpu_day, "run_step", never)
-    assert run_day(day, STEPS, 1800) == [read_json(day.folder / f"{s.name}.json") for s in STEPS]
+    assert run_day(day, steps, 1800) == [read_json(day.folder / f"{s.name}.json") for s in steps]
+
+
+@pytest.mark.real
+def test_training_is_measured_beside_trl(day):
+    pytest.importorskip("trl")
+    [result] = run_day(day, tuple(s for s in STEPS if s.name == "train-trl"), 600)
+    assert result["status"] == "finished" and not failures(result), result
+    compared = {name: figures for name, figures in result["found"].items() if name.endswith("beside TRL")}
+    assert len(compared) == 2  # all weights, and LoRA
+    for figures in compared.values():
+        ours, trl = (result["found"][figures[who]] for who in ("ours", "trl"))
+        assert figures["times_trl"] == ours["pairs_per_second"] / trl["pairs_per_second"] > 0
 
 
 def test_a_command_runs_where_rmo_is_not_installed(tmp_path):
