@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import statistics
 import time
 import traceback
@@ -36,6 +37,7 @@ from rmo_train.store.files import write_json
 LOGS = "logs"  # in a run folder: what engines and workers print
 TRIES = 3  # of a part; the last error is what the user reads
 SLOW = 4.0  # times the median of the parts before: then an idle worker computes the part, too
+ANSWER_SECONDS = 10.0  # for a cluster's address to answer
 HEARTBEAT = 2.0  # seconds between two looks at the clock
 
 
@@ -43,6 +45,27 @@ def require_ray(settings: WorkerSettings) -> None:
     if settings.hires and find_spec("ray") is None:
         flag = "--workers" if settings.ray is None else "--ray"
         raise UserError(f"{flag}: Ray is not installed; run `{install_command('ray')}`, or leave the flag out")
+    if settings.ray is not None:
+        _require_answer(settings.ray)
+
+
+def _require_answer(address: str) -> None:
+    """Something listens at HOST:PORT, found out before the data are read; names such as `auto` are left to Ray."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as e:  # nobody there; no port; no name
+        raise _no_cluster(address, e) from e
+
+
+def _no_cluster(address: str, why: Exception) -> UserError:
+    said = (str(why).splitlines() or [type(why).__name__])[0]
+    return UserError(
+        f"--ray {address}: no Ray cluster found there ({said}); expected the address that `ray start --head` printed, "
+        "or `auto` on a machine of the cluster"
+    )
 
 
 @contextmanager
@@ -144,15 +167,12 @@ class RayCrew:
         try:
             ray.init(address=self.address or "local", **quiet)
         except Exception as e:  # of many kinds, the plain one among them
+            if self.address is not None:
+                raise _no_cluster(self.address, e) from e
             said = (str(e).splitlines() or [type(e).__name__])[0]
-            if self.address is None:
-                raise ProcessingError(
-                    f"--workers {self.asked}: Ray did not start here ({said}); the machine may be too busy or short of "
-                    "memory: run the same command again, or without --workers"
-                ) from e
-            raise UserError(
-                f"--ray {self.address}: no Ray cluster found there ({said}); expected the address that "
-                "`ray start --head` printed, or `auto` on a machine of the cluster"
+            raise ProcessingError(
+                f"--workers {self.asked}: Ray did not start here ({said}); the machine may be too busy or short of "
+                "memory: run the same command again, or without --workers"
             ) from e
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         placed = Placement.of(machines, self.asked, self.gpus_each, one_machine=self.address is None)

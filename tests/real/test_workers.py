@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,8 @@ import pytest
 
 from rmo_curate.score.crew import Alone, Computed, Described, Job, Part
 from rmo_curate.score.engines.base import Work
-from rmo_curate.score.workers import WORKING, RayCrew
+from rmo_curate.score.settings import WorkerSettings
+from rmo_curate.score.workers import WORKING, RayCrew, require_ray
 from rmo_train.console.errors import ProcessingError, UserError
 from rmo_train.forward.layout import Layout
 from rmo_train.store.files import read_json
@@ -152,6 +154,16 @@ def test_a_ray_that_does_not_start_is_said(tmp_path, monkeypatch, address, error
     crew = RayCrew(2, address, tmp_path)
     with pytest.raises(error, match=said):
         next(crew.run(jobs(Slow()), lambda pairs: None))
+
+
+def test_an_address_where_nothing_listens_is_refused_before_anything_is_read():
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        address = f"127.0.0.1:{there.getsockname()[1]}"
+        require_ray(WorkerSettings(ray=address))
+        require_ray(WorkerSettings(ray="auto"))  # Ray knows where to look
+    for wrong in (address, f"ray://{address}", "127.0.0.1:70000", "no-such-machine.invalid:6379"):
+        with pytest.raises(UserError, match=rf"--ray {wrong}: no Ray cluster found there"):
+            require_ray(WorkerSettings(ray=wrong))
 
 
 def test_a_mistake_of_the_users_is_told_at_once(crew):
