@@ -122,6 +122,8 @@ def write_scores(
         say(f"{writer.folder}: {name} was damaged and will be scored again")
     folds_of = family.folds_of if family.cross_fitted else np.zeros(len(data), dtype=np.int16)
     categories = categories_of(run, data, family)  # before the states, which are large
+    if categories.names:  # minutes where there are many
+        say(f"{family.name}: fitting separate preferences for {counted(len(categories.names), 'kind')} of prompt")
     fitted = cross_fitted(read_states(run, states, data), folds_of, categories)
     margins = fitted.margin / BETA
     assert data.ref_chosen is not None and data.ref_rejected is not None
