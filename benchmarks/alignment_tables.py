@@ -16,7 +16,7 @@ ARMS = {
     "random": "as many pairs as the default drops, dropped at random",
     "drop": "dropped at the estimated rate (the filter's default)",
     "drop + both": "the same, diversified and amplified",
-    "drop, soft": "the same, the others with soft labels",
+    "drop, soft": "the same, kept pairs with soft labels",
     "quantiles": "`--low-q 0.1 --high-q 0.95`, diversified and amplified",
     "soft-label": "soft labels",
     "oracle": "true labels",
@@ -41,7 +41,7 @@ def alignment(folder: str, data: str, loss: str = "dpo") -> Iterator[str]:
         flips = f"{one['rate']:.0%}" if one["rate"] else "none"
         rows.append([flips, ARMS[one["arm"]], f"{one[what]['value']:.1%}", difference, shown, last])
     of_clear = ", clear pairs" * (to_plain == "accuracy_clear_to_plain")
-    head = ["flips", "arm", what.replace("_", " "), f"minus plain, points{of_clear}", "gain of true labels recovered"]
+    head = ["flips", "arm", what.replace("_", " "), f"minus plain, points{of_clear}", "share of true labels' gain"]
     yield from table([*head, "greedy, tokens" if what == "satisfied" else "draws"], rows)
 
 

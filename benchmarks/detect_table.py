@@ -90,14 +90,12 @@ def claims(groups: Groups) -> Iterator[str]:
     if behind:
         least = min(behind, key=lambda g: behind[g])
         verdict = "met" if behind[least] >= 0 else "**missed**"
-        rows.append(
-            ["AUROC less that of length, where it is least", "≥ 0", f"{behind[least]:.2f} ({least.title})", verdict]
-        )
+        rows.append(["AUROC minus that of length, smallest", "≥ 0", f"{behind[least]:.2f} ({least.title})", verdict])
     random = {g: mean(s, calibration_error) for g, s in whole.items() if g.flips == "uniform" and g.rate == 0.2}
     if random:
         most = max(random, key=lambda g: random[g])
         verdict = "met" if random[most] <= 0.04 else "**missed**"
-        said = "calibration error, 20% at random, where it is largest"
+        said = "calibration error, 20% at random, largest"
         rows.append([said, "≤ 0.04", f"{random[most]:.3f} ({most.title})", verdict])
     rows += [*noise_claims(groups), *gap_claims(groups)]
     yield from table(["claim", "target", "measured", "verdict"], rows)
@@ -134,8 +132,8 @@ def noise_claims(groups: Groups) -> Iterator[list[str]]:
     at = {g.rate: s for g, s in groups.items() if g == Group("all", "uniform", g.rate)}
     off = {f: max(abs(i - flipped(r)) for i, r in zip(increments(s, none), s, strict=True)) for f, s in at.items()}
     for said, most, values in (
-        ("noise rate, increment off by at most, up to 30%", UP_TO_30, [v for f, v in off.items() if f <= 0.3]),
-        ("noise rate, increment off by at most, at 40%", AT_40, [v for f, v in off.items() if f > 0.3]),
+        ("noise rate, largest error of the increment, up to 30%", UP_TO_30, [v for f, v in off.items() if f <= 0.3]),
+        ("noise rate, largest error of the increment, at 40%", AT_40, [v for f, v in off.items() if f > 0.3]),
     ):
         if values:
             yield [said, f"≤ {most:g}", f"{max(values):.3f}", "met" if max(values) <= most else "**missed**"]
@@ -202,7 +200,7 @@ def differences(groups: Groups) -> Iterator[str]:
         for group, seeds in groups.items()
         if group.rate and group.pairs is None
     ]
-    yield from table(["posterior less", *others], rows)
+    yield from table(["posterior minus", *others], rows)
 
 
 def less(seeds: Seeds, other: str) -> str:
@@ -224,7 +222,7 @@ def noise_rates(groups: Groups) -> Iterator[str]:
         held = f"{sum(map(covers, seeds))} of {len(seeds)}"
         by = (spread(found), f"{off:.2f}") if group.rate else ("-", "-")
         rows.append([group.title, f"{mean(seeds, flipped):.2f}", over(seeds, rate), *by, held])
-    head = ["noise rate", "flipped", "estimated", "increment", "off by at most", "interval contains the truth"]
+    head = ["noise rate", "flipped", "estimated", "increment", "largest error", "interval contains the truth"]
     yield from table(head, rows)
 
 

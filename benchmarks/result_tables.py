@@ -101,7 +101,7 @@ def training() -> Iterator[str]:
                 figures = (f"{one['pairs_per_second']:.2f}", over, f"{one['peak_gib']:.1f}")
                 where = f"{data}, {said}" if name == "ours" else ""
                 rows.append([where, method, *figures, share(one["share_of_matmul_rate"])])
-    head = ["data, mode", "method", "pairs/s", "over TRL (least to most)", "peak GiB"]
+    head = ["data, mode", "method", "pairs/s", "over TRL (min to max)", "peak GiB"]
     yield from table([*head, "share of the matrix-product rate"], rows)
 
 
@@ -136,7 +136,7 @@ def trl_settings() -> Iterator[str]:
         ]
         for one in result("train")["trl"]["tried"]
     ]
-    yield from table(["TRL's weights", "pairs a micro-batch", "pairs/s", "peak GiB"], rows)
+    yield from table(["TRL's weights", "pairs per micro-batch", "pairs/s", "peak GiB"], rows)
 
 
 def growth() -> Iterator[str]:

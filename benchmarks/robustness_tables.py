@@ -8,17 +8,17 @@ from benchmarks.figures import result, table
 
 # What is promised of each fault, beside what is promised of all of them (docs/results/robustness.md).
 PROMISED = {
-    "SIGKILL": "the same command goes on and ends as undisturbed",
-    "SIGTERM": "the same; a training saves a checkpoint first",
-    "disk full": "code 3, with what it needs and what is free",
-    "EIO when writing": "code 2 or 3 with the file, or the command does without",
-    "EIO when reading": "code 2 or 3 with the file, or the command does without",
-    "ESTALE when reading": "code 2 or 3 with the file, or the command does without",
-    "read-only folder": "code 2 or 3 with the folder, before the work",
-    "two at once": "one does its work, the other is refused with the first one's process, or has its turn after it",
-    "clock jumps": "nothing is different",
-    "NFS: open files keep a name": "nothing is different",
-    "no locks, no links": "nothing is different",
+    "SIGKILL": "the same command resumes and ends as if undisturbed",
+    "SIGTERM": "the same; training saves a checkpoint first",
+    "disk full": "code 3, with the space needed and the space free",
+    "EIO when writing": "code 2 or 3, naming the file, or the command does without it",
+    "EIO when reading": "code 2 or 3, naming the file, or the command does without it",
+    "ESTALE when reading": "code 2 or 3, naming the file, or the command does without it",
+    "read-only folder": "code 2 or 3, naming the folder, before the work",
+    "two at once": "one does its work; the other is refused, naming the first one's process, or waits its turn",
+    "clock jumps": "no difference",
+    "NFS: open files keep a name": "no difference",
+    "no locks, no links": "no difference",
 }
 
 
