@@ -67,7 +67,8 @@ def ground_sentence(because: Ground, rule: Rule, done: str) -> str:
             f"log-odds of a wrong label, is {suspicion}; pairs with {threshold} or more were called noisy."
         )
     said = (
-        f"{done}: rule {rule.name} gives it a suspicion of {suspicion}; pairs with {threshold} or more were called noisy"
+        f"{done}: rule {rule.name} gives it a suspicion of {suspicion}; pairs with {threshold} or more were called "
+        "noisy"
     )
     if because.right is None:
         return f"{said}. The rule uses nothing else: P(label right) played no part."

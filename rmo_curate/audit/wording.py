@@ -120,7 +120,7 @@ def data_wording(
         length_text=length_text(length),
         suspects_text=data_suspects_text(estimated)
         if judged
-        else "Points say how strongly a pair's findings speak against its label or its use; the list is sorted by them.",
+        else "Points say how strongly a pair's findings speak against its label or its use; they order the list.",
         held_out_text="No model has scored these pairs: everything here is estimated from their texts. What is learned "
         "from the labels of some prompts is used only to judge other prompts.",
         next_step=step_of_data(data, columns, max_length),
@@ -342,7 +342,9 @@ def held_out_text(end: Checkpoint | None) -> str:
     if end is None:
         return f"Only the reference has scored these pairs. {HELD_OUT}"
     if end.held_out:
-        return f"{HELD_OUT} These scores are: each pair is judged by one of {end.folds} proxies that never saw its prompt."
+        return (
+            f"{HELD_OUT} These scores are: each pair is judged by one of {end.folds} proxies that never saw its prompt."
+        )
     if end.held_out is False:
         return f"{HELD_OUT} These scores are not: the proxy was trained on all the pairs."
     return f"{HELD_OUT} Whether that holds for {end.name} is unknown."
