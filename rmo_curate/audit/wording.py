@@ -43,8 +43,8 @@ class Wording:
     """Everything the page says in sentences; empty where there is nothing to say."""
 
     lead: str  # how noisy the labels are
-    certainty: str  # the interval of that, or why it cannot be told
-    sentences: tuple[str, ...]  # what stands behind it
+    certainty: str  # the interval of that, or why it cannot be estimated
+    sentences: tuple[str, ...]  # the details behind it
     warning: str
     missing: str  # which command adds what a run without a proxy lacks
     filter_text: str
