@@ -271,7 +271,7 @@ def simulated_workers() -> Iterator[str]:
         ]
         for one in result("simulate-workers")["rows"]
     ]
-    head = ["run", "a part takes", "pairs/s", "parts/s", "workers at work", "command's processor time a part"]
+    head = ["run", "a part takes", "pairs/s", "parts/s", "workers at work", "command's processor time per part"]
     yield from table(head, rows)
 
 

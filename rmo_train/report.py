@@ -90,9 +90,10 @@ def too_long_to_train(
     more = f" and {len(over) - NAMED:,} more" if len(over) > NAMED else ""
     smaller = "" if checkpointing else "--gradient-checkpointing, "
     return (
-        f"warning: over the {limit:,} tokens (prompt and both responses) that surely fit into memory in training: "
-        f"{named}{more}. The longest takes about {needed / 2**30:.2g} GiB of {room / 2**30:.2g}; if it does not fit: "
-        f"{smaller}--lora, --bf16, or score with a smaller --max-length and filter again"
+        f"warning: these pairs have more than the {limit:,} tokens (prompt and both responses) that are sure to fit "
+        f"into memory in training: {named}{more}. The longest takes about {needed / 2**30:.2g} GiB of "
+        f"{room / 2**30:.2g}; if it does not fit: {smaller}--lora, --bf16, or score with a smaller --max-length and "
+        "filter again"
     )
 
 
@@ -258,7 +259,7 @@ def form_line(title: str, markers: Sequence[str] | None) -> str:
 
 def generated_lines(generator: str, out: Path, answers: int, cut: int, max_new_tokens: int) -> list[str]:
     """How many answers were written, and how many of them were cut off."""
-    lines = [f"{counted(answers, 'answer')} of {generator} in {out}"]
+    lines = [f"{counted(answers, 'answer')} by {generator} in {out}"]
     return [*lines, f"{cut:,} of them cut off at --max-new-tokens {max_new_tokens}"] if cut else lines
 
 
@@ -340,9 +341,9 @@ def judged_lines(rates: JudgedRates) -> list[str]:
     ]
     if rates.win_rate is None:
         return [*lines, f"  no pair of answers has both verdicts: {missing}"]
-    controlled = rates.length_controlled or "undefined: the answers of every pair differ equally in length"
+    controlled = rates.length_controlled or "undefined: the difference in length is the same in every pair"
     lines += [
-        f"  win rate of A               {rates.win_rate}   ties one half: {_of_a(rates.verdict)}; of "
+        f"  win rate of A               {rates.win_rate}   ties count one half: {_of_a(rates.verdict)}; of "
         f"{of_prompts(rates.judged, rates.judged_prompts)}",
         f"  length-controlled           {controlled}",
         f"  A wins, loses, neither      {rates.wins}, {rates.losses}, {rates.split}",

@@ -27,7 +27,7 @@ ITEM = re.compile(r"\s*(?:[-*•·–]|\d+[.)]|[A-Za-z][.)]|#+|\|)")
 def truncated(text: str) -> str:
     text = text.rstrip()
     if len(FENCE.findall(text)) % 2:
-        return "opens a block of code that it does not close"
+        return "opens a code block that it does not close"
     if len(text) < SHORT or text[-1] in ENDS_WELL:
         return ""
     *before, line = text.rsplit("\n", LAST_LINES + 1)
@@ -115,7 +115,7 @@ def repetitive(text: str) -> str:
         often = {line: n for line, n in often.items() if sum(map(str.isalnum, line)) >= LOOP_LINE}
         if often:
             most = max(often, key=lambda line: (often[line], line))
-            return f"says the line {quoted(most)} {often[most]} times"
+            return f"repeats the line {quoted(most)} {often[most]} times"
     return ""
 
 
@@ -157,7 +157,7 @@ def template_marker(text: str) -> str:
     if not any(hint in text for hint in MARKER_HINTS):
         return ""
     match = MARKER.search(text)
-    return f"has a mark of a chat template in its text, {quoted(match.group())}" if match else ""
+    return f"has a chat template marker in its text, {quoted(match.group())}" if match else ""
 
 
 # ---------------------------------------------------------------------------------------------------- scripts

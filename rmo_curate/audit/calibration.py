@@ -31,8 +31,8 @@ class Evidence:
     """What P(label right) is made of. With `prior`, a pair's reasons add up to the log-odds of a right label."""
 
     sources: tuple[str, ...]
-    missing: tuple[str, ...]  # sources that are not there, each with the reason
-    prior: float  # log-odds of a right label before anything is known of it
+    missing: tuple[str, ...]  # missing sources, each with the reason
+    prior: float  # log-odds of a right label before any evidence
     reliability: tuple[Decile, ...]  # the weakest evidence first; empty where pairs are few
     gaps: tuple[Gap, ...]  # what removal does to style, by feature
 

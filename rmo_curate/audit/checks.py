@@ -84,7 +84,7 @@ class Overlap:
     held_out_pairs: int
     same_pairs: int  # prompt and both answers
     same_prompts: int  # pairs whose prompt is there too, same_pairs included
-    near_prompts: int  # pairs whose prompt is nearly one of there
+    near_prompts: int  # pairs whose prompt is nearly the same as one there
     pairs: int  # all of these
 
 

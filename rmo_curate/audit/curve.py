@@ -27,12 +27,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Curve:
-    """`unit`: of the thresholds: log-odds, nats, nats per token or points. `steps` start with dropping nothing."""
+    """`unit` of the thresholds: log-odds, nats, nats per token or points. The first of `steps` drops nothing."""
 
     unit: str
-    pairs: int  # that have a value
+    pairs: int  # pairs that have a value
     steps: tuple[Step, ...]
-    start: int  # the step of the cut that is proposed: what the filter drops
+    start: int  # index in `steps` of the proposed cut: what the filter drops
 
     @property
     def estimated(self) -> bool:

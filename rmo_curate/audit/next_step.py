@@ -31,7 +31,7 @@ def step_of_run(
 ) -> Step:
     """After the audit of the run in `folder`."""
     if end is None:
-        return Step("Compare with the reference what the labels teach: fit a probe, then audit again.", proxy(folder))
+        return Step("Fit a probe to compare with the reference, then audit again.", proxy(folder))
     if not end.held_out:
         return Step("Fit a probe whose scores are held out, then audit again.", proxy(folder))
     scored, noisy = counts.scorable, counts.dropped.get("noisy", 0)

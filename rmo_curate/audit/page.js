@@ -256,7 +256,7 @@
   function believed(pair) {
     const box = make("div", "believed");
     const rows = [...pair.e];
-    if (pair.q === undefined) box.append(make("p", "", "What speaks for and against the label (how probable it is cannot be told here):"));
+    if (pair.q === undefined) box.append(make("p", "", "Evidence for and against the label (its probability cannot be estimated here):"));
     else {
       box.append(make("p", "", `P(label right) is ${percent(pair.q)}:`));
       rows.push([`${percent(1 / (1 + Math.exp(-data.prior)))} of all labels are right, by the estimated noise rate`, data.prior]);
@@ -381,14 +381,14 @@
     const pairs = dropped === 1 ? "1 pair" : `${count(dropped)} pairs`;
     let said = threshold === null
       ? "Nothing is dropped."
-      : `${dropping(threshold)}, ${pairs} would go: ${percent(share)} of the ${of}.`;
+      : `${dropping(threshold)}, ${pairs} would be dropped: ${percent(share)} of the ${of}.`;
     if (at && at === data.start) said += data.kind === "run" ? " This is the filter's own cut." : " These labels are more likely wrong than right.";
     const range = ([value, low, high]) => `${percent(value)} (${percent(low)} to ${percent(high)})`;
     const found = [];
     if (precision) found.push(`${range(precision)} of them are mislabelled`);
     if (recall) found.push(`${range(recall)} of all labels flipped at random in the ${count(data.judged)} ${kind} are among them`);
-    if (found.length) said += ` By swapped copies, ${found.join(", and ")}.`;
-    if (threshold !== null && !precision && (data.kind === "run" || told)) said += " How many of them are mislabelled cannot be told.";
+    if (found.length) said += ` According to swapped copies, ${found.join(", and ")}.`;
+    if (threshold !== null && !precision && (data.kind === "run" || told)) said += " How many of them are mislabelled cannot be estimated.";
     $("cost").textContent = said;
     $("threshold").setAttribute("aria-valuetext", said);
     const mark = $("curve-mark");

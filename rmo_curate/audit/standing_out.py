@@ -24,7 +24,7 @@ OF_LENGTH = ("length", "words")  # features of style that the length says alread
 
 @dataclass(frozen=True)
 class StandingOut:
-    """A strong finding. `section`: of the page, where all about it is."""
+    """A strong finding. `section`: the section of the page that has its details."""
 
     text: str
     section: str
@@ -102,8 +102,8 @@ def begun_alike(seen: Observed) -> Iterator[StandingOut]:
     for o in sorted(strong, key=lambda o: -standard_errors(o.chosen, o.rejected))[:MOST_OPENINGS]:
         n = o.chosen + o.rejected
         yield StandingOut(
-            f"Of the {n:,} answers that begin “{o.words}”, {percent(o.chosen / n)} are the chosen ones: the first "
-            "words alone tell the label.",
+            f"Of the {n:,} answers that begin with “{o.words}”, {percent(o.chosen / n)} are the chosen ones: the first "
+            "words alone predict the label.",
             "openings",
         )
 
@@ -124,8 +124,8 @@ def on_one_side(seen: Observed) -> Iterator[StandingOut]:
         chosen, rejected = finding.chosen_only or 0, finding.rejected_only or 0
         if lopsided(chosen, rejected, seen.counts.pairs):
             yield StandingOut(
-                f"{finding.title}: {chosen:,} times the chosen one alone, {rejected:,} times the rejected one alone, "
-                f"in {seen.counts.pairs:,} pairs.",
+                f"{finding.title}: only the chosen one in {chosen:,} pairs, only the rejected one in {rejected:,}, of "
+                f"{seen.counts.pairs:,} pairs.",
                 f"explained-{name}",
             )
 

@@ -33,15 +33,15 @@ class Suspect:
 
     rank: int
     id: str
-    source_file: str | None  # the data file that it was read from, as the user named it; null where nobody recorded it
+    source_file: str | None  # the data file that it was read from, as the user named it; null if it was not recorded
     source_line: int | None  # its line there in JSON lines, else the number of its record; from 1
     because: str  # why it is listed, in one sentence
     right: float | None  # P(the label is right)
-    reasons: tuple[Reason, ...]  # what makes it so, what speaks loudest against the label first
+    reasons: tuple[Reason, ...]  # the reasons for `right`, the strongest against the label first
     suspicion: float | None
     points: int  # of its findings
     decision: str  # "kept" or the drop reason; empty where nothing was decided
-    decided: Ground | None  # what called it noisy; null where nothing did
+    decided: Ground | None  # why it was called noisy; null if it was not
     findings: dict[str, str]  # name -> chosen, rejected, both or pair
     slices: dict[str, str]  # column -> value
     why: tuple[str, ...]

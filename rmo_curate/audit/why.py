@@ -63,15 +63,16 @@ def ground_sentence(because: Ground, rule: Rule, done: str) -> str:
     suspicion, threshold = magnitude(because.suspicion), magnitude(because.threshold)
     if rule.says_odds and because.right is not None:
         return (
-            f"{done}: by all evidence P(label right) is {percent(because.right)}, below 50%. Its suspicion, the "
-            f"log-odds of a wrong label, is {suspicion}; pairs of {threshold} or more were called noisy."
+            f"{done}: given all evidence, P(label right) is {percent(because.right)}, below 50%. Its suspicion, the "
+            f"log-odds of a wrong label, is {suspicion}; pairs with {threshold} or more were called noisy."
         )
     said = (
-        f"{done}: rule {rule.name} gives it a suspicion of {suspicion}; pairs of {threshold} or more were called noisy"
+        f"{done}: rule {rule.name} gives it a suspicion of {suspicion}; pairs with {threshold} or more were called "
+        "noisy"
     )
     if because.right is None:
-        return f"{said}. The rule asks nothing else: P(label right) had no part in it."
-    return f"{said} where all evidence doubts the label, too: P(label right) is {percent(because.right)}, below 50%."
+        return f"{said}. The rule uses nothing else: P(label right) played no part."
+    return f"{said} if all evidence doubts the label, too: P(label right) is {percent(because.right)}, below 50%."
 
 
 def movement_sentences(moved: Movement, mover: str) -> list[str]:
@@ -120,7 +121,7 @@ def _near(checked: Checked, texts: Texts, i: int) -> str:
 def _prefix(checked: Checked, texts: Texts, i: int) -> str:
     bits = int(checked.where["prefix"][i])
     if bits == BOTH:
-        return "Both answers are the same but for white space at the ends."
+        return "Both answers are the same except for white space at the ends."
     shorter, longer = ("chosen", "rejected") if bits == CHOSEN else ("rejected", "chosen")
     return f"The {longer} answer begins with the whole {shorter} one."
 
@@ -145,13 +146,13 @@ def _overlap(checked: Checked, texts: Texts, i: int) -> str:
     return {
         Shared.PAIR: f"Its prompt and both answers are in {name}, too.",
         Shared.PROMPT: f"Its prompt is in {name}, too.",
-        Shared.NEAR_PROMPT: f"A prompt of nearly the same words is in {name}.",
+        Shared.NEAR_PROMPT: f"A prompt with nearly the same words is in {name}.",
     }[checked.overlaps[i]]
 
 
 PAIR_SENTENCES: dict[str, Callable[[Checked, Texts, int], str]] = {
     "reversed": _reversed,
-    "cycle": lambda checked, _, i: f"It closes a circle of preferences among {checked.circle_sizes[i]} answers.",
+    "cycle": lambda checked, _, i: f"It is part of a circle of preferences among {checked.circle_sizes[i]} answers.",
     "near_duplicate": _near,
     "prefix": _prefix,
     "other_script": _other_script,

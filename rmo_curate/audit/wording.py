@@ -34,7 +34,7 @@ LIKELIHOOD = (
     "The percentage is P(label right), the probability that a pair's label is right given all evidence; below 50% the "
     "label is more likely wrong than right."
 )
-TOKENS_ESTIMATED = "an estimate, four bytes of UTF-8 a token"
+TOKENS_ESTIMATED = "an estimate, four UTF-8 bytes per token"
 BASE_MARGIN, END_MARGIN = "base log-prob", "end reward"  # the margins set against length
 
 
@@ -43,8 +43,8 @@ class Wording:
     """Everything the page says in sentences; empty where there is nothing to say."""
 
     lead: str  # how noisy the labels are
-    certainty: str  # the interval of that, or why it cannot be told
-    sentences: tuple[str, ...]  # what stands behind it
+    certainty: str  # the interval of that, or why it cannot be estimated
+    sentences: tuple[str, ...]  # the details behind it
     warning: str
     missing: str  # which command adds what a run without a proxy lacks
     filter_text: str
@@ -120,9 +120,9 @@ def data_wording(
         length_text=length_text(length),
         suspects_text=data_suspects_text(estimated)
         if judged
-        else "Points say how much a pair's findings speak against its label or its use; they order the list.",
-        held_out_text="No model has scored these pairs: everything here is told from their texts. What is learned from "
-        "the labels of some prompts is only asked about others.",
+        else "Points say how strongly a pair's findings speak against its label or its use; they order the list.",
+        held_out_text="No model has scored these pairs: everything here is estimated from their texts. What is learned "
+        "from the labels of some prompts is used only to judge other prompts.",
         next_step=step_of_data(data, columns, max_length),
     )
 
@@ -131,12 +131,12 @@ def data_suspects_text(estimated: Estimates) -> str:
     """In which order the page lists pairs that are judged by their texts."""
     told = f"{LIKELIHOOD} " if estimated.known else ""
     return (
-        f"{SUSPECTS} {told}First come pairs with a fault to be seen in the chosen answer alone, then labels that the "
+        f"{SUSPECTS} {told}Pairs with a visible fault in the chosen answer alone come first, then labels that the "
         "evidence doubts, then the other pairs with a finding, by points."
     )
 
 
-SCORES_MISSING = "Texts alone tell some of the wrong labels; scoring with a model finds more."
+SCORES_MISSING = "Texts alone reveal some of the wrong labels; scoring with a model finds more."
 
 
 def lead(estimated: Estimates, pairs: str, how: str = "") -> str:
@@ -146,7 +146,7 @@ def lead(estimated: Estimates, pairs: str, how: str = "") -> str:
             return "Too few pairs to tell how noisy these labels are."
         if why.prompts < LEAST_PROMPTS:
             return "Too few prompts to tell how noisy these labels are."
-        return "How noisy these labels are cannot be told."
+        return "How noisy these labels are cannot be estimated."
     share = percent(estimated.noise_rate.value)
     return f"{share} of the {estimated.pairs:,} {pairs} are estimated to be mislabelled{how}."
 
@@ -159,24 +159,24 @@ def certainty(estimated: Estimates) -> str:
     rate = estimated.noise_rate
     interval = f"95% interval {percent(rate.low)} to {percent(rate.high)}"
     if estimated.wide:
-        return f"{interval}: {estimated.pairs:,} pairs allow a rough figure only."
+        return f"{interval}: {estimated.pairs:,} pairs allow only a rough estimate."
     return f"{interval}: {estimated.pairs:,} pairs are enough to tell."
 
 
 def untold_text(why: Judgeable) -> str:
     """Why no noise rate is told."""
     if why.prompts == 1:
-        return "all pairs have one prompt, and what is learned from a prompt is asked of others only"
+        return "all pairs have the same prompt, and what is learned from one prompt is used only to judge others"
     if why.pairs < LEAST_FOR_RATE:
         are = "is" if why.pairs == 1 else "are"
-        return f"there {are} {counted(why.pairs, 'pair')} to judge, and a noise rate takes at least {LEAST_FOR_RATE}"
+        return f"there {are} {counted(why.pairs, 'pair')} to judge, and a noise rate needs at least {LEAST_FOR_RATE}"
     if why.prompts < LEAST_PROMPTS:
         return (
-            f"there are {of_prompts(why.pairs, why.prompts)}, and a noise rate takes at least {LEAST_PROMPTS} prompts"
+            f"there are {of_prompts(why.pairs, why.prompts)}, and a noise rate needs at least {LEAST_PROMPTS} prompts"
         )
     return (
-        f"over {why.pairs:,} pairs the evidence predicts held-out labels no better than chance: they are nearly "
-        "random, or the answers differ in nothing that it sees"
+        f"on {why.pairs:,} pairs, the evidence predicts held-out labels no better than chance: the labels are nearly "
+        "random, or the answers do not differ in anything the evidence measures"
     )
 
 
@@ -193,7 +193,7 @@ def data_sentences(counts: Counts, checked: Checked) -> Iterator[str]:
     if reversed_pairs:
         yield (
             f"{reversed_pairs:,} pairs have a counterpart that prefers the same two answers the other way round: one "
-            "of each two labels is wrong, or both are a matter of taste."
+            "of the two labels is wrong, or both are a matter of taste."
         )
     if circled:
         yield f"{circled:,} pairs are part of a circle of preferences, A over B over C over A."
@@ -204,8 +204,8 @@ def overlap_warning(checked: Checked) -> str:
     if overlap is None or not overlap.pairs:
         return ""
     return (
-        f"{overlap.pairs:,} pairs have a prompt that is in {overlap.name}, too, or nearly: what is measured there is "
-        "not held out."
+        f"{overlap.pairs:,} pairs have a prompt that is also in {overlap.name}, exactly or nearly: what is measured "
+        "there is not held out."
     )
 
 
@@ -216,8 +216,8 @@ def noise_sentences(estimated: Estimates, pairs: str, cut: str) -> Iterator[str]
         return
     if estimated.wide:
         yield (
-            f"The interval of the noise rate of the {estimated.pairs:,} {pairs} is wide: the evidence is too weak to "
-            "tell wrong labels from hard pairs. More pairs, or a larger model, narrow it."
+            f"The noise rate of the {estimated.pairs:,} {pairs} has a wide interval: the evidence is too weak to tell "
+            "wrong labels from hard pairs. More pairs or a larger model would narrow it."
         )
     detection = estimated.at_cut
     if detection and detection.flagged >= MIN_FLAGGED:
@@ -231,7 +231,7 @@ def noise_sentences(estimated: Estimates, pairs: str, cut: str) -> Iterator[str]
         for estimate, said in estimates:
             if told := telling(estimate):
                 numbers = {"n": detection.flagged, "of": estimated.pairs, "share": percent_interval(told)}
-                yield f"By swapped copies, {said.format(cut=cut, pairs=pairs, **numbers)}."
+                yield f"According to swapped copies, {said.format(cut=cut, pairs=pairs, **numbers)}."
     yield f"{RANDOM_FLIPS[0].upper()}{RANDOM_FLIPS[1:]}."
 
 
@@ -260,19 +260,19 @@ def filter_sentences(
     by_filter = {reason: n for reason, n in counts.dropped.items() if reason != TOO_LONG}
     dropped = ", ".join(f"{n:,} {reason}" for reason, n in by_filter.items()) or "none"
     gone = sum(by_filter.values())
-    yield f"Of {counts.kept + gone:,} scored pairs the filter keeps {counts.kept:,} and drops {gone:,} ({dropped})."
+    yield f"Of {counts.kept + gone:,} scored pairs, the filter keeps {counts.kept:,} and drops {gone:,} ({dropped})."
     high_q = settings.high_q if settings.preset is None and settings.rule != "none" else None
     if end and estimated.known and high_q is not None and 1 - high_q < estimated.noise_rate.value:
         yield (
-            f"At --high-q {high_q:g} at most {100 * (1 - high_q):.3g}% of the scored pairs can go as noisy; lower it "
-            "to drop more of them."
+            f"With --high-q {high_q:g}, at most {100 * (1 - high_q):.3g}% of the scored pairs can be dropped as noisy; "
+            "lower it to drop more."
         )
 
 
 def warning(folder: Path, end: Checkpoint | None) -> str:
     if end is None or end.held_out:
         return ""
-    remedy = f"For scores that are, run `{proxy(folder)}` and audit again."
+    remedy = f"For held-out scores, run `{proxy(folder)}` and audit again."
     if end.held_out is False:
         return (
             f"These scores were not held out: {end.name} was trained on the very pairs that it judges. It can memorise "
@@ -286,19 +286,19 @@ def warning(folder: Path, end: Checkpoint | None) -> str:
 
 def missing(folder: Path) -> str:
     return (
-        "Training has not been compared with the reference here, and wrong labels are told by less than could be: "
-        f"`{proxy(folder)}` fits and scores a cross-fitted probe, then audit again."
+        "Only the reference has scored these pairs, so some evidence about wrong labels is missing. Run "
+        f"`{proxy(folder)}` to fit a cross-fitted probe and score the pairs with it, then audit again."
     )
 
 
 def filter_text(settings: FilterSettings) -> str:
-    ambiguous = "no cut of the ambiguous"
+    ambiguous = "no cut of ambiguous pairs"
     if settings.low_q:
         how = "hard" if settings.hard else "soft"
-        ambiguous = f"margin {settings.margin}, low-q {settings.low_q:g}, {how} cut of the ambiguous"
+        ambiguous = f"margin {settings.margin}, low-q {settings.low_q:g}, {how} cut of ambiguous pairs"
     by_hand = f"rule {settings.rule}, {cut_text(settings)}, {ambiguous}"
     chosen = f"preset {settings.preset}" if settings.preset else by_hand
-    return f"What the filter does with {chosen}. Shares are of the bold line above them."
+    return f"What the filter does with {chosen}. Each share is of the bold line above it."
 
 
 def cut_text(settings: FilterSettings) -> str:
@@ -307,7 +307,7 @@ def cut_text(settings: FilterSettings) -> str:
         return f"high-q {settings.high_q:g}"
     if settings.precision is not None:
         return f"precision {settings.precision:g}"
-    return "no cut of the noisy" if settings.noise_rate is None else f"noise rate {settings.noise_rate}"
+    return "no cut of noisy pairs" if settings.noise_rate is None else f"noise rate {settings.noise_rate}"
 
 
 def length_text(length: LengthBias | None) -> str:
@@ -342,7 +342,9 @@ def held_out_text(end: Checkpoint | None) -> str:
     if end is None:
         return f"Only the reference has scored these pairs. {HELD_OUT}"
     if end.held_out:
-        return f"{HELD_OUT} These scores are: of {end.folds} proxies, a pair is judged by one that left its prompt out."
+        return (
+            f"{HELD_OUT} These scores are: each pair is judged by one of {end.folds} proxies that never saw its prompt."
+        )
     if end.held_out is False:
         return f"{HELD_OUT} These scores are not: the proxy was trained on all the pairs."
-    return f"{HELD_OUT} Whether that holds for {end.name} is not known to this program."
+    return f"{HELD_OUT} Whether that holds for {end.name} is unknown."

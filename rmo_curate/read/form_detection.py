@@ -61,7 +61,7 @@ def detect(files: Sequence[DataFile | InMemory], limit: int | None, columns: Map
         in_json = json_columns_of(names, sample, columns)
         votes = _votes(sample, columns, in_json)
     if not count:
-        raise UserError(f"{names}: no records; expected preference pairs, one object a line (or row)")
+        raise UserError(f"{names}: no records; expected preference pairs, one object per line (or row)")
     if not sample:
         raise UserError(f"{names}: none of {count} records is an object:\n  " + "\n  ".join(problems))
     sample = [parsed(value, in_json) for value in sample]
@@ -71,7 +71,7 @@ def detect(files: Sequence[DataFile | InMemory], limit: int | None, columns: Map
     form = FORMS[name]
     said = f"form {name}: {form.looks} in {n} of the first {votes.total()} records"
     if others:
-        said += f" ({', '.join(f'{k} like {o}' for o, k in others)}: to be rejected)"
+        said += f" ({', '.join(f'{k} like {o}' for o, k in others)}, which will be rejected)"
     return Detected(form, said, sample, in_json)
 
 
@@ -103,8 +103,8 @@ def json_columns_of(files: str, sample: Sequence[Mapping[str, Any]], columns: Ma
             continue
         if all(cell.startswith(("[{'", "{'")) for cell in cells):
             raise UserError(
-                f"{files}: the texts of {name!r} are Python's way to write lists, not JSON ({cells[0][:30]}…); write "
-                "them with json.dumps"
+                f"{files}: the texts of {name!r} are Python lists, not JSON ({cells[0][:30]}…); write them with "
+                "json.dumps"
             )
         if all(said_in_json(cell) is not None for cell in cells):
             names.add(name)
@@ -121,19 +121,17 @@ def _unrecognised(files: Sequence[str], sample: Sequence[Mapping[str, Any]], col
     listed = f"the columns are {', '.join(names)}"
     if proposed := proposed_map(sample, columns):
         wrong = _not_there(sample, columns) or f"no known form; {listed}."
-        return f"{wrong} With other names for its columns it can be read:\n  {command(files, proposed, columns)}"
+        return f"{wrong} This command can read it:\n  {command(files, proposed, columns)}"
     if cause := why_not_pairs(sample, names):
         return f"{cause}; {listed}"
     for role in ("chosen", "rejected"):
         column = columns.get(role, role)
         if all(at(record, column) is None for record in sample):
             hint = nearest(column, names) or "."
-            advice = f"A column of another name is given as --map {role}=NAME. "
+            advice = f"If the column has another name, give --map {role}=NAME. "
             if labels := labels_in(names):
                 advice = f"If {labels[0]!r} says which answer won, write records with prompt, chosen, rejected. "
-            return (
-                f"no column {column!r} in any record; {listed}{hint} {advice}Forms that are read\n{_known_forms(names)}"
-            )
+            return f"no column {column!r} in any record; {listed}{hint} {advice}Known forms:\n{_known_forms(names)}"
     fields = [fields_of(record, columns) for record in sample]
     if all(f.get("prompt") is None and every(is_text, f, "chosen", "rejected") for f in fields):
         return (
@@ -143,7 +141,7 @@ def _unrecognised(files: Sequence[str], sample: Sequence[Mapping[str, Any]], col
         )
     first = next((f for f in fields if f.get("chosen") is not None), fields[0])
     shown = ", ".join(f"{role} is {describe(first.get(role))}" for role in ("prompt", "chosen", "rejected"))
-    return f"no known form: {shown}; {listed}. Forms that are read\n{_known_forms(names)}"
+    return f"no known form: {shown}; {listed}. Known forms:\n{_known_forms(names)}"
 
 
 def _known_forms(names: Sequence[str]) -> str:
@@ -166,9 +164,9 @@ def notes_on_columns(form: Form, sample: Sequence[Mapping[str, Any]], columns: M
             for message in value if isinstance(value, list) else [value]:
                 if isinstance(message, dict):
                     lost.update(k for k, v in message.items() if k not in MESSAGE_KEYS and v not in NOTHING)
-    notes = [f"of a message, role and content are kept; left out: {', '.join(sorted(lost))}"] if lost else []
+    notes = [f"only role and content of messages are kept; left out: {', '.join(sorted(lost))}"] if lost else []
     if {"chosen", "rejected"} <= set(form.needs) and (labels := labels_in(column_names(sample))):
-        notes.append(f"column {labels[0]!r} is kept beside the pairs: chosen and rejected are taken as they stand")
+        notes.append(f"column {labels[0]!r} is kept, but does not decide which answer is the chosen one")
     return notes
 
 
@@ -195,7 +193,7 @@ def check_columns(
             column = columns.get(role, role)
             others = [name for name in names if name != column]
             proposed = proposed_map([r for r in sample if at(r, column) is None], columns)
-            way = f". With other names it can be read:\n  {command(files, proposed, columns)}" if proposed else ""
+            way = f". This command can read it:\n  {command(files, proposed, columns)}" if proposed else ""
             raise UserError(
                 f"{where}: no {column!r} in {n} of {total} records; the columns are {', '.join(names)}"
                 f"{nearest(column, others) or '.'} A record of the form {form.name} needs {', '.join(form.needs)}{way}"

@@ -212,7 +212,7 @@ def _part(part: Any, where: str) -> str:
         part = part.get("text", part.get("value"))
     if isinstance(part, dict):
         kind = part.get("type") or ", ".join(map(str, part))
-        raise Unfit(RejectReason.UNREAD_PART, f"{where} has a part that is no text: {kind}")
+        raise Unfit(RejectReason.UNREAD_PART, f"{where} has a part that is not text: {kind}")
     return check_text(part, f"a part of the content of {where}")
 
 

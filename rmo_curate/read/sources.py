@@ -92,10 +92,11 @@ class Source:
         if rejects <= MANY_REJECTS * total:
             return None
         reason = max((r for r in self.counts if r != "pairs"), key=lambda r: self.counts[r])
-        said = f"WARNING: {rejects:,} of {total:,} records ({rejects / total:.0%}) are no pairs, most for {reason}"
+        share = f"{rejects:,} of {total:,} records ({rejects / total:.0%})"
+        said = f"WARNING: {share} are not pairs, mostly because of {reason}"
         if self.way_through:
-            return f"{said}; so they would be read: {self.way_through}"
-        return f"{said}; `rmo-curate inspect ... --to FILE.jsonl` writes each with its reason beside the pairs"
+            return f"{said}; this command would read them: {self.way_through}"
+        return f"{said}; `rmo-curate inspect ... --to FILE.jsonl` also writes them to a file, each with its reason"
 
     def extra_fields(self) -> list[pa.Field]:
         """Name and type of the source's other columns."""
@@ -267,13 +268,13 @@ def _notes_on_records(form: Form, tally: Tally, ids: Ids) -> list[str]:
     notes = []
     if ids.repeated:
         notes.append(
-            f"{ids.repeated:,} records have the id of an earlier pair of other content; the hash of their content is "
-            "put after it"
+            f"{ids.repeated:,} records have the id of an earlier pair with different content; a hash of their content "
+            "is added to it"
         )
     if form.expand is not None and tally.counts.total() != tally.records:
         notes.append(
-            f"{tally.records:,} records of ranked answers stand for {tally.counts.total():,}: every two answers of "
-            "different rank count as a record"
+            f"{tally.records:,} records of ranked answers count as {tally.counts.total():,} records: one for every two "
+            "answers of different rank"
         )
     return notes
 

@@ -22,7 +22,7 @@ TRAINING_PASSES = 3  # forward passes that one training pass costs
 StatesFrom = Literal["reference", "own"]  # whose forward pass the hidden states for a probe come from
 STATES_OF_PROBE = {  # by the engine of the forward passes
     "transformers": "from the same pass",
-    "vllm": "from one more pass, through transformers: vLLM shows none",
+    "vllm": "from one more pass, through transformers: vLLM gives none",
     "the faster": "from the same pass, or from one more if vLLM is the faster",
 }
 
@@ -33,7 +33,7 @@ def cost_line(pairs: PairData, checkpoints: int, family: TrainedFamily | None, s
     states: None where none are to be read.
     """
     tokens = int((pairs.prompt.lengths + pairs.chosen.lengths + pairs.rejected.lengths).sum())
-    line = f"{len(pairs):,} pairs, about {tokens:,} tokens a pass; passes: 1 reference"
+    line = f"{len(pairs):,} pairs, about {tokens:,} tokens per pass; passes: 1 reference"
     if states == "reference":
         line += " (the probe's states with it)"
     if checkpoints:
@@ -48,7 +48,7 @@ def cost_line(pairs: PairData, checkpoints: int, family: TrainedFamily | None, s
     if states == "own":
         line += " + 1 for the probe's states"
         if pairs.reference.engine == "vllm":
-            line += ", through transformers: vLLM shows none"
+            line += ", through transformers: vLLM gives none"
     return line
 
 
@@ -99,10 +99,10 @@ def dry_run_lines(
     folds, probed = proxy.trained_folds, proxy.kind == "probe"
     passes = 1 + checkpoints + bool(folds) + (probed and engine == "vllm")
     lines = [
-        f"{sum(source.counts.values()):,} records, {pairs:,} pairs, about {tokens * pairs:,.0f} tokens a pass",
+        f"{sum(source.counts.values()):,} records, {pairs:,} pairs, about {tokens * pairs:,.0f} tokens per pass",
         limit_line(limit),
-        f"of the first {len(sample)} pairs {len(rows) - len(fit)} are longer; the longest of them has {longest:,} "
-        f"tokens, about {limit.row_bytes(longest) / 2**30:.2g} GiB a row",
+        f"of the first {len(sample)} pairs, {len(rows) - len(fit)} are longer; the longest pair has {longest:,} "
+        f"tokens, about {limit.row_bytes(longest) / 2**30:.2g} GiB per row",
         f"reference {reference.name} ({weights_bytes(reference.name or '') / 2**30:.2f} GiB), "
         f"{engine} engine, {reference.dtype}",
         f"{passes} forward pass{'es' * (passes > 1)} over the data",

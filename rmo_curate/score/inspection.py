@@ -41,9 +41,9 @@ BEGINS_THE_OTHER = "one_answer_begins_the_other"
 REFUSED = "refused_by_the_template"
 MEANING = {
     BOUNDARY_MISMATCH: "a token spans the end of the prompt; it is scored with the response",
-    TEMPLATE_REWRITES_HISTORY: "the template writes the prompt otherwise once a response follows",
-    TEMPLATE_REWRITES_RESPONSE: "the template does not write a response as it stands in the data",
-    TEMPLATE_DROPS_TOOLS: "the template does not write the tools, so the model does not see them",
+    TEMPLATE_REWRITES_HISTORY: "the template renders the prompt differently once a response follows",
+    TEMPLATE_REWRITES_RESPONSE: "the template changes the text of a response",
+    TEMPLATE_DROPS_TOOLS: "the template leaves out the tools, so the model does not see them",
 }
 
 
@@ -202,7 +202,7 @@ def inspection_lines(inspection: Inspection, renderer: Renderer | None) -> list[
         *([f"and {len(files) - MOST_FILES} more files"] if len(files) > MOST_FILES else []),
         source.said,
         *(f"{role} is read from the column {column!r}" for role, column in source.columns.items()),
-        f"kept along: {', '.join(kept[:MOST_COLUMNS]) or 'no other column'}"
+        f"other columns kept: {', '.join(kept[:MOST_COLUMNS]) or 'none'}"
         + (f" and {len(kept) - MOST_COLUMNS} more" if len(kept) > MOST_COLUMNS else ""),
         *source.notes[:MOST_NOTES],
         f"{sum(source.counts.values()):,} records = {source.counts['pairs']:,} pairs + {rejects:,} rejects",

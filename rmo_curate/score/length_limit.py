@@ -60,7 +60,7 @@ def length_limit(
     if settings.max_length is not None:
         tokens, why = settings.max_length, "as asked"
     elif recorded is not None:
-        tokens, why = int(recorded["max_length"]), "as the folder was begun"
+        tokens, why = int(recorded["max_length"]), "as when the folder was started"
     else:
         tokens, why = min(context, memory), "the context" if context <= memory else "by memory"
     return LengthLimit(tokens, None if context == sys.maxsize else context, memory, row, why)
@@ -93,7 +93,7 @@ def limit_line(limit: LengthLimit) -> str:
 
 def sum_line(limit: LengthLimit, longest: int) -> str:
     """The sum, said before anything is scored; `longest`: tokens of the longest pair."""
-    context = "no limit of the model's" if limit.context is None else f"context {limit.context:,}"
+    context = "no limit by the model" if limit.context is None else f"context {limit.context:,}"
     gib = limit.row_bytes(longest) / 2**30
     line = (
         f"longest pair {longest:,} tokens, {context}, memory for {limit.memory:,}: up to {limit.tokens:,} tokens "

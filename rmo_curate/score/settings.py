@@ -103,8 +103,8 @@ class ShareSettings(WorkerSettings):
 
     shard: str | None = Field(
         None,
-        description="Score one share of the parts, as 3/8, while other processes score the others; 0/8 prepares the "
-        "pairs, and the same command without --shard finishes the run",
+        description="Score one share of the parts, such as 3/8, while other processes score the others; 0/8 prepares "
+        "the pairs, and the same command without --shard finishes the run",
     )
 
     @field_validator("shard")
@@ -129,7 +129,7 @@ class ScoreCommand(ScoreSettings, ShareSettings, TrustSettings):
     """`rmo-curate score`."""
 
     data: tuple[str, ...] = from_recipe("data.train", description=DATA_HELP, argument="DATA")
-    model: str = from_recipe("score.model", description="Reference model: a folder, a hub name or smollm2-135m")
+    model: str = from_recipe("score.model", description="Reference model: a folder, a Hub name or smollm2-135m")
     out: Path = from_recipe("score.out", description="Run folder")
     checkpoint: tuple[str, ...] = Field((), description="Trained checkpoint to score as well; repeatable")
     map: ColumnMap = column_map()

@@ -73,8 +73,8 @@ def weights_alone(folder: Path) -> Iterator[None]:
         yield
     except UnpicklingError as e:
         raise UserError(
-            f"{folder}: a pickle there holds other objects than weights, which can be code; it is not loaded, and no "
-            "flag allows it: ask who made it for safetensors"
+            f"{folder}: a pickle there contains objects other than weights, which can be code; it is not loaded, and "
+            "no flag allows it: ask whoever made it for safetensors"
         ) from e
 
 
@@ -106,7 +106,7 @@ def tell_of_code(folder: Path) -> None:
     kernels = sorted(_kernels(_settings(folder / "config.json")))
     if kernels and not granted().trust_remote_code:
         raise UserError(
-            f"{folder / 'config.json'}: asks for code of the hub ({kernels[0]!r}) to compute with; remove that "
+            f"{folder / 'config.json'}: asks for code from the hub ({kernels[0]!r}) to compute with; remove that "
             "setting, or pass --trust-remote-code if you trust it"
         )
     if folder in _told or not (files := own_code(folder)):

@@ -173,9 +173,9 @@ def _judged_part(value: Any, turn: Any) -> Any:
 
 def _texts(value: Any, column: str) -> list[str]:
     """The texts of a JSON list, one a turn."""
-    texts = json_column(value, column, list, "a list of texts, one a turn") or []
+    texts = json_column(value, column, list, "a list of texts, one per turn") or []
     if not all(isinstance(text, str) for text in texts):
-        raise Unfit(RejectReason.NOT_TEXT, f"{column} has a turn that is no text")
+        raise Unfit(RejectReason.NOT_TEXT, f"{column} has a turn that is not text")
     return texts
 
 
@@ -253,7 +253,7 @@ TABLE = (
         "prompt",
         ("response_a", "response_b"),
         flagged("winner_model_a", "winner_model_b"),
-        "winner_model_a and winner_model_b, 1 for the winner; texts are lists, one a turn",
+        "winner_model_a and winner_model_b, 1 for the winner; texts are lists, one per turn",
         MODELS,
         turns_in_lists=True,
     ),

@@ -62,6 +62,6 @@ def check_unpacked(path: Path, packed: int, unpacked: int) -> None:
     if unpacked > FREE and unpacked > RATIO * packed:
         raise UserError(
             f"{path}: {size_text(packed)} that unpack to {size_text(unpacked)} and more, over {RATIO} times as much; "
-            "data do not pack so well, so it was probably made to fill the memory. If it is what you mean to read, "
-            "unpack it yourself and give the file"
+            "data do not compress that well, so it was probably made to fill the memory. If it is what you mean to "
+            "read, unpack it yourself and give the file"
         )

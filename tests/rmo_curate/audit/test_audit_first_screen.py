@@ -48,7 +48,7 @@ def test_lopsided_by_hand():
         (replace(NOTHING, contradictions=4), "4 of 400 pairs (1.0%) contradict others"),
         (
             replace(NOTHING, openings=(Opening("Sorry, but I", 3, 57),)),
-            "Of the 60 answers that begin “Sorry, but I”, 5.0%",
+            "Of the 60 answers that begin with “Sorry, but I”, 5.0%",
         ),
         (replace(NOTHING, longer=320, shorter=80), "The longer answer is the chosen one in 80% of the 400 pairs"),
         (
@@ -59,7 +59,7 @@ def test_lopsided_by_hand():
         (replace(NOTHING, gaps=(Gap("bullets", 0.6, 0.6),), gaps_of=20), None),
         (
             replace(NOTHING, findings={"refusal": FindingCount("Answer refuses", "pairs", 44, 0.11, 2, 40, 2)}),
-            "Answer refuses: 2 times the chosen one alone, 40 times the rejected one alone",
+            "Answer refuses: only the chosen one in 2 pairs, only the rejected one in 40, of 400 pairs.",
         ),
         (
             replace(

@@ -123,9 +123,9 @@ def test_where_a_margin_went_is_said_as_its_numbers_say():
 def test_why_there_is_no_noise_rate_is_told_by_what_there_is_too_little_of():
     assert "there are 99 pairs" in untold_text(Judgeable(99, 99))
     assert untold_text(Judgeable(1, 2)).startswith("there is 1 pair to judge")
-    assert "there are 400 pairs of 19 prompts, and a noise rate takes at least 20" in untold_text(Judgeable(400, 19))
-    assert "all pairs have one prompt" in untold_text(Judgeable(400, 1))
-    assert "over 400 pairs the evidence predicts held-out labels no better than chance" in untold_text(
+    assert "there are 400 pairs of 19 prompts, and a noise rate needs at least 20" in untold_text(Judgeable(400, 19))
+    assert "all pairs have the same prompt" in untold_text(Judgeable(400, 1))
+    assert "on 400 pairs, the evidence predicts held-out labels no better than chance" in untold_text(
         Judgeable(400, 90)
     )
 

@@ -48,11 +48,11 @@ def test_no_check_takes_long_on_a_text_that_is_made_for_it(check, text):
 def test_a_line_that_comes_again_is_found_and_counted_among_many():
     lines = [f"line number {i} of them all" for i in range(200)]
     found = answers.repetitive("\n".join([*lines, *4 * ["the line that comes again"], *3 * ["another one that does"]]))
-    assert found == "says the line “the line that comes again” 4 times"
+    assert found == "repeats the line “the line that comes again” 4 times"
 
 
 def test_fences_of_code_are_counted_over_blank_lines():
-    assert answers.truncated("text\n\n\n   ```python\ncode") == "opens a block of code that it does not close"
+    assert answers.truncated("text\n\n\n   ```python\ncode") == "opens a code block that it does not close"
     assert answers.truncated("text\n\n ```python\ncode\n\n```\n\nend.") == ""
 
 

@@ -152,8 +152,8 @@ FORMS = (
     without_pairs("TRL vision", {
         "prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Q"}]}],
         "chosen": [parts("assistant", "yes")], "rejected": [parts("assistant", "no")]},
-        "a part that is no text: image", "images"),
-    without_pairs("oumi vision", {"prompt": "<image>Q", **ANSWERS}, "has the mark <image>", "the place of an image"),
+        "a part that is not text: image", "images"),
+    without_pairs("oumi vision", {"prompt": "<image>Q", **ANSWERS}, "has the marker <image>", "the place of an image"),
     without_pairs("KTO", {"messages": [u("Q"), a("yes")], "label": True}, "unpaired data", UNPAIRED),
     without_pairs("TRL unpaired", {"prompt": "Q", "completion": "yes", "label": False}, "unpaired data", UNPAIRED),
     without_pairs("TRL standard implicit", {"chosen": "Q yes", "rejected": "Q no"},
@@ -228,7 +228,7 @@ FORMS = (
     Published("H2O", {"id": "1", "parent_id": None, "instruction": "Q", "output": "yes", "rejected_response": "no"}),
     without_pairs("H2O, a later turn", {
         "id": "2", "parent_id": "1", "instruction": "Q", "output": "yes", "rejected_response": "no"}, "parent_id",
-        "its earlier turns stand in another record"),
+        "its earlier turns are in another record"),
     Published("xtuner, ROLL: content before role", {
         "prompt": [dict(reversed(u("Q").items()))], "chosen": [dict(reversed(a("yes").items()))],
         "rejected": [dict(reversed(a("no").items()))]}),

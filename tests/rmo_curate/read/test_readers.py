@@ -108,7 +108,7 @@ def test_csv_rows_that_do_not_fit_have_a_problem(tmp_path):
     [
         ("a,a\n1,2\n", r"a\.csv:1: two columns 'a'"),
         ('a,b\n1,"2\n', r"a\.csv:2: not CSV: unexpected end of data"),
-        ("chosen\n\"[{'role': 'user', 'content': 'Q'}]\"\n", "'chosen' are Python's way to write lists, not JSON"),
+        ("chosen\n\"[{'role': 'user', 'content': 'Q'}]\"\n", "'chosen' are Python lists, not JSON"),
     ],
 )
 def test_a_broken_csv_is_the_users_error(tmp_path, content, said):
@@ -193,7 +193,7 @@ def test_a_line_that_is_no_object_says_what_is_wrong_with_it(tmp_path):
     records = list(read_jsonl(tmp_path / "a.jsonl"))
     assert [r.problem for r in records] == [
         "not JSON at column 9: a comma after the object; a line is one object",
-        "not readable as JSON: the key 'c' stands twice in one object",
+        "not readable as JSON: the key 'c' occurs twice in one object",
         None,
     ]
     assert records[2].value == [{"a": 1}]  # a line of its own: which the source rejects
@@ -224,7 +224,7 @@ def test_an_archive_of_one_file_is_that_file(tmp_path, members):
 
 
 @pytest.mark.parametrize(
-    ("members", "said"), [(["a.jsonl", "b.jsonl"], "of 2 files, expected one"), (["a.txt"], "holds a.txt")]
+    ("members", "said"), [(["a.jsonl", "b.jsonl"], "of 2 files, expected one"), (["a.txt"], "contains a.txt")]
 )
 def test_another_archive_says_what_to_do(tmp_path, members, said):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:

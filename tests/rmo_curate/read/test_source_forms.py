@@ -19,7 +19,7 @@ def test_the_form_of_most_records_wins_and_the_others_are_rejects(tmp_path):
     assert source.form.name == "trl-standard"
     assert source.said == (
         "form trl-standard: prompt, chosen and rejected are text in 2 of the first 3 records "
-        "(1 like trl-conversational: to be rejected)"
+        "(1 like trl-conversational, which will be rejected)"
     )
     assert reasons(records) == ["other_form", "pair", "pair"]
 
@@ -105,7 +105,7 @@ def test_a_label_that_says_which_answer_won_is_never_passed_over(tmp_path):
     with pytest.raises(UserError, match="'winner' says which answer won, so 'answer_a' is not always the chosen one"):
         open_source([path], columns={"chosen": "answer_a", "rejected": "answer_b"})
     source, _ = read(jsonl(tmp_path / "b.jsonl", record(0, winner="b")))
-    assert "column 'winner' is kept beside the pairs: chosen and rejected are taken as they stand" in source.notes
+    assert "column 'winner' is kept, but does not decide which answer is the chosen one" in source.notes
 
 
 def test_a_path_leads_into_an_object_and_what_else_it_holds_stays(tmp_path):
@@ -154,7 +154,7 @@ def test_records_of_ranked_answers_count_as_their_pairs_and_the_sums_hold(tmp_pa
         "source_chosen_rank": "own",
     }  # fmt: skip
     assert json.loads(records[4].raw)["rejected"] == [{"role": "assistant", "content": "x"}]
-    assert "5 records of ranked answers stand for 8" in source.notes[-1]
+    assert "5 records of ranked answers count as 8 records" in source.notes[-1]
     limited, records = read(path, limit=1)
     assert (limited.input_records, len(records)) == (1, 2)
 
@@ -194,4 +194,4 @@ def test_what_messages_hold_besides_role_and_content_is_said(tmp_path):
     rejected = [{"role": "assistant", "content": "y"}]
     source, records = read(jsonl(tmp_path / "a.jsonl", {"prompt": "q", "chosen": chosen, "rejected": rejected}))
     assert pairs(records)[0].chosen == [{"role": "assistant", "content": "x"}]
-    assert list(source.notes) == ["of a message, role and content are kept; left out: name"]
+    assert list(source.notes) == ["only role and content of messages are kept; left out: name"]

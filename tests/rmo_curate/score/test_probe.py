@@ -353,7 +353,7 @@ def test_under_vllm_states_take_a_pass_of_their_own_and_that_is_said(
     score(data, tiny_model_folder, tmp_path / "run", **DEFAULT)
     assert [what for what, _ in passes] == ["scores"] * 6 + ["states"] * 6
     said = capsys.readouterr().err
-    assert "1 reference + 1 for the probe's states, through transformers: vLLM shows none" in said
+    assert "1 reference + 1 for the probe's states, through transformers: vLLM gives none" in said
     assert checkpoint_names(tmp_path / "run") == ["base", "oof-probe"]
 
 

@@ -117,7 +117,7 @@ def test_a_damaged_or_empty_file_is_refused(content: bytes, said: str, tmp_path:
 def test_other_sources_are_refused(tmp_path: Path):
     with pytest.raises(UserError, match="no such file"):
         read_prompts(tmp_path / "nowhere.jsonl")
-    with pytest.raises(UserError, match="no finished run or shard folder"):
+    with pytest.raises(UserError, match="not a finished run or shard folder"):
         read_prompts(tmp_path)
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "p.parquet")
     with pytest.raises(UserError, match="its columns are text; expected"):

@@ -31,7 +31,7 @@ def test_pairs_that_may_not_fit_are_named_the_longest_first(data, monkeypatch, c
     command.check_memory(data, "any", TrainSettings(), 1)
     said = capsys.readouterr().err
     longest = data.ids[np.argsort(-tokens, kind="stable")[0]]
-    assert f"over the {limit:,} tokens" in said and f": {longest} ({tokens.max():,} tokens)" in said
+    assert f"more than the {limit:,} tokens" in said and f": {longest} ({tokens.max():,} tokens)" in said
     assert "--gradient-checkpointing" in said
     command.check_memory(data, "any", TrainSettings(gradient_checkpointing=True), 1)
     assert "--gradient-checkpointing" not in capsys.readouterr().err
