@@ -19,7 +19,11 @@ SHORT = 120  # characters; a shorter answer may be a name, a number, a title
 FULL_LINE = 60  # characters of a last line that is a sentence and not an item
 FENCE = re.compile(r"^[^\S\n]*```", re.M)  # over line ends, it would look at every blank line from every one before it
 RULE = re.compile(r"[-*_=\s]+")  # a line across the page
-SIGNED = re.compile(r"(?:[\"”'*_] ?[-–—~] ?[^.!?]{2,60}|#\w+)$")  # a quotation's author, a hashtag
+# A quotation's author, a hashtag, the name below a letter.
+SIGNED = re.compile(
+    r"(?:[\"”'*_] ?[-–—~] ?[^.!?]{2,60}|#\w+"
+    r"|\b(?i:regards|wishes|sincerely|truly|faithfully|yours|love|cheers|thanks|best),? (?:[A-Z]\w*\.? ?){1,3})$"
+)
 UNSTOPPED, LAST_LINES = 2, 1000  # of the last lines, so many end without a stop: then that is how this text writes
 ITEM = re.compile(r"\s*(?:[-*•·–]|\d+[.)]|[A-Za-z][.)]|#+|\|)")
 
@@ -46,7 +50,8 @@ def truncated(text: str) -> str:
 # ---------------------------------------------------------------------------------------------------- refusals
 
 REFUSAL = re.compile(
-    r"(?:sorry|apologi[sz]e)[,.;]? (?:but|i (?:can|am|do)|that is not)"
+    r"(?:sorry|apologi[sz]e)[,.;]? (?:but|that is not"
+    r"|i (?:can(?:not|'?t| not)|am (?:not|just|only|an?)|do(?:n't| not))\b)"
     r"|\bi(?:'m| am) (?:really |very |so |truly )?(?:unable|not able|not allowed|not comfortable)\b"
     r"|\bi (?:can ?not|can't|won't|will not|could not|couldn't|shouldn't) (?:\w+ ){0,2}?"
     r"(?:help|assist|provide|answer|fulfil|fulfill|comply|do that|support|engage|create|generate|write|discuss|offer"

@@ -39,6 +39,7 @@ def test_answers_that_stop_short(text: str):
         LONG + "\n\n**Email:** [Your Email Address]\n\n---",
         LONG + "See https://example.org/a/very/long/path/that/goes/on/and/on/and/never/stops/at/all/for/a/reader",
         '"Believe in yourself and all that you are, for there is something in you that is greater." - Somebody Famous',
+        LONG + "I owe you a coffee, and the next two weeks of your own plants as well. Warm wishes, Jo",
         LONG + "Follow me for more of this and of everything else that is new out at sea! #boats #harbour #morning",
         "\n".join(
             f"The {thing} that was carried over the sea by the boat in the early spring"
@@ -55,6 +56,7 @@ def test_answers_that_do_not(text: str):
     ("check", "found", "not_found"),
     [
         (answers.refusal, "I'm sorry, but I can't help with that.", "I can help with that. I am sorry for your loss."),
+        (answers.refusal, "Sorry, I cannot.", "Sorry, I am running ten minutes late; please start without me."),
         (answers.refusal, "I’m not able to open files.", "She said: " + "word " * 80 + "I cannot provide it."),
         (answers.boilerplate, "As an AI language model, I like it.", "An artificial lake lies behind the dam."),
         (answers.repetitive, "and then again " * 40, SENTENCE),
