@@ -131,8 +131,8 @@ def data_suspects_text(estimated: Estimates) -> str:
     """In which order the page lists pairs that are judged by their texts."""
     told = f"{LIKELIHOOD} " if estimated.known else ""
     return (
-        f"{SUSPECTS} {told}Pairs that contradict another pair, or with a visible fault in the chosen answer alone, come "
-        "first; then labels that the evidence doubts; then the other pairs with a finding, by points."
+        f"{SUSPECTS} {told}Pairs that contradict another pair, or with a visible fault in the chosen answer alone, "
+        "come first; then labels that the evidence doubts; then the other pairs with a finding, by points."
     )
 
 
