@@ -33,7 +33,7 @@ NAMED = 3  # ids in a warning
 
 
 def dry_run_lines(model: str, shards: Path, out: Path, planned: Sequence[str]) -> list[str]:
-    return [f"would train {model} on {shards} into {out}", *planned]
+    return [f"would train {model} on {shards} and write it to {out}", *planned]
 
 
 def already_trained(out: Path) -> str:
@@ -90,9 +90,9 @@ def too_long_to_train(
     more = f" and {len(over) - NAMED:,} more" if len(over) > NAMED else ""
     smaller = "" if checkpointing else "--gradient-checkpointing, "
     return (
-        f"warning: over the {limit:,} tokens (prompt and both responses) that surely fit into memory in training: "
-        f"{named}{more}. The longest takes about {needed / 2**30:.2g} GiB of {room / 2**30:.2g}; if it does not fit: "
-        f"{smaller}--lora, --bf16, or score with a smaller --max-length and filter again"
+        f"warning: only {limit:,} tokens (prompt and both responses) are sure to fit into memory in training; longer: "
+        f"{named}{more}. The longest takes about {needed / 2**30:.2g} GiB of {room / 2**30:.2g}. If memory runs out, "
+        f"try {smaller}--lora or --bf16, or score with a smaller --max-length and filter again"
     )
 
 
@@ -111,7 +111,7 @@ def checkpoint_lines(settings: TrainSettings, steps: int, size: int, free: int) 
     said = f"checkpoints: {'; '.join(periods) or 'none except on Ctrl-C'}; about {size_text(size)} each"
     if most * size <= free:
         return [said]
-    return [said, f"warning: they can need {size_text(most * size)}, and {size_text(free)} are free on that disk"]
+    return [said, f"warning: they may need {size_text(most * size)}, but that disk has {size_text(free)} free"]
 
 
 def stopped_line(out: Path, step: int, steps: int) -> str:
@@ -129,7 +129,7 @@ def layout_line(layout: Layout) -> str:
     if choice.asked:
         why = "as requested"
     elif choice.followed:
-        why = "as the references were computed"
+        why = "as for the references"
     elif layout.path != "rows":
         why = _savings(choice.lengths)
     elif choice.obstacle is not None:
@@ -251,14 +251,14 @@ def merged_line(adapter: Path, base: str, dtype: str, out: Path) -> str:
 def form_line(title: str, markers: Sequence[str] | None) -> str:
     """The form in which answers are written, and the fields of the prompts that decided it (None: no form fits)."""
     if markers is None:
-        return f"writing answers in the form of {title}: the prompts have the form of no benchmark"
+        return f"writing answers in {title}'s format: the prompts are in no benchmark's format"
     fields = " and ".join(f"`{name}`" for name in markers)
-    return f"writing answers in the form of {title}: the prompts have {fields}"
+    return f"writing answers in {title}'s format: the prompts have {fields}"
 
 
 def generated_lines(generator: str, out: Path, answers: int, cut: int, max_new_tokens: int) -> list[str]:
     """How many answers were written, and how many of them were cut off."""
-    lines = [f"{counted(answers, 'answer')} of {generator} in {out}"]
+    lines = [f"wrote {counted(answers, 'answer')} by {generator} to {out}"]
     return [*lines, f"{cut:,} of them cut off at --max-new-tokens {max_new_tokens}"] if cut else lines
 
 
@@ -303,7 +303,7 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     ]
     if m.ties:
         ties = f"{counted(m.ties, 'pair')} with a margin of 0 count{'s' * (m.ties == 1)}"
-        lines.append(f"  {ties} for neither there, and half in the accuracies")
+        lines.append(f"  {ties} for neither in the test, and one half in the accuracies")
     if not comparison.same_reference:
         lines.append("note: the margins of A and B are relative to different reference models")
     return lines
@@ -349,7 +349,9 @@ def judged_lines(rates: JudgedRates) -> list[str]:
         f"  mean length                 {rates.length_a:,.0f} and {rates.length_b:,.0f} characters",
     ]
     if rates.first_shown is not None:
-        lines.append(f"  for the one shown first     {rates.first_shown:.3f} of {rates.sided:,} verdicts for a side")
+        lines.append(
+            f"  for the one shown first     {rates.first_shown:.3f} of {rates.sided:,} verdicts other than ties"
+        )
     return [*lines, f"  left out: {missing}"] if rates.judged < rates.pairs else lines
 
 

@@ -56,8 +56,8 @@ def of_the_machine(error: OSError) -> ProcessingError:
         return cannot_write(path, error)
     where = f"{path}: " if error.filename else ""
     return ProcessingError(
-        f"{where}{error.strerror or error}. What is finished is kept: see that the disk is there and that you may read "
-        "and write it, and run the same command again to go on"
+        f"{where}{error.strerror or error}. Finished work is kept: check that the disk is mounted and that you may "
+        "read and write there, then run the same command again to resume"
     )
 
 
@@ -68,7 +68,7 @@ def cannot_write(path: Path, error: OSError, needed: int | None = None) -> Proce
     there, free = free_space(path)
     said = f"cannot write {path}: {FULL[error.errno]}"
     said += f"; it needs {size_text(needed)} and " if needed is not None else "; "
-    said += f"{size_text(free)} are free on the disk of {there}"
+    said += f"{size_text(free)} is free on the disk of {there}"
     return ProcessingError(f"{said}. Finished work is kept: free some space and run the same command again to resume")
 
 

@@ -187,7 +187,7 @@ def _load_whole(name: str, folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     if missing:  # transformers would silently initialise them at random
         raise UserError(
             f"{folder}: {len(missing)} tensors of the architecture {type(model).__name__} are missing from its weights "
-            f"(first: {missing[0]}); the folder is incomplete or has another kind of model"
+            f"(first: {missing[0]}); the folder is incomplete or holds another kind of model"
         )
     return model
 

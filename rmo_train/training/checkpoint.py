@@ -216,7 +216,9 @@ def newest_checkpoint(out: Path) -> Path | None:
         said = damage(folder)
         if said is None:
             return folder
-        then = "using the previous checkpoint" if left else "no checkpoint is before it, so training starts at step 0"
+        then = (
+            "using the previous checkpoint" if left else "there is no earlier checkpoint, so training starts at step 0"
+        )
         say(f"{folder}: {said}; {then}")
     return None
 

@@ -89,7 +89,7 @@ class Endpoint:
         try:
             content = response.json()["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError) as e:
-            said = f"its answer is not a chat completion: {response.text[:80]!r}"
+            said = f"its reply is not a chat completion: {response.text[:80]!r}"
             if not self.reached:
                 raise UserError(f"--judge {self.url}: {said}; expected an OpenAI-compatible endpoint") from e
             raise NoReply(said) from e
@@ -127,7 +127,7 @@ def base_of(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError(f"--judge {url}: not a URL; expected one such as http://localhost:8000/v1")
     if "@" in parts.netloc or parts.query:
-        raise UserError(f"--judge: a key or a query in the URL; expected the URL alone, and the key in {KEY}")
+        raise UserError(f"--judge: the URL contains a key or a query; expected the URL alone, and the key in {KEY}")
     path = parts.path.rstrip("/").removesuffix("/chat/completions")
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 

@@ -87,8 +87,8 @@ def test_several_messages_are_shown_with_their_roles(tmp_path: Path):
         ({"prompt": " "}, "the prompt is empty"),
         ({"prompt": []}, r"the prompt is \[\]"),
         ({"prompt": [{"content": "Hi"}]}, "has no role"),
-        ({"prompt": [USER, YES]}, "ends with a message of the assistant"),
-        ({"prompt": [USER, {"role": "tool_call", "content": "[]"}]}, "ends with a message of the assistant"),
+        ({"prompt": [USER, YES]}, "ends with an assistant message"),
+        ({"prompt": [USER, {"role": "tool_call", "content": "[]"}]}, "ends with an assistant message"),
         ({"chosen": [USER, YES], "rejected": [SYSTEM, USER, NO]}, r"the prompt is \[\]"),
     ],
 )
@@ -117,7 +117,7 @@ def test_a_damaged_or_empty_file_is_refused(content: bytes, said: str, tmp_path:
 def test_other_sources_are_refused(tmp_path: Path):
     with pytest.raises(UserError, match="no such file"):
         read_prompts(tmp_path / "nowhere.jsonl")
-    with pytest.raises(UserError, match="no finished run or shard folder"):
+    with pytest.raises(UserError, match="not a finished run or shard folder"):
         read_prompts(tmp_path)
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "p.parquet")
     with pytest.raises(UserError, match="its columns are text; expected"):
