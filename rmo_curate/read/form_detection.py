@@ -69,9 +69,9 @@ def detect(files: Sequence[DataFile | InMemory], limit: int | None, columns: Map
         raise UserError(f"{names}: {_unrecognised([f.name for f in files], sample, columns)}")
     (name, n), *others = votes.most_common()
     form = FORMS[name]
-    said = f"form {name}: {form.looks} in {n} of the first {votes.total()} records"
+    said = f"form {name} in {n} of the first {votes.total()} records: {form.looks}"
     if others:
-        said += f" ({', '.join(f'{k} like {o}' for o, k in others)}: to be rejected)"
+        said += f" (other forms, to be rejected: {', '.join(f'{k} of {o}' for o, k in others)})"
     return Detected(form, said, sample, in_json)
 
 
@@ -103,7 +103,7 @@ def json_columns_of(files: str, sample: Sequence[Mapping[str, Any]], columns: Ma
             continue
         if all(cell.startswith(("[{'", "{'")) for cell in cells):
             raise UserError(
-                f"{files}: the texts of {name!r} are Python's way to write lists, not JSON ({cells[0][:30]}…); write "
+                f"{files}: the texts of {name!r} are lists as Python prints them, not JSON ({cells[0][:30]}…); write "
                 "them with json.dumps"
             )
         if all(said_in_json(cell) is not None for cell in cells):
@@ -121,29 +121,27 @@ def _unrecognised(files: Sequence[str], sample: Sequence[Mapping[str, Any]], col
     listed = f"the columns are {', '.join(names)}"
     if proposed := proposed_map(sample, columns):
         wrong = _not_there(sample, columns) or f"no known form; {listed}."
-        return f"{wrong} With other names for its columns it can be read:\n  {command(files, proposed, columns)}"
+        return f"{wrong} With these names for its columns it can be read:\n  {command(files, proposed, columns)}"
     if cause := why_not_pairs(sample, names):
         return f"{cause}; {listed}"
     for role in ("chosen", "rejected"):
         column = columns.get(role, role)
         if all(at(record, column) is None for record in sample):
             hint = nearest(column, names) or "."
-            advice = f"A column of another name is given as --map {role}=NAME. "
+            advice = f"If it has another name in your data, give --map {role}=NAME. "
             if labels := labels_in(names):
                 advice = f"If {labels[0]!r} says which answer won, write records with prompt, chosen, rejected. "
-            return (
-                f"no column {column!r} in any record; {listed}{hint} {advice}Forms that are read\n{_known_forms(names)}"
-            )
+            return f"no column {column!r} in any record; {listed}{hint} {advice}Known forms:\n{_known_forms(names)}"
     fields = [fields_of(record, columns) for record in sample]
     if all(f.get("prompt") is None and every(is_text, f, "chosen", "rejected") for f in fields):
         return (
-            "chosen and rejected are plain texts and there is no prompt, so where the prompt ends cannot be known; "
-            f"{listed}{nearest('prompt', names) or '.'} Add a column 'prompt', or turns 'Human:' and 'Assistant:', or "
-            "name the column that is the prompt: --map prompt=NAME"
+            "chosen and rejected are plain texts and there is no prompt, so it is unknown where the prompt ends; "
+            f"{listed}{nearest('prompt', names) or '.'} Add a column 'prompt', or mark turns with 'Human:' and "
+            "'Assistant:', or name the column that is the prompt: --map prompt=NAME"
         )
     first = next((f for f in fields if f.get("chosen") is not None), fields[0])
     shown = ", ".join(f"{role} is {describe(first.get(role))}" for role in ("prompt", "chosen", "rejected"))
-    return f"no known form: {shown}; {listed}. Forms that are read\n{_known_forms(names)}"
+    return f"no known form: {shown}; {listed}. Known forms:\n{_known_forms(names)}"
 
 
 def _known_forms(names: Sequence[str]) -> str:
@@ -166,9 +164,9 @@ def notes_on_columns(form: Form, sample: Sequence[Mapping[str, Any]], columns: M
             for message in value if isinstance(value, list) else [value]:
                 if isinstance(message, dict):
                     lost.update(k for k, v in message.items() if k not in MESSAGE_KEYS and v not in NOTHING)
-    notes = [f"of a message, role and content are kept; left out: {', '.join(sorted(lost))}"] if lost else []
+    notes = [f"only role and content of a message are kept; left out: {', '.join(sorted(lost))}"] if lost else []
     if {"chosen", "rejected"} <= set(form.needs) and (labels := labels_in(column_names(sample))):
-        notes.append(f"column {labels[0]!r} is kept beside the pairs: chosen and rejected are taken as they stand")
+        notes.append(f"column {labels[0]!r} is kept but not used: chosen and rejected are taken as they are")
     return notes
 
 
@@ -194,7 +192,7 @@ def check_columns(
             column = columns.get(role, role)
             others = [name for name in names if name != column]
             proposed = proposed_map([r for r in sample if at(r, column) is None], columns)
-            way = f". With other names it can be read:\n  {command(files, proposed, columns)}" if proposed else ""
+            way = f". With these names it can be read:\n  {command(files, proposed, columns)}" if proposed else ""
             raise UserError(
                 f"no {column!r} in {n} of {total} records; the columns are {', '.join(names)}"
                 f"{nearest(column, others) or '.'} A record of the form {form.name} needs {', '.join(form.needs)}{way}"

@@ -27,12 +27,12 @@ def hub_files(given: str) -> list[tuple[str, Path]]:
         reason = " ".join(str(e).split()) or type(e).__name__
         if SCRIPT.search(reason):
             raise UserError(
-                f"{given}: the data set is made by a Python script of its own, and rmo runs none ({reason}); the hub "
-                "has a copy as Parquet files of most (its branch refs/convert/parquet): download that and give the "
-                "folder"
+                f"{given}: this data set is built by its own Python script, which rmo does not run ({reason}); the Hub "
+                "has Parquet copies of most data sets (branch refs/convert/parquet): download that branch and give "
+                "its folder"
             ) from e
         raise UserError(
-            f"{given}: cannot be loaded ({reason}); check the name and the connection to the hub (a private data set "
+            f"{given}: cannot be loaded ({reason}); check the name and the connection to the Hub (a private data set "
             "needs HF_TOKEN), or download its files another way and give their folder"
         ) from e
     split = _split(given, wanted, [str(s) for s in splits])

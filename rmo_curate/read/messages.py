@@ -178,7 +178,7 @@ def _calls(message: Mapping[str, Any], role: str, content: Any, where: str) -> t
     """The content of a message that calls functions, as pairs hold it, and its calls with their ids, if they have any:
     those are not the same in two records that say the same."""
     if role not in ANSWERING:
-        raise Unfit(RejectReason.BAD_MESSAGES, f"{where} ({role}) calls functions, which the assistant does")
+        raise Unfit(RejectReason.BAD_MESSAGES, f"{where} ({role}) calls functions, which only the assistant may do")
     try:
         if role == TOOL_CALL:
             turn, ids = turn_in_json(content)
@@ -212,7 +212,7 @@ def _part(part: Any, where: str) -> str:
         part = part.get("text", part.get("value"))
     if isinstance(part, dict):
         kind = part.get("type") or ", ".join(map(str, part))
-        raise Unfit(RejectReason.UNREAD_PART, f"{where} has a part that is no text: {kind}")
+        raise Unfit(RejectReason.UNREAD_PART, f"{where} has a part that is not text: {kind}")
     return check_text(part, f"a part of the content of {where}")
 
 
@@ -246,7 +246,7 @@ def check_triple(triple: Triple) -> Triple:
     """`triple` as it is; Unfit unless it can be scored: something asked, two different answers, turns in order."""
     prompt, chosen, rejected = triple
     if not prompt:
-        raise Unfit(RejectReason.EMPTY_PROMPT, "no prompt: chosen and rejected share no message before an answer")
+        raise Unfit(RejectReason.EMPTY_PROMPT, "no prompt: chosen and rejected do not begin with the same messages")
     if prompt[-1]["role"] in ANSWERING:
         raise Unfit(RejectReason.BAD_MESSAGES, "the prompt ends with an assistant message, expected a user's")
     if not prompt[-1]["content"].strip() and prompt[-1]["role"] != "tool":

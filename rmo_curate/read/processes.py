@@ -57,7 +57,7 @@ def in_processes(
             yield asked.popleft().result()
     except BrokenProcessPool as e:
         raise ProcessingError(
-            f"a process that {what} was ended from outside (out of memory?); {kept}run the same command again"
+            f"a process that {what} was killed (out of memory?); {kept}run the same command again"
         ) from e
     except BaseException:  # a Ctrl-C, above all: do not wait for what they are at, be it still importing
         for process in processes:

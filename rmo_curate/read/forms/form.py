@@ -181,7 +181,7 @@ def check_all_is_read(fields: Fields) -> None:
     if fields.get("parent_id") is not None and fields.get("id") is not None:
         raise Unfit(
             RejectReason.UNREAD_PART,
-            f"its earlier turns stand in the record {fields['parent_id']!r} (parent_id); write them into the prompt",
+            f"its earlier turns are in the record {fields['parent_id']!r} (parent_id); write them into the prompt",
         )
 
 
@@ -191,4 +191,4 @@ def check_marks(prompt: list[Message]) -> None:
         text = message["content"]
         if "<" in text and (text.lstrip().startswith(MARKS) or text.rstrip().endswith(MARKS)):
             mark = next(m for m in MARKS if m in text)
-            raise Unfit(RejectReason.UNREAD_PART, f"the prompt has the mark {mark} of what a pair of texts cannot hold")
+            raise Unfit(RejectReason.UNREAD_PART, f"the prompt contains {mark}, which a pair of texts cannot hold")

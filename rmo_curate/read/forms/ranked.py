@@ -145,7 +145,7 @@ def _vertex(fields: Fields) -> list[Candidate]:
     prompt = messages(fields["contents"], "contents")
     listed = fields["completions"]
     if not isinstance(listed, list) or not all(isinstance(a, dict) and is_turn(a.get("completion")) for a in listed):
-        raise Unfit(RejectReason.NOT_TEXT, "completions is no list of {score, completion}")
+        raise Unfit(RejectReason.NOT_TEXT, "completions is not a list of {score, completion}")
     answers = [_scored(a["completion"], a.get("score"), f"completion {i}") for i, a in enumerate(listed, start=1)]
     return every_two(fields, prompt, answers, lower=False, where="completions")
 

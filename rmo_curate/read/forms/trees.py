@@ -18,7 +18,7 @@ def _nodes(node: dict[str, Any]) -> list[dict[str, Any]]:
     """The replies to a node."""
     replies = node.get("replies") or []
     if not isinstance(replies, list) or not all(isinstance(reply, dict) for reply in replies):
-        raise Unfit(RejectReason.BAD_MESSAGES, "the replies of a node are no list of nodes")
+        raise Unfit(RejectReason.BAD_MESSAGES, "the replies of a node are not a list of nodes")
     return replies
 
 

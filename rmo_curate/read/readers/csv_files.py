@@ -41,7 +41,7 @@ def _read(path: Path, delimiter: str) -> Iterator[Record]:
             header = next(rows, [])
             if len(set(header)) < len(header):
                 twice = next(name for name in header if header.count(name) > 1)
-                raise UserError(f"{path}:1: two columns {twice!r}; give each column its own name")
+                raise UserError(f"{path}:1: two columns named {twice!r}; give each column its own name")
             filled = (row for row in rows if row)
             sample = list(islice(filled, SAMPLE))
             parsed = [i for i in range(len(header)) if _is_json(path, header[i], [r[i] for r in sample if i < len(r)])]
@@ -56,9 +56,9 @@ def _record(number: int, header: Sequence[str], row: Sequence[str], parsed: Sequ
     try:
         text.decode("utf-8")
     except UnicodeDecodeError:
-        return Record(number, text=text.decode("utf-8", "backslashreplace"), problem="a cell of the row is not UTF-8")
+        return Record(number, text=text.decode("utf-8", "backslashreplace"), problem="a cell in this row is not UTF-8")
     if len(row) != len(header):
-        problem = f"{len(row)} cells, the header has {len(header)}; a comma or line end in a cell needs quotes round it"
+        problem = f"{len(row)} cells, the header has {len(header)}; quote cells that contain a comma or a line break"
         return Record(number, text=text.decode("utf-8"), problem=problem)
     value: dict[str, Any] = {name: cell or None for name, cell in zip(header, row, strict=True)}
     for i in parsed:
@@ -73,7 +73,7 @@ def _is_json(path: Path, column: str, cells: Sequence[str]) -> bool:
     filled = [cell for cell in cells if cell]
     if filled and all(cell.startswith(("[{'", "{'")) for cell in filled):
         raise UserError(
-            f"{path}: the cells of {column!r} are Python's way to write lists, not JSON ({filled[0][:30]}…); write "
+            f"{path}: the cells of {column!r} are lists as Python prints them, not JSON ({filled[0][:30]}…); write "
             "them with json.dumps, or save the data as JSONL or Parquet"
         )
     return bool(filled) and all(said_in_json(cell) is not None for cell in filled)

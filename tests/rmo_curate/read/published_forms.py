@@ -152,13 +152,13 @@ FORMS = (
     without_pairs("TRL vision", {
         "prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Q"}]}],
         "chosen": [parts("assistant", "yes")], "rejected": [parts("assistant", "no")]},
-        "a part that is no text: image", "images"),
-    without_pairs("oumi vision", {"prompt": "<image>Q", **ANSWERS}, "has the mark <image>", "the place of an image"),
+        "a part that is not text: image", "images"),
+    without_pairs("oumi vision", {"prompt": "<image>Q", **ANSWERS}, "prompt contains <image>", "the place of an image"),
     without_pairs("KTO", {"messages": [u("Q"), a("yes")], "label": True}, "unpaired data", UNPAIRED),
     without_pairs("TRL unpaired", {"prompt": "Q", "completion": "yes", "label": False}, "unpaired data", UNPAIRED),
     without_pairs("TRL standard implicit", {"chosen": "Q yes", "rejected": "Q no"},
-                  "where the prompt ends cannot be known",
-                  "where the prompt ends cannot be known"),
+                  "it is unknown where the prompt ends",
+                  "it is unknown where the prompt ends"),
     Published("content parts", {
         "prompt": [parts("user", "Q")], "chosen": [parts("assistant", "yes")],
         "rejected": [parts("assistant", "no")]}),
@@ -228,7 +228,7 @@ FORMS = (
     Published("H2O", {"id": "1", "parent_id": None, "instruction": "Q", "output": "yes", "rejected_response": "no"}),
     without_pairs("H2O, a later turn", {
         "id": "2", "parent_id": "1", "instruction": "Q", "output": "yes", "rejected_response": "no"}, "parent_id",
-        "its earlier turns stand in another record"),
+        "its earlier turns are in another record"),
     Published("xtuner, ROLL: content before role", {
         "prompt": [dict(reversed(u("Q").items()))], "chosen": [dict(reversed(a("yes").items()))],
         "rejected": [dict(reversed(a("no").items()))]}),
@@ -259,7 +259,7 @@ FORMS = (
     Published("dolphin: question", {**SYSTEM, "question": "Q", "accepted": "yes", "rejected": "no"}, BRIEF,
               columns={"chosen": "accepted"}),
     without_pairs("open-instruct synthetic", {"prompt": "Q", "completions": ["yes", "no"]},
-                  "nothing that says which one", "no answer is judged"),
+                  "nothing says which one", "no answer is judged"),
     # ---- the same in other clothes
     Published("TRL: a prompt of turns that the answers repeat", {"prompt": LATER_TURNS, **LATER_CONVERSATIONS}, LATER),
     Published("OpenAI: a system message and a text", {
@@ -286,7 +286,7 @@ FORMS = (
     Published("a prompt in ChatML and two dialogues", {
         "prompt": CHATML, **{side: CHATML + text + "<|im_end|>" for side, text in ANSWERS.items()}}, BRIEF),
     without_pairs("several answers with scores of another name", {
-        "prompt": "Q", "responses": ["yes", "no"], "my_scores": [1, 2]}, "'my_scores' what they are worth",
+        "prompt": "Q", "responses": ["yes", "no"], "my_scores": [1, 2]}, "'my_scores' rates them",
         "scores of a name that is not known"),
     without_pairs("texts in Llama 2's template", {"prompt": "[INST] Q [/INST]", **ANSWERS},
                   r"a chat template \(\[INST\]\)", "a template that is not split"),

@@ -79,7 +79,7 @@ def test_a_data_set_that_a_script_makes_is_refused_and_the_script_not_run(tmp_pa
     monkeypatch.setattr(datasets.config, "HF_DATASETS_TRUST_REMOTE_CODE", True, raising=False)
     (tmp_path / "owner" / "name").mkdir(parents=True)
     (tmp_path / "owner" / "name" / "name.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
-    with pytest.raises(UserError, match=r"a Python script of its own, and rmo runs none.*refs/convert/parquet"):
+    with pytest.raises(UserError, match=r"its own Python script, which rmo does not run.*refs/convert/parquet"):
         open_source(["hf:owner/name"])
     assert not (tmp_path / "ran").exists()
     assert datasets.config.HF_DATASETS_TRUST_REMOTE_CODE is False

@@ -82,7 +82,7 @@ def test_what_a_folder_holds_besides_data_is_named(tmp_path):
     source, _ = read(str(tmp_path))
     said = " ".join(source.notes)
     assert "skipped the folders more" in said and "notes.txt (not data files)" in said
-    assert "skipped gone.jsonl (links to nothing, or no files)" in said
+    assert "skipped gone.jsonl (broken links, or not files)" in said
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "list", "packed", "csv", "parquet"])
@@ -115,7 +115,7 @@ def test_messages_in_json_text_are_messages_if_all_of_the_column_are(tmp_path):
     source, records = read(jsonl(tmp_path / "b.jsonl", texts, record(0)))
     assert source.form.name == "trl-standard" and pairs(records)[0].chosen[0]["content"] == texts["chosen"]
     repr_ = {"prompt": "Q", "chosen": str(message), "rejected": str(message)}
-    with pytest.raises(UserError, match=r"c\.jsonl: the texts of 'chosen' are Python's way to write lists, not JSON"):
+    with pytest.raises(UserError, match=r"c\.jsonl: the texts of 'chosen' are lists as Python prints them, not JSON"):
         open_source([jsonl(tmp_path / "c.jsonl", repr_ | {"prompt": "plain"})])
 
 
@@ -282,5 +282,5 @@ def test_limit_counts_records_over_all_files_rejects_included(tmp_path):
     source, records = read(a, b, limit=3)
     assert [(r.source, r.line) for r in records] == [(a, 1), (a, 3), (b, 1)]
     assert len(source.inputs) == 2
-    with pytest.raises(UserError, match="limit of 0"):
+    with pytest.raises(UserError, match="--limit 0: expected 1 or more"):
         open_source([a], limit=0)

@@ -150,7 +150,7 @@ def test_a_worker_ended_from_outside_is_said(renderer):
                 multiprocessing.active_children()[0].kill()
             yield []
 
-    with pytest.raises(ProcessingError, match=r"was ended from outside .*finished parts are kept"):
+    with pytest.raises(ProcessingError, match=r"was killed .*finished parts are kept"):
         for _ in render_pool.rendered(render_pool.RowMaker(renderer, tables.PAIR_SCHEMA, 80), batches(), 2):
             pass
     assert not multiprocessing.active_children()
