@@ -49,7 +49,7 @@ def length_limit(
     context = context_length(config)
     if settings.max_length and settings.max_length > context:
         raise UserError(
-            f"--max-length {settings.max_length}: the context of {model} is {context} tokens; give at most that"
+            f"--max-length {settings.max_length}: the context of {model} is {context} tokens; give at most {context}"
         )
     row = RowMemory.of(config, dtype)
     gpus = settings.tensor_parallel_size
@@ -60,7 +60,7 @@ def length_limit(
     if settings.max_length is not None:
         tokens, why = settings.max_length, "as asked"
     elif recorded is not None:
-        tokens, why = int(recorded["max_length"]), "as the folder was begun"
+        tokens, why = int(recorded["max_length"]), "as when the run was started"
     else:
         tokens, why = min(context, memory), "the context" if context <= memory else "by memory"
     return LengthLimit(tokens, None if context == sys.maxsize else context, memory, row, why)

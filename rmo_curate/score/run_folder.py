@@ -77,7 +77,7 @@ def filling(run: Path, *, afresh: bool = False) -> Iterator[None]:
                     _remove_stages(run)
             yield
     except KeyboardInterrupt as e:
-        raise Stopped(f"stopped; kept in {run}: {kept(run)}. Run the same command again to go on") from e
+        raise Stopped(f"stopped; kept in {run}: {kept(run)}. Run the same command again to resume") from e
 
 
 @contextmanager
@@ -174,7 +174,7 @@ def summary(run: Path) -> list[str]:
     """What a finished `score` or `proxy` prints."""
     manifest = read_manifest(run, RunManifest)
     if manifest is None:
-        raise ProcessingError(f"{run}: the run's manifest is gone")
+        raise ProcessingError(f"{run}: {MANIFEST} was removed while the command ran; run the same command again")
     counts = manifest.counts
     names = ", ".join(c.name for c in manifest.checkpoints)
     return [
@@ -241,11 +241,11 @@ def run_status(run: Path) -> list[str]:
             left.append(f"scores/{name}: not finished ({parts} parts)")
     for folder in share_folders(run):
         parts = len(list(folder.glob("scores/*/part-*.parquet")))
-        state = "at work" if is_held(folder) else "not at work"
+        state = "running" if is_held(folder) else "not running"
         left.append(f"--shard {folder.name.replace('-of-', '/')}: {counted(parts, 'part')} of scores, {state}")
     at_work = worker_lines(run)
     if left and not at_work:
-        left.append("to go on, run the same command again")
+        left.append("to resume, run the same command again")
     if not left:
         done.append("nothing is left")
     return [*done, *left, *at_work]

@@ -30,7 +30,7 @@ class Share:
         """`i/n`; ValueError where it is none."""
         match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
         if match is None or int(match[2]) < 1 or int(match[1]) > int(match[2]):
-            raise ValueError("expected i/n, as 1/8 to 8/8, or 0/8 to make the pairs first")
+            raise ValueError("expected i/n: 1/8 to 8/8, or 0/8 to prepare the pairs first")
         return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ def share_folders(run: Path) -> Iterator[Path]:
 def check_none_at_work(run: Path) -> None:
     """A UserError where a share is being filled: what it has would be taken from under its hands."""
     if working := [folder.name.replace("-of-", "/") for folder in share_folders(run) if is_held(folder)]:
-        raise UserError(f"{run}: --shard {', '.join(working)} is still at work; wait until it has ended")
+        raise UserError(f"{run}: --shard {', '.join(working)} is still running; wait until it has ended")
 
 
 def remove_shares(run: Path) -> None:

@@ -282,7 +282,7 @@ class RayCrew:
         )
         return (
             f"{names}: {TRIES} workers failed; the last error is in {self._log(last)}. All other parts are finished: "
-            "mend the cause and run the same command again"
+            "fix the cause and run the same command again"
         )
 
     def _report(self) -> None:

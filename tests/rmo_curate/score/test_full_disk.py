@@ -64,7 +64,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_space(data, tiny_
         assert not left
         finished = marks(run, "part-*.parquet") if run.exists() else {}
         if finished:
-            assert run_status(run)[-1] == "to go on, run the same command again"
+            assert run_status(run)[-1] == "to resume, run the same command again"
         ballast.unlink()
         assert score(data, tiny_model_folder, run).code == 0
         assert {f: m for f, m in marks(run, "part-*.parquet").items() if f in finished} == finished

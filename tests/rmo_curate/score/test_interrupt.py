@@ -60,7 +60,7 @@ def test_what_is_kept_is_said(data, tiny_model_folder, tmp_path, monkeypatch, wh
         stopped = curate(*command)
     assert stopped.code == 130 and "Traceback" not in stopped.err and "error:" not in stopped.err
     last = stopped.err.splitlines()[-1]
-    assert last == f"stopped; kept in {run}: {kept}. Run the same command again to go on"
+    assert last == f"stopped; kept in {run}: {kept}. Run the same command again to resume"
     again = curate(*command)
     end = "oof-probe" if where == "states" else "oof-1"
     assert again.code == 0 and (manifest_of(run) or {})["checkpoints"][-1]["name"] == end

@@ -22,7 +22,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(demo_data, tiny_mo
     lines = score(demo_data, tiny_model_folder, tmp_path / "run", proxy=PROXY, dry_run=True)
     assert not (tmp_path / "run").exists()
     said = "\n".join(lines)
-    score_tokens = re.search(r"16 records, 16 pairs, about ([\d,]+) tokens a pass", said)
+    score_tokens = re.search(r"16 records, 16 pairs, about ([\d,]+) tokens per pass", said)
     assert score_tokens and "GiB), transformers engine, float32" in said
     assert "2 forward passes over the data" in said and "2 proxies to train, about 2 steps each" in said
 
@@ -30,7 +30,9 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(demo_data, tiny_mo
 def test_the_dry_run_of_a_proxy_names_its_family(full_run):
     before = marks(full_run)
     (line,) = run_proxy(full_run, PROXY.model_copy(update={"seed": 7, "steps": (1,)}), dry_run=True)
-    assert re.match(r"would train 2 proxies of 2 steps of 4 pairs and score steps \[1, 2\] as oof-[0-9a-f]{8}", line)
+    assert re.match(
+        r"would train 2 proxies, 2 steps of 4 pairs each, and score steps \[1, 2\] as oof-[0-9a-f]{8}", line
+    )
     assert marks(full_run) == before
 
 
@@ -38,7 +40,7 @@ def test_the_tokens_of_a_dry_run_are_those_of_the_run(demo_data, tiny_model_fold
     lines = score(demo_data, tiny_model_folder, tmp_path / "run", dry_run=True)
     pairs = open_pairs(full_run)
     tokens = int(sum(r.lengths.sum() for r in (pairs.prompt, pairs.chosen, pairs.rejected)))
-    assert lines[0] == f"16 records, 16 pairs, about {tokens:,} tokens a pass"
+    assert lines[0] == f"16 records, 16 pairs, about {tokens:,} tokens per pass"
 
 
 def test_status_says_what_is_done_and_what_is_left(demo_data, tiny_model_folder, full_run, tmp_path, monkeypatch):
@@ -62,5 +64,5 @@ def test_status_says_what_is_done_and_what_is_left(demo_data, tiny_model_folder,
         "proxies/oof: not finished (0 of 2 models)",
         "scores/base: not finished (0 parts)",
         "scores/oof-2: not finished (0 parts)",
-        "to go on, run the same command again",
+        "to resume, run the same command again",
     ]
