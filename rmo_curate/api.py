@@ -128,7 +128,7 @@ def audit(
     own = from_keywords(AuditSettings, settings, "audit()")
     if (run := _run_in(data)) is not None:
         if map:
-            raise UserError("--map is for data; a run keeps the columns it was scored with")
+            raise UserError("--map is for data; a run keeps the columns it was scored with: leave --map out")
         filters = None if filtering is None else from_keywords(FilterSettings, filtering, "filtering")
         place = place_of(out, "reports", lambda: [str(run.resolve()), _dumped(own), filters and _dumped(filters)])
         return write_audit(run, place, own, filters)

@@ -136,7 +136,7 @@ def audit(settings: AuditCommand, recipe: Sections) -> None:
     paths, own = settings.data, settings.part(AuditSettings)
     if paths == (recipe.get("score", {}).get("out"),) or (len(paths) == 1 and is_run(Path(paths[0]))):
         if settings.map and "map" not in recipe.get("data", {}):
-            raise UserError("--map is for data; a run keeps the columns it was scored with")
+            raise UserError("--map is for data; a run keeps the columns it was scored with: leave --map out")
         filtering = None
         if "filter" in recipe:
             asked = build(FilterCommand, "filter", recipe, {"run": paths[0], "out": settings.out})

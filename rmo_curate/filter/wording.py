@@ -86,13 +86,13 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
         says_odds = RULES[settings.rule].says_odds
         only = "where the label is more likely wrong than right" if says_odds else "with suspicion > 0"
         if noisy_rule(settings).spares_supported and not says_odds:
-            only += " where all evidence finds the label more likely wrong than right"
+            only += " and where, by all evidence, the label is more likely wrong than right"
         least = ""
         if (cut := decisions.thresholds["suspicion"]) is not None:
             likely = (
                 f"label is {1 / (1 + math.exp(cut)):.0%} likely to be right" if says_odds else f"suspicion is {cut:.4g}"
             )
-            least = f"; the least suspect one's {likely}"
+            least = f"; for the least suspect of these, the {likely}"
         elif decisions.budget.pairs:
             least = ", which holds for none"
         yield (
@@ -112,8 +112,8 @@ def caught_lines(caught: Detection) -> Iterator[str]:
     if caught.flagged >= MIN_FLAGGED:
         yield (
             f"of the {caught.flagged:,} pairs called noisy, an estimated {percent_interval(caught.precision)} are "
-            f"mislabelled, and of all mislabelled pairs {percent_interval(caught.recall)} are among them (told from "
-            "swapped copies, for labels that are wrong at random)"
+            f"mislabelled, and of all mislabelled pairs {percent_interval(caught.recall)} are among them (estimated "
+            "from swapped copies, for labels that are wrong at random)"
         )
 
 
@@ -151,7 +151,7 @@ def heavy_removal_lines(decisions: Decisions) -> Iterator[str]:
         yield (
             f"warning: {gone:,} of {scored:,} scored pairs ({gone / scored:.0%}) are dropped as noisy or ambiguous; "
             f"beyond {HEAVY_REMOVAL:.0%}, losing data is reported to cost more than the noise itself: compare with "
-            "dropping as many pairs at random"
+            "dropping as many pairs at random (--rule random)"
         )
 
 
@@ -226,7 +226,7 @@ def already_done_lines(out: Path, shards: ShardsManifest) -> list[str]:
 
 
 def written_line(out: Path, counts: Mapping[str, int], files: int) -> str:
-    return f"wrote {out}: {counts['kept']:,} pairs in {files} file{'s' * (files > 1)}"
+    return f"wrote {out}: {counted(counts['kept'], 'pair')} in {counted(files, 'file')}"
 
 
 # ---------------------------------------------------------------------------------------------------- rules
@@ -243,8 +243,8 @@ def comparison_lines(comparison: Comparison) -> list[str]:
         said.append(f"{end} is not held out, so precision and recall are not estimated for rules that use it")
     return [
         *said,
-        f"self-check: AUROC of swapped copies {check.measured:.3f}, {check.predicted:.3f} expected of "
-        f"normal margins with accuracy {check.accuracy:.3f}",
+        f"self-check: AUROC of swapped copies {check.measured:.3f}, {check.predicted:.3f} expected for "
+        f"normally distributed margins with accuracy {check.accuracy:.3f}",
         f"at --high-q {comparison.high_q:g}    flagged  shared with {COMPARED_WITH}  precision             recall",
         *map(rule_line, comparison.rules),
         RANDOM_FLIPS,
@@ -257,7 +257,7 @@ def rule_line(rule: RuleAtCut) -> str:
     if of is None:
         estimates = "-"
     elif of.flagged < MIN_FLAGGED:
-        estimates = f"too few to tell: {MIN_FLAGGED} flagged at least"
+        estimates = f"too few to tell (fewer than {MIN_FLAGGED} flagged)"
     else:
         estimates = f"{interval_text(of.precision):20}  {interval_text(of.recall)}"
     return f"  {rule.rule:16} {rule.flagged:9,} {rule.overlap:16.0%}  {estimates}"
