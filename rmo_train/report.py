@@ -258,7 +258,7 @@ def form_line(title: str, markers: Sequence[str] | None) -> str:
 
 def generated_lines(generator: str, out: Path, answers: int, cut: int, max_new_tokens: int) -> list[str]:
     """How many answers were written, and how many of them were cut off."""
-    lines = [f"wrote {counted(answers, 'answer')} by {generator} to {out}"]
+    lines = [f"{counted(answers, 'answer')} by {generator} in {out}"]
     return [*lines, f"{cut:,} of them cut off at --max-new-tokens {max_new_tokens}"] if cut else lines
 
 
@@ -340,9 +340,9 @@ def judged_lines(rates: JudgedRates) -> list[str]:
     ]
     if rates.win_rate is None:
         return [*lines, f"  no pair of answers has both verdicts: {missing}"]
-    controlled = rates.length_controlled or "undefined: the answers of every pair differ equally in length"
+    controlled = rates.length_controlled or "undefined: the difference in length is the same in every pair"
     lines += [
-        f"  win rate of A               {rates.win_rate}   ties one half: {_of_a(rates.verdict)}; of "
+        f"  win rate of A               {rates.win_rate}   ties count one half: {_of_a(rates.verdict)}; of "
         f"{of_prompts(rates.judged, rates.judged_prompts)}",
         f"  length-controlled           {controlled}",
         f"  A wins, loses, neither      {rates.wins}, {rates.losses}, {rates.split}",

@@ -31,9 +31,7 @@ def step_of_run(
 ) -> Step:
     """After the audit of the run in `folder`."""
     if end is None:
-        return Step(
-            "Fit a probe, which shows what the labels teach beyond the reference, then audit again.", proxy(folder)
-        )
+        return Step("Fit a probe to compare with the reference, then audit again.", proxy(folder))
     if not end.held_out:
         return Step("Fit a probe whose scores are held out, then audit again.", proxy(folder))
     scored, noisy = counts.scorable, counts.dropped.get("noisy", 0)
@@ -45,7 +43,7 @@ def step_of_run(
     if settings.action != "drop":
         return Step(f"Read the worst pairs. If they look mislabelled, filter ({settings.action}).", command)
     if not noisy:
-        return Step(f"No label is doubtful enough to drop: keep the {scored:,} scored pairs.", command)
+        return Step(f"No label is doubted enough to drop it: keep the {scored:,} scored pairs.", command)
     cut = estimated.at_cut if estimated.at_cut and estimated.at_cut.flagged >= MIN_FLAGGED else None
     how_many = f" An estimated {percent_interval(cut.precision)} of them are mislabelled." if cut else ""
     return Step(

@@ -165,14 +165,14 @@ On the command line: `trl dpo --dataset_name {out} --model_name_or_path MODEL`.
 | column | content |
 |---|---|
 | `prompt`, `chosen`, `rejected`, `tools`, `chat_template_kwargs` | columns that TRL reads |
-| `prompt_ids`, `chosen_ids`, `rejected_ids` | the scored tokens; plain TRL replaces them by its own |
+| `prompt_ids`, `chosen_ids`, `rejected_ids` | the scored tokens; plain TRL replaces them with its own |
 | `weight`, `label_confidence` | weight of the pair in the loss; P(label right), 1 if labels are not soft |
 | `ref_chosen`, `ref_rejected` | log-probs under the reference, nats, if every pair has them |
 | `end_chosen`, `end_rejected` | log-probs at the trajectory's end, nats, if there is one |
 
 Plain TRL ignores the last three rows and computes its own reference log-probs (once, with
 `precompute_ref_log_probs=True`): it ends a response with other tokens than the scored ones, so the exported log-probs
-do not fit its tokens."""
+do not match its tokens."""
 
 
 # ---------------------------------------------------------------------------------------------------- LLaMA-Factory

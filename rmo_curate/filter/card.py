@@ -18,7 +18,7 @@ CONFIGS: list[dict[str, Any]] = [
 ]
 
 MEANING = {
-    "noisy": "the rule finds the labels likely to be the wrong way round",
+    "noisy": "according to the rule, the label is probably wrong",
     "ambiguous": "the margin is close to 0",
     "duplicate": "the same tokens as an earlier pair",
     "decision": "a reviewer's decision",
@@ -83,15 +83,15 @@ def dataset_card(manifest: ShardsManifest, inputs: Sequence[InputFile]) -> str:
         "",
         "`prompt`, `chosen`, `rejected` are lists of messages. `chosen_logps`, `rejected_logps`, `margins` have one "
         "number (nats, summed over response tokens) per checkpoint in the order above; `ref_chosen_logps` and "
-        "`ref_rejected_logps` are the reference's. `suspicion`: higher = more likely the wrong way round. `weight` "
-        "multiplies a pair's loss. `label_confidence` is the probability that its label is right, 1 where none was "
+        "`ref_rejected_logps` are the reference's. `suspicion`: higher = more likely a wrong label. `weight` "
+        "multiplies a pair's loss. `label_confidence` is the probability that its label is right, 1 if none was "
         "computed; `rmo-train run` softens labels by it "
-        + ("unless" if manifest.soft_labels else "where")
-        + " told so (`--no-soft-labels`, `--soft-labels`). Dropped pairs also have `drop_reason`, "
-        "`keep_probability` and `draw`, and noisy ones `noisy_because`: the rule, the least suspicion that was "
-        "dropped, P(label right) and the log-odds that add up to it (null where the rule weighs no evidence). "
-        "`source_file` and `source_line` say where a pair was read: its line in JSON lines, else the number of its "
-        "record, from 1.",
+        + ("unless `--no-soft-labels` is given" if manifest.soft_labels else "only with `--soft-labels`")
+        + ". Dropped pairs also have `drop_reason`, "
+        "`keep_probability` and `draw`, and noisy ones `noisy_because`: the rule, the lowest suspicion that was "
+        "dropped, P(label right) and the log-odds that add up to it (null if the rule uses no evidence). "
+        "`source_file` and `source_line` say where a pair was read: its line in JSON lines, otherwise the number of "
+        "its record, from 1.",
         "",
     ]
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n" + "\n".join(lines)

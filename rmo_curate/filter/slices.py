@@ -25,7 +25,7 @@ def protected(run: Run, asked: Sequence[str]) -> np.ndarray:
     for text in asked:
         name, equals, value = text.partition("=")
         if not equals:
-            raise UserError(f"--protect {text}: expected COLUMN=VALUE, as source=math")
+            raise UserError(f"--protect {text}: expected COLUMN=VALUE, such as source=math")
         if name not in have:
             columns = f"its own columns are {', '.join(have)}" if have else "the data have no columns of their own"
             raise UserError(f"--protect {text}: no column {name!r} in the data; {columns}{nearest(name, have)}")

@@ -61,7 +61,7 @@ def detect(files: Sequence[DataFile | InMemory], limit: int | None, columns: Map
         in_json = json_columns_of(names, sample, columns)
         votes = _votes(sample, columns, in_json)
     if not count:
-        raise UserError(f"{names}: no records; expected preference pairs, one object a line (or row)")
+        raise UserError(f"{names}: no records; expected preference pairs, one object per line (or row)")
     if not sample:
         raise UserError(f"{names}: none of {count} records is an object:\n  " + "\n  ".join(problems))
     sample = [parsed(value, in_json) for value in sample]

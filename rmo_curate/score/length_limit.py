@@ -93,7 +93,7 @@ def limit_line(limit: LengthLimit) -> str:
 
 def sum_line(limit: LengthLimit, longest: int) -> str:
     """The sum, said before anything is scored; `longest`: tokens of the longest pair."""
-    context = "no limit of the model's" if limit.context is None else f"context {limit.context:,}"
+    context = "no limit by the model" if limit.context is None else f"context {limit.context:,}"
     gib = limit.row_bytes(longest) / 2**30
     line = (
         f"longest pair {longest:,} tokens, {context}, memory for {limit.memory:,}: up to {limit.tokens:,} tokens "

@@ -12,6 +12,7 @@ import torch
 from rmo_train.console.errors import ProcessingError
 from rmo_train.console.progress import say
 from rmo_train.console.quiet import quiet
+from rmo_train.console.wording import counted
 
 BATCH = {"cpu": 8, "cuda": 64}  # answers at a time, by default
 
@@ -90,7 +91,7 @@ def decode(
             size = max(1, len(rows) // 2)
             answered = None
         if answered is None:  # outside the block above: its exception keeps the failed batch's tensors alive
-            say(f"out of memory on {device}: continuing with {size} answers at a time")
+            say(f"out of memory on {device}: continuing with {counted(size, 'answer')} at a time")
             gc.collect()
             torch.cuda.empty_cache()
             continue

@@ -114,7 +114,7 @@ def _from_hub(name: str) -> Path:
         first_line = (str(e).strip().splitlines() or [type(e).__name__])[0]
         raise UserError(
             f"model {name!r}: no such local folder, and not on the hub ({first_line}){nearest(name, EMBEDDED)}; "
-            f"give a local folder, a hub name, or the embedded {', '.join(EMBEDDED)}"
+            f"give a local folder, a Hub name, or the embedded {', '.join(EMBEDDED)}"
         ) from e
     return _checked(folder)
 
