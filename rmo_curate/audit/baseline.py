@@ -16,7 +16,7 @@ LEAST = 1e-9  # below this a number did not change
 
 @dataclass(frozen=True)
 class Change:
-    """A number of audit.json that is another than it was; None: not known then, or not known now."""
+    """A number of audit.json that differs from the baseline's; None: unknown on that side."""
 
     name: str
     before: float | None

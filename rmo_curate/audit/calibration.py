@@ -31,10 +31,10 @@ class Evidence:
     """What P(label right) is made of. With `prior`, a pair's reasons add up to the log-odds of a right label."""
 
     sources: tuple[str, ...]
-    missing: tuple[str, ...]  # sources that are not there, each with the reason
-    prior: float  # log-odds of a right label before anything is known of it
-    reliability: tuple[Decile, ...]  # the weakest evidence first; empty where pairs are few
-    gaps: tuple[Gap, ...]  # what removal does to style, by feature
+    missing: tuple[str, ...]  # missing sources, each with the reason
+    prior: float  # log-odds of a right label before any evidence
+    reliability: tuple[Decile, ...]  # the weakest evidence first; empty if there are few pairs
+    gaps: tuple[Gap, ...]  # how dropping pairs changes style, by feature
 
 
 def evidence(posterior: Posterior, known: np.ndarray, effect: np.ndarray) -> Evidence:

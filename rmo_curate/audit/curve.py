@@ -30,9 +30,9 @@ class Curve:
     """`unit`: of the thresholds: log-odds, nats, nats per token or points. `steps` start with dropping nothing."""
 
     unit: str
-    pairs: int  # that have a value
+    pairs: int  # pairs that have a value
     steps: tuple[Step, ...]
-    start: int  # the step of the cut that is proposed: what the filter drops
+    start: int  # the step that is proposed: the filter's own cut
 
     @property
     def estimated(self) -> bool:

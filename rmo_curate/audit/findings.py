@@ -103,7 +103,7 @@ class Band:
 
 @dataclass(frozen=True)
 class LengthTrend:
-    """How one margin goes with the difference in length: correlations, and quartiles within bins of equal size."""
+    """How one margin varies with the difference in length: correlations, and quartiles within bins of equal size."""
 
     margin: str
     n: int

@@ -26,13 +26,13 @@ LEAST_OPENINGS = 5  # answers that begin alike
 
 @dataclass(frozen=True)
 class FindingCount:
-    """How many have a finding: `share` of the pairs, or of the input records where it makes a record no pair."""
+    """How many have a finding. `share`: of all pairs; of all input records, if the finding makes a record a reject."""
 
     title: str
     of: str  # "pairs" or "records"
     count: int
     share: float
-    chosen_only: int | None  # None: it is no matter of one side
+    chosen_only: int | None  # None: the finding concerns the whole pair
     rejected_only: int | None
     both: int | None
 

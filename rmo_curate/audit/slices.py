@@ -20,7 +20,7 @@ OTHER = "(none)"
 
 @dataclass(frozen=True)
 class SliceRow:
-    """One part of the data; NaN: a share of no pair."""
+    """One part of the data; NaN: a share of zero pairs."""
 
     column: str
     value: str

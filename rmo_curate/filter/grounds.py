@@ -17,12 +17,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Ground:
-    """Why a pair is called noisy: its suspicion is `threshold` at least, and `right` below one half where evidence was
-    asked. `reasons` are then all that adds up to the log-odds of `right`, the share of right labels (`prior`) first."""
+    """Why a pair is called noisy: its suspicion is at least `threshold` and, if the rule weighs evidence, `right` is
+    below one half. `reasons` then add up to the log-odds of `right`; the first is the share of right labels (`prior`).
+    """
 
     rule: str
     suspicion: float
-    threshold: float  # the least suspicion that was called noisy
+    threshold: float  # the lowest suspicion that was called noisy
     right: float | None  # P(the label is right); None: the rule weighs no evidence
     reasons: tuple[Part, ...]
 
