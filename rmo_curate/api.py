@@ -120,7 +120,9 @@ def audit(
     data: a run, or the same data as for `score`, audited without a model. map: as for `score`. filtering (of a run
     only): settings of `Run.filter`; the page shows what they drop (default: what `filter` drops by default).
 
-    In a notebook, the result shows the page. Its `numbers` are those of audit.json, `tripped` the `fail_on` that trip.
+    In a notebook, the result shows the page. Its `numbers` are those of audit.json; `tripped` lists the conditions of
+    `fail_on` that are met.
+
     UserError: no usable pair in the data, a run that is not finished.
     """
     from rmo_curate.audit.command import write_audit, write_data_audit

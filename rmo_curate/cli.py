@@ -112,7 +112,7 @@ class RulesCommand(EvidenceColumns):
     """`rmo-curate rules`."""
 
     run: Path = from_recipe("score.out", description="Run folder made by `rmo-curate score`", argument="RUN")
-    high_q: float = Field(0.95, ge=0, le=1, description="Quantile of suspicion at which each rule is compared")
+    high_q: float = Field(0.95, ge=0, le=1, description="Quantile of suspicion at which the rules are compared")
     end: str | None = Field(None, description="Last checkpoint of the trajectory (default: chosen from the run)")
 
 

@@ -40,7 +40,7 @@ class AuditSummary:
     page: Path
     json: Path
     lines: tuple[str, ...]  # for the terminal
-    tripped: tuple[TrippedGate, ...]  # the --fail-on that trip
+    tripped: tuple[TrippedGate, ...]  # the conditions of --fail-on that are met
 
     @property
     def numbers(self) -> dict[str, Any]:

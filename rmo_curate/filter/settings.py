@@ -78,7 +78,8 @@ class FilterSettings(EvidenceColumns):
     )
     protect: tuple[str, ...] = Field(
         default=(),
-        description="COLUMN=VALUE: never drop, flip or weight these pairs because of their margins; repeatable",
+        description="COLUMN=VALUE: never drop, flip or weight pairs with this value because of their margins; "
+        "repeatable",
     )
     decisions: Path | None = Field(
         default=None, description="JSON file of a reviewer's decisions (keep, drop or flip) by id"

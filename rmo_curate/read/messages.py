@@ -67,10 +67,10 @@ class RejectReason(StrEnum):
     IDENTICAL_RESPONSES = "identical_responses"  # chosen and rejected are the same
     NOT_TEXT = "not_text"  # a value of the wrong type, text that UTF-8 cannot hold, or tools that are not a list
     BAD_MESSAGES = "bad_messages"  # an unknown role, turns out of order, a blank turn, or keys that are not kept
-    OTHER_FORM = "other_form"  # a record of another form than its source
-    NO_PREFERENCE = "no_preference"  # a tie, a label that names no winner, or ranks and scores of which no two differ
+    OTHER_FORM = "other_form"  # a record whose form is not that of its source
+    NO_PREFERENCE = "no_preference"  # a tie, a label that names no winner, or ranks or scores that are all equal
     TOOL_CALLS_NOT_RENDERED = "tool_calls_not_rendered"  # function calls that the chat template leaves out
-    UNREAD_PART = "unread_part"  # images, video or sound, or earlier turns that stand in another record
+    UNREAD_PART = "unread_part"  # images, video or sound, or earlier turns that are in another record
     DUPLICATE = "duplicate"  # the content of an earlier record, whatever its id; the first one stays
 
 

@@ -87,7 +87,10 @@ def decode(
             answered: list[list[int]] | None = _decode_batch(model, [requests[i] for i in rows], decoding, device)
         except torch.OutOfMemoryError as e:
             if size == 1:
-                raise ProcessingError(f"one answer does not fit into {device}'s memory: {e}") from e
+                raise ProcessingError(
+                    f"one answer does not fit into {device}'s memory ({e}); give a smaller --max-new-tokens, or a "
+                    "smaller model"
+                ) from e
             size = max(1, len(rows) // 2)
             answered = None
         if answered is None:  # outside the block above: its exception keeps the failed batch's tensors alive

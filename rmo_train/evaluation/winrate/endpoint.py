@@ -104,7 +104,8 @@ class Endpoint:
             known = await self._models()
             if known and self.model not in known:
                 raise UserError(
-                    f"--judge-model {self.model}: not at {self.url} ({said}); it has {', '.join(sorted(known)[:10])}"
+                    f"--judge-model {self.model}: not found at {self.url} ({said}); it serves "
+                    f"{', '.join(sorted(known)[:10])}"
                 )
             raise UserError(
                 f"--judge {self.url}, --judge-model {self.model}: not found ({said}); expected the base URL "

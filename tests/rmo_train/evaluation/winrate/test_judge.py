@@ -230,7 +230,9 @@ def test_a_wrong_url_model_or_key_is_said_at_once(tmp_path: Path):
         nobody = f"http://127.0.0.1:{s.getsockname()[1]}/v1"
     assert winrate(pair, nobody).refused(f"--judge {nobody}: no answer (", "is the server running?")
     with judging(lambda first, second: (401, {"error": {"message": "no key"}})) as server:
-        assert winrate(pair, server.url, model="gpt-9").refused("--judge-model gpt-9: not at", f"it has {MODEL}")
+        assert winrate(pair, server.url, model="gpt-9").refused(
+            "--judge-model gpt-9: not found at", f"it serves {MODEL}"
+        )
         assert winrate(pair, server.url.removesuffix("/v1")).refused("not found", "http://localhost:8000/v1")
         assert not server.asked
         assert winrate(pair, server.url).refused("the key was refused (status 401: no key); set OPENAI_API_KEY")
