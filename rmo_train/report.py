@@ -90,9 +90,10 @@ def too_long_to_train(
     more = f" and {len(over) - NAMED:,} more" if len(over) > NAMED else ""
     smaller = "" if checkpointing else "--gradient-checkpointing, "
     return (
-        f"warning: only {limit:,} tokens (prompt and both responses) are sure to fit into memory in training; longer: "
-        f"{named}{more}. The longest takes about {needed / 2**30:.2g} GiB of {room / 2**30:.2g}. If memory runs out, "
-        f"try {smaller}--lora or --bf16, or score with a smaller --max-length and filter again"
+        f"warning: these pairs have more than the {limit:,} tokens (prompt and both responses) that are sure to fit "
+        f"into memory in training: {named}{more}. The longest takes about {needed / 2**30:.2g} GiB of "
+        f"{room / 2**30:.2g}; if it does not fit: {smaller}--lora, --bf16, or score with a smaller --max-length and "
+        "filter again"
     )
 
 

@@ -16,7 +16,7 @@ LEAST = 1e-9  # below this a number did not change
 
 @dataclass(frozen=True)
 class Change:
-    """A number of audit.json that differs from the baseline's; None: unknown on that side."""
+    """A number of audit.json that has changed; None: unknown then, or unknown now."""
 
     name: str
     before: float | None

@@ -75,7 +75,7 @@ class Report:
     suspicion_unit: str
     checkpoints: tuple[CheckpointFindings, ...]
     bands: tuple[Band, ...]
-    length_accuracy: Interval | None  # accuracy of "the longer answer wins" on the last checkpoint's pairs
+    length_accuracy: Interval | None  # accuracy of always preferring the longer answer, last checkpoint's pairs
     suspects_found: int
     suspects: tuple[Suspect, ...]
     changes: tuple[Change, ...]  # since --baseline

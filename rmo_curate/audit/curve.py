@@ -32,7 +32,7 @@ class Curve:
     unit: str
     pairs: int  # pairs that have a value
     steps: tuple[Step, ...]
-    start: int  # the step that is proposed: the filter's own cut
+    start: int  # index in `steps` of the proposed cut: what the filter drops
 
     @property
     def estimated(self) -> bool:

@@ -26,7 +26,7 @@ LEAST_OPENINGS = 5  # answers that begin alike
 
 @dataclass(frozen=True)
 class FindingCount:
-    """How many have a finding. `share`: of all pairs; of all input records, if the finding makes a record a reject."""
+    """How many pairs have a finding, or how many input records if it makes a record a reject; `share` is of those."""
 
     title: str
     of: str  # "pairs" or "records"

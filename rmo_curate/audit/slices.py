@@ -20,7 +20,7 @@ OTHER = "(none)"
 
 @dataclass(frozen=True)
 class SliceRow:
-    """One part of the data; NaN: a share of zero pairs."""
+    """One slice of the data; NaN: a share of no pairs."""
 
     column: str
     value: str

@@ -24,7 +24,7 @@ OF_LENGTH = ("length", "words")  # features of style that the length says alread
 
 @dataclass(frozen=True)
 class StandingOut:
-    """A strong finding. `section`: the section of the page that has the details."""
+    """A strong finding. `section`: the section of the page that has its details."""
 
     text: str
     section: str

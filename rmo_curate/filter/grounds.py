@@ -17,14 +17,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Ground:
-    """Why a pair is called noisy: its suspicion is at least `threshold` and, if the rule weighs evidence, `right` is
-    below one half. `reasons` then add up to the log-odds of `right`; the first is the share of right labels (`prior`).
-    """
+    """Why a pair is called noisy: its suspicion is at least `threshold`, and `right` is below one half if evidence was
+    used. `reasons` then add up to the log-odds of `right`; the share of right labels (`prior`) comes first."""
 
     rule: str
     suspicion: float
     threshold: float  # the lowest suspicion that was called noisy
-    right: float | None  # P(the label is right); None: the rule weighs no evidence
+    right: float | None  # P(the label is right); None: the rule uses no evidence
     reasons: tuple[Part, ...]
 
 

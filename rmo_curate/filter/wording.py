@@ -86,13 +86,13 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
         says_odds = RULES[settings.rule].says_odds
         only = "where the label is more likely wrong than right" if says_odds else "with suspicion > 0"
         if noisy_rule(settings).spares_supported and not says_odds:
-            only += " and where, by all evidence, the label is more likely wrong than right"
+            only += " and a label that is more likely wrong than right given all evidence"
         least = ""
         if (cut := decisions.thresholds["suspicion"]) is not None:
             likely = (
                 f"label is {1 / (1 + math.exp(cut)):.0%} likely to be right" if says_odds else f"suspicion is {cut:.4g}"
             )
-            least = f"; for the least suspect of these, the {likely}"
+            least = f"; the least suspicious one's {likely}"
         elif decisions.budget.pairs:
             least = ", which holds for none"
         yield (
@@ -112,7 +112,7 @@ def caught_lines(caught: Detection) -> Iterator[str]:
     if caught.flagged >= MIN_FLAGGED:
         yield (
             f"of the {caught.flagged:,} pairs called noisy, an estimated {percent_interval(caught.precision)} are "
-            f"mislabelled, and of all mislabelled pairs {percent_interval(caught.recall)} are among them (estimated "
+            f"mislabelled, and of all mislabelled pairs, {percent_interval(caught.recall)} are among them (estimated "
             "from swapped copies, for labels that are wrong at random)"
         )
 
@@ -244,7 +244,7 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     return [
         *said,
         f"self-check: AUROC of swapped copies {check.measured:.3f}, {check.predicted:.3f} expected for "
-        f"normally distributed margins with accuracy {check.accuracy:.3f}",
+        f"normal margins with accuracy {check.accuracy:.3f}",
         f"at --high-q {comparison.high_q:g}    flagged  shared with {COMPARED_WITH}  precision             recall",
         *map(rule_line, comparison.rules),
         RANDOM_FLIPS,
@@ -257,7 +257,7 @@ def rule_line(rule: RuleAtCut) -> str:
     if of is None:
         estimates = "-"
     elif of.flagged < MIN_FLAGGED:
-        estimates = f"too few to tell (fewer than {MIN_FLAGGED} flagged)"
+        estimates = f"too few to tell: needs at least {MIN_FLAGGED} flagged"
     else:
         estimates = f"{interval_text(of.precision):20}  {interval_text(of.recall)}"
     return f"  {rule.rule:16} {rule.flagged:9,} {rule.overlap:16.0%}  {estimates}"

@@ -103,8 +103,8 @@ def json_columns_of(files: str, sample: Sequence[Mapping[str, Any]], columns: Ma
             continue
         if all(cell.startswith(("[{'", "{'")) for cell in cells):
             raise UserError(
-                f"{files}: the texts of {name!r} are lists as Python prints them, not JSON ({cells[0][:30]}…); write "
-                "them with json.dumps"
+                f"{files}: the texts of {name!r} are Python lists, not JSON ({cells[0][:30]}…); write them with "
+                "json.dumps"
             )
         if all(said_in_json(cell) is not None for cell in cells):
             names.add(name)
@@ -121,14 +121,14 @@ def _unrecognised(files: Sequence[str], sample: Sequence[Mapping[str, Any]], col
     listed = f"the columns are {', '.join(names)}"
     if proposed := proposed_map(sample, columns):
         wrong = _not_there(sample, columns) or f"no known form; {listed}."
-        return f"{wrong} With these names for its columns it can be read:\n  {command(files, proposed, columns)}"
+        return f"{wrong} This command can read it:\n  {command(files, proposed, columns)}"
     if cause := why_not_pairs(sample, names):
         return f"{cause}; {listed}"
     for role in ("chosen", "rejected"):
         column = columns.get(role, role)
         if all(at(record, column) is None for record in sample):
             hint = nearest(column, names) or "."
-            advice = f"If it has another name in your data, give --map {role}=NAME. "
+            advice = f"If the column has another name, give --map {role}=NAME. "
             if labels := labels_in(names):
                 advice = f"If {labels[0]!r} says which answer won, write records with prompt, chosen, rejected. "
             return f"no column {column!r} in any record; {listed}{hint} {advice}Known forms:\n{_known_forms(names)}"
@@ -164,9 +164,9 @@ def notes_on_columns(form: Form, sample: Sequence[Mapping[str, Any]], columns: M
             for message in value if isinstance(value, list) else [value]:
                 if isinstance(message, dict):
                     lost.update(k for k, v in message.items() if k not in MESSAGE_KEYS and v not in NOTHING)
-    notes = [f"only role and content of a message are kept; left out: {', '.join(sorted(lost))}"] if lost else []
+    notes = [f"only role and content of messages are kept; left out: {', '.join(sorted(lost))}"] if lost else []
     if {"chosen", "rejected"} <= set(form.needs) and (labels := labels_in(column_names(sample))):
-        notes.append(f"column {labels[0]!r} is kept but not used: chosen and rejected are taken as they are")
+        notes.append(f"column {labels[0]!r} is kept, but does not decide which answer is the chosen one")
     return notes
 
 
@@ -192,7 +192,7 @@ def check_columns(
             column = columns.get(role, role)
             others = [name for name in names if name != column]
             proposed = proposed_map([r for r in sample if at(r, column) is None], columns)
-            way = f". With these names it can be read:\n  {command(files, proposed, columns)}" if proposed else ""
+            way = f". This command can read it:\n  {command(files, proposed, columns)}" if proposed else ""
             raise UserError(
                 f"no {column!r} in {n} of {total} records; the columns are {', '.join(names)}"
                 f"{nearest(column, others) or '.'} A record of the form {form.name} needs {', '.join(form.needs)}{way}"

@@ -27,9 +27,9 @@ def hub_files(given: str) -> list[tuple[str, Path]]:
         reason = " ".join(str(e).split()) or type(e).__name__
         if SCRIPT.search(reason):
             raise UserError(
-                f"{given}: this data set is built by its own Python script, which rmo does not run ({reason}); the Hub "
-                "has Parquet copies of most data sets (branch refs/convert/parquet): download that branch and give "
-                "its folder"
+                f"{given}: the data set is made by its own Python script, which rmo does not run ({reason}); for most "
+                "data sets, the hub has a copy as Parquet files (branch refs/convert/parquet): download that and give "
+                "the folder"
             ) from e
         raise UserError(
             f"{given}: cannot be loaded ({reason}); check the name and the connection to the Hub (a private data set "

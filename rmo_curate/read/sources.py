@@ -93,7 +93,8 @@ class Source:
         if rejects <= MANY_REJECTS * total:
             return None
         reason = max((r for r in self.counts if r != "pairs"), key=lambda r: self.counts[r])
-        said = f"warning: {rejects:,} of {total:,} records ({rejects / total:.0%}) are not pairs, most of them {reason}"
+        share = f"{rejects:,} of {total:,} records ({rejects / total:.0%})"
+        said = f"warning: {share} are not pairs, mostly because of {reason}"
         if self.way_through:
             return f"{said}; to read them: {self.way_through}"
         return f"{said}; `rmo-curate inspect ... --to FILE.jsonl` writes them, each with its reason, to a second file"

@@ -39,7 +39,7 @@ def check_target(path: Path) -> None:
     killed = temporary(path).exists() and not path.exists()  # between the two renames: the rejects are its own
     for file in (path,) if killed else (path, beside):
         if file.exists():
-            raise UserError(f"--to {path}: {file} exists; give a new name, or remove it")
+            raise UserError(f"--to {path}: {file} already exists; give a new name, or remove it")
 
 
 def write_pairs_as_lines(source: Source, path: Path) -> list[str]:

@@ -42,9 +42,9 @@ BEGINS_THE_OTHER = "one_answer_begins_the_other"
 REFUSED = "refused_by_the_template"
 MEANING = {
     BOUNDARY_MISMATCH: "a token spans the end of the prompt; it is scored with the response",
-    TEMPLATE_REWRITES_HISTORY: "the template writes the prompt differently once a response follows",
+    TEMPLATE_REWRITES_HISTORY: "the template renders the prompt differently once a response follows",
     TEMPLATE_REWRITES_RESPONSE: "the template changes the text of a response",
-    TEMPLATE_DROPS_TOOLS: "the template does not write the tools, so the model does not see them",
+    TEMPLATE_DROPS_TOOLS: "the template leaves out the tools, so the model does not see them",
 }
 
 

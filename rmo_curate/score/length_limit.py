@@ -60,7 +60,7 @@ def length_limit(
     if settings.max_length is not None:
         tokens, why = settings.max_length, "as asked"
     elif recorded is not None:
-        tokens, why = int(recorded["max_length"]), "as when the run was started"
+        tokens, why = int(recorded["max_length"]), "as when the folder was started"
     else:
         tokens, why = min(context, memory), "the context" if context <= memory else "by memory"
     return LengthLimit(tokens, None if context == sys.maxsize else context, memory, row, why)

@@ -30,7 +30,7 @@ class Share:
         """`i/n`; ValueError where it is none."""
         match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
         if match is None or int(match[2]) < 1 or int(match[1]) > int(match[2]):
-            raise ValueError("expected i/n: 1/8 to 8/8, or 0/8 to prepare the pairs first")
+            raise ValueError("expected i/n, such as 1/8 to 8/8, or 0/8 to make the pairs first")
         return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:

@@ -56,8 +56,8 @@ def of_the_machine(error: OSError) -> ProcessingError:
         return cannot_write(path, error)
     where = f"{path}: " if error.filename else ""
     return ProcessingError(
-        f"{where}{error.strerror or error}. Finished work is kept: check that the disk is mounted and that you may "
-        "read and write there, then run the same command again to resume"
+        f"{where}{error.strerror or error}. Finished work is kept: check that the disk is there and that you may read "
+        "and write it, then run the same command again to resume"
     )
 
 

@@ -146,7 +146,7 @@ def _of_folder(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         manifest = read_manifest(folder, ShardsManifest)
     if manifest is None:
         raise UserError(
-            f"{folder}: not a finished run or shard folder; expected one of these, or a file of JSON "
+            f"{folder}: this is not a finished run or shard folder; expected one of these, or a file of JSON "
             "lines, a JSON list or Parquet"
         )
     row = 0

@@ -72,8 +72,8 @@ def weights_alone(folder: Path) -> Iterator[None]:
         yield
     except UnpicklingError as e:
         raise UserError(
-            f"{folder}: a pickle file in it contains more than weights, possibly code; it is not loaded, and no flag "
-            "allows it: ask its author for safetensors"
+            f"{folder}: a pickle there contains objects other than weights, which can be code; it is not loaded, and "
+            "no flag allows it: ask whoever made it for safetensors"
         ) from e
 
 

@@ -189,8 +189,8 @@ def weights_hash(name: str) -> str:
     files = weight_files(folder)
     if not files:
         raise UserError(
-            f"{folder}: no weights (*.safetensors); was the model saved completely? Pickle files (*.bin) are "
-            "downloaded from the Hub only with --allow-pickle"
+            f"{folder}: no weights (*.safetensors); was the model saved completely? Pickle files (*.bin) on the hub "
+            "are downloaded only with --allow-pickle"
         )
     digest = hashlib.sha256()
     for path in (*files, *own_code(folder)):

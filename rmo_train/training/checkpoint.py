@@ -216,9 +216,7 @@ def newest_checkpoint(out: Path) -> Path | None:
         said = damage(folder)
         if said is None:
             return folder
-        then = (
-            "using the previous checkpoint" if left else "there is no earlier checkpoint, so training starts at step 0"
-        )
+        then = "using the previous checkpoint" if left else "there is no earlier one, so training starts at step 0"
         say(f"{folder}: {said}; {then}")
     return None
 

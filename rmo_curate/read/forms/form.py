@@ -191,4 +191,7 @@ def check_marks(prompt: list[Message]) -> None:
         text = message["content"]
         if "<" in text and (text.lstrip().startswith(MARKS) or text.rstrip().endswith(MARKS)):
             mark = next(m for m in MARKS if m in text)
-            raise Unfit(RejectReason.UNREAD_PART, f"the prompt contains {mark}, which a pair of texts cannot hold")
+            raise Unfit(
+                RejectReason.UNREAD_PART,
+                f"the prompt has the marker {mark} of content that a pair of texts cannot hold",
+            )

@@ -31,9 +31,7 @@ def read_zip(path: Path) -> Iterator[Record]:
     name = zip_member(path)
     reader = next((r for suffix, r in TEXT_READERS.items() if name.lower().endswith(suffix)), None)
     if reader is None:
-        raise UserError(
-            f"{path}: contains {name}; in an archive, only {', '.join(TEXT_READERS)} can be read: unpack it"
-        )
+        raise UserError(f"{path}: contains {name}; an archive may contain {', '.join(TEXT_READERS)}: unpack it")
     return reader(path)
 
 

@@ -73,7 +73,7 @@ def _is_json(path: Path, column: str, cells: Sequence[str]) -> bool:
     filled = [cell for cell in cells if cell]
     if filled and all(cell.startswith(("[{'", "{'")) for cell in filled):
         raise UserError(
-            f"{path}: the cells of {column!r} are lists as Python prints them, not JSON ({filled[0][:30]}…); write "
+            f"{path}: the cells of {column!r} are Python lists, not JSON ({filled[0][:30]}…); write "
             "them with json.dumps, or save the data as JSONL or Parquet"
         )
     return bool(filled) and all(said_in_json(cell) is not None for cell in filled)

@@ -31,7 +31,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise TwiceTheKey(f"the key {twice!r} appears twice in one object")
+        raise TwiceTheKey(f"the key {twice!r} occurs twice in one object")
     return value
 
 

@@ -61,7 +61,7 @@ def check_unpacked(path: Path, packed: int, unpacked: int) -> None:
     """UserError where a file of `packed` bytes has unpacked to so many that no data would."""
     if unpacked > FREE and unpacked > RATIO * packed:
         raise UserError(
-            f"{path}: {size_text(packed)} that unpack to more than {size_text(unpacked)}, over {RATIO} times as much; "
-            "real data do not compress so well, so the file was probably made to fill the memory. If you do mean to "
-            "read it, unpack it yourself and give the unpacked file"
+            f"{path}: {size_text(packed)} that unpack to {size_text(unpacked)} and more, over {RATIO} times as much; "
+            "data do not compress that well, so it was probably made to fill the memory. If it is what you mean to "
+            "read, unpack it yourself and give the file"
         )

@@ -153,7 +153,7 @@ FORMS = (
         "prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Q"}]}],
         "chosen": [parts("assistant", "yes")], "rejected": [parts("assistant", "no")]},
         "a part that is not text: image", "images"),
-    without_pairs("oumi vision", {"prompt": "<image>Q", **ANSWERS}, "prompt contains <image>", "the place of an image"),
+    without_pairs("oumi vision", {"prompt": "<image>Q", **ANSWERS}, "has the marker <image>", "the place of an image"),
     without_pairs("KTO", {"messages": [u("Q"), a("yes")], "label": True}, "unpaired data", UNPAIRED),
     without_pairs("TRL unpaired", {"prompt": "Q", "completion": "yes", "label": False}, "unpaired data", UNPAIRED),
     without_pairs("TRL standard implicit", {"chosen": "Q yes", "rejected": "Q no"},

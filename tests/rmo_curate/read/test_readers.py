@@ -108,7 +108,7 @@ def test_csv_rows_that_do_not_fit_have_a_problem(tmp_path):
     [
         ("a,a\n1,2\n", r"a\.csv:1: two columns named 'a'"),
         ('a,b\n1,"2\n', r"a\.csv:2: not CSV: unexpected end of data"),
-        ("chosen\n\"[{'role': 'user', 'content': 'Q'}]\"\n", "'chosen' are lists as Python prints them, not JSON"),
+        ("chosen\n\"[{'role': 'user', 'content': 'Q'}]\"\n", "'chosen' are Python lists, not JSON"),
     ],
 )
 def test_a_broken_csv_is_the_users_error(tmp_path, content, said):
@@ -193,7 +193,7 @@ def test_a_line_that_is_no_object_says_what_is_wrong_with_it(tmp_path):
     records = list(read_jsonl(tmp_path / "a.jsonl"))
     assert [r.problem for r in records] == [
         "not JSON at column 9: a comma after the object; each line must be one object",
-        "not readable as JSON: the key 'c' appears twice in one object",
+        "not readable as JSON: the key 'c' occurs twice in one object",
         None,
     ]
     assert records[2].value == [{"a": 1}]  # a line of its own: which the source rejects

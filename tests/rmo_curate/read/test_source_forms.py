@@ -103,7 +103,7 @@ def test_a_label_that_says_which_answer_won_is_never_passed_over(tmp_path):
     with pytest.raises(UserError, match="'winner' says which answer won, so 'answer_a' is not always the chosen one"):
         open_source([path], columns={"chosen": "answer_a", "rejected": "answer_b"})
     source, _ = read(jsonl(tmp_path / "b.jsonl", record(0, winner="b")))
-    assert "column 'winner' is kept but not used: chosen and rejected are taken as they are" in source.notes
+    assert "column 'winner' is kept, but does not decide which answer is the chosen one" in source.notes
 
 
 def test_a_path_leads_into_an_object_and_what_else_it_holds_stays(tmp_path):
@@ -192,4 +192,4 @@ def test_what_messages_hold_besides_role_and_content_is_said(tmp_path):
     rejected = [{"role": "assistant", "content": "y"}]
     source, records = read(jsonl(tmp_path / "a.jsonl", {"prompt": "q", "chosen": chosen, "rejected": rejected}))
     assert pairs(records)[0].chosen == [{"role": "assistant", "content": "x"}]
-    assert list(source.notes) == ["only role and content of a message are kept; left out: name"]
+    assert list(source.notes) == ["only role and content of messages are kept; left out: name"]

@@ -115,7 +115,7 @@ def test_messages_in_json_text_are_messages_if_all_of_the_column_are(tmp_path):
     source, records = read(jsonl(tmp_path / "b.jsonl", texts, record(0)))
     assert source.form.name == "trl-standard" and pairs(records)[0].chosen[0]["content"] == texts["chosen"]
     repr_ = {"prompt": "Q", "chosen": str(message), "rejected": str(message)}
-    with pytest.raises(UserError, match=r"c\.jsonl: the texts of 'chosen' are lists as Python prints them, not JSON"):
+    with pytest.raises(UserError, match=r"c\.jsonl: the texts of 'chosen' are Python lists, not JSON"):
         open_source([jsonl(tmp_path / "c.jsonl", repr_ | {"prompt": "plain"})])
 
 

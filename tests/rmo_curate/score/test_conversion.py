@@ -56,7 +56,7 @@ def test_rejects_lie_beside_and_other_columns_come_along(tmp_path):
     assert sorted(p.name for p in out.parent.iterdir()) == ["out.jsonl", "out.rejects.jsonl"]
 
 
-@pytest.mark.parametrize(("name", "said"), [("out.csv", "ends in .jsonl"), ("a.jsonl", "a.jsonl exists")])
+@pytest.mark.parametrize(("name", "said"), [("out.csv", "ends in .jsonl"), ("a.jsonl", "a.jsonl already exists")])
 def test_a_target_that_cannot_be_is_refused_before_anything_is_read(tmp_path, name, said):
     data = jsonl(tmp_path / "a.jsonl", record(0))
     refused = curate("inspect", data, "--to", tmp_path / name)
@@ -68,7 +68,7 @@ def test_rejects_that_are_there_are_kept_unless_a_kill_left_them(tmp_path):
     data, out = jsonl(tmp_path / "a.jsonl", record(0), record(1, chosen=" ")), tmp_path / "out.jsonl"
     beside = tmp_path / "out.rejects.jsonl"
     beside.write_text("mine")
-    assert curate("inspect", data, "--to", out).refused(f"{beside} exists; give a new name")
+    assert curate("inspect", data, "--to", out).refused(f"{beside} already exists; give a new name")
     assert beside.read_text() == "mine" and not out.exists()
     (tmp_path / ".out.jsonl.tmp").write_text("killed between the two renames")
     assert curate("inspect", data, "--to", out).code == 0
@@ -80,7 +80,7 @@ def test_many_rejects_are_said_loudly_at_the_end_with_what_would_read_them(tmp_p
     data = jsonl(tmp_path / "a.jsonl", *(record(n) for n in range(7)), *({**other, "question": str(n)} for n in "abc"))
     said = curate("inspect", data).out
     warning = next(line for line in said.splitlines() if line.startswith("warning: "))
-    assert "3 of 10 records (30%) are not pairs, most of them missing_field" in warning
+    assert "3 of 10 records (30%) are not pairs, mostly because of missing_field" in warning
     assert f"rmo-curate inspect {data} --map chosen=good --map rejected=bad" in warning
     data = jsonl(tmp_path / "b.jsonl", *(record(n) for n in range(8)), record(8, chosen=""), record(9, chosen=""))
     assert "warning: " not in curate("inspect", data).out

@@ -69,14 +69,14 @@ def test_a_folder_keeps_the_limit_that_it_was_begun_with(tiny_model_folder, tmp_
     assert limit_of(tiny_model_folder, run).tokens == expected  # begun, with no manifest yet
     score(data, tiny_model_folder, run)
     assert manifest_of(run)["max_length"] == expected
-    assert limit_of(tiny_model_folder, run).why == "as when the run was started"
+    assert limit_of(tiny_model_folder, run).why == "as when the folder was started"
     with pytest.raises(UserError, match=f"the folder has {expected}, you asked for 64"):
         score(data, tiny_model_folder, run, max_length=64)
 
 
 def test_the_sum_warns_where_a_pair_takes_more_than_is_safe():
     row = RowMemory(layers=1, hidden=1, layer=1000, segment_masks=0)
-    line = sum_line(LengthLimit(4096, 8192, 1024, row, "as when the run was started"), 3000)
+    line = sum_line(LengthLimit(4096, 8192, 1024, row, "as when the folder was started"), 3000)
     assert line.startswith("warning: longest pair 3,000 tokens, context 8,192, memory for 1,024: up to 4,096 tokens")
     assert not sum_line(LengthLimit(4096, 8192, 1024, row, "as asked"), 1000).startswith("warning")
     assert "no limit by the model" in sum_line(LengthLimit(4096, None, 9999, row, "by memory"), 10)

@@ -251,7 +251,7 @@ def test_without_a_readable_checkpoint_training_starts_anew_and_says_so(
         truncated(folder)
     run_training(shards, str(tiny_model_folder), out, settings)
     said = capsys.readouterr().err
-    assert "checkpoint-3: training.pt is damaged; there is no earlier checkpoint, so training starts at step 0" in said
+    assert "checkpoint-3: training.pt is damaged; there is no earlier one, so training starts at step 0" in said
     assert exact(out) == before
 
 
