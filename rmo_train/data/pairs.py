@@ -158,7 +158,7 @@ def _check_between(folder: Path, data: PairData, name: str, low: float, high: fl
             + (f" and at most {high}" if np.isfinite(high) else "")
         )
     if name == "weight" and not column.any():
-        raise UserError(f"{folder}: every pair has weight 0, so there is nothing to train on")
+        raise UserError(f"{folder}: every pair has weight 0, so there is nothing to train on; filter again")
 
 
 def _read(folder: Path, manifest: Parts, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
