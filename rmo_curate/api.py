@@ -120,7 +120,9 @@ def audit(
     data: a run, or the same data as for `score`, audited without a model. map: as for `score`. filtering (of a run
     only): settings of `Run.filter`; the page shows what they drop (default: what `filter` drops by default).
 
-    In a notebook, the result shows the page. Its `numbers` are those of audit.json, `tripped` the `fail_on` that trip.
+    In a notebook, the result shows the page. Its `numbers` are those of audit.json; `tripped` lists the conditions of
+    `fail_on` that are met.
+
     UserError: no usable pair in the data, a run that is not finished.
     """
     from rmo_curate.audit.command import write_audit, write_data_audit
@@ -128,7 +130,7 @@ def audit(
     own = from_keywords(AuditSettings, settings, "audit()")
     if (run := _run_in(data)) is not None:
         if map:
-            raise UserError("--map is for data; a run keeps the columns it was scored with")
+            raise UserError("--map is for data; a run keeps the columns it was scored with: leave --map out")
         filters = None if filtering is None else from_keywords(FilterSettings, filtering, "filtering")
         place = place_of(out, "reports", lambda: [str(run.resolve()), _dumped(own), filters and _dumped(filters)])
         return write_audit(run, place, own, filters)

@@ -112,7 +112,7 @@ class RulesCommand(EvidenceColumns):
     """`rmo-curate rules`."""
 
     run: Path = from_recipe("score.out", description="Run folder made by `rmo-curate score`", argument="RUN")
-    high_q: float = Field(0.95, ge=0, le=1, description="Quantile of suspicion at which each rule is compared")
+    high_q: float = Field(0.95, ge=0, le=1, description="Quantile of suspicion at which the rules are compared")
     end: str | None = Field(None, description="Last checkpoint of the trajectory (default: chosen from the run)")
 
 
@@ -136,7 +136,7 @@ def audit(settings: AuditCommand, recipe: Sections) -> None:
     paths, own = settings.data, settings.part(AuditSettings)
     if paths == (recipe.get("score", {}).get("out"),) or (len(paths) == 1 and is_run(Path(paths[0]))):
         if settings.map and "map" not in recipe.get("data", {}):
-            raise UserError("--map is for data; a run keeps the columns it was scored with")
+            raise UserError("--map is for data; a run keeps the columns it was scored with: leave --map out")
         filtering = None
         if "filter" in recipe:
             asked = build(FilterCommand, "filter", recipe, {"run": paths[0], "out": settings.out})

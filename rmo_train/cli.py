@@ -38,7 +38,7 @@ def run(
         Path | None, typer.Option(help="Checkpoint to resume from (default: the newest one in --out)")
     ] = None,
     ignore_identity: Annotated[
-        bool, typer.Option("--ignore-identity", help="Train a model that is not the one the pairs were scored with")
+        bool, typer.Option("--ignore-identity", help="Train even if --model is not the model that scored the pairs")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete --out and train again from the start")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop")] = False,
@@ -74,7 +74,9 @@ class EvalCommand(TrustSettings):
     model: str = from_recipe("train.out", description="Model to evaluate: a folder, a Hub name or smollm2-135m")
     out: Path | None = Field(None, description="JSON file to write the results to")
     dtype: Dtype = Field("auto", description="Precision; auto: that of the reference log-probs")
-    tokens_per_batch: int | None = Field(None, ge=16, description="Tokens per packed row (default: by device)")
+    tokens_per_batch: int | None = Field(
+        None, ge=16, description="Tokens per packed row (default: depends on the device)"
+    )
 
 
 @app.command("eval")
@@ -82,7 +84,11 @@ class EvalCommand(TrustSettings):
 def evaluate(
     settings: EvalCommand,
     ignore_identity: Annotated[
-        bool, typer.Option("--ignore-identity", help="Evaluate a model that has another tokenizer or chat template")
+        bool,
+        typer.Option(
+            "--ignore-identity",
+            help="Evaluate even if the model's tokenizer or chat template is not the one the pairs were scored with",
+        ),
     ] = False,
 ) -> None:
     """Measure a model's accuracy on held-out pairs, plain and length-matched, with 95% intervals."""
@@ -153,7 +159,10 @@ def winrate(
     b: Annotated[Path, typer.Argument(metavar="B", help="Answers of model B to the same prompts, in the same format")],
     prompts: Annotated[
         Path | None,
-        typer.Option(help="IFEval prompts, whose constraints are checked by programs; with --judge: the questions"),
+        typer.Option(
+            help="IFEval prompts, whose constraints are then checked by code; with --judge: the prompts that the files "
+            "answer"
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="JSON file to write the win rates and each prompt's result to")
@@ -174,7 +183,7 @@ def merge(
     settings: TrustSettings,
     adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Folder of the LoRA adapter")],
     out: Annotated[Path, typer.Option(help="Folder for the merged model")],
-    dtype: Annotated[Dtype, typer.Option(help="Precision; auto: that of the base's stored weights")] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="Precision; auto: that of the base model's stored weights")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite the model in --out")] = False,
 ) -> None:
     """Merge a LoRA adapter into its base model and write a plain model folder."""

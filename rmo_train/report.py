@@ -33,7 +33,7 @@ NAMED = 3  # ids in a warning
 
 
 def dry_run_lines(model: str, shards: Path, out: Path, planned: Sequence[str]) -> list[str]:
-    return [f"would train {model} on {shards} into {out}", *planned]
+    return [f"would train {model} on {shards} and write it to {out}", *planned]
 
 
 def already_trained(out: Path) -> str:
@@ -112,7 +112,7 @@ def checkpoint_lines(settings: TrainSettings, steps: int, size: int, free: int) 
     said = f"checkpoints: {'; '.join(periods) or 'none except on Ctrl-C'}; about {size_text(size)} each"
     if most * size <= free:
         return [said]
-    return [said, f"warning: they can need {size_text(most * size)}, and {size_text(free)} are free on that disk"]
+    return [said, f"warning: they may need {size_text(most * size)}, but that disk has {size_text(free)} free"]
 
 
 def stopped_line(out: Path, step: int, steps: int) -> str:
@@ -130,7 +130,7 @@ def layout_line(layout: Layout) -> str:
     if choice.asked:
         why = "as requested"
     elif choice.followed:
-        why = "as the references were computed"
+        why = "as for the references"
     elif layout.path != "rows":
         why = _savings(choice.lengths)
     elif choice.obstacle is not None:
@@ -252,9 +252,9 @@ def merged_line(adapter: Path, base: str, dtype: str, out: Path) -> str:
 def form_line(title: str, markers: Sequence[str] | None) -> str:
     """The form in which answers are written, and the fields of the prompts that decided it (None: no form fits)."""
     if markers is None:
-        return f"writing answers in the form of {title}: the prompts have the form of no benchmark"
+        return f"writing answers in {title}'s format: the prompts are in no benchmark's format"
     fields = " and ".join(f"`{name}`" for name in markers)
-    return f"writing answers in the form of {title}: the prompts have {fields}"
+    return f"writing answers in {title}'s format: the prompts have {fields}"
 
 
 def generated_lines(generator: str, out: Path, answers: int, cut: int, max_new_tokens: int) -> list[str]:
@@ -304,7 +304,7 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     ]
     if m.ties:
         ties = f"{counted(m.ties, 'pair')} with a margin of 0 count{'s' * (m.ties == 1)}"
-        lines.append(f"  {ties} for neither there, and half in the accuracies")
+        lines.append(f"  {ties} for neither in the test, and one half in the accuracies")
     if not comparison.same_reference:
         lines.append("note: the margins of A and B are relative to different reference models")
     return lines
@@ -350,7 +350,9 @@ def judged_lines(rates: JudgedRates) -> list[str]:
         f"  mean length                 {rates.length_a:,.0f} and {rates.length_b:,.0f} characters",
     ]
     if rates.first_shown is not None:
-        lines.append(f"  for the one shown first     {rates.first_shown:.3f} of {rates.sided:,} verdicts for a side")
+        lines.append(
+            f"  for the one shown first     {rates.first_shown:.3f} of {rates.sided:,} verdicts other than ties"
+        )
     return [*lines, f"  left out: {missing}"] if rates.judged < rates.pairs else lines
 
 

@@ -33,8 +33,8 @@ class Evidence:
     sources: tuple[str, ...]
     missing: tuple[str, ...]  # missing sources, each with the reason
     prior: float  # log-odds of a right label before any evidence
-    reliability: tuple[Decile, ...]  # the weakest evidence first; empty where pairs are few
-    gaps: tuple[Gap, ...]  # what removal does to style, by feature
+    reliability: tuple[Decile, ...]  # the weakest evidence first; empty if there are few pairs
+    gaps: tuple[Gap, ...]  # how dropping pairs changes style, by feature
 
 
 def evidence(posterior: Posterior, known: np.ndarray, effect: np.ndarray) -> Evidence:

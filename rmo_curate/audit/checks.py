@@ -82,10 +82,10 @@ class Overlap:
 
     name: str
     held_out_pairs: int
-    same_pairs: int  # prompt and both answers
-    same_prompts: int  # pairs whose prompt is there too, same_pairs included
+    same_pairs: int  # pairs whose prompt and both answers are there, too
+    same_prompts: int  # pairs whose prompt is there, too; same_pairs included
     near_prompts: int  # pairs whose prompt is nearly the same as one there
-    pairs: int  # all of these
+    pairs: int  # pairs with any of these
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,7 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
     """Everything an audit says about a scored run."""
     for name in ("limit", "max_length"):
         if getattr(settings, name) is not None:
-            raise UserError(
-                f"--{name.replace('_', '-')} is for data; {run.folder} is a run: it keeps what it was scored with"
-            )
+            raise UserError(f"--{name.replace('_', '-')} is for data, and {run.folder} is a run: leave it out")
     texts = read_run(run)
     checked = check(texts, run.manifest.max_length, *held_out_texts(settings))
     scored = read_scores(run, filter_settings, checked.preferences.prompt, settings)

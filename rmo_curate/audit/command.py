@@ -40,7 +40,7 @@ class AuditSummary:
     page: Path
     json: Path
     lines: tuple[str, ...]  # for the terminal
-    tripped: tuple[TrippedGate, ...]  # the --fail-on that trip
+    tripped: tuple[TrippedGate, ...]  # the conditions of --fail-on that are met
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -79,9 +79,7 @@ def write_data_audit(
     if runs := [path for path in paths if is_run(Path(path))]:
         raise UserError(f"{runs[0]} is a run folder: audit it alone, or give data files only")
     if len(paths) == 1 and paths[0] != STDIN and not paths[0].startswith(HUB) and not Path(paths[0]).exists():
-        raise UserError(
-            f"{paths[0]}: no such file or folder; give data, or the run folder that `rmo-curate score` makes of them"
-        )
+        raise UserError(f"{paths[0]}: no such file or folder; give data, or a run folder made by `rmo-curate score`")
     before = read_before(settings, out)
     read = read_data(data, settings.limit, columns)
     names = tuple(part if isinstance(part, str) else part.name for part in data)
@@ -91,7 +89,7 @@ def write_data_audit(
 def read_before(settings: AuditSettings, out: Path) -> Mapping[str, Any] | None:
     """The --baseline, read before there is any work, and before a new audit.json in `out` can take its place."""
     if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: a file; give a folder, new or one that an audit was written to")
+        raise UserError(f"--out {out}: is a file; expected a folder")
     return None if settings.baseline is None else baseline.read_baseline(settings.baseline, SCHEMA)
 
 

@@ -43,25 +43,23 @@ class Report:
     noise_rate: float  # estimated share of wrong labels among the judged pairs
     noise_rate_low: float
     noise_rate_high: float
-    not_estimated: str  # why there is no noise rate; empty where there is one
+    not_estimated: str  # why there is no noise rate; empty if there is one
     self_check: SelfCheck | None  # over the judged pairs
-    at_cut: (
-        Detection | None
-    )  # by swapped copies: of the pairs that the filter calls noisy; on data, of the likely wrong ones
+    at_cut: Detection | None  # of the pairs that the filter calls noisy; on data, that are probably mislabelled
     standing_out: tuple[StandingOut, ...]  # strong findings
-    evidence: Evidence | None  # what P(label right) is made of; null where nothing can be estimated
-    length_bias: float  # of the pairs whose answers differ in length, the share in which the chosen one is longer
+    evidence: Evidence | None  # what P(label right) is made of; null if nothing can be estimated
+    length_bias: float  # share of the pairs of unequal length in which the chosen answer is the longer one
     length_bias_pairs: int  # pairs whose answers differ in length
-    likely_wrong: int | None  # judged pairs with labels more likely wrong than right; null without a noise rate
-    share_against: float  # of the scored pairs (`counts.scorable`), the share that training moved against the label
+    likely_wrong: int | None  # judged pairs whose label is more likely wrong than right; null without a noise rate
+    share_against: float  # share of the scored pairs (`counts.scorable`) that training moved against their label
     share_against_low: float  # 95% interval over prompts
     share_against_high: float
     flagged: int  # pairs with a finding
-    flagged_share: float  # their share of all pairs (`counts.pairs`)
+    flagged_share: float  # `flagged` as a share of all pairs (`counts.pairs`)
     contradictions: int  # pairs that are preferred both ways or in a circle
-    contradiction_share: float  # share of all pairs that are preferred both ways or in a circle
+    contradiction_share: float  # `contradictions` as a share of all pairs
     counts: Counts
-    too_long: TooLong | None  # pairs of a run that were too long to be scored; null if there are none
+    too_long: TooLong | None  # pairs of a run that were not scored because of their length; null if there are none
     rejects: tuple[RejectGroup, ...]
     findings: dict[str, FindingCount]
     texts: TextStats

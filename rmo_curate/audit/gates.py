@@ -48,7 +48,7 @@ def parse_gate(text: str) -> Gate:
     """`name>0.2` with >, >=, < or <=; ValueError otherwise."""
     match = GATE.fullmatch(text)
     if not match:
-        raise ValueError(f"{text!r} is not a name, one of > >= < <= and a number, as in 'length_bias>0.8'")
+        raise ValueError(f"{text!r}: expected a name, one of > >= < <=, and a number, such as 'length_bias>0.8'")
     return Gate(match[1], match[2], float(match[3]))
 
 
@@ -80,7 +80,7 @@ def tripped(gates: Sequence[str], audit: Mapping[str, Any]) -> list[TrippedGate]
         value = known.get(gate.name)
         if value is None or math.isnan(value):
             raise UserError(
-                f"--fail-on {gate}: {gate.name} is not known for these data, so the check can say nothing; "
+                f"--fail-on {gate}: {gate.name} is unknown for these data, so it cannot be checked; "
                 + why_unknown(gate.name, audit)
             )
         if gate.trips(value):
@@ -95,4 +95,4 @@ def why_unknown(name: str, audit: Mapping[str, Any]) -> str:
         return str(audit["not_estimated"])
     if audit["kind"] == "data":
         return "it needs scores: `rmo-curate score DATA --model MODEL --out RUN`, then `rmo-curate audit RUN`"
-    return audit["not_estimated"] or "this run has none"
+    return audit["not_estimated"] or "this run has none; leave this condition out"

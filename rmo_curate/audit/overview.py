@@ -32,7 +32,7 @@ class FindingCount:
     of: str  # "pairs" or "records"
     count: int
     share: float
-    chosen_only: int | None  # None: the finding is of the whole pair
+    chosen_only: int | None  # None: the finding concerns the whole pair
     rejected_only: int | None
     both: int | None
 

@@ -30,7 +30,7 @@ class CheckpointFindings:
     step: int | None
     folds: int | None
     held_out: bool | None
-    standing: str  # the same in words
+    standing: str  # whether it is held out, in words
     noise_sd: float | None
     accuracy: findings.Accuracy
     logp_margin: findings.Distribution | None

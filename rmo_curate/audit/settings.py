@@ -31,7 +31,7 @@ class AuditSettings(EvidenceColumns):
     max_length: int | None = Field(
         None,
         ge=8,
-        description="Maximum tokens per pair, prompt + longer answer, above which it counts as too long; "
+        description="Maximum tokens per pair, prompt + longer answer; longer pairs count as too long; "
         "for data, not for a run "
         "(default: 1024, a common limit of trainers)",
     )

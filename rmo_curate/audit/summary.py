@@ -25,7 +25,7 @@ def summary_lines(report: Report, page: Path, json_path: Path) -> tuple[str, ...
     head += [suspect_line(s) for s in report.suspects[:MOST_SUSPECTS]]
     head += [strong.text for strong in report.standing_out[:MOST]]
     body = [
-        f"rejects: {n:,} of {counted(report.counts.records, 'record')}, {reason}"
+        f"rejects: {n:,} of {counted(report.counts.records, 'record')} for {reason}"
         for reason, n in list(report.counts.rejects_by_reason.items())[:3]
     ]
     body += report.headline.sentences

@@ -28,19 +28,19 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A pair on the page, without its text. Log-probs and margins are one per checkpoint, in nats; empty and None
-    where a pair was not scored."""
+    """A pair on the page, without its text. `margins` and `rewards` have one number per checkpoint, in nats; both are
+    empty if the pair was not scored."""
 
     rank: int
     id: str
-    source_file: str | None  # the data file that it was read from, as the user named it; null if it was not recorded
+    source_file: str | None  # the data file that it was read from, as the user named it; null if unknown
     source_line: int | None  # its line there in JSON lines, else the number of its record; from 1
     because: str  # why it is listed, in one sentence
     right: float | None  # P(the label is right)
-    reasons: tuple[Reason, ...]  # the reasons for `right`, the strongest against the label first
+    reasons: tuple[Reason, ...]  # the evidence for and against the label, the strongest against it first
     suspicion: float | None
-    points: int  # of its findings
-    decision: str  # "kept" or the drop reason; empty where nothing was decided
+    points: int  # sum over its findings
+    decision: str  # "kept" or the drop reason; empty if nothing was decided
     decided: Ground | None  # why it was called noisy; null if it was not
     findings: dict[str, str]  # name -> chosen, rejected, both or pair
     slices: dict[str, str]  # column -> value

@@ -43,10 +43,10 @@ class Wording:
     """Everything the page says in sentences; empty where there is nothing to say."""
 
     lead: str  # how noisy the labels are
-    certainty: str  # the interval of that, or why it cannot be estimated
-    sentences: tuple[str, ...]  # the details behind it
+    certainty: str  # the interval of the noise rate, or why there is none
+    sentences: tuple[str, ...]  # what the lead is based on
     warning: str
-    missing: str  # which command adds what a run without a proxy lacks
+    missing: str  # the command that adds a proxy to a run that has none
     filter_text: str
     length_text: str
     suspects_text: str

@@ -28,7 +28,7 @@ class EvidenceColumns(Settings):
         description="NAME in chosen_NAME and rejected_NAME, the columns that say which model wrote each answer "
         "(default: model, generator or similar, if present)",
     )
-    category_column: str | None = category_setting("the one that the run's probe knows; otherwise ")
+    category_column: str | None = category_setting("the one that the run's probe used; otherwise ")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Detection:
     """Recall, false alarms and precision of a rule at one threshold."""
 
     flagged: int
-    share: float  # of the pairs: h0
+    share: float  # share of the pairs that are flagged: h0
     recall: Interval
     false_alarms: Interval
     precision: Interval

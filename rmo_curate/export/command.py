@@ -51,7 +51,7 @@ def run_export(shards: Path, to: Trainer, out: Path) -> list[str]:
     with making(out, "rmo-curate"), replacing(out, "export", "rmo-curate export") as partial:
         counts = fill(partial, shards, manifest, to, out)
     return [
-        f"{counts.written:,} of {kept(counts):,} kept pairs for {to}: {out}",
+        f"{counts.written:,} of {counted(kept(counts), 'kept pair')} exported for {to}: {out}",
         *losses(counts, FORMATS[to]),
         f"see {out}/README.md",
     ]
@@ -73,7 +73,8 @@ def fill(folder: Path, shards: Path, manifest: ShardsManifest, to: Trainer, out:
     if not counts.written:
         (reason, n), *_ = counts.omitted.most_common()
         raise UserError(
-            f"{shards}: the format of {to} cannot express any kept pair; {n:,} of {kept(counts):,} have {reason}"
+            f"{shards}: the format of {to} cannot express any kept pair; {n:,} of {kept(counts):,} have {reason}. "
+            "Export for another trainer with --to"
         )
     if not counts.omitted:
         (folder / OMITTED).unlink()

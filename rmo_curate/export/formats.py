@@ -291,7 +291,9 @@ def openrlhf_row(pair: Row, shape: Shape) -> dict[str, Any]:
     refuse_calls(pair)
     refuse_settings(pair, "tools", "chat_template_kwargs")
     if TEMPLATE_REWRITES_HISTORY in pair["flags"]:
-        raise Inexpressible("a prompt that the chat template rewrites, though OpenRLHF cuts it off by its length")
+        raise Inexpressible(
+            "a prompt that the chat template rewrites, while OpenRLHF finds the response by the prompt's length"
+        )
     row: dict[str, Any] = {column: plain(pair[column]) for column in ("prompt", "chosen", "rejected")}
     row = origin(pair, shape) | row
     return row | ({"margin": float(pair["margin"] or 0)} if shape.margin else {})

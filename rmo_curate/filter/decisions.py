@@ -91,8 +91,8 @@ def decide(run: Run, settings: FilterSettings) -> Decisions:
     too_long = flagged(pairs, TOO_LONG)
     if too_long.all():
         raise UserError(
-            f"{run.folder}: none of its {len(too_long):,} pairs could be scored ({too_long.sum():,} are longer than "
-            f"{run.manifest.max_length} tokens); score again with a larger --max-length, or give shorter pairs"
+            f"{run.folder}: all of its pairs ({len(too_long):,}) are longer than {run.manifest.max_length} tokens, so "
+            "none was scored; score again with a larger --max-length, or give shorter pairs"
         )
     duplicate = repeats(pairs["tokens_sha"])
     pairs = pairs.select(SCORED_COLUMNS)  # the other column, 64 bytes a pair, is read no more

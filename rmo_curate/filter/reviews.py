@@ -45,7 +45,7 @@ def read_decisions(path: Path) -> dict[str, str]:
             raise UserError(f"{where}: {row!r:.60} has no id; expected {EXPECTED}")
         action = row.get("action")
         if action not in ACTIONS:
-            raise UserError(f"{where}: action {action!r} of {row['id']!r}; expected {', '.join(ACTIONS)}")
+            raise UserError(f"{where}: action {action!r} for {row['id']!r}; expected one of {', '.join(ACTIONS)}")
         if actions.get(row["id"], action) != action:
             raise UserError(
                 f"{where}: {row['id']!r} has two decisions, {actions[row['id']]} and {action}; keep only one"

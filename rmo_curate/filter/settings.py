@@ -78,7 +78,8 @@ class FilterSettings(EvidenceColumns):
     )
     protect: tuple[str, ...] = Field(
         default=(),
-        description="COLUMN=VALUE: never drop, flip or weight these pairs because of their margins; repeatable",
+        description="COLUMN=VALUE: never drop, flip or weight pairs with this value because of their margins; "
+        "repeatable",
     )
     decisions: Path | None = Field(
         default=None, description="JSON file of a reviewer's decisions (keep, drop or flip) by id"
@@ -165,8 +166,8 @@ class FilterCommand(FilterSettings):
     def _cuts_apart(self) -> Self:
         if self.high_q and self.high_q < 1 and self.low_q >= self.high_q:
             raise ValueError(
-                f"--low-q {self.low_q:g} is not below --high-q {self.high_q:g}: nearly all pairs would go; expected "
-                "such as --low-q 0.1 --high-q 0.95"
+                f"--low-q {self.low_q:g} is not below --high-q {self.high_q:g}: nearly all pairs would be "
+                "dropped; expected values such as --low-q 0.1 --high-q 0.95"
             )
         return self
 

@@ -38,7 +38,8 @@ def write_shards(
     """Write the shard folder `out` and return its manifest; a folder that is already these shards stays as it is."""
     if not decisions.counts["kept"]:
         raise UserError(
-            f"no pairs are left to train on ({counts_line(decisions.counts)}); lower --low-q or raise --high-q"
+            f"no pairs are left to train on ({counts_line(decisions.counts)}); lower --low-q or --noise-rate, or raise "
+            "--high-q"
         )
     with making(out, "rmo-curate"):
         done = None if overwrite else find_shards(run, decisions.trajectory, settings, out)

@@ -151,7 +151,7 @@ def heavy_removal_lines(decisions: Decisions) -> Iterator[str]:
         yield (
             f"warning: {gone:,} of {scored:,} scored pairs ({gone / scored:.0%}) are dropped as noisy or ambiguous; "
             f"beyond {HEAVY_REMOVAL:.0%}, losing data is reported to cost more than the noise itself: compare with "
-            "dropping as many pairs at random"
+            "dropping as many pairs at random (--rule random)"
         )
 
 
@@ -226,7 +226,7 @@ def already_done_lines(out: Path, shards: ShardsManifest) -> list[str]:
 
 
 def written_line(out: Path, counts: Mapping[str, int], files: int) -> str:
-    return f"wrote {out}: {counts['kept']:,} pairs in {files} file{'s' * (files > 1)}"
+    return f"wrote {out}: {counted(counts['kept'], 'pair')} in {counted(files, 'file')}"
 
 
 # ---------------------------------------------------------------------------------------------------- rules

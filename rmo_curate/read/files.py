@@ -95,7 +95,7 @@ def find_files(paths: Sequence[str | InMemory]) -> Sources:
             beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
             raise UserError(
                 f"{given}: no such file or folder{nearest(path.name, beside)}; supported file types are {KINDS}; "
-                "for a data set on the Hugging Face hub, give hf:owner/name, for standard input -"
+                "for a data set on the Hugging Face Hub, give hf:owner/name; for standard input, give -"
             )
     return sources
 
@@ -132,7 +132,7 @@ def _find_in_folder(given: str, path: Path, sources: Sources) -> None:
     if folders := [p.name for p in others if p.is_dir()]:
         sources.notes.append(f"{given}: skipped the folders {', '.join(folders)}; give them too if they are data")
     if links := [p.name for p in others if not p.is_dir()]:
-        sources.notes.append(f"{given}: skipped {', '.join(links)} (links to nothing, or no files)")
+        sources.notes.append(f"{given}: skipped {', '.join(links)} (broken links, or not files)")
 
 
 def _listed(path: Path) -> set[str]:
@@ -164,7 +164,9 @@ def _data_file(path: Path) -> DataFile:
         with path.open("rb") as f:
             start = f.read(len(LFS_POINTER))
     except OSError as e:
-        raise UserError(f"{path}: cannot be opened ({e.strerror})") from e
+        raise UserError(
+            f"{path}: cannot be opened ({e.strerror}); check that the file is there and that you may read it"
+        ) from e
     if start == LFS_POINTER:
         raise UserError(f"{path}: a Git LFS pointer, not the data; fetch the file with `git lfs pull`")
     return DataFile(path.as_posix(), path, reader)

@@ -69,9 +69,9 @@ def detect(files: Sequence[DataFile | InMemory], limit: int | None, columns: Map
         raise UserError(f"{names}: {_unrecognised([f.name for f in files], sample, columns)}")
     (name, n), *others = votes.most_common()
     form = FORMS[name]
-    said = f"form {name}: {form.looks} in {n} of the first {votes.total()} records"
+    said = f"form {name} in {n} of the first {votes.total()} records: {form.looks}"
     if others:
-        said += f" ({', '.join(f'{k} like {o}' for o, k in others)}, which will be rejected)"
+        said += f" (other forms, to be rejected: {', '.join(f'{k} of {o}' for o, k in others)})"
     return Detected(form, said, sample, in_json)
 
 
@@ -135,9 +135,9 @@ def _unrecognised(files: Sequence[str], sample: Sequence[Mapping[str, Any]], col
     fields = [fields_of(record, columns) for record in sample]
     if all(f.get("prompt") is None and every(is_text, f, "chosen", "rejected") for f in fields):
         return (
-            "chosen and rejected are plain texts and there is no prompt, so where the prompt ends cannot be known; "
-            f"{listed}{nearest('prompt', names) or '.'} Add a column 'prompt', or turns 'Human:' and 'Assistant:', or "
-            "name the column that is the prompt: --map prompt=NAME"
+            "chosen and rejected are plain texts and there is no prompt, so it is unknown where the prompt ends; "
+            f"{listed}{nearest('prompt', names) or '.'} Add a column 'prompt', or mark turns with 'Human:' and "
+            "'Assistant:', or name the column that is the prompt: --map prompt=NAME"
         )
     first = next((f for f in fields if f.get("chosen") is not None), fields[0])
     shown = ", ".join(f"{role} is {describe(first.get(role))}" for role in ("prompt", "chosen", "rejected"))

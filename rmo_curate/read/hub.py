@@ -32,7 +32,7 @@ def hub_files(given: str) -> list[tuple[str, Path]]:
                 "the folder"
             ) from e
         raise UserError(
-            f"{given}: cannot be loaded ({reason}); check the name and the connection to the hub (a private data set "
+            f"{given}: cannot be loaded ({reason}); check the name and the connection to the Hub (a private data set "
             "needs HF_TOKEN), or download its files another way and give their folder"
         ) from e
     split = _split(given, wanted, [str(s) for s in splits])

@@ -67,10 +67,10 @@ class RejectReason(StrEnum):
     IDENTICAL_RESPONSES = "identical_responses"  # chosen and rejected are the same
     NOT_TEXT = "not_text"  # a value of the wrong type, text that UTF-8 cannot hold, or tools that are not a list
     BAD_MESSAGES = "bad_messages"  # an unknown role, turns out of order, a blank turn, or keys that are not kept
-    OTHER_FORM = "other_form"  # a record of another form than its source
-    NO_PREFERENCE = "no_preference"  # a tie, a label that names no winner, or ranks and scores of which no two differ
+    OTHER_FORM = "other_form"  # a record whose form is not that of its source
+    NO_PREFERENCE = "no_preference"  # a tie, a label that names no winner, or ranks or scores that are all equal
     TOOL_CALLS_NOT_RENDERED = "tool_calls_not_rendered"  # function calls that the chat template leaves out
-    UNREAD_PART = "unread_part"  # images, video or sound, or earlier turns that stand in another record
+    UNREAD_PART = "unread_part"  # images, video or sound, or earlier turns that are in another record
     DUPLICATE = "duplicate"  # the content of an earlier record, whatever its id; the first one stays
 
 
@@ -178,7 +178,7 @@ def _calls(message: Mapping[str, Any], role: str, content: Any, where: str) -> t
     """The content of a message that calls functions, as pairs hold it, and its calls with their ids, if they have any:
     those are not the same in two records that say the same."""
     if role not in ANSWERING:
-        raise Unfit(RejectReason.BAD_MESSAGES, f"{where} ({role}) calls functions, which the assistant does")
+        raise Unfit(RejectReason.BAD_MESSAGES, f"{where} ({role}) calls functions, which only the assistant may do")
     try:
         if role == TOOL_CALL:
             turn, ids = turn_in_json(content)
@@ -246,7 +246,7 @@ def check_triple(triple: Triple) -> Triple:
     """`triple` as it is; Unfit unless it can be scored: something asked, two different answers, turns in order."""
     prompt, chosen, rejected = triple
     if not prompt:
-        raise Unfit(RejectReason.EMPTY_PROMPT, "no prompt: chosen and rejected share no message before an answer")
+        raise Unfit(RejectReason.EMPTY_PROMPT, "no prompt: chosen and rejected do not begin with the same messages")
     if prompt[-1]["role"] in ANSWERING:
         raise Unfit(RejectReason.BAD_MESSAGES, "the prompt ends with an assistant message, expected a user's")
     if not prompt[-1]["content"].strip() and prompt[-1]["role"] != "tool":

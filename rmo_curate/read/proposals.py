@@ -43,7 +43,7 @@ def check_no_label_is_passed_over(columns: Mapping[str, str], names: Sequence[st
     if mapped and (labels := labels_in(names)):
         raise UserError(
             f"{labels[0]!r} says which answer won, so {mapped[0]!r} is not always the chosen one: give no --map for "
-            "chosen and rejected. If no form reads the data as they stand, write records with prompt, chosen, rejected"
+            "chosen and rejected. If no form reads the data as they are, write records with prompt, chosen and rejected"
         )
 
 
@@ -55,8 +55,8 @@ def why_not_pairs(sample: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
     labels = labels_in(names)
     if len(answers) >= 2 and labels:
         return (
-            f"{', '.join(answers[:2])} are two answers and {labels[0]!r} says which one won, in a form that is not "
-            "known; write records with prompt, chosen and rejected"
+            f"{', '.join(answers[:2])} are two answers and {labels[0]!r} says which one won, but the form is unknown; "
+            "write records with prompt, chosen and rejected"
         )
     unpaired = {"completion", "messages", "response", "conversations", "output"} & first.keys()
     if unpaired and isinstance(first.get("label", first.get("kto_tag")), bool | int | float):
@@ -65,11 +65,13 @@ def why_not_pairs(sample: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
     judged = [n for n in names if re.search(r"score|reward|rank|rating", n, re.I)]
     if several and judged:
         return (
-            f"{several[0]!r} holds several answers and {judged[0]!r} what they are worth, in a form that is not known; "
+            f"{several[0]!r} holds several answers and {judged[0]!r} rates them, but the form is unknown; "
             "write records with prompt, chosen and rejected, or a list of {answer, rank} under 'answers'"
         )
     if several:
-        return f"{several[0]!r} holds several answers and nothing that says which one is better"
+        return (
+            f"{several[0]!r} holds several answers, but nothing says which one is better; add a rank or a score to each"
+        )
     if unpaired and not any(WORSE.search(n) for n in names):
         return f"one answer ({min(unpaired)}) to each prompt; expected two, of which one is preferred"
     return None

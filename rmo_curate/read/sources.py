@@ -25,6 +25,7 @@ from rmo_curate.read.pair_ids import Ids, content_hash, own_id
 from rmo_curate.read.proposals import check_no_label_is_passed_over, command, proposed_map
 from rmo_curate.read.readers.record import Record, encodable
 from rmo_train.console.errors import UserError, nearest
+from rmo_train.console.wording import counted
 from rmo_train.data.rendering import Conversation
 from rmo_train.store.files import canonical_json, compact_json
 from rmo_train.store.manifests import InputFile
@@ -93,10 +94,10 @@ class Source:
             return None
         reason = max((r for r in self.counts if r != "pairs"), key=lambda r: self.counts[r])
         share = f"{rejects:,} of {total:,} records ({rejects / total:.0%})"
-        said = f"WARNING: {share} are not pairs, mostly because of {reason}"
+        said = f"warning: {share} are not pairs, mostly because of {reason}"
         if self.way_through:
-            return f"{said}; this command would read them: {self.way_through}"
-        return f"{said}; `rmo-curate inspect ... --to FILE.jsonl` also writes them to a file, each with its reason"
+            return f"{said}; to read them: {self.way_through}"
+        return f"{said}; `rmo-curate inspect ... --to FILE.jsonl` writes them, each with its reason, to a second file"
 
     def extra_fields(self) -> list[pa.Field]:
         """Name and type of the source's other columns."""
@@ -195,11 +196,14 @@ def open_source(
     would give, with the pairs' extras as they stand in the data: for whoever keeps them, and reads nothing twice.
     """
     if limit is not None and limit < 1:
-        raise UserError(f"a limit of {limit} records; expected 1 or more")
+        raise UserError(f"--limit {limit}: expected 1 or more")
     for role in columns or {}:
         if role not in ALL_COLUMNS:
             known = ", ".join(ALL_COLUMNS)
-            raise UserError(f"no column {role!r} to map; the forms have {known}{nearest(role, ALL_COLUMNS)}")
+            raise UserError(
+                f"--map {role}=...: no form has a column {role!r}; the columns of the forms are {known}"
+                f"{nearest(role, ALL_COLUMNS)}"
+            )
     given = find_files(paths)
     columns = {**given.columns, **(columns or {})}
     detected = detect(given.files, limit, columns)
@@ -268,13 +272,13 @@ def _notes_on_records(form: Form, tally: Tally, ids: Ids) -> list[str]:
     notes = []
     if ids.repeated:
         notes.append(
-            f"{ids.repeated:,} records have the id of an earlier pair with different content; a hash of their content "
-            "is added to it"
+            f"{counted(ids.repeated, 'record')} with the id of an earlier pair but different content: the hash of the "
+            "content is appended to the id"
         )
     if form.expand is not None and tally.counts.total() != tally.records:
         notes.append(
-            f"{tally.records:,} records of ranked answers count as {tally.counts.total():,} records: one for every two "
-            "answers of different rank"
+            f"{counted(tally.records, 'record')} of ranked answers become {tally.counts.total():,}: every two answers "
+            "of different rank count as a record"
         )
     return notes
 
@@ -290,7 +294,7 @@ def _value_of(reject: Reject) -> Mapping[str, Any] | None:
 
 def _no_pair(form: Form, tally: Tally, columns: Sequence[str]) -> str:
     """What is wrong with records of which not one is a pair: the reasons, the commonest first."""
-    lines = [f"not one usable pair in {tally.counts.total()} records (read as {form.name}: {form.looks})"]
+    lines = [f"not one usable pair in {counted(tally.counts.total(), 'record')} (read as {form.name}: {form.looks})"]
     for reason, n in tally.counts.most_common():
         if reason in tally.firsts:
             first = tally.firsts[reason]

@@ -35,7 +35,7 @@ def turn_in_json(content: Any) -> tuple[Turn, list[Any]]:
     held = _parsed(content, "the content") if isinstance(content, str) else content
     text = held.get("content") if isinstance(held, dict) and "tool_calls" in held else ""
     if not isinstance(text, str):
-        raise ValueError("the content of a call is not text")
+        raise ValueError("calls whose content is not text")
     calls, ids = calls_of(held["tool_calls"] if text else held)
     return Turn(text, calls), ids
 
@@ -47,16 +47,16 @@ def with_ids(calls: list[dict[str, Any]], ids: list[Any]) -> list[dict[str, Any]
 def _call(value: Any) -> Call:
     function = value.get("function", value) if isinstance(value, dict) else None
     if not isinstance(function, dict) or (value.get("type") or "function") != "function":
-        raise ValueError("a call that is not {name, arguments} of a function")
+        raise ValueError("a call that is not a function's {name, arguments}")
     name, arguments = function.get("name"), function.get("arguments")
     if not isinstance(name, str) or not name.strip():
-        raise ValueError("a call without the name of a function")
+        raise ValueError("a call without a function name")
     if isinstance(arguments, str) and arguments.strip():
         arguments = _parsed(arguments, f"the arguments of {name}")
     if arguments in (None, ""):
         arguments = {}
     if not isinstance(arguments, dict):
-        raise ValueError(f"the arguments of {name} are not an object")
+        raise ValueError(f"arguments of {name} that are not an object")
     return {"name": name, "arguments": arguments}
 
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from rmo_curate.runs.columns import text_names
 from rmo_curate.runs.manifests import RejectsManifest
 from rmo_train.console.errors import UserError, nearest
+from rmo_train.console.wording import counted
 from rmo_train.store import manifests, tables
 from rmo_train.store.id_hash import Strings, places
 from rmo_train.store.manifests import Checkpoint, PairsManifest, RunManifest, ScoresManifest
@@ -160,7 +161,7 @@ class Run:
             if not np.isfinite(chosen[scorable, column] + rejected[scorable, column]).all():
                 bad = ~np.isfinite(chosen[:, column] + rejected[:, column]) & scorable
                 raise UserError(
-                    f"{folder}: {bad.sum()} pairs have a log-prob that is missing or not finite, the first "
+                    f"{folder}: a log-prob is missing or not finite in {counted(int(bad.sum()), 'pair')}, the first "
                     f"{pairs['id'][int(bad.argmax())].as_py()!r}; score this checkpoint again "
                     "(with --dtype float32 if it overflowed)"
                 )
@@ -238,8 +239,8 @@ class Run:
             )
         if rows != scorable.sum():
             raise UserError(
-                f"{folder}: {rows} rows for {scorable.sum()} scorable pairs, so it belongs to other pairs; score this "
-                "checkpoint again (--overwrite)"
+                f"{folder}: {rows} rows for {scorable.sum()} scorable pairs, so it was made from other pairs; score "
+                "this checkpoint again (--overwrite)"
             )
 
 

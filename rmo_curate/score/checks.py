@@ -51,9 +51,9 @@ def check_tensor_parallel(gpus: int, engine: str, workers: WorkerSettings, model
         return
     if engine != "vllm":
         raise UserError(
-            f"--tensor-parallel-size {gpus}: the engine here is {engine}, which keeps a model whole; add --engine vllm "
-            "(with --overwrite on a run that was begun without it), or leave the flag out: --workers auto puts a copy "
-            "of the model on every GPU"
+            f"--tensor-parallel-size {gpus}: the engine here is {engine}, which cannot split a model; add --engine "
+            "vllm (with --overwrite on a run that was started without it), or leave the flag out: --workers auto puts "
+            "a copy of the model on every GPU"
         )
     for model in models:
         _check_heads(gpus, model)
@@ -77,8 +77,9 @@ def _check_heads(gpus: int, model: str) -> None:
     shared = getattr(config, "num_key_value_heads", None) or heads  # fewer than GPUs: each is copied to several
     if heads and shared and (heads % gpus or (shared % gpus and gpus % shared)):
         raise UserError(
-            f"--tensor-parallel-size {gpus}: {model} has {counted(heads, 'attention head')} and {shared} of keys and "
-            f"values, which {gpus} GPUs cannot share evenly; give a number that divides both, or leave the flag out"
+            f"--tensor-parallel-size {gpus}: {model} has {counted(heads, 'attention head')} and "
+            f"{counted(shared, 'key-value head')}, which {gpus} GPUs cannot share evenly; give a number that divides "
+            "both, or leave the flag out"
         )
 
 

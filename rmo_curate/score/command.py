@@ -95,7 +95,7 @@ def run_share(job: ScoreJob, share: Share) -> list[str]:
         with filling(job.run):
             pairs = pairs_stage(job)
             plan(job, pairs)
-        return [f"{len(pairs):,} pairs are ready: start --shard 1/{share.of} to {share.of}/{share.of}"]
+        return [f"pairs prepared: {len(pairs):,}; now start --shard 1/{share.of} to {share.of}/{share.of}"]
     if job.recorded is None:
         raise UserError(f"--shard {share}: {job.run} has no pairs yet; run the same command with --shard 0/{share.of}")
     with filling(share.folder(job.run)):
@@ -108,7 +108,7 @@ def run_share(job: ScoreJob, share: Share) -> list[str]:
         for stage, probed in stages:
             keyed, spec_for, states = stage_parts(job.run, pairs, stage, job.settings, probed)
             done += score_share(job.run, share, pairs, keyed, spec_for, job.settings.part_size, states)
-    return [f"--shard {share}: {counted(done, 'part')} done; when all are, run the same command without --shard"]
+    return [f"--shard {share}: {counted(done, 'part')} done; after all shares, run the same command without --shard"]
 
 
 def run_proxy(
@@ -146,8 +146,8 @@ def planned_line(run: Path, family: Family) -> str:
     """What making a family will take."""
     if isinstance(family, TrainedFamily):
         return (
-            f"would train {family.folds} proxies of {family.total} steps of {family.settings.batch_size} pairs "
-            f"and score steps {list(family.steps)} as {family.name}"
+            f"would train {counted(family.folds, 'proxy', 'proxies')}, {counted(family.total, 'step')} of "
+            f"{counted(family.settings.batch_size, 'pair')} each, and score steps {list(family.steps)} as {family.name}"
         )
     reading = "read hidden states in one pass and " if wants_states(run, family) else ""
-    return f"would {reading}fit {family.folds} linear probes, as {family.name}"
+    return f"would {reading}fit {counted(family.folds, 'linear probe')} as {family.name}"

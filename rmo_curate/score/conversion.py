@@ -15,6 +15,7 @@ from rmo_curate.read.pair_rendering import full
 from rmo_curate.read.sources import Pair, Reject, Source
 from rmo_train.console.errors import UserError, cannot_write
 from rmo_train.console.progress import progress
+from rmo_train.console.wording import counted
 from rmo_train.store.files import opened_alone, sync_folder
 
 SUFFIX = ".jsonl"
@@ -63,8 +64,8 @@ def write_pairs_as_lines(source: Source, path: Path) -> list[str]:
         sync_folder(path.parent)
     except OSError as e:
         raise cannot_write(path, e) from e
-    said = [f"{source.counts['pairs']:,} pairs: {path}"]
-    return [*said, f"{rejected:,} rejects, each with its reason: {beside}"] if rejected else said
+    said = [f"{counted(source.counts['pairs'], 'pair')}: {path}"]
+    return [*said, f"{counted(rejected, 'reject')}, each with its reason: {beside}"] if rejected else said
 
 
 def _write(file: IO[bytes], value: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from rmo_curate.score.engines.choice import AUTO
 from rmo_curate.score.length_limit import LengthLimit, limit_line
 from rmo_curate.score.proxies import TrainedFamily
 from rmo_curate.score.settings import ProxySettings
+from rmo_train.console.wording import counted
 from rmo_train.data.pairs import PairData
 from rmo_train.data.rendering import Rendered, Renderer
 from rmo_train.store.manifests import Reference
@@ -22,8 +23,8 @@ TRAINING_PASSES = 3  # forward passes that one training pass costs
 StatesFrom = Literal["reference", "own"]  # whose forward pass the hidden states for a probe come from
 STATES_OF_PROBE = {  # by the engine of the forward passes
     "transformers": "from the same pass",
-    "vllm": "from one more pass, through transformers: vLLM gives none",
-    "the faster": "from the same pass, or from one more if vLLM is the faster",
+    "vllm": "from one more pass, through transformers, since vLLM does not return them",
+    "the faster": "from the same pass, or from one more if vLLM is faster",
 }
 
 
@@ -33,22 +34,22 @@ def cost_line(pairs: PairData, checkpoints: int, family: TrainedFamily | None, s
     states: None where none are to be read.
     """
     tokens = int((pairs.prompt.lengths + pairs.chosen.lengths + pairs.rejected.lengths).sum())
-    line = f"{len(pairs):,} pairs, about {tokens:,} tokens per pass; passes: 1 reference"
+    line = f"{counted(len(pairs), 'pair')}, about {counted(tokens, 'token')} per pass; passes: 1 reference"
     if states == "reference":
-        line += " (the probe's states with it)"
+        line += " (with the hidden states for the probe)"
     if checkpoints:
-        line += f" + {checkpoints} checkpoints"
+        line += f" + {counted(checkpoints, 'checkpoint')}"
     if family is not None:
         folds = family.folds
         trained = folds * family.total * family.settings.batch_size / len(pairs)
         line += (
-            f" + {len(family.steps)} proxies + about {TRAINING_PASSES * trained:.1f} to train {folds} "
-            f"({family.total} steps each)"
+            f" + {counted(len(family.steps), 'proxy', 'proxies')} + about {TRAINING_PASSES * trained:.1f} to train "
+            f"{folds} ({counted(family.total, 'step')} each)"
         )
     if states == "own":
-        line += " + 1 for the probe's states"
+        line += " + 1 for the hidden states for the probe"
         if pairs.reference.engine == "vllm":
-            line += ", through transformers: vLLM gives none"
+            line += ", through transformers, since vLLM does not return them"
     return line
 
 
@@ -99,10 +100,11 @@ def dry_run_lines(
     folds, probed = proxy.trained_folds, proxy.kind == "probe"
     passes = 1 + checkpoints + bool(folds) + (probed and engine == "vllm")
     lines = [
-        f"{sum(source.counts.values()):,} records, {pairs:,} pairs, about {tokens * pairs:,.0f} tokens per pass",
+        f"{counted(sum(source.counts.values()), 'record')}, {counted(pairs, 'pair')}, about {tokens * pairs:,.0f} "
+        "tokens per pass",
         limit_line(limit),
-        f"of the first {len(sample)} pairs, {len(rows) - len(fit)} are longer; the longest pair has {longest:,} "
-        f"tokens, about {limit.row_bytes(longest) / 2**30:.2g} GiB per row",
+        f"of the first {counted(len(sample), 'pair')}, {len(rows) - len(fit)} are longer than that; the longest has "
+        f"{longest:,} tokens, about {limit.row_bytes(longest) / 2**30:.2g} GiB per row",
         f"reference {reference.name} ({weights_bytes(reference.name or '') / 2**30:.2f} GiB), "
         f"{engine} engine, {reference.dtype}",
         f"{passes} forward pass{'es' * (passes > 1)} over the data",
@@ -110,7 +112,9 @@ def dry_run_lines(
     if folds:
         part = pairs if folds == 1 else math.ceil(pairs * (1 - 1 / folds))
         steps = math.ceil(math.ceil(part / min(proxy.batch_size, part)) * proxy.epochs)
-        lines.append(f"{folds} proxies to train, about {steps} steps each")
+        lines.append(f"{counted(folds, 'proxy', 'proxies')} to train, about {counted(steps, 'step')} each")
     if probed:
-        lines.append(f"a probe on the reference's hidden states, cross-fitted; they come {STATES_OF_PROBE[engine]}")
+        lines.append(
+            f"a cross-fitted probe on the reference's hidden states; the states come {STATES_OF_PROBE[engine]}"
+        )
     return lines

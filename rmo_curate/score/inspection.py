@@ -20,6 +20,7 @@ from rmo_curate.score.conversion import check_target, write_pairs_as_lines
 from rmo_curate.score.length_limit import length_limit, limit_line
 from rmo_curate.score.settings import ScoreSettings
 from rmo_train.console.progress import progress
+from rmo_train.console.wording import counted
 from rmo_train.data.rendering import (
     BOUNDARY_MISMATCH,
     TEMPLATE_DROPS_TOOLS,
@@ -154,7 +155,7 @@ def note_texts(problems: dict[str, Problem], pair: Pair) -> None:
         chosen, rejected = pair.chosen[-1]["content"], pair.rejected[-1]["content"]
         if chosen.startswith(rejected) or rejected.startswith(chosen):
             longer = "chosen" if len(chosen) > len(rejected) else "rejected"
-            note(problems, BEGINS_THE_OTHER, pair, f"the {longer} response begins with the whole of the other one")
+            note(problems, BEGINS_THE_OTHER, pair, f"the {longer} response begins with the whole other response")
 
 
 def note_tokens(
@@ -199,7 +200,7 @@ def inspection_lines(inspection: Inspection, renderer: Renderer | None) -> list[
     rejects = sum(source.counts.values()) - source.counts["pairs"]
     lines = [
         *files[:MOST_FILES],
-        *([f"and {len(files) - MOST_FILES} more files"] if len(files) > MOST_FILES else []),
+        *([f"and {counted(len(files) - MOST_FILES, 'more file')}"] if len(files) > MOST_FILES else []),
         source.said,
         *(f"{role} is read from the column {column!r}" for role, column in source.columns.items()),
         f"other columns kept: {', '.join(kept[:MOST_COLUMNS]) or 'none'}"
@@ -213,16 +214,18 @@ def inspection_lines(inspection: Inspection, renderer: Renderer | None) -> list[
         lines += sample_lines(pair, rendered, renderer)
     lines += [
         "",
-        f"problems, of {sum(source.counts.values()):,} records:" if inspection.problems else "no problems found",
+        f"problems in {counted(sum(source.counts.values()), 'record')}:"
+        if inspection.problems
+        else "no problems found",
     ]
     worst = sorted(inspection.problems.items(), key=lambda item: (-item[1].count, item[0]))
     lines += [f"  {shortened(problem.line(kind))}" for kind, problem in worst[:MOST_PROBLEMS]]
     if len(worst) > MOST_PROBLEMS:
-        lines.append(f"  and {len(worst) - MOST_PROBLEMS} more kinds")
+        lines.append(f"  and {counted(len(worst) - MOST_PROBLEMS, 'more kind')}")
     if (warning := source.warning()) is not None:
         lines.append(warning)
     if renderer is None:
-        lines.append("give --model to see tokens, the end of the prompt, and what the chat template does")
+        lines.append("give --model to see tokens, where the prompt ends, and what the chat template does")
     return [visible(line) for line in lines]
 
 
@@ -232,7 +235,7 @@ def token_lines(tokens: np.ndarray) -> list[str]:
     longest = tokens[:, 0] + tokens[:, 1:].max(axis=1)
     columns = (("prompt", tokens[:, 0]), ("chosen", tokens[:, 1]), ("rejected", tokens[:, 2]), ("pair", longest))
     shown = "; ".join(f"{name} {np.median(column):,.0f} (at most {column.max():,})" for name, column in columns)
-    return [f"tokens, median: {shown}; a pair is its prompt + the longer response"]
+    return [f"median tokens: {shown}; a pair is its prompt + the longer response"]
 
 
 def sample_lines(pair: Pair, rendered: Rendered | TemplateRefused | None, renderer: Renderer | None) -> list[str]:

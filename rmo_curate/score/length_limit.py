@@ -49,7 +49,7 @@ def length_limit(
     context = context_length(config)
     if settings.max_length and settings.max_length > context:
         raise UserError(
-            f"--max-length {settings.max_length}: the context of {model} is {context} tokens; give at most that"
+            f"--max-length {settings.max_length}: the context of {model} is {context} tokens; give at most {context}"
         )
     row = RowMemory.of(config, dtype)
     gpus = settings.tensor_parallel_size

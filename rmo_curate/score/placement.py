@@ -39,7 +39,7 @@ class Placement:
             most = max((int(machine.get("GPU", 0)) for machine in machines), default=0)
             raise UserError(
                 f"--tensor-parallel-size {gpus_each}: {room} of {counted(number, 'worker')} would find {gpus_each} "
-                f"GPUs on one machine (the most on a machine: {counted(most, 'GPU')}); give fewer GPUs, or fewer "
+                f"GPUs on one machine (a machine has at most {counted(most, 'GPU')}); give fewer GPUs, or fewer "
                 "--workers"
             )
         if one_machine and number > max(room, cores):

@@ -155,10 +155,10 @@ def of_categories(fitted: Probes, column: str | None) -> str:
     if column is None:
         return ""
     if not fitted.categories:
-        return f"; column {column!r} does not have two values of {LEAST_PAIRS} pairs or more, so it is not used"
+        return f"; column {column!r} does not have two values with at least {LEAST_PAIRS} pairs each, so it is not used"
     each = f"{counted(fitted.categories, 'value')} of column {column!r}"
     if fitted.category_ridge is None:
-        return f"; preferences by {each} do not clearly predict held-out labels better, so they are not used"
+        return f"; preferences of their own for {each} do not clearly predict held-out labels better, so none are used"
     return f"; {each} with preferences of their own (ridge {fitted.category_ridge:g})"
 
 

@@ -37,7 +37,8 @@ def steps_of(settings: ProxySettings, total: int) -> tuple[int, ...]:
     beyond = [s for s in settings.steps if not 1 <= s <= total]
     if beyond:
         raise UserError(
-            f"--steps {beyond[0]}: a proxy trains {total} steps on this data; choose 1 to {total}, or more --epochs"
+            f"--steps {beyond[0]}: a proxy trains {counted(total, 'step')} on this data; choose 1 to {total}, "
+            "or more --epochs"
         )
     return tuple(sorted({*settings.steps, total}))
 

@@ -174,7 +174,7 @@ def summary(run: Path) -> list[str]:
     """What a finished `score` or `proxy` prints."""
     manifest = read_manifest(run, RunManifest)
     if manifest is None:
-        raise ProcessingError(f"{run}: the run's manifest is gone")
+        raise ProcessingError(f"{run}: {MANIFEST} was removed while the command ran; run the same command again")
     counts = manifest.counts
     names = ", ".join(c.name for c in manifest.checkpoints)
     return [
@@ -215,7 +215,7 @@ def run_status(run: Path) -> list[str]:
             done.append(f"{stage}: done, {counted(manifest.counts[stage], 'row')}")
             done += flagged_lines(run / stage, manifest) if isinstance(manifest, PairsManifest) else []
         else:
-            left.append(f"{stage}: not finished ({len(list((run / stage).glob('part-*.parquet')))} parts)")
+            left.append(f"{stage}: not finished ({counted(len(list((run / stage).glob('part-*.parquet'))), 'part')})")
     whole = read_manifest(run, RunManifest)
     if whole is not None and whole.too_long is not None:
         done.append(too_long_line(whole.too_long))
@@ -229,7 +229,7 @@ def run_status(run: Path) -> list[str]:
             done.append(line + "done")
         elif family.key["kind"] == "probe":
             parts = len(list((run / "states").glob("part-*.parquet")))
-            left.append(line + f"not finished ({parts} parts of states)")
+            left.append(line + f"not finished ({counted(parts, 'part')} of states)")
         else:
             left.append(line + f"not finished ({models} of {family.key['folds'] * len(names)} models)")
     scored = sorted(p.name for p in (run / "scores").glob("*") if p.is_dir())
@@ -238,7 +238,7 @@ def run_status(run: Path) -> list[str]:
             done.append(f"scores/{name}: done, {counted(scores.counts['pairs'], 'pair')}")
         else:
             parts = len(list((run / "scores" / name).glob("part-*.parquet")))
-            left.append(f"scores/{name}: not finished ({parts} parts)")
+            left.append(f"scores/{name}: not finished ({counted(parts, 'part')})")
     for folder in share_folders(run):
         parts = len(list(folder.glob("scores/*/part-*.parquet")))
         state = "running" if is_held(folder) else "not running"

@@ -56,12 +56,15 @@ class ScoreSettings(Settings):
     part_size: int = Field(
         0,
         ge=0,
-        description="Minimum pairs per part; an interruption loses at most one part; 0: a 64th of the data, 16 to 1024",
+        description="Minimum pairs per part; an interruption loses at most one part; 0: a 64th of the data, "
+        "but 16 to 1024 pairs",
     )
     attention: Attention = Field(
-        "auto", description="Attention for packed rows; auto: chosen by device and sequence lengths"
+        "auto", description="Attention over packed rows; auto: chosen by device and sequence lengths"
     )
-    tokens_per_batch: int | None = Field(None, ge=16, description="Tokens per packed row (default: chosen by device)")
+    tokens_per_batch: int | None = Field(
+        None, ge=16, description="Tokens per packed row (default: depends on the device)"
+    )
     tensor_parallel_size: int = tensor_parallel_size()
     max_rejects: float | None = Field(
         None, ge=0, le=1, description="Fail if more than this share of the records is rejected"
@@ -117,7 +120,9 @@ class ShareSettings(WorkerSettings):
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if self.shard is not None and self.hires:
-            raise ValueError("--shard is one process of several; --workers and --ray start their own: give one of them")
+            raise ValueError(
+                "--shard makes this process one of several; --workers and --ray start their own: give only one"
+            )
         return self
 
     @property
@@ -195,7 +200,7 @@ class ProxySettings(Settings):
         kind = self.kind or ("none" if checkpoints else "probe")
         if kind == "none" and self.category_column is not None:
             raise UserError(
-                "--category-column is for a probe, and none is fitted beside --checkpoint unless asked for; add "
+                "--category-column is for a probe, and with --checkpoint none is fitted unless you ask for it: add "
                 "--proxy probe"
             )
         return self.model_copy(update={"kind": kind})
@@ -248,5 +253,6 @@ class InspectCommand(TrustSettings):
     map: ColumnMap = column_map()
     to: Path | None = Field(
         None,
-        description="Also write the pairs to this new .jsonl file, as lists of messages, and the rejects beside it",
+        description="Also write the pairs to this new file NAME.jsonl, as lists of messages, and the rejects to "
+        "NAME.rejects.jsonl",
     )

@@ -64,11 +64,11 @@ def of_the_machine(error: OSError) -> ProcessingError:
 def cannot_write(path: Path, error: OSError, needed: int | None = None) -> ProcessingError:
     """The error for a file or folder that could not be written; for a full disk with sizes. `needed`: bytes."""
     if error.errno not in FULL:
-        return ProcessingError(f"cannot write {path}: {error.strerror or error}")
+        return ProcessingError(f"cannot write {path}: {error.strerror or error}; check that you may write there")
     there, free = free_space(path)
     said = f"cannot write {path}: {FULL[error.errno]}"
     said += f"; it needs {size_text(needed)} and " if needed is not None else "; "
-    said += f"{size_text(free)} are free on the disk of {there}"
+    said += f"{size_text(free)} is free on the disk of {there}"
     return ProcessingError(f"{said}. Finished work is kept: free some space and run the same command again to resume")
 
 

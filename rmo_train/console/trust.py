@@ -59,10 +59,10 @@ class TrustSettings(Settings):
 
     allow_pickle: bool = from_recipe(
         default=False,
-        description="Also load weights from pickle files (*.bin), which can carry code; without it, only safetensors",
+        description="Also load weights from pickle files (*.bin), which can contain code; by default, only safetensors",
     )
     trust_remote_code: bool = from_recipe(
-        default=False, description="Run the Python code that comes with a model; without it, none is run"
+        default=False, description="Run the Python code that comes with a model; by default, none is run"
     )
 
     @contextmanager

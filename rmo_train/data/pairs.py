@@ -132,11 +132,12 @@ def open_pairs(folder: Path) -> PairData:
     manifest = read_one_of(folder, RunManifest, ShardsManifest)
     if manifest is None:
         raise UserError(
-            f"{folder}: not a finished run or shard folder (no {MANIFEST} of one); score or filter the pairs first"
+            f"{folder}: not a finished run or shard folder (it has no {MANIFEST} of either); score or filter the pairs "
+            "first"
         )
     data = _from_shards(folder, manifest) if isinstance(manifest, ShardsManifest) else _from_run(folder)
     if not len(data):
-        raise UserError(f"{folder}: no usable pairs (0 rows)")
+        raise UserError(f"{folder}: no usable pairs (0 rows); score or filter again so that at least one pair is kept")
     _check_between(folder, data, "weight", 0, np.inf)
     _check_between(folder, data, "label_confidence", 0, 1)
     for name in ("ref_chosen", "ref_rejected"):
@@ -157,7 +158,7 @@ def _check_between(folder: Path, data: PairData, name: str, low: float, high: fl
             + (f" and at most {high}" if np.isfinite(high) else "")
         )
     if name == "weight" and not column.any():
-        raise UserError(f"{folder}: every pair has weight 0, so there is nothing to train on")
+        raise UserError(f"{folder}: every pair has weight 0, so there is nothing to train on; filter again")
 
 
 def _read(folder: Path, manifest: Parts, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
@@ -249,7 +250,9 @@ def _from_shards(folder: Path, manifest: ShardsManifest) -> PairData:
     }
     if sum(column is None for column in references.values()) == 1:
         there, missing = sorted(references, key=lambda name: references[name] is None)
-        raise UserError(f"{folder}: has {there}_logps but no {missing}_logps; score the data again, or remove both")
+        raise UserError(
+            f"{folder}: has {there}_logps but no {missing}_logps; score the data again, or remove that column"
+        )
     end = manifest.end
     if end is not None and len(data):
         for name, column in (("end_chosen", "chosen_logps"), ("end_rejected", "rejected_logps")):

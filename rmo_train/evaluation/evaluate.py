@@ -56,7 +56,9 @@ def evaluate(
 def reference_logps(data: PairData) -> np.ndarray:
     """The reference's log-probs [n, 2] from the data's columns; a UserError if there are none."""
     if data.ref_chosen is None or data.ref_rejected is None:
-        raise UserError(f"{data.folder}: no reference log-probs to compare with; expected a folder of scored pairs")
+        raise UserError(
+            f"{data.folder}: no reference log-probs to compare with; expected scored pairs: score them first"
+        )
     return np.stack([data.ref_chosen, data.ref_rejected], axis=1)
 
 

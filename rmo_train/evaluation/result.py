@@ -28,8 +28,8 @@ class Evaluation:
     """Accuracies with 95% intervals over prompts (`intervals`), and their data.
 
     A pair counts as right if its margin is positive; a tie counts 0.5, so the reference itself has a `reward_accuracy`
-    of 0.5. `length_accuracy` is that of "the longer answer wins". `pairs_sha256` hashes the pairs' ids and tokens,
-    `reference_sha256` of the reference's weights.
+    of 0.5. `length_accuracy` is that of "the longer answer wins". `pairs_sha256` is a hash of the pairs' ids and
+    tokens, `reference_sha256` one of the reference's weights.
     """
 
     n: int  # pairs
@@ -47,7 +47,7 @@ class Evaluation:
 
     @property
     def prompts(self) -> int:
-        """Distinct ones."""
+        """Number of distinct prompts."""
         return len({prompt for _, prompt, _ in self.pairs.values()})
 
     @property

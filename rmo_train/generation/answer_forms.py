@@ -71,7 +71,7 @@ class Form:
         if self.key not in prompt.record:
             raise UserError(
                 f"{prompt.where}: no field `{self.key}`, by which {self.title} looks up answers; add one, or choose "
-                "another form with --to"
+                "another format with --to"
             )
         return prompt.record[self.key]
 
@@ -177,7 +177,7 @@ def recognised(prompts: Sequence[Prompt]) -> str | None:
                 where.setdefault(name, prompt.where)
     if len(where) > 1:
         several = ", ".join(f"{name} ({prompt})" for name, prompt in where.items())
-        raise UserError(f"the prompts fit several forms: {several}; choose the form of the answers with --to")
+        raise UserError(f"the prompts fit several formats: {several}; choose the format of the answers with --to")
     return next(iter(where), None)
 
 
@@ -195,13 +195,13 @@ def check_fits(name: str, prompts: Sequence[Prompt], samples: int) -> None:
         key = form.key_of(prompt)
         if not form.turns and prompt.later:
             raise UserError(
-                f"{prompt.where}: {1 + len(prompt.later)} turns; answers of {form.title} have one turn: expected "
+                f"{prompt.where}: {1 + len(prompt.later)} turns, but answers for {form.title} have one; expected "
                 "--to mt-bench, or prompts of one turn"
             )
         if form.lines and key in seen:
             raise UserError(
                 f"{prompt.where}: the same `{form.key}` as {seen[key]}; {form.title} looks up answers by it, so it "
-                "would find only one of the two: expected each once"
+                "would find only one of the two; make them differ, or leave one out"
             )
         seen[key] = prompt.where
 

@@ -45,7 +45,7 @@ class GenerationSettings(TrustSettings):
     )
     seed: int = Field(42, ge=0, description="Random seed for sampling")
     batch_size: int | None = Field(
-        None, ge=1, description="Answers generated at once (default: by device; unused by vllm)"
+        None, ge=1, description="Answers generated at once (default: depends on the device; ignored by vllm)"
     )
     limit: int | None = Field(None, ge=1, description="Use the first N prompts only")
     engine: Literal["auto", "transformers", "vllm"] = Field(
@@ -216,7 +216,7 @@ def _check_lengths(model: str, renderer: Any, dialogues: Sequence[Dialogue], new
     tokens = lengths[longest] - new * asked
     room = (context - tokens) // asked
     fix = f"give --max-new-tokens {room} or less" if room > 0 else "leave that prompt out"
-    answers = f"an answer of {new}" if asked == 1 else f"{asked} answers of {new}"
+    answers = f"{counted(asked, 'answer')} of up to {new}"
     raise UserError(
         f"{whole[longest].prompt.where}: a prompt of {counted(tokens, 'token')} and {answers} exceed the context of "
         f"{model} ({counted(context, 'token')}); {fix}"
@@ -237,7 +237,7 @@ def end_tokens(model: str, renderer: Any) -> tuple[int, ...]:
         try:
             own = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
         except (OSError, ValueError) as e:
-            raise UserError(f"{folder / 'generation_config.json'}: cannot be read: {e}") from e
+            raise UserError(f"{folder / 'generation_config.json'}: cannot be read: {e}; correct or remove it") from e
         ends += own if isinstance(own, list) else [own]
     return tuple(dict.fromkeys(int(t) for t in ends if t is not None))
 

@@ -12,6 +12,7 @@ import torch
 from rmo_train.console.errors import ProcessingError
 from rmo_train.console.progress import say
 from rmo_train.console.quiet import quiet
+from rmo_train.console.wording import counted
 
 BATCH = {"cpu": 8, "cuda": 64}  # answers at a time, by default
 
@@ -86,11 +87,14 @@ def decode(
             answered: list[list[int]] | None = _decode_batch(model, [requests[i] for i in rows], decoding, device)
         except torch.OutOfMemoryError as e:
             if size == 1:
-                raise ProcessingError(f"one answer does not fit into {device}'s memory: {e}") from e
+                raise ProcessingError(
+                    f"one answer does not fit into {device}'s memory ({e}); give a smaller --max-new-tokens, or a "
+                    "smaller model"
+                ) from e
             size = max(1, len(rows) // 2)
             answered = None
         if answered is None:  # outside the block above: its exception keeps the failed batch's tensors alive
-            say(f"out of memory on {device}: continuing with {size} answers at a time")
+            say(f"out of memory on {device}: continuing with {counted(size, 'answer')} at a time")
             gc.collect()
             torch.cuda.empty_cache()
             continue

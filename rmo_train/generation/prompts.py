@@ -219,9 +219,11 @@ def _checked(where: str, messages: Any) -> list[dict[str, Any]]:
         if not (isinstance(message, dict) and isinstance(message.get("role"), str)):
             raise UserError(f"{where}: the message {message!r:.60} has no role; expected {{role, content}}")
     if messages[-1]["role"] in ANSWERING:
-        raise UserError(f"{where}: the prompt ends with a message of the assistant; expected one to be answered")
+        raise UserError(
+            f"{where}: the prompt ends with an assistant message; expected a user or tool message at the end"
+        )
     if not str(messages[-1].get("content") or "").strip():
-        raise UserError(f"{where}: the prompt is empty")
+        raise UserError(f"{where}: the prompt is empty; add its text, or leave it out")
     return [{k: v for k, v in message.items() if v is not None} for message in messages]
 
 

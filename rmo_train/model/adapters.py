@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rmo_train.console.errors import UserError
+from rmo_train.console.wording import counted
 from rmo_train.model.foreign import ADAPTER_SAFE, adapter_weights, weights_alone
 from rmo_train.model.models import ADAPTER_CONFIG, base_of, is_adapter, resolve, weights_hash
 from rmo_train.model.policy import without_weights
@@ -59,7 +60,9 @@ def check_base(adapter: Path, base: str) -> None:
             )
     depth, layers = _depth(expected), _depth(shapes)
     if _adapts_every_layer(adapter) and expected and depth != layers:
-        raise UserError(f"{adapter}: adapts {depth} layers, {base!r} has {layers}; it was trained on another model")
+        raise UserError(
+            f"{adapter}: adapts {counted(depth, 'layer')}, {base!r} has {layers}; it was trained on another model"
+        )
 
 
 def _recorded_base(adapter: Path) -> str | None:

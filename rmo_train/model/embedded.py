@@ -79,7 +79,9 @@ def embedded_folder(name: str) -> Path:
         temporary.rename(folder)
     except OSError as e:
         if not (folder / "config.json").is_file():  # another process may have finished first
-            raise ProcessingError(f"{folder}: cannot convert {gguf}: {e}") from e
+            raise ProcessingError(
+                f"{folder}: cannot convert {gguf}: {e}; free some space there, or set RMO_CACHE to another folder"
+            ) from e
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder

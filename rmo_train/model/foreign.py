@@ -32,9 +32,8 @@ def weight_files(folder: Path) -> list[Path]:
     if pickles and not granted().allow_pickle:
         name = pickles[0].name
         raise UserError(
-            f"{folder}: its weights are pickle files ({name}), which can carry code, and there are no *.safetensors; "
-            f"convert them where nothing can be harmed ({_conversion(folder, name)}), or pass --allow-pickle if you "
-            "trust who made them"
+            f"{folder}: its weights are pickle files ({name}), which can contain code, and there are no *.safetensors; "
+            f"convert them in a sandbox ({_conversion(folder, name)}), or pass --allow-pickle if you trust their author"
         )
     return pickles
 
@@ -47,8 +46,8 @@ def adapter_weights(folder: Path) -> Path:
         raise UserError(f"{folder}: no {ADAPTER_SAFE}; was the adapter saved completely?")
     if _settings(folder / "adapter_config.json").get("megatron_config"):
         raise UserError(
-            f"{folder / 'adapter_config.json'}: megatron_config would import a package that it names; rmo loads "
-            "adapters on plain layers: set megatron_config to null"
+            f"{folder / 'adapter_config.json'}: megatron_config names a package that would be imported. rmo "
+            "loads adapters without it: set megatron_config to null"
         )
     return first
 
@@ -106,14 +105,14 @@ def tell_of_code(folder: Path) -> None:
     kernels = sorted(_kernels(_settings(folder / "config.json")))
     if kernels and not granted().trust_remote_code:
         raise UserError(
-            f"{folder / 'config.json'}: asks for code from the hub ({kernels[0]!r}) to compute with; remove that "
-            "setting, or pass --trust-remote-code if you trust it"
+            f"{folder / 'config.json'}: would run code from the Hub ({kernels[0]!r}); remove that setting, or "
+            "pass --trust-remote-code if you trust it"
         )
     if folder in _told or not (files := own_code(folder)):
         return
     _told.add(folder)
-    names = ", ".join(str(f.relative_to(folder)) for f in files) or "what its auto_map names on the hub"
-    say(f"WARNING: {folder}: its own Python code is run, as --trust-remote-code allows: {names}")
+    names = ", ".join(str(f.relative_to(folder)) for f in files) or "what its auto_map names on the Hub"
+    say(f"warning: {folder}: its own Python code is run, as --trust-remote-code allows: {names}")
 
 
 def _kernels(settings: Any) -> set[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rmo_train.console.errors import FULL, ProcessingError, UserError, cannot_write
 from rmo_train.console.quiet import quiet
 from rmo_train.console.trust import granted
+from rmo_train.console.wording import counted
 from rmo_train.model.foreign import adapter_weights, needs_code, tell_of_code, weight_files, weights_alone
 from rmo_train.model.models import (
     ADAPTER_CONFIG,
@@ -186,8 +187,8 @@ def _load_whole(name: str, folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     missing = sorted(report["missing_keys"])
     if missing:  # transformers would silently initialise them at random
         raise UserError(
-            f"{folder}: {len(missing)} tensors of the architecture {type(model).__name__} are missing from its weights "
-            f"(first: {missing[0]}); the folder is incomplete or has another kind of model"
+            f"{folder}: its weights lack {counted(len(missing), 'tensor')} of the architecture {type(model).__name__} "
+            f"(first: {missing[0]}); the folder is incomplete or holds another kind of model"
         )
     return model
 

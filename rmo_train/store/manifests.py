@@ -38,7 +38,7 @@ def versions() -> dict[str, str]:
 class PartFile:
     """One Parquet file of a stage, as its manifest records it."""
 
-    file: str  # relative to the stage's folder, and in it
+    file: str  # path inside the stage's folder
     rows: int
     bytes: int
     sha256: str
@@ -60,7 +60,7 @@ class Described(BaseModel):
 
     schema_version: Literal[2] = SCHEMA_VERSION
     stage: str
-    versions: dict[str, str] = Field(default_factory=versions)  # of the packages that can affect results
+    versions: dict[str, str] = Field(default_factory=versions)  # versions of the packages that can affect results
 
     def write(self, folder: Path) -> None:
         write_json(folder / MANIFEST, self.model_dump(mode="json"))
@@ -111,7 +111,7 @@ class Reference(BaseModel):
     engine: str | None = None
     attention: str | None = None
     device: str | None = None
-    allowed: tuple[str, ...] | None = None  # the flags of trust without which it would have been refused
+    allowed: tuple[str, ...] | None = None  # trust flags without which the model would have been refused
 
     def is_known(self) -> bool:
         return self != Reference()
@@ -121,7 +121,7 @@ class Reference(BaseModel):
 class Checkpoint:
     """One scored model of a run: the base, a user's checkpoint, or a step of a proxy family."""
 
-    name: str  # of its folder, too
+    name: str  # also the name of its folder
     kind: Literal["base", "user", "proxy"]
     family: str | None
     step: int | None
@@ -157,7 +157,7 @@ class PairsManifest(OfScore):
     """RUN/pairs."""
 
     stage: Literal["pairs"] = "pairs"
-    form: str  # of the data
+    form: str  # form of the data
     inputs: tuple[InputFile, ...]
     longest: int | None = None  # tokens of the longest pair, scored or not
     context: int | None = None  # context of the reference, in tokens; None: no limit
@@ -169,7 +169,7 @@ class ScoresManifest(OfScore):
     stage: Literal["scores"] = "scores"
     name: str
     kind: Literal["base", "user", "proxy"]
-    order: int  # among the stages of its kind
+    order: int  # position among the stages of its kind
     family: str | None = None
     step: int | None = None
     folds: int | None = None
@@ -178,7 +178,7 @@ class ScoresManifest(OfScore):
     layout: str | None = None  # how the tokens were laid out, and why
     computed_by: dict[str, str] = {}  # attention and device
     work: dict[str, int | float] = {}  # sequences and tokens, requested and computed
-    ridge: float | None = None  # of a probe
+    ridge: float | None = None  # ridge of a probe
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -195,10 +195,10 @@ class RunManifest(Described):
     longest: int | None = None  # as in the manifest of the pairs
     context: int | None = None
     counts: dict[str, int]
-    rejects: dict[str, int]  # by reason
+    rejects: dict[str, int]  # number of rejects by reason
     reference: Reference
     checkpoints: tuple[Checkpoint, ...]
-    noise_sd: dict[str, float | None]  # by checkpoint
+    noise_sd: dict[str, float | None]  # noise of scoring, by checkpoint
 
     @property
     def too_long(self) -> TooLong | None:
@@ -212,11 +212,11 @@ class ShardsManifest(Manifest):
     stage: Literal["shards"] = "shards"
     dropped: Parts = Parts()
     reference: Reference = Reference()
-    checkpoints: tuple[str, ...] = ()  # of the columns with one value per checkpoint
-    end: str | None = None  # T, one of them
-    held_out: bool | None = None  # T's
+    checkpoints: tuple[str, ...] = ()  # names, in the order of the columns that have one value per checkpoint
+    end: str | None = None  # T, the end of the trajectory: one of the checkpoints
+    held_out: bool | None = None  # whether T was held out
     thresholds: dict[str, float | None] = {}
-    settings: dict[str, Any] = {}  # the filter's
+    settings: dict[str, Any] = {}  # settings of the filter
     flipped: int = 0
     action: str = "drop"
     soft_labels: bool = False  # whether training uses label_confidence
@@ -251,7 +251,7 @@ class TrainManifest(Manifest):
 
     stage: Literal["train"] = "train"
     model: str  # the model before training, as the user named it
-    allowed: tuple[str, ...] | None = None  # the flags of trust without which it would have been refused
+    allowed: tuple[str, ...] | None = None  # trust flags without which the model would have been refused
 
 
 # ---------------------------------------------------------------------------------------------------- reading

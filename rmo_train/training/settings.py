@@ -71,9 +71,12 @@ class TrainSettings(Settings):
     )
     attention: Attention = Field(
         "auto",
-        description="Attention over packed rows; auto: as for the reference log-probs, else by device and lengths",
+        description="Attention over packed rows; auto: as for the reference log-probs, otherwise chosen by device and "
+        "sequence lengths",
     )
-    tokens_per_batch: int | None = Field(None, ge=16, description="Tokens per packed row (default: by device)")
+    tokens_per_batch: int | None = Field(
+        None, ge=16, description="Tokens per packed row (default: depends on the device)"
+    )
     fsdp: bool = Field(False, description="Shard weights and optimizer over the processes that torchrun starts (FSDP2)")
 
     logging_steps: int = Field(1, ge=1, description="Log metrics every N steps")

@@ -103,4 +103,6 @@ def _open(name: str, out: Path, settings: Mapping[str, Any], first_step: int) ->
 
         return trackio.init(project=PROJECT, name=out.name, config=plain)
     except Exception as e:  # not logged in, no network, a read-only folder: found before training starts
-        raise UserError(f"--report-to {name}: cannot start it ({e}); nothing was trained") from e
+        raise UserError(
+            f"--report-to {name}: cannot start it ({e}), so nothing was trained; fix the cause, or leave out the flag"
+        ) from e

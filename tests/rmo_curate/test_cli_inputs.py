@@ -99,7 +99,7 @@ def test_one_id_on_two_contents_is_no_error(working_folder, model):
     write_jsonl(working_folder / "pairs.jsonl", [record(0, id="a"), record(1, id="b"), record(2, id="a")])
     outcome = score_line("pairs.jsonl", model)
     assert outcome.code == 0 and "3 records = 3 pairs" in outcome.out
-    assert "1 records have the id of an earlier pair with different content" in outcome.err
+    assert "1 record with the id of an earlier pair but different content" in outcome.err
 
 
 def test_a_model_that_is_not_there(data, model):

@@ -86,7 +86,7 @@ def test_a_recipe_by_name_with_a_checkpoint(data, model, working_folder):
         ({"score": {"checkpoint": {"a": 1}}}, ["--checkpoint (recipe: score.checkpoint)", "got {'a': 1}"]),
         ({"data": {"train": 5}}, ["DATA (recipe: data.train)", "got 5"]),
         ({"proxy": "yes"}, ["section 'proxy' must be a mapping"]),
-        ({"proxy": {"steps": [1, 99]}}, ["--steps 99: a proxy trains 1 steps on this data; choose 1 to 1"]),
+        ({"proxy": {"steps": [1, 99]}}, ["--steps 99: a proxy trains 1 step on this data; choose 1 to 1"]),
     ],
 )
 def test_a_recipe_with_a_mistake(data, model, recipe, said):

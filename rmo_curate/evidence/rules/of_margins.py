@@ -39,5 +39,5 @@ def rmo_ln(scores: Scores) -> np.ndarray:
 def score(scores: Scores) -> np.ndarray:
     """s = rejected minus chosen score of --score-column, such as a reward model's. Needs no proxy."""
     if scores.external is None:
-        raise UserError("--rule score uses your own scores: give --score-column NAME")
+        raise UserError("--rule score needs a column with your own scores: give --score-column NAME")
     return margins.where_scored(-scores.external, scores)

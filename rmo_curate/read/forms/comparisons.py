@@ -46,7 +46,7 @@ class Comparison:
         prompt = (self.prompt,) if self.prompt else ()
         texts = (*prompt, *self.answers)
         needs = (*texts, *self.label.columns)
-        looks = f"{', '.join(texts)} and {self.says}"
+        looks = f"{', '.join(texts)}, and {self.says}"
         is_filled = is_list_of_texts if self.turns_in_lists else is_said
 
         def matches(fields: Fields) -> bool:
@@ -183,7 +183,7 @@ def _from_lists(fields: Fields, columns: tuple[str, str, str]) -> Triple:
     """Questions and answers in lists of their own, told by their place."""
     asked, *answers = (_texts(fields[column], column) for column in columns)
     if any(len(texts) != len(asked) for texts in answers):
-        raise Unfit(RejectReason.BAD_MESSAGES, f"{', '.join(columns)} are lists of different length")
+        raise Unfit(RejectReason.BAD_MESSAGES, f"{', '.join(columns)} are lists of different lengths")
     first, second = (
         [m for q, a in zip(asked, texts, strict=True) for m in (user(q), assistant(a))] for texts in answers
     )
@@ -206,11 +206,11 @@ def is_list_of_texts(value: Any) -> bool:
 MODELS = {"model": ("model_a", "model_b")}
 SCORES_01 = ("score_0", "score_1")
 TIES = ("tie", "tie (bothbad)", "both_bad", "bothbad", "tie(bothbad)")
-ARENA = (named("winner", "model_a", "model_b", *TIES), "winner, model_a, model_b or a tie", MODELS)
+ARENA = (named("winner", "model_a", "model_b", *TIES), "winner (model_a, model_b or a tie)", MODELS)
 SUMMARIES = (
     ("summaries.0.text", "summaries.1.text"),
     named("choice", 0, 1),
-    "choice, 0 or 1",
+    "choice (0 or 1)",
     {"policy": ("summaries.0.policy", "summaries.1.policy")},
 )
 TABLE = (
@@ -219,7 +219,7 @@ TABLE = (
         "prompt",
         ("response_0", "response_1"),
         named("better_response_id", 0, 1),
-        "better_response_id, 0 or 1",
+        "better_response_id (0 or 1)",
         {
             "response_source": ("response_0_source", "response_1_source"),
             "is_safe": ("is_response_0_safe", "is_response_1_safe"),
@@ -231,7 +231,7 @@ TABLE = (
         "history",
         ("human_ref_A", "human_ref_B"),
         named("labels", 1, 0),
-        "labels, 1 if human_ref_A won, else 0",
+        "labels (1 if human_ref_A won, else 0)",
         {"score": ("score_A", "score_B")},
     ),
     Comparison(
@@ -239,21 +239,21 @@ TABLE = (
         "context",
         ("response1", "response2"),
         signed("overall_preference"),
-        "overall_preference, below 0 if response1 won, 0 for a tie",
+        "overall_preference (below 0 if response1 won, 0 for a tie)",
     ),
     Comparison(
         "helpsteer2",
         "prompt",
         ("response_1", "response_2"),
         signed("preference_strength"),
-        "preference_strength, below 0 if response_1 won, 0 for a tie",
+        "preference_strength (below 0 if response_1 won, 0 for a tie)",
     ),
     Comparison(
         "kaggle-lmsys",
         "prompt",
         ("response_a", "response_b"),
         flagged("winner_model_a", "winner_model_b"),
-        "winner_model_a and winner_model_b, 1 for the winner; texts are lists, one per turn",
+        "winner_model_a and winner_model_b (1 for the winner); the texts are lists, one text per turn",
         MODELS,
         turns_in_lists=True,
     ),
@@ -264,7 +264,7 @@ TABLE = (
         "question.full_text",
         ("answer_0", "answer_1"),
         higher(*SCORES_01),
-        "score_0 and score_1, the higher one wins",
+        "score_0 and score_1 (the higher one wins)",
         {"score": SCORES_01},
     ),
     Comparison("summarize-from-feedback", "info.post", *SUMMARIES),
@@ -274,16 +274,16 @@ TABLE = (
         "instruction",
         ("output_1", "output_2"),
         signed("preference", 1.5, tie=0),
-        "preference, 1 or 2",
+        "preference (1 or 2)",
         {"generator": ("generator_1", "generator_2")},
     ),
-    Comparison("halos", "prompt", ("output_A", "output_B"), named("label", 1, 0), "label, 1 if output_A won, else 0"),
+    Comparison("halos", "prompt", ("output_A", "output_B"), named("label", 1, 0), "label (1 if output_A won, else 0)"),
     Comparison(
         "tinker",
         "comparison.prompt_conversation",
         ("comparison.completion_A", "comparison.completion_B"),
         named("label", "a", "b", "tie"),
-        "label, A, B or Tie",
+        "label (A, B or Tie)",
     ),
 )
 COMPARISONS = tuple(comparison.form() for comparison in TABLE)

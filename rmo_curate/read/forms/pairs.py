@@ -66,7 +66,9 @@ def _swift(fields: Fields, rejected: str) -> Triple:
     """ms-swift: the last of `messages` is the chosen answer."""
     whole = answer_of(fields["messages"], "messages")
     if not whole or whole[-1]["role"] not in ANSWERING:
-        raise Unfit(RejectReason.BAD_MESSAGES, "messages does not end with the assistant's answer, which is the chosen")
+        raise Unfit(
+            RejectReason.BAD_MESSAGES, "messages does not end with the chosen answer, a message of the assistant"
+        )
     return whole[:-1], whole[-1:], answer_of(fields[rejected], rejected)
 
 

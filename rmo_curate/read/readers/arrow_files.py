@@ -79,7 +79,7 @@ def records_of(batches: Iterable[pa.RecordBatch]) -> Iterator[Record]:
             for row in _rows(batch.slice(start, step)):
                 number += 1
                 if row is None:
-                    yield Record(number, text="", problem="a text of the row is not UTF-8")
+                    yield Record(number, text="", problem="a text in this row is not UTF-8")
                 else:
                     yield Record(number, {k: plain(v) for k, v in row.items()})
 

@@ -41,7 +41,7 @@ def _read(path: Path, delimiter: str) -> Iterator[Record]:
             header = next(rows, [])
             if len(set(header)) < len(header):
                 twice = next(name for name in header if header.count(name) > 1)
-                raise UserError(f"{path}:1: two columns {twice!r}; give each column its own name")
+                raise UserError(f"{path}:1: two columns named {twice!r}; give each column its own name")
             filled = (row for row in rows if row)
             sample = list(islice(filled, SAMPLE))
             parsed = [i for i in range(len(header)) if _is_json(path, header[i], [r[i] for r in sample if i < len(r)])]
@@ -56,9 +56,9 @@ def _record(number: int, header: Sequence[str], row: Sequence[str], parsed: Sequ
     try:
         text.decode("utf-8")
     except UnicodeDecodeError:
-        return Record(number, text=text.decode("utf-8", "backslashreplace"), problem="a cell of the row is not UTF-8")
+        return Record(number, text=text.decode("utf-8", "backslashreplace"), problem="a cell in this row is not UTF-8")
     if len(row) != len(header):
-        problem = f"{len(row)} cells, the header has {len(header)}; a comma or line end in a cell needs quotes round it"
+        problem = f"{len(row)} cells, the header has {len(header)}; quote cells that contain a comma or a line break"
         return Record(number, text=text.decode("utf-8"), problem=problem)
     value: dict[str, Any] = {name: cell or None for name, cell in zip(header, row, strict=True)}
     for i in parsed:

@@ -53,7 +53,7 @@ def _parse_line(number: int, line: bytes) -> Record:
         return Record(number, text=text, problem=f"not UTF-8 at byte {e.start + 1} of the line")
     except json.JSONDecodeError as e:
         comma = e.msg == "Extra data" and text[e.pos :].strip() == ","
-        cause = "a comma after the object; a line is one object" if comma else e.msg
+        cause = "a comma after the object; each line must be one object" if comma else e.msg
         return Record(number, text=text, problem=f"not JSON at column {e.colno}: {cause}")
     except (ValueError, RecursionError) as e:  # an integer of thousands of digits, lists nested too deep
         return Record(number, text=text, problem=f"not readable as JSON: {e}")

@@ -147,7 +147,10 @@ class VllmEngine:
             ours = self._score(data, rows)
             agreement = None if theirs is None else self._agreement(ours, theirs, data, rows)
             if agreement is None:
-                say("warning: the model fits no single GPU, so vLLM's log-probs are not compared with transformers'")
+                say(
+                    "warning: the model does not fit on one GPU, so vLLM's log-probs are not checked against those of "
+                    "transformers"
+                )
             self._verified = data.subset(rows), ours, agreement
         return self._verified[2]
 

@@ -31,10 +31,10 @@ class Checkers:
     """The checkers of some prompts, tested before the first answer is checked."""
 
     def __init__(self, prompts: Sequence[Prompt]):
-        registry = needed("if_verifiable.ifeval.instructions_registry", "checkers of constraints")
+        registry = needed("if_verifiable.ifeval.instructions_registry", "the constraint checkers")
         self.known: Mapping[str, Any] = registry.INSTRUCTION_DICT
         # Without a seed its results are random.
-        needed("langdetect", "checkers of constraints").DetectorFactory.seed = 0
+        needed("langdetect", "the constraint checkers").DetectorFactory.seed = 0
         for prompt in prompts:
             self._check(prompt)
 
@@ -47,7 +47,7 @@ class Checkers:
             results, _ = evaluate_instructions(answer, list(names), list(kwargs), prompt.text, dict(self.known))
         except Exception as e:  # of the library, on an answer that it did not foresee
             raise ProcessingError(
-                f"{prompt.where}: a checker failed on {answer!r:.60} ({type(e).__name__}: {e})"
+                f"{prompt.where}: a checker failed on {answer!r:.60} ({type(e).__name__}: {e}); leave out this prompt"
             ) from e
         if not results:
             return Met((False,) * len(names), (False,) * len(names))
@@ -58,7 +58,7 @@ class Checkers:
         for name, arguments in zip(names, kwargs, strict=True):
             if name not in self.known:
                 raise UserError(
-                    f"{prompt.where}: no checker for the constraint {name!r}; expected IFEval's: "
+                    f"{prompt.where}: no checker for the constraint {name!r}; expected one of IFEval's: "
                     f"{', '.join(sorted(self.known))}"
                 )
             self._check_arguments(prompt, name, arguments)
@@ -76,11 +76,14 @@ class Checkers:
             taken = checker.get_instruction_args() or {}
         except Exception as e:  # of the library: a wrong name, type or value
             raise UserError(
-                f"{prompt.where}: the arguments {dict(arguments)} do not fit the constraint {name}: {e}"
+                f"{prompt.where}: the arguments {dict(arguments)} do not fit the constraint {name}: {e}; correct its "
+                "`kwargs`"
             ) from e
         missing = [argument for argument in taken if argument not in arguments]
         if missing:
-            raise UserError(f"{prompt.where}: the constraint {name} has no {', '.join(missing)} in its `kwargs`")
+            raise UserError(
+                f"{prompt.where}: the constraint {name} has no {', '.join(missing)} in its `kwargs`; expected a value"
+            )
 
 
 def constraints(prompt: Prompt) -> tuple[tuple[str, ...], tuple[Mapping[str, Any], ...]]:

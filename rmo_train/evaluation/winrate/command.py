@@ -24,7 +24,7 @@ def run_winrate(
     judged = bool(settings.judge or settings.judge_model)
     if not judged and prompts is None:
         raise UserError(
-            "how to compare the answers? Expected --prompts FILE with IFEval's constraints, or a judge: "
+            "no way to compare the answers is given; expected --prompts FILE with IFEval's constraints, or a judge: "
             "--judge URL --judge-model NAME"
         )
     if judged and out is None:
@@ -88,8 +88,8 @@ def _judged(
 def _failure(rates: JudgedRates, reason: str | None, kept: Judgements) -> ProcessingError | None:
     if rates.failed:
         return ProcessingError(
-            f"the judge did not reply for {rates.failed:,} of {counted(2 * rates.pairs, 'verdict')} (first: {reason}). "
-            f"The others are stored in {kept.path}: run the same command again to request the rest"
+            f"the judge did not reply to {rates.failed:,} of {counted(2 * rates.pairs, 'request')} (first: {reason}). "
+            f"The other verdicts are stored in {kept.path}: run the same command again to request the rest"
         )
     if rates.win_rate is None:
         ends = next((reply.strip()[-60:] for reply in kept.replies.values()), "")

@@ -89,7 +89,7 @@ class Endpoint:
         try:
             content = response.json()["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError) as e:
-            said = f"its answer is not a chat completion: {response.text[:80]!r}"
+            said = f"its reply is not a chat completion: {response.text[:80]!r}"
             if not self.reached:
                 raise UserError(f"--judge {self.url}: {said}; expected an OpenAI-compatible endpoint") from e
             raise NoReply(said) from e
@@ -104,7 +104,8 @@ class Endpoint:
             known = await self._models()
             if known and self.model not in known:
                 raise UserError(
-                    f"--judge-model {self.model}: not at {self.url} ({said}); it has {', '.join(sorted(known)[:10])}"
+                    f"--judge-model {self.model}: not found at {self.url} ({said}); it serves "
+                    f"{', '.join(sorted(known)[:10])}"
                 )
             raise UserError(
                 f"--judge {self.url}, --judge-model {self.model}: not found ({said}); expected the base URL "
@@ -127,7 +128,7 @@ def base_of(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError(f"--judge {url}: not a URL; expected one such as http://localhost:8000/v1")
     if "@" in parts.netloc or parts.query:
-        raise UserError(f"--judge: a key or a query in the URL; expected the URL alone, and the key in {KEY}")
+        raise UserError(f"--judge: the URL contains a key or a query; expected the URL alone, and the key in {KEY}")
     path = parts.path.rstrip("/").removesuffix("/chat/completions")
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 

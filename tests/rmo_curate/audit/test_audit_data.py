@@ -139,8 +139,8 @@ def test_a_gate_that_trips_exits_with_4_and_the_report_is_written(working_folder
     ("gate", "said"),
     [
         ("lenght_bias>0.8", "did you mean 'length_bias'"),
-        ("length_bias=0.8", "is not a name, one of > >= < <= and a number"),
-        ("share_against>0.2", "not known for these data"),
+        ("length_bias=0.8", "expected a name, one of > >= < <=, and a number"),
+        ("share_against>0.2", "unknown for these data"),
         ("overlap.same_prompts>0", "--against"),
     ],
 )
@@ -186,7 +186,7 @@ def test_what_is_not_data_is_refused(working_folder):
     assert curate("audit", "--out", "r").refused("RUN or DATA")
     data = write_jsonl(working_folder / "pairs.jsonl", planted())
     assert curate("audit", data).refused("--out")
-    assert curate("audit", data, "--out", data).refused("a file; give a folder")
+    assert curate("audit", data, "--out", data).refused("is a file; expected a folder")
 
 
 def test_flags_of_data_are_refused_on_a_run(make_run, working_folder):

@@ -146,7 +146,7 @@ def test_few_data_give_no_estimate_and_say_why(working_folder, n, prompt, said):
     assert found["headline"]["certainty"] in Path("report/report.html").read_text()
     assert all(s["right"] is None and s["reasons"] == [] for s in found["suspects"])
     gated, _ = audit(working_folder / "pairs.jsonl", "--fail-on", "noise_rate>0.2")
-    assert gated.refused("not known for these data", said)
+    assert gated.refused("unknown for these data", said)
 
 
 def better(rng: np.random.Generator) -> tuple[str, str]:

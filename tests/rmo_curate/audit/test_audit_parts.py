@@ -94,7 +94,7 @@ def test_gates():
     gate = parse_gate(" findings.refusal.share >= 2e-1 ")
     assert str(gate) == "findings.refusal.share>=0.2" and gate.trips(0.2) and not gate.trips(0.19)
     for text in ("a", "a>", ">1", "a=1", "a>b", "a>1>2"):
-        with pytest.raises(ValueError, match="is not a name"):
+        with pytest.raises(ValueError, match="expected a name, one of"):
             parse_gate(text)
     audit = {"a": 1, "b": {"c": None, "d": [1]}, "e": "text", "f": True, "identity": {"x": 3}}
     assert scalars(audit) == {"a": 1, "b.c": None}

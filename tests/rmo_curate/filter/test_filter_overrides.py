@@ -105,7 +105,7 @@ def file_of(*rows: str) -> str:
             file_of('{"action": "keep"}'),
             "decision 1: {'action': 'keep'} has no id",
         ),
-        (file_of('{"id": "p1", "action": "swap"}'), "action 'swap' of 'p1'"),
+        (file_of('{"id": "p1", "action": "swap"}'), "action 'swap' for 'p1'"),
         (
             file_of('{"id": "p1", "action": "keep"}', '{"id": "p1", "action": "drop"}'),
             "decision 2: 'p1' has two decisions, keep and drop",

@@ -157,8 +157,8 @@ FORMS = (
     without_pairs("KTO", {"messages": [u("Q"), a("yes")], "label": True}, "unpaired data", UNPAIRED),
     without_pairs("TRL unpaired", {"prompt": "Q", "completion": "yes", "label": False}, "unpaired data", UNPAIRED),
     without_pairs("TRL standard implicit", {"chosen": "Q yes", "rejected": "Q no"},
-                  "where the prompt ends cannot be known",
-                  "where the prompt ends cannot be known"),
+                  "it is unknown where the prompt ends",
+                  "it is unknown where the prompt ends"),
     Published("content parts", {
         "prompt": [parts("user", "Q")], "chosen": [parts("assistant", "yes")],
         "rejected": [parts("assistant", "no")]}),
@@ -259,7 +259,7 @@ FORMS = (
     Published("dolphin: question", {**SYSTEM, "question": "Q", "accepted": "yes", "rejected": "no"}, BRIEF,
               columns={"chosen": "accepted"}),
     without_pairs("open-instruct synthetic", {"prompt": "Q", "completions": ["yes", "no"]},
-                  "nothing that says which one", "no answer is judged"),
+                  "nothing says which one", "no answer is judged"),
     # ---- the same in other clothes
     Published("TRL: a prompt of turns that the answers repeat", {"prompt": LATER_TURNS, **LATER_CONVERSATIONS}, LATER),
     Published("OpenAI: a system message and a text", {
@@ -286,7 +286,7 @@ FORMS = (
     Published("a prompt in ChatML and two dialogues", {
         "prompt": CHATML, **{side: CHATML + text + "<|im_end|>" for side, text in ANSWERS.items()}}, BRIEF),
     without_pairs("several answers with scores of another name", {
-        "prompt": "Q", "responses": ["yes", "no"], "my_scores": [1, 2]}, "'my_scores' what they are worth",
+        "prompt": "Q", "responses": ["yes", "no"], "my_scores": [1, 2]}, "'my_scores' rates them",
         "scores of a name that is not known"),
     without_pairs("texts in Llama 2's template", {"prompt": "[INST] Q [/INST]", **ANSWERS},
                   r"a chat template \(\[INST\]\)", "a template that is not split"),

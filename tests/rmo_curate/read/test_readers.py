@@ -94,19 +94,19 @@ def test_csv_cells_longer_than_the_modules_limit_are_read(tmp_path):
 def test_csv_rows_that_do_not_fit_have_a_problem(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"a,b\n1,2\n1,2,3\n1\n\xff,2\n")
-    expected = "{} cells, the header has 2; a comma or line end in a cell needs quotes round it"
+    expected = "{} cells, the header has 2; quote cells that contain a comma or a line break"
     assert rows_of(path) == [
         {"a": "1", "b": "2"},
         expected.format(3),
         expected.format(1),
-        "a cell of the row is not UTF-8",
+        "a cell in this row is not UTF-8",
     ]
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("a,a\n1,2\n", r"a\.csv:1: two columns 'a'"),
+        ("a,a\n1,2\n", r"a\.csv:1: two columns named 'a'"),
         ('a,b\n1,"2\n', r"a\.csv:2: not CSV: unexpected end of data"),
         ("chosen\n\"[{'role': 'user', 'content': 'Q'}]\"\n", "'chosen' are Python lists, not JSON"),
     ],
@@ -160,7 +160,7 @@ def test_a_text_of_an_arrow_file_that_is_not_utf8_is_its_rows_own_problem(tmp_pa
     with pa.ipc.new_file(tmp_path / "a.arrow", pa.schema([("x", pa.string())])) as writer:
         writer.write_table(pa.table({"x": bad}))
     first, second = read_arrow(tmp_path / "a.arrow")
-    assert first.value == {"x": "a"} and second.problem == "a text of the row is not UTF-8"
+    assert first.value == {"x": "a"} and second.problem == "a text in this row is not UTF-8"
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t", "|"])
@@ -192,7 +192,7 @@ def test_a_line_that_is_no_object_says_what_is_wrong_with_it(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"a": 1},\n{"a": 1, "c": {"b": 1}, "c": 2}\n[{"a": 1}]\n')
     records = list(read_jsonl(tmp_path / "a.jsonl"))
     assert [r.problem for r in records] == [
-        "not JSON at column 9: a comma after the object; a line is one object",
+        "not JSON at column 9: a comma after the object; each line must be one object",
         "not readable as JSON: the key 'c' occurs twice in one object",
         None,
     ]

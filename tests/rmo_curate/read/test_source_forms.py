@@ -18,8 +18,8 @@ def test_the_form_of_most_records_wins_and_the_others_are_rejects(tmp_path):
     source, records = read(jsonl(tmp_path / "a.jsonl", other, record(0), record(1)))
     assert source.form.name == "trl-standard"
     assert source.said == (
-        "form trl-standard: prompt, chosen and rejected are text in 2 of the first 3 records "
-        "(1 like trl-conversational, which will be rejected)"
+        "form trl-standard in 2 of the first 3 records: prompt, chosen and rejected are text "
+        "(other forms, to be rejected: 1 of trl-conversational)"
     )
     assert reasons(records) == ["other_form", "pair", "pair"]
 
@@ -42,9 +42,7 @@ def test_a_misspelt_column_names_the_columns_found_and_the_nearest(tmp_path):
 
 def test_texts_without_a_prompt_or_turns_are_the_users_error(tmp_path):
     path = jsonl(tmp_path / "a.jsonl", {"kind": 1, "chosen": "Yes, a", "rejected": "Yes, b"})
-    with pytest.raises(
-        UserError, match=r"where the prompt ends cannot be known; the columns are kind, chosen, rejected"
-    ):
+    with pytest.raises(UserError, match=r"it is unknown where the prompt ends; the columns are kind, chosen, rejected"):
         open_source([path])
 
 
@@ -83,7 +81,7 @@ def test_columns_of_other_names_are_read_as_told(tmp_path):
     said = r"(?s)no column 'badd', which was given as the rejected; .*did you mean 'bad'\?.*--map rejected=bad "
     with pytest.raises(UserError, match=said):
         open_source([path], columns=names | {"rejected": "badd"})
-    with pytest.raises(UserError, match=r"no column 'promt' to map.*'prompt'"):
+    with pytest.raises(UserError, match=r"no form has a column 'promt'.*'prompt'"):
         open_source([path], columns={"promt": "question"})
 
 
@@ -99,7 +97,7 @@ def test_a_system_prompt_in_a_column_reaches_the_prompt_whatever_the_form(tmp_pa
 def test_a_label_that_says_which_answer_won_is_never_passed_over(tmp_path):
     compared = {"prompt": "q", "answer_a": "x", "answer_b": "y", "winner": "b"}
     path = jsonl(tmp_path / "a.jsonl", compared)
-    with pytest.raises(UserError, match="'winner' says which one won, in a form that is not known") as caught:
+    with pytest.raises(UserError, match="'winner' says which one won, but the form is unknown") as caught:
         open_source([path])
     assert "--map chosen" not in str(caught.value)
     with pytest.raises(UserError, match="'winner' says which answer won, so 'answer_a' is not always the chosen one"):
@@ -154,7 +152,7 @@ def test_records_of_ranked_answers_count_as_their_pairs_and_the_sums_hold(tmp_pa
         "source_chosen_rank": "own",
     }  # fmt: skip
     assert json.loads(records[4].raw)["rejected"] == [{"role": "assistant", "content": "x"}]
-    assert "5 records of ranked answers count as 8 records" in source.notes[-1]
+    assert "5 records of ranked answers become 8" in source.notes[-1]
     limited, records = read(path, limit=1)
     assert (limited.input_records, len(records)) == (1, 2)
 

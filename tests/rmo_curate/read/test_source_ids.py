@@ -159,7 +159,7 @@ def test_one_id_on_two_contents_gets_the_hash_of_the_later_content(tmp_path):
     hashes = [content_hash(p.prompt, p.chosen, p.rejected, None, None) for p in pairs(records)]
     # The id of a duplicate counts too: its content is known, whoever came first.
     assert [p.id for p in pairs(records)] == [hashes[0], "1", f"1-{hashes[2]}", f"y-{hashes[3]}"]
-    assert any(note.startswith("2 records have the id of an earlier pair") for note in source.notes)
+    assert any(note.startswith("2 records with the id of an earlier pair") for note in source.notes)
 
 
 @pytest.mark.parametrize("hash_first", [True, False])

@@ -82,7 +82,7 @@ def test_what_a_folder_holds_besides_data_is_named(tmp_path):
     source, _ = read(str(tmp_path))
     said = " ".join(source.notes)
     assert "skipped the folders more" in said and "notes.txt (not data files)" in said
-    assert "skipped gone.jsonl (links to nothing, or no files)" in said
+    assert "skipped gone.jsonl (broken links, or not files)" in said
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "list", "packed", "csv", "parquet"])
@@ -282,5 +282,5 @@ def test_limit_counts_records_over_all_files_rejects_included(tmp_path):
     source, records = read(a, b, limit=3)
     assert [(r.source, r.line) for r in records] == [(a, 1), (a, 3), (b, 1)]
     assert len(source.inputs) == 2
-    with pytest.raises(UserError, match="limit of 0"):
+    with pytest.raises(UserError, match="--limit 0: expected 1 or more"):
         open_source([a], limit=0)

@@ -103,19 +103,31 @@ def test_turns_of_calls_one_after_the_other_are_one_turn(tmp_path):
 @pytest.mark.parametrize(
     ("message", "said"),
     [
-        ({"role": "assistant", "content": "", "tool_calls": [{}]}, "a call without the name of a function"),
-        ({"role": "assistant", "content": "", "tool_calls": ["f"]}, "a call that is not {name, arguments}"),
-        ({"role": "assistant", "content": "", "tool_calls": [None]}, "a call that is not {name, arguments}"),
-        ({"role": "assistant", "content": "", "tool_calls": 3}, "a call that is not {name, arguments}"),
-        ({"role": "assistant", "content": "", "tool_calls": [call(type="custom")]}, "a call that is not {name, arg"),
+        ({"role": "assistant", "content": "", "tool_calls": [{}]}, "a call without a function name"),
+        (
+            {"role": "assistant", "content": "", "tool_calls": ["f"]},
+            "a call that is not a function's {name, arguments}",
+        ),
+        (
+            {"role": "assistant", "content": "", "tool_calls": [None]},
+            "a call that is not a function's {name, arguments}",
+        ),
+        ({"role": "assistant", "content": "", "tool_calls": 3}, "a call that is not a function's {name, arguments}"),
+        (
+            {"role": "assistant", "content": "", "tool_calls": [call(type="custom")]},
+            "a call that is not a function's {name, arg",
+        ),
         ({"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{"}]}, "arguments of f, which are not JSON"),
         (
             {"role": "assistant", "tool_calls": [{"name": "f", "arguments": [1]}]},
-            "the arguments of f are not an object",
+            "arguments of f that are not an object",
         ),
         ({"role": "tool_call", "content": "no JSON"}, "the content, which are not JSON"),
         ({"role": "tool_call", "content": "[]"}, "an empty list of calls"),
-        ({"role": "user", "content": "x", "tool_calls": [call()]}, "(user) calls functions, which the assistant does"),
+        (
+            {"role": "user", "content": "x", "tool_calls": [call()]},
+            "(user) calls functions, which only the assistant may do",
+        ),
         ({"role": "assistant", "tool_calls": [call()], "thinking": "hm"}, "has thinking, which a pair cannot hold"),
     ],
 )

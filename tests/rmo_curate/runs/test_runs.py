@@ -103,5 +103,5 @@ def test_scores_with_rows_of_unknown_pairs_are_refused(make_run):
 
 def test_a_log_prob_that_is_not_finite_names_the_pair(make_run):
     run = open_run(make_run(logps={"base": [(-1.0, -2.0), (float("nan"), -2.0)]}))
-    with pytest.raises(UserError, match=r"1 pairs have a log-prob that is missing or not finite, the first 'p1'"):
+    with pytest.raises(UserError, match=r"a log-prob is missing or not finite in 1 pair, the first 'p1'"):
         run.scores(run.trajectory())

@@ -60,7 +60,7 @@ def test_a_number_of_workers_that_is_none(value, demo_data, tiny_model_folder, n
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--tensor-parallel-size", 2), "the engine here is transformers, which keeps a model whole"),
+        (("--tensor-parallel-size", 2), "the engine here is transformers, which cannot split a model"),
         (("--tensor-parallel-size", 4, "--workers", 3), "2 of 3 workers would find 4 GPUs on one machine"),
     ],
 )

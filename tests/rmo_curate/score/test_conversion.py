@@ -79,8 +79,8 @@ def test_many_rejects_are_said_loudly_at_the_end_with_what_would_read_them(tmp_p
     other = {"question": "Q", "good": "yes", "bad": "no"}
     data = jsonl(tmp_path / "a.jsonl", *(record(n) for n in range(7)), *({**other, "question": str(n)} for n in "abc"))
     said = curate("inspect", data).out
-    warning = next(line for line in said.splitlines() if line.startswith("WARNING"))
+    warning = next(line for line in said.splitlines() if line.startswith("warning: "))
     assert "3 of 10 records (30%) are not pairs, mostly because of missing_field" in warning
     assert f"rmo-curate inspect {data} --map chosen=good --map rejected=bad" in warning
     data = jsonl(tmp_path / "b.jsonl", *(record(n) for n in range(8)), record(8, chosen=""), record(9, chosen=""))
-    assert "WARNING" not in curate("inspect", data).out
+    assert "warning: " not in curate("inspect", data).out

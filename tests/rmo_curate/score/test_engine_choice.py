@@ -70,7 +70,7 @@ def test_auto_is_vllm_for_a_model_over_several_gpus(monkeypatch):
 @pytest.mark.parametrize(
     ("engine", "said"),
     [
-        ("transformers", "the engine here is transformers, which keeps a model whole; add --engine vllm"),
+        ("transformers", "the engine here is transformers, which cannot split a model; add --engine vllm"),
         ("vllm", "--tensor-parallel-size 2: 0 GPUs found on this machine; give at most that many"),
     ],
 )
@@ -86,6 +86,6 @@ def test_a_model_over_several_gpus_wants_vllm_and_the_gpus(engine, said, monkeyp
 def test_a_model_is_split_over_as_many_gpus_as_divide_its_attention_heads(tiny_model_folder):
     """The tiny model has 4 heads."""
     with pytest.raises(
-        UserError, match=r"--tensor-parallel-size 3: .* has 4 attention heads and 2 of keys and values, which 3"
+        UserError, match=r"--tensor-parallel-size 3: .* has 4 attention heads and 2 key-value heads, which 3"
     ):
         check_tensor_parallel(3, "vllm", WorkerSettings(ray="auto"), (str(tiny_model_folder),))

@@ -52,7 +52,7 @@ def test_it_says_what_was_detected_and_each_problem_with_its_first_place(working
     assert "1, the first at pairs.jsonl:4: rejected is empty" in problem(said.out, "empty_response")
     assert "1, the first at pairs.jsonl:5: the same prompt" in problem(said.out, "duplicate")
     begins = problem(said.out, "one_answer_begins_the_other")
-    assert "2, the first at pairs.jsonl:2: the rejected response begins with the whole" in begins
+    assert "2, the first at pairs.jsonl:2: the rejected response begins with the whole other response" in begins
 
 
 def test_samples_are_the_first_the_middle_and_the_last_pair(working_folder):

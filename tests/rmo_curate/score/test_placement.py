@@ -57,7 +57,7 @@ def test_the_line_says_what_each_worker_has():
     ("machines", "asked", "gpus_each", "said"),
     [
         ([NO_GPU], 3, 1, "--workers 3: this machine has only 2 cores"),
-        ([FOUR], "auto", 8, "0 of 1 worker would find 8 GPUs on one machine .the most on a machine: 4 GPUs"),
+        ([FOUR], "auto", 8, "0 of 1 worker would find 8 GPUs on one machine .a machine has at most 4 GPUs"),
         ([EIGHT], 3, 4, "2 of 3 workers would find 4 GPUs on one machine"),
         ([NO_GPU], "auto", 2, "0 of 1 worker would find 2 GPUs"),
     ],

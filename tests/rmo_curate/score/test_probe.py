@@ -277,7 +277,7 @@ def rows_of(run: Path) -> list[int]:
 def test_score_reads_states_with_the_log_probs(data, probed, tiny_model_folder, tmp_path, passes, capsys):
     score(data, tiny_model_folder, tmp_path / "run", **DEFAULT)
     assert passes == [("both", n) for n in rows_of(probed)]
-    assert "passes: 1 reference (the probe's states with it)\n" in capsys.readouterr().err
+    assert "passes: 1 reference (with the hidden states for the probe)\n" in capsys.readouterr().err
 
 
 def test_a_pass_of_their_own_gives_the_same_bytes(data, probed, tiny_model_folder, tmp_path, passes, capsys):
@@ -287,7 +287,7 @@ def test_a_pass_of_their_own_gives_the_same_bytes(data, probed, tiny_model_folde
     assert "would read hidden states in one pass and fit 10" in outcome.out
     score(data, tiny_model_folder, run, **DEFAULT)
     assert passes == [("scores", n) for n in rows_of(probed)] + [("states", n) for n in rows_of(probed)]
-    assert "passes: 1 reference + 1 for the probe's states\n" in capsys.readouterr().err
+    assert "passes: 1 reference + 1 for the hidden states for the probe\n" in capsys.readouterr().err
     assert contents(run) == contents(probed)
 
 
@@ -353,7 +353,10 @@ def test_under_vllm_states_take_a_pass_of_their_own_and_that_is_said(
     score(data, tiny_model_folder, tmp_path / "run", **DEFAULT)
     assert [what for what, _ in passes] == ["scores"] * 6 + ["states"] * 6
     said = capsys.readouterr().err
-    assert "1 reference + 1 for the probe's states, through transformers: vLLM gives none" in said
+    assert (
+        "1 reference + 1 for the hidden states for the probe, through transformers, since vLLM does not return them"
+        in said
+    )
     assert checkpoint_names(tmp_path / "run") == ["base", "oof-probe"]
 
 
@@ -390,8 +393,8 @@ def test_a_probe_needs_prompts_to_leave_out(tiny_model_folder, tmp_path):
 def test_a_dry_run_says_what_the_probe_costs_and_writes_nothing(data, run, tiny_model_folder, tmp_path):
     outcome = curate("score", data, "--model", tiny_model_folder, "--out", tmp_path / "new", "--dry-run")
     assert "1 forward pass over the data" in outcome.out
-    assert "a probe on the reference's hidden states, cross-fitted; they come from the same pass" in outcome.out
+    assert "a cross-fitted probe on the reference's hidden states; the states come from the same pass" in outcome.out
     assert not (tmp_path / "new").exists()
     before = marks(run)
-    assert "would fit 10 linear probes, as oof-probe" in curate("proxy", run, "--dry-run").out
+    assert "would fit 10 linear probes as oof-probe" in curate("proxy", run, "--dry-run").out
     assert marks(run) == before

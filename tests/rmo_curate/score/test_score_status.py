@@ -30,7 +30,9 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(demo_data, tiny_mo
 def test_the_dry_run_of_a_proxy_names_its_family(full_run):
     before = marks(full_run)
     (line,) = run_proxy(full_run, PROXY.model_copy(update={"seed": 7, "steps": (1,)}), dry_run=True)
-    assert re.match(r"would train 2 proxies of 2 steps of 4 pairs and score steps \[1, 2\] as oof-[0-9a-f]{8}", line)
+    assert re.match(
+        r"would train 2 proxies, 2 steps of 4 pairs each, and score steps \[1, 2\] as oof-[0-9a-f]{8}", line
+    )
     assert marks(full_run) == before
 
 

@@ -28,7 +28,7 @@ def parts(run, stage):
 def test_shares_in_any_order_make_the_run_of_one_process(data, tiny_model_folder, tmp_path):
     assert command(data, tiny_model_folder, tmp_path / "one").code == 0
     run = tmp_path / "run"
-    assert "24 pairs are ready" in command(data, tiny_model_folder, run, "--shard", "0/3").out
+    assert "pairs prepared: 24;" in command(data, tiny_model_folder, run, "--shard", "0/3").out
     for share, done in (("3/3", 2), ("1/3", 2)):
         assert f"{done} parts done" in command(data, tiny_model_folder, run, "--shard", share).out
     said = curate("status", run).out

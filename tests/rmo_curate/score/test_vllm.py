@@ -301,7 +301,7 @@ def test_a_model_that_fits_no_single_gpu_is_scored_unchecked_and_that_is_said(en
     monkeypatch.setattr(vllm, "TransformersEngine", None)  # it must not be loaded
     engine.gpus, engine.plan = 2, replace(engine.plan, weights=60 * GIB, device=80 * GIB)
     assert engine.score(PAIRS, np.arange(3)) == pytest.approx(np.array(LOGPS))
-    assert "fits no single GPU, so vLLM's log-probs are not compared" in capsys.readouterr().err
+    assert "does not fit on one GPU, so vLLM's log-probs are not checked" in capsys.readouterr().err
     assert engine.noise_sd(PAIRS) == pytest.approx(0, abs=1e-9)
 
 

@@ -94,7 +94,7 @@ def test_a_policy_takes_the_path_of_its_references():
     for path, said in (("dense", "dense attention"), ("rows", "plain rows")):
         layout = choose_layout(model_of("llama"), Workload.of(scored_by(path, "cpu")))
         assert layout.path == path
-        assert layout.reason.startswith(f"{said}: as the references were computed")
+        assert layout.reason.startswith(f"{said}: as for the references")
     layout = choose_layout(model_of("llama"), Workload.of(scored_by("segments", "cpu")))
     assert layout.reason.startswith("segments attention: sharing prompts saves")  # what the rule says, too
 

@@ -56,7 +56,7 @@ def test_prompts_without_a_benchmarks_fields_have_no_form(tmp_path: Path):
     ],
 )
 def test_prompts_of_two_forms_need_a_choice(records: list[dict], tmp_path: Path):
-    with pytest.raises(UserError, match=r"several forms: .*line 1.*; choose .* with --to"):
+    with pytest.raises(UserError, match=r"several formats: .*line 1.*; choose .* with --to"):
         recognised(prompts(tmp_path / "p.jsonl", *records))
 
 
@@ -112,7 +112,7 @@ def test_what_is_written_reads_back(form: str, tmp_path: Path):
         ("ifeval", [QUESTIONS["ifeval"]], 2, "has one answer per prompt; expected --samples 1"),
         ("arena-hard", [{"prompt": "Hi"}], 1, "line 1: no field `uid`"),
         ("mt-bench", [{"turns": ["Hi"]}], 1, "line 1: no field `question_id`"),
-        ("alpaca-eval", [QUESTIONS["mt-bench"]], 1, "2 turns; answers of AlpacaEval have one turn"),
+        ("alpaca-eval", [QUESTIONS["mt-bench"]], 1, "2 turns, but answers for AlpacaEval have one"),
         ("ifeval", [{"prompt": "Hi"}, {"prompt": "Hi"}], 1, r"line 2: the same `prompt` as .*line 1"),
         ("mt-bench", [QUESTIONS["mt-bench"]] * 2, 1, "line 2: the same `question_id` as"),
     ],
@@ -142,7 +142,7 @@ def generated(folder: Path, model: Path, record: dict, *flags: object) -> tuple[
 def test_the_second_turn_is_answered_after_the_models_own_first_answer(tiny_model_folder, tmp_path: Path):
     """The second answer is that to a conversation given as messages, with the first answer in it."""
     done, (record,) = generated(tmp_path, tiny_model_folder, QUESTIONS["mt-bench"])
-    assert "form of MT-Bench: the prompts have `question_id` and `turns`" in done.err
+    assert "writing answers in MT-Bench's format: the prompts have `question_id` and `turns`" in done.err
     first, second = record["choices"][0]["turns"]
     talk = [
         {"role": "user", "content": "Hi"},
@@ -173,7 +173,7 @@ def test_mistakes_are_said_before_the_model_is_loaded(tmp_path: Path):
     done, _ = generated(tmp_path, nowhere, QUESTIONS["ifeval"], "--samples", 2, "--temperature", 1)
     assert done.refused("IFEval looks up answers by `prompt`")
     done, _ = generated(tmp_path, nowhere, QUESTIONS["arena-hard"] | QUESTIONS["ifeval"])
-    assert done.refused("the prompts fit several forms: arena-hard")
+    assert done.refused("the prompts fit several formats: arena-hard")
     done, _ = generated(tmp_path, nowhere, QUESTIONS["ifeval"], "--to", "alpaca")
     assert done.refused("'alpaca' is not one of")
 
@@ -184,4 +184,4 @@ def test_room_for_all_turns_is_checked_before_the_model_is_loaded(tmp_path: Path
     short = write_tiny_model(tmp_path / "short", context=60)
     (short / "model.safetensors").write_text("not read")
     done, _ = generated(tmp_path, short, QUESTIONS["mt-bench"], "--max-new-tokens", 20)
-    assert done.refused("line 1: ", "and 2 answers of 20 exceed the context", "give --max-new-tokens")
+    assert done.refused("line 1: ", "and 2 answers of up to 20 exceed the context", "give --max-new-tokens")

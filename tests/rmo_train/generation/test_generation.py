@@ -155,7 +155,7 @@ def test_the_file_is_alpaca_evals_in_the_order_of_the_prompts(tiny_model_folder,
     done = train("generate", prompts, "--model", tiny_model_folder, "--out", out, "--max-new-tokens", 6,
                  "--dtype", "float32", "--batch-size", 3)  # fmt: skip
     assert done.code == 0, done
-    assert done.out.startswith(f"4 answers of tiny in {out}")
+    assert done.out.startswith(f"4 answers by tiny in {out}")
     records = json.loads(out.read_text(encoding="utf-8"))
     assert [r["instruction"] for r in records] == QUESTIONS
     assert all(r.keys() == {"instruction", "output", "generator", "dataset"} for r in records)

@@ -87,8 +87,8 @@ def test_several_messages_are_shown_with_their_roles(tmp_path: Path):
         ({"prompt": " "}, "the prompt is empty"),
         ({"prompt": []}, r"the prompt is \[\]"),
         ({"prompt": [{"content": "Hi"}]}, "has no role"),
-        ({"prompt": [USER, YES]}, "ends with a message of the assistant"),
-        ({"prompt": [USER, {"role": "tool_call", "content": "[]"}]}, "ends with a message of the assistant"),
+        ({"prompt": [USER, YES]}, "ends with an assistant message"),
+        ({"prompt": [USER, {"role": "tool_call", "content": "[]"}]}, "ends with an assistant message"),
         ({"chosen": [USER, YES], "rejected": [SYSTEM, USER, NO]}, r"the prompt is \[\]"),
     ],
 )

@@ -74,7 +74,9 @@ def test_a_full_disk_is_said_with_its_numbers(tmp_path):
     assert error.exit_code == 3 and text.startswith(f"cannot write {tmp_path / 'no' / 'file'}: the disk is full")
     assert "it needs 3.0 MiB and " in text and f"free on the disk of {tmp_path}." in text
     assert "run the same command again" in text
-    assert str(cannot_write(tmp_path, OSError(errno.EACCES, "Permission denied"))).endswith("Permission denied")
+    assert str(cannot_write(tmp_path, OSError(errno.EACCES, "Permission denied"))).endswith(
+        "Permission denied; check that you may write there"
+    )
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EROFS, errno.EACCES, errno.ENOSPC])

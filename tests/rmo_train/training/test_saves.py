@@ -199,8 +199,8 @@ def test_a_disk_too_small_for_the_checkpoints_is_said_beforehand():
         "checkpoints: every 10 minutes, the newest 2 until training ends; about 1.0 GiB each"
     ]
     (_, warning) = checkpoint_lines(by_time, 100, gib, 2 * gib)
-    assert "can need 3.0 GiB, and 2.0 GiB are free" in warning
+    assert "may need 3.0 GiB, but that disk has 2.0 GiB free" in warning
     (both, warning) = checkpoint_lines(TrainSettings(save_steps=10), 100, gib, 0)
-    assert "; every 10 steps, 9 kept; about" in both and "can need 12.0 GiB" in warning
+    assert "; every 10 steps, 9 kept; about" in both and "may need 12.0 GiB" in warning
     (none,) = checkpoint_lines(TrainSettings(save_minutes=0), 100, gib, 2 * gib)
     assert none == "checkpoints: none except on Ctrl-C; about 1.0 GiB each"

@@ -100,7 +100,10 @@ def test_without_nltks_model_the_two_kinds_that_need_it_are_refused_and_no_other
 @pytest.mark.parametrize(
     ("replaced", "said"),
     [
-        ({"instruction_id_list": ["count:words"]}, "no checker for the constraint 'count:words'; expected IFEval's"),
+        (
+            {"instruction_id_list": ["count:words"]},
+            "no checker for the constraint 'count:words'; expected one of IFEval's",
+        ),
         ({"kwargs": [{}]}, r"the constraint keywords:frequency has no keyword, frequency, relation in its `kwargs`"),
         ({"kwargs": [{"keyword": "a", "frequency": 1, "relation": "about"}]}, "do not fit the constraint"),
         ({"kwargs": [{"word": "a"}]}, "do not fit the constraint"),

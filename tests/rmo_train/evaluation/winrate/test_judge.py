@@ -204,7 +204,7 @@ def test_what_passes_is_asked_again_and_what_does_not_is_exit_3_and_goes_on(tmp_
     with judging(reply) as server:
         done = winrate(pair, server.url)
         assert done.code == 3
-        assert "did not reply for 1 of 6 verdicts (first: status 500: out of order (6 tries)" in done.err
+        assert "did not reply to 1 of 6 requests (first: status 500: out of order (6 tries)" in done.err
         assert "run the same command again" in done.err and "win rate of A" in done.out
         assert times["stubborn", "bb"] == endpoint.TRIES
         rates = stored(tmp_path)
@@ -219,7 +219,7 @@ def test_a_server_that_stays_away_is_given_up(tmp_path: Path):
     pair = files(tmp_path, ["a" * (i + 2) for i in range(50)], ["b"] * 50)
     with judging(lambda first, second: (503, {"error": {"message": "away"}})) as server:
         done = winrate(pair, server.url, "--concurrency", 2)
-    assert done.code == 3 and "did not reply for 100 of 100 verdicts (first: status 503: away" in done.err
+    assert done.code == 3 and "did not reply to 100 of 100 requests (first: status 503: away" in done.err
     assert len(server.asked) <= 12 * endpoint.TRIES
 
 
@@ -230,14 +230,16 @@ def test_a_wrong_url_model_or_key_is_said_at_once(tmp_path: Path):
         nobody = f"http://127.0.0.1:{s.getsockname()[1]}/v1"
     assert winrate(pair, nobody).refused(f"--judge {nobody}: no answer (", "is the server running?")
     with judging(lambda first, second: (401, {"error": {"message": "no key"}})) as server:
-        assert winrate(pair, server.url, model="gpt-9").refused("--judge-model gpt-9: not at", f"it has {MODEL}")
+        assert winrate(pair, server.url, model="gpt-9").refused(
+            "--judge-model gpt-9: not found at", f"it serves {MODEL}"
+        )
         assert winrate(pair, server.url.removesuffix("/v1")).refused("not found", "http://localhost:8000/v1")
         assert not server.asked
         assert winrate(pair, server.url).refused("the key was refused (status 401: no key); set OPENAI_API_KEY")
         assert len(server.asked) == 1
     with judging(lambda first, second: (200, {"hello": "world"})) as server:
-        assert winrate(pair, server.url).refused("its answer is not a chat completion", "OpenAI-compatible")
-    for url, said in (("ftp://x/v1", "not a URL"), ("http://key@x/v1", "a key or a query in the URL")):
+        assert winrate(pair, server.url).refused("its reply is not a chat completion", "OpenAI-compatible")
+    for url, said in (("ftp://x/v1", "not a URL"), ("http://key@x/v1", "the URL contains a key or a query")):
         with pytest.raises(UserError, match=said):
             base_of(url)
     assert base_of("https://x.org/v1/chat/completions/") == base_of("https://x.org/v1") == "https://x.org/v1"
