@@ -204,8 +204,8 @@ def overlap_warning(checked: Checked) -> str:
     if overlap is None or not overlap.pairs:
         return ""
     return (
-        f"{overlap.pairs:,} pairs have a prompt that is also in {overlap.name}, exactly or nearly: what is measured "
-        "there is not held out."
+        f"{counted(overlap.pairs, 'pair')} {'has' if overlap.pairs == 1 else 'have'} a prompt that is also in "
+        f"{overlap.name}, exactly or nearly: what is measured there is not held out."
     )
 
 

@@ -18,6 +18,7 @@ from rmo_curate.read.render_pool import tokens_sha
 from rmo_curate.read.sources import Pair, Reject, Source, open_source
 from rmo_curate.score.conversion import check_target, write_pairs_as_lines
 from rmo_curate.score.length_limit import length_limit, limit_line
+from rmo_curate.score.run_folder import records_line
 from rmo_curate.score.settings import ScoreSettings
 from rmo_train.console.progress import progress
 from rmo_train.console.wording import counted
@@ -206,7 +207,7 @@ def inspection_lines(inspection: Inspection, renderer: Renderer | None) -> list[
         f"other columns kept: {', '.join(kept[:MOST_COLUMNS]) or 'none'}"
         + (f" and {len(kept) - MOST_COLUMNS} more" if len(kept) > MOST_COLUMNS else ""),
         *source.notes[:MOST_NOTES],
-        f"{sum(source.counts.values()):,} records = {source.counts['pairs']:,} pairs + {rejects:,} rejects",
+        records_line(sum(source.counts.values()), source.counts["pairs"], rejects),
         *token_lines(inspection.tokens),
     ]
     for number, (pair, rendered) in enumerate(inspection.samples, start=1):

@@ -170,6 +170,11 @@ def next_order(run: Path, kind: str, name: str) -> int:
     return taken.get(name, max(taken.values(), default=-1) + 1)
 
 
+def records_line(records: int, pairs: int, rejects: int) -> str:
+    """What became of the records; the counts add up."""
+    return f"{counted(records, 'record')} = {counted(pairs, 'pair')} + {counted(rejects, 'reject')}"
+
+
 def summary(run: Path) -> list[str]:
     """What a finished `score` or `proxy` prints."""
     manifest = read_manifest(run, RunManifest)
@@ -178,8 +183,8 @@ def summary(run: Path) -> list[str]:
     counts = manifest.counts
     names = ", ".join(c.name for c in manifest.checkpoints)
     return [
-        f"{counts['records']} records = {counts['pairs']} pairs + {counts['rejects']} rejects; "
-        f"{counts[TOO_LONG]} pairs too long; scored: {names}",
+        f"{records_line(counts['records'], counts['pairs'], counts['rejects'])}; "
+        f"{counted(counts[TOO_LONG], 'pair')} too long; scored: {names}",
         *([too_long_line(manifest.too_long)] if manifest.too_long else []),
     ]
 

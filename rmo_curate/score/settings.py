@@ -154,7 +154,9 @@ class ScoreCommand(ScoreSettings, ShareSettings, TrustSettings):
 class ProxySettings(Settings):
     """A proxy: what it is, and how it is made. Trained ones by plain DPO, no diversification, no amplification."""
 
-    kind: Kind | None = Field(None, description="Kind of proxy, probe or lora (default: probe)")
+    kind: Kind | None = Field(
+        None, description="Kind of proxy: probe or lora; in a recipe also none, the reference alone (default: probe)"
+    )
     folds: int | None = Field(
         None,
         ge=1,

@@ -89,7 +89,7 @@ def test_more_rejects_than_allowed(working_folder, model):
 def test_a_pair_that_is_too_long_is_flagged_and_dropped_by_the_filter(working_folder, model):
     write_jsonl(working_folder / "pairs.jsonl", [*(record(i) for i in range(6)), record(6, chosen="word " * 99)])
     outcome = score_line("pairs.jsonl", model, "--max-length", 64)
-    assert outcome.code == 0 and "7 records = 7 pairs + 0 rejects; 1 pairs too long" in outcome.out
+    assert outcome.code == 0 and "7 records = 7 pairs + 0 rejects; 1 pair too long" in outcome.out
     assert curate("filter", "run", "--out", "shards", "--rule", "none").code == 0
     counts = manifest_of(Path("shards"))["counts"]
     assert (counts["pairs"], counts["kept"], counts["too_long"]) == (7, 6, 1)
