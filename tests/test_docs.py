@@ -115,19 +115,24 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path):
     assert loaded == []
 
 
-def test_the_tutorial_runs_as_it_stands(tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "data" / "demo").mkdir(parents=True)
+@pytest.mark.parametrize(
+    ("page", "folder", "report"),
+    [("tutorial.md", Path("data", "demo"), "tour/report"), ("README.md", Path(), "runs/report")],
+    ids=["tutorial", "README"],
+)
+def test_the_commands_of_a_page_run_as_they_stand(page, folder, report, tmp_path, tiny_model_folder, monkeypatch):
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
     for name, n in (("train.jsonl", 48), ("heldout.jsonl", 24)):  # a part of them: the commands are the promise
         records = (ROOT / "data" / "demo" / name).read_text(encoding="utf-8").splitlines(keepends=True)
-        (tmp_path / "data" / "demo" / name).write_text("".join(records[:n]), encoding="utf-8")
+        (tmp_path / folder / name).write_text("".join(records[:n]), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    lines = [line for page, line in commands() if page == "tutorial.md"]
-    assert len(lines) > 10
+    lines = [line for name, line in commands() if name == page]
+    assert len(lines) >= 8
     for line in lines:
-        program, *arguments = shlex.split(line.replace("smollm2-135m", str(tiny_model_folder)))
+        program, *arguments = shlex.split(re.sub("smollm2-135m|MODEL", str(tiny_model_folder), line))
         outcome = {"rmo-curate": command_line.curate, "rmo-train": command_line.train}[program](*arguments)
         assert outcome.code == 0, f"{line}\n{outcome.err}"
-    assert (tmp_path / "tour" / "report" / "report.html").is_file()
+    assert (tmp_path / report / "report.html").is_file()
 
 
 def test_every_room_is_in_the_tree_and_every_module_in_its_rooms_tour():
