@@ -24,6 +24,7 @@ SIGNED = re.compile(
     r"(?:[\"”'*_] ?[-–—~] ?[^.!?]{2,60}|#\w+"
     r"|\b(?i:regards|wishes|sincerely|truly|faithfully|yours|love|cheers|thanks|best),? (?:[A-Z]\w*\.? ?){1,3})$"
 )
+EQUATION = re.compile(r"= ?[-+]?[\d.,]+$")  # its result
 UNSTOPPED, LAST_LINES = 2, 1000  # of the last lines, so many end without a stop: then that is how this text writes
 ITEM = re.compile(r"\s*(?:[-*•·–]|\d+[.)]|[A-Za-z][.)]|#+|\|)")
 
@@ -39,6 +40,8 @@ def truncated(text: str) -> str:
         return ""
     if text[-1] in ENDS_OPEN:
         return f"stops in the middle, at {quoted(line[-30:])}"
+    if EQUATION.search(line):
+        return ""
     if not text[-1].isalnum() or len(line) < FULL_LINE or ITEM.match(line) or "://" in line or SIGNED.search(line):
         return ""
     unstopped = (len(other) >= FULL_LINE and other.rstrip()[-1:].isalnum() for other in before[-LAST_LINES:])

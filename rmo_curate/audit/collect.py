@@ -225,6 +225,7 @@ def report(material: Material, suspects_found: int, listed: np.ndarray) -> Repor
     observed = Observed(
         counts=counts,
         findings=finding_counts(checked, counts),
+        lengths_known=texts.tokens is not None,
         contradictions=int(contradicting.sum()),
         openings=openings(texts),
         longer=int((material.difference > 0).sum()),

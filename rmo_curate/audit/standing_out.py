@@ -36,6 +36,7 @@ class Observed:
 
     counts: Counts
     findings: Mapping[str, FindingCount]
+    lengths_known: bool  # by the tokenizer and the limit of a run; estimated ones cost nobody a pair
     contradictions: int
     openings: Sequence[Opening]
     longer: int
@@ -90,7 +91,8 @@ def lost(seen: Observed) -> Iterator[StandingOut]:
     for name, finding in seen.findings.items():
         whole = finding.of == "pairs" and finding.chosen_only is None and name not in CONTRADICTIONS
         same = name == "near_duplicate" and finding.count <= seen.contradictions  # both ways is nearly the same, too
-        if whole and not same and finding.share >= LEAST_SHARE:
+        estimated = name == "over_long" and not seen.lengths_known
+        if whole and not same and not estimated and finding.share >= LEAST_SHARE:
             yield StandingOut(
                 f"{finding.title}: {finding.count:,} of {counts.pairs:,} pairs ({percent(finding.share)}).",
                 f"explained-{name}",

@@ -122,6 +122,8 @@ def _find_in_folder(given: str, path: Path, sources: Sources) -> None:
     if not data:
         below = sorted({p.parent.as_posix() for p in path.rglob("*") if p.is_file() and reader_of(p)})
         hint = f"; there are some in {', '.join(below[:3])}" if below and below != [path.as_posix()] else ""
+        if path.as_posix() in below:  # nothing but NOT_DATA
+            hint = "; it looks like shards, a run or an export: give the file of pairs that it was made from"
         raise UserError(f"{given}: the folder has no data files ({KINDS}){hint}")
     sources.files += [_data_file(p) for p in data]
     names = ", ".join(p.name for p in data[:5]) + (f" and {len(data) - 5} more" if len(data) > 5 else "")

@@ -215,7 +215,7 @@ def inspection_lines(inspection: Inspection, renderer: Renderer | None) -> list[
         lines += sample_lines(pair, rendered, renderer)
     lines += [
         "",
-        f"problems in {counted(sum(source.counts.values()), 'record')}:"
+        f"problems ({counted(sum(source.counts.values()), 'record')} read):"
         if inspection.problems
         else "no problems found",
     ]

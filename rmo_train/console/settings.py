@@ -255,7 +255,7 @@ def run_app(app: typer.Typer) -> None:
         typer.echo(f"error: {inert(str(e))}", err=True)
         raise SystemExit(e.exit_code) from None
     except KeyboardInterrupt:
-        typer.echo("\nstopped. Finished work is kept: run the same command again to resume", err=True)
+        typer.echo("\nstopped. Nothing finished is lost: run the same command again to resume", err=True)
         raise SystemExit(Stopped.exit_code) from None
     except typer.Abort:
         raise SystemExit(1) from None

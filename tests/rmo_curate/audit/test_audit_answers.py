@@ -39,6 +39,7 @@ def test_answers_that_stop_short(text: str):
         LONG + "\n\n**Email:** [Your Email Address]\n\n---",
         LONG + "See https://example.org/a/very/long/path/that/goes/on/and/on/and/never/stops/at/all/for/a/reader",
         '"Believe in yourself and all that you are, for there is something in you that is greater." - Somebody Famous',
+        LONG + "21336 * 5012 = 21336 * 5000 + 21336 * 10 + 21336 * 2 = 106680000 + 213360 + 42672 = 106936032",
         LONG + "I owe you a coffee, and the next two weeks of your own plants as well. Warm wishes, Jo",
         LONG + "Follow me for more of this and of everything else that is new out at sea! #boats #harbour #morning",
         "\n".join(

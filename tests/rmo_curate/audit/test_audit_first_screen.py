@@ -22,6 +22,7 @@ from rmo_curate.runs.run import Checkpoint
 NOTHING = Observed(
     counts=Counts(400, 400, 0, {}, 400, {}, 400),
     findings={},
+    lengths_known=True,
     contradictions=0,
     openings=(),
     longer=200,
@@ -38,6 +39,11 @@ def test_lopsided_by_hand():
     assert not lopsided(25, 15, 400)  # 1.6 standard errors
     assert not lopsided(5200, 4800, 10_000)  # sure, and too little to matter
     assert not lopsided(0, 0, 400)
+
+
+OVER_LONG = replace(
+    NOTHING, findings={"over_long": FindingCount("Over-long pair", "pairs", 20, 0.05, None, None, None)}
+)
 
 
 @pytest.mark.parametrize(
@@ -61,12 +67,8 @@ def test_lopsided_by_hand():
             replace(NOTHING, findings={"refusal": FindingCount("Answer refuses", "pairs", 44, 0.11, 2, 40, 2)}),
             "Answer refuses: only the chosen one in 2 pairs, only the rejected one in 40, of 400 pairs.",
         ),
-        (
-            replace(
-                NOTHING, findings={"over_long": FindingCount("Over-long pair", "pairs", 20, 0.05, None, None, None)}
-            ),
-            "Over-long pair: 20 of 400 pairs (5.0%).",
-        ),
+        (OVER_LONG, "Over-long pair: 20 of 400 pairs (5.0%)."),
+        (replace(OVER_LONG, lengths_known=False), None),
         (
             replace(NOTHING, counts=Counts(450, 400, 50, {"missing_field": 50}, 400, {}, 400)),
             "50 of 450 records (11%) are not usable as pairs",
