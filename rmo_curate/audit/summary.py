@@ -41,7 +41,8 @@ def summary_lines(report: Report, page: Path, json_path: Path) -> tuple[str, ...
 
 def suspect_line(suspect: Suspect) -> str:
     decision = f" ({suspect.decision})" if suspect.decision else ""
-    return f"look at {one_line(suspect.id)}{decision}: {one_line(suspect.because, MOST_CHARACTERS)}"
+    at = f" at {one_line(suspect.source_file)}:{suspect.source_line}" if suspect.source_file else ""
+    return f"look at {one_line(suspect.id)}{at}{decision}: {one_line(suspect.because, MOST_CHARACTERS)}"
 
 
 def accuracy_line(end: CheckpointFindings) -> str:
