@@ -8,6 +8,7 @@ from benchmarks.figures import RESULTS, points, result, table
 from rmo_train.store.files import read_json
 
 GPU = "gpu-before"  # the GPU's cells that are shown: of the evidence before kinds of prompt, see alignment.md
+SLOW = "slow"  # cells on a CPU, with the evidence as it is
 ARMS = {
     "base": "untrained",
     "plain": "plain",

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from benchmarks import detect_table
-from benchmarks.alignment_tables import GPU, alignment, alignment_tuning
+from benchmarks.alignment_tables import GPU, SLOW, alignment, alignment_tuning
 from benchmarks.cells import cells
 from benchmarks.figures import RESULTS, interval, ratio, result, share, table
 from benchmarks.robustness_tables import faults, faults_by_command, fuzz
@@ -318,6 +318,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "align-demo": lambda: alignment("demo", "demo"),
     "align-demo-before": lambda: alignment("demo-before", "demo"),
     "align-constraints": lambda: alignment(GPU, "constraints"),
+    "align-constraints-now": lambda: alignment(SLOW, "constraints"),
     "align-constraints-simpo": lambda: alignment(GPU, "constraints", "simpo"),
     "align-judged": lambda: alignment(GPU, "judged"),
     "align-constraints-tuning": lambda: alignment_tuning(GPU),
