@@ -90,19 +90,19 @@ def truth_rows(shards: Path) -> list[Row]:
     wrong, ties, right = np.array(swapped), np.array(tied), np.array(confidence)
     doubted = right < 0.5
     rows = [
-        ("swapped among all pairs (what guessing finds)", share(int(wrong.sum()), len(wrong))),
+        ("swapped pairs, as a share of all pairs", share(int(wrong.sum()), len(wrong))),
         (
             f"mean P(label right): {int(wrong.sum())} swapped, {int((~wrong).sum())} others",
             f"{right[wrong].mean():.2f}, {right[~wrong].mean():.2f}",
         ),
-        ("really swapped where P is below 0.5", share(int((doubted & wrong).sum()), int(doubted.sum()))),
-        ("swapped pairs found so", share(int((doubted & wrong).sum()), int(wrong.sum()))),
+        ("pairs with P below 0.5 that are swapped", share(int((doubted & wrong).sum()), int(doubted.sum()))),
+        ("swapped pairs with P below 0.5", share(int((doubted & wrong).sum()), int(wrong.sum()))),
     ]
     for name, kind in (("noisy", wrong), ("ambiguous", ties)):
         gone = np.array([r == name for r in reason])
         if gone.any():
-            what = "really swapped" if name == "noisy" else f"near-ties ({share(int(ties.sum()), len(ties))} of all)"
-            rows.append((f"{what} among dropped as {name}", share(int((gone & kind).sum()), int(gone.sum()))))
+            what = "swapped" if name == "noisy" else f"near-ties ({share(int(ties.sum()), len(ties))} of all are)"
+            rows.append((f"pairs dropped as {name} that are {what}", share(int((gone & kind).sum()), int(gone.sum()))))
     return rows
 
 

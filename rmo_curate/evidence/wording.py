@@ -172,6 +172,8 @@ def outlook_lines(outlook: Outlook) -> list[str]:
         with_model = " and ".join(f"{one.with_model:.2f}" for one in outlook.measured)
         said.append(f"With scores of a 135M model it was {with_model}.")
     if outlook.pairs < max(one.most_pairs for one in outlook.measured):
-        at_most = " and ".join(f"{one.at_most:.2f} at {one.most_pairs:,} pairs" for one in outlook.measured)
-        said.append(f"More pairs help: with scores, it was {at_most}.")
+        at_most = " and ".join(
+            f"{one.at_most:.2f} on {one.data} ({one.most_pairs:,} of them)" for one in outlook.measured
+        )
+        said.append(f"With scores and the most pairs that were measured, it was {at_most}.")
     return said

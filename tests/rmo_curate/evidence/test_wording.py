@@ -97,5 +97,6 @@ def test_more_pairs_are_said_to_help_only_where_more_were_measured():
     assert len(outlook_lines(Outlook(1000, True, measured))) == 1
     assert outlook_lines(Outlook(999, False, measured))[1:] == [
         "With scores of a 135M model it was 0.72 and 0.52.",
-        "More pairs help: with scores, it was 0.80 at 1,000 pairs and 0.70 at 500 pairs.",
+        "With scores and the most pairs that were measured, it was 0.80 on verse (1,000 of them) and 0.70 on prose "
+        "(500 of them).",
     ]
