@@ -126,7 +126,10 @@ def test_names_of_a_stranger_do_nothing_on_the_page(make_run, tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"schema": "rmo-decisions-1", "decisions": [{"id": "p0", "action": "rm -rf"}]}, "expected keep, drop, flip"),
+        (
+            {"schema": "rmo-decisions-1", "decisions": [{"id": "p0", "action": "rm -rf"}]},
+            "one of keep, drop, flip",
+        ),
         ({"schema": "rmo-decisions-1", "decisions": [{"id": {"$ref": "x"}, "action": "keep"}]}, "has no id"),
         ({"schema": "other", "decisions": []}, "not a decisions file"),
         ([], "not a decisions file"),

@@ -77,6 +77,7 @@ def test_every_planted_defect_is_found_and_sound_pairs_have_none(working_folder)
     }
     (at,) = re.findall(r'"id":"prefix","at":"([^"]*)"', Path("report/report.html").read_text())
     assert at == f"{data}:{lines.index('prefix') + 1}"
+    assert f"look at {worst['id']} at {worst['source_file']}:{worst['source_line']}: {worst['because']}" in outcome.out
     slices = {(s["column"], s["value"]): s["pairs"] for s in found["slices"]}
     assert slices["source", "a"] == 13 and slices["source", "b"] == 7 and slices["source", "(none)"] == 12
 
