@@ -6,7 +6,7 @@ site-packages would collide with others'. `rmo/demo.py` finds them in either pla
 
 from setuptools import find_packages, setup
 
-FOLDERS_OF_DATA = ["rmo.data", "rmo.data.demo", "rmo.pipelines", "rmo_curate.audit.explained"]
+FOLDERS_OF_DATA = ["rmo.data", "rmo.pipelines", "rmo_curate.audit.explained"]
 
 setup(
     packages=[*find_packages(include=["rmo", "rmo.*", "rmo_train*", "rmo_curate*"]), *FOLDERS_OF_DATA],
