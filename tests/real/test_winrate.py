@@ -80,7 +80,7 @@ def test_a_real_server_judges_once_and_its_refusals_are_said(server: str, tmp_pa
     given = ("winrate", tmp_path / "a.json", tmp_path / "b.json", "--judge", server, "--out", tmp_path / "o.json",
              "--judge-tokens", 64)  # fmt: skip
 
-    assert train(*given, "--judge-model", "large").refused("--judge-model large: not at", "it has small")
+    assert train(*given, "--judge-model", "large").refused("--judge-model large: not found at", "it serves small")
     done = train(*given, "--judge-model", "small")
     assert done.code == 0, done  # the equal answers are a tie, so there is a rate
     stored = json.loads((tmp_path / "o.json").read_text())
