@@ -197,7 +197,7 @@ def judged_lines(judged: Judged) -> Iterator[str]:
         yield f"too few to tell how many of {of} are wrong; that needs {least}"
     else:
         yield f"an estimated {judged.noise_rate:.0%} of {of} are wrong"
-    yield from worth_lines(judged.worth, judged.of.pairs)
+        yield from worth_lines(judged.worth, judged.of.pairs)
     yield from outlook_lines(judged.outlook)
     yield from (f"style: {line}" for line in gap_lines(judged.gaps))
 
