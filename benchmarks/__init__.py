@@ -10,7 +10,7 @@
 - `score`: scoring, compared with padded transformers, TRL and vLLM (grid: plan.yaml).
 - `workers`: scoring by one process and by workers, also on a busy machine.
 - `simulate_workers`: 64 simulated workers on Ray: how many parts a second the driver can hand out.
-- `train`: training, compared with TRL and a padded loop, step by step.
+- `train`: training, compared with TRL and a padded loop, step by step; `trl_trainer`: TRL's trainer as such a peer.
 - `growth`: training on 1,000 to 100,000 pairs.
 - `paths`: cost of the attention paths at different lengths.
 - `forward`: profile of scoring and training.

@@ -17,7 +17,6 @@ import torch
 from benchmarks.gpu import SHAPES, Bench, Figures, make_trees, random_model, spread, tried
 from benchmarks.gpu_train import LEARNING_RATE, recomputes, train
 from rmo_train.forward.packing import Tree
-from rmo_train.model.policy import LORA_SCALE
 from rmo_train.training.throughput import peak_memory
 from tests.tiny import make_tokenizer
 
@@ -69,21 +68,9 @@ def trl_steps(
     shape: str, trees: Sequence[Tree], weights: torch.dtype, micro: int, lora: int | None, bench: Bench
 ) -> Figures:
     """DPOTrainer's optimizer steps over all of `trees`, references given as 0; the first one warms up."""
-    from datasets import Dataset
-    from peft import LoraConfig
     from transformers import TrainerCallback
-    from trl import DPOConfig, DPOTrainer
 
-    class Prepared(DPOTrainer):
-        """Takes pairs of token ids with their references."""
-
-        def _prepare_dataset(self, dataset: Any, *arguments: Any, **more: Any) -> Any:
-            return dataset
-
-        def _precompute_ref_logps(self, dataset: Any, *arguments: Any, **more: Any) -> Any:
-            return dataset
-
-    seconds: list[float] = []
+    from benchmarks.trl_trainer import Steps, dpo_trainer
 
     class Clock(TrainerCallback):
         began = 0.0
@@ -96,53 +83,27 @@ def trl_steps(
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - self.began)
 
-    steps = bench.repeats + 1
-    pairs = [
-        {
-            "prompt_ids": tree.prompt.tolist(),
-            "chosen_ids": tree.responses[0].tolist(),
-            "rejected_ids": tree.responses[1].tolist(),
-            "ref_chosen_logps": 0.0,
-            "ref_rejected_logps": 0.0,
-        }
-        for tree in trees
-    ]
-    adapter = None
-    if lora is not None:
-        adapter = LoraConfig(
-            r=lora, lora_alpha=LORA_SCALE * lora, target_modules="all-linear", task_type="CAUSAL_LM", lora_dropout=0.0
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = DPOConfig(
-            output_dir=folder,
-            per_device_train_batch_size=micro,
-            gradient_accumulation_steps=len(trees) // micro,
-            max_steps=steps,
-            learning_rate=LEARNING_RATE,
-            lr_scheduler_type="constant",
-            warmup_steps=0,
-            beta=0.1,
-            bf16=weights == torch.float32,
-            gradient_checkpointing=recomputes(shape),
-            precompute_ref_log_probs=True,
-            train_sampling_strategy="sequential",
-            max_length=None,
-            logging_steps=steps,
-            save_strategy="no",
-            report_to="none",
-            use_cpu=bench.device.type == "cpu",
-            disable_tqdm=True,
-        )
-        trainer = Prepared(
-            model=random_model(shape, bench.device).to(weights),
-            args=arguments,
-            train_dataset=Dataset.from_list(pairs),
-            processing_class=make_tokenizer(),
-            peft_config=adapter,
-            callbacks=[Clock()],
-        )
+    seconds: list[float] = []
+    steps = Steps(
+        number=bench.repeats + 1,
+        pairs=len(trees),
+        micro_batch=micro,
+        learning_rate=LEARNING_RATE,
+        autocast=weights == torch.float32,
+        lora=lora,
+        recompute=recomputes(shape),
+    )
+    model = random_model(shape, bench.device).to(weights)
+    with tempfile.TemporaryDirectory() as out:
+        trainer = dpo_trainer(model, make_tokenizer(), [as_row(tree) for tree in trees], steps, Clock(), out)
         if bench.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         trainer.train()
     measured = spread(seconds) | {"peak_gib": peak_memory(bench.device)}
     return measured | {"pairs_per_second": len(trees) / measured["seconds"]}
+
+
+def as_row(tree: Tree) -> dict[str, Any]:
+    """A pair as TRL holds it after tokenizing and scoring references."""
+    ids = {"prompt_ids": tree.prompt, "chosen_ids": tree.responses[0], "rejected_ids": tree.responses[1]}
+    return {name: row.tolist() for name, row in ids.items()} | {"ref_chosen_logps": 0.0, "ref_rejected_logps": 0.0}

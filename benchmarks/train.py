@@ -126,22 +126,12 @@ def padded(case: dict[str, Any], data: Loaded, report: Report) -> None:
 
 def trl(case: dict[str, Any], data: Loaded, report: Report) -> None:
     """DPOTrainer with the references given, on the batches of our order."""
-    from datasets import Dataset
-    from peft import LoraConfig
     from transformers import TrainerCallback
-    from trl import DPOConfig, DPOTrainer
 
+    from benchmarks.trl_trainer import Steps, dpo_trainer
     from rmo_train.model.models import load_tokenizer
-    from rmo_train.model.policy import LORA_SCALE, load_model
+    from rmo_train.model.policy import load_model
     from rmo_train.training.plan import make_plan
-
-    tokens, settings = data.tokens, settings_of(case)
-    order = np.concatenate(make_plan(tokens, settings).batches(settings.seed, 0)[: case["steps"]])
-
-    class WithReferences(DPOTrainer):
-        def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-            dataset = dataset.add_column("ref_chosen_logps", tokens.ref_chosen[order].astype(np.float32))
-            return dataset.add_column("ref_rejected_logps", tokens.ref_rejected[order].astype(np.float32))
 
     class Turns(TrainerCallback):
         began = seconds = 0.0
@@ -157,42 +147,23 @@ def trl(case: dict[str, Any], data: Loaded, report: Report) -> None:
                 report(self.seconds, logs["loss"])
                 self.began = time.perf_counter()
 
-    micro = case["trl_pairs"]
-    arguments = DPOConfig(
-        output_dir=tempfile.mkdtemp(),
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=case["pairs_per_step"] // micro,
-        max_steps=case["steps"],
+    tokens, settings = data.tokens, settings_of(case)
+    order = np.concatenate(make_plan(tokens, settings).batches(settings.seed, 0)[: case["steps"]])
+    references = {"ref_chosen_logps": tokens.ref_chosen, "ref_rejected_logps": tokens.ref_rejected}
+    pairs = [data.messages[i] | {name: float(logps[i]) for name, logps in references.items()} for i in order]
+    steps = Steps(
+        number=case["steps"],
+        pairs=case["pairs_per_step"],
+        micro_batch=case["trl_pairs"],
         learning_rate=case["learning_rate"],
-        lr_scheduler_type="constant",
-        warmup_steps=0,
-        max_grad_norm=settings.max_grad_norm,
         beta=case["beta"],
-        bf16=case["trl_autocast"],
-        gradient_checkpointing=False,
-        precompute_ref_log_probs=True,
-        train_sampling_strategy="sequential",
-        max_length=None,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
+        autocast=case["trl_autocast"],
+        lora=case["lora"],
     )
-    adapter = None
-    if case["lora"]:
-        adapter = LoraConfig(
-            r=case["lora"], lora_alpha=LORA_SCALE * case["lora"], target_modules="all-linear", task_type="CAUSAL_LM"
-        )
-    weights = "float32" if case["trl_autocast"] else case["dtype"]
-    WithReferences(
-        model=load_model(case["model"], weights).requires_grad_(adapter is None),
-        args=arguments,
-        train_dataset=Dataset.from_list([data.messages[i] for i in order]),
-        processing_class=load_tokenizer(case["model"]),
-        peft_config=adapter,
-        callbacks=[Turns()],
-    ).train()
+    model = load_model(case["model"], "float32" if case["trl_autocast"] else case["dtype"])
+    model.requires_grad_(case["lora"] is None)
+    with tempfile.TemporaryDirectory() as out:
+        dpo_trainer(model, load_tokenizer(case["model"]), pairs, steps, Turns(), out).train()
 
 
 METHODS = {"ours": ours, "padded": padded, "trl": trl}
