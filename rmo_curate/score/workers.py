@@ -27,7 +27,7 @@ from rmo_curate.score.engines.base import Engine
 from rmo_curate.score.placement import Placement
 from rmo_curate.score.run_folder import WORKING
 from rmo_curate.score.settings import WorkerSettings
-from rmo_train.console.errors import ProcessingError, RmoError, UserError
+from rmo_train.console.errors import ProcessingError, RmoError, UserError, first_line
 from rmo_train.console.extras import install_command
 from rmo_train.console.progress import say
 from rmo_train.console.trust import Trust, grant, granted
@@ -61,10 +61,9 @@ def _require_answer(address: str) -> None:
 
 
 def _no_cluster(address: str, why: Exception) -> UserError:
-    said = (str(why).splitlines() or [type(why).__name__])[0]
     return UserError(
-        f"--ray {address}: no Ray cluster found there ({said}); expected the address that `ray start --head` printed, "
-        "or `auto` on a machine of the cluster"
+        f"--ray {address}: no Ray cluster found there ({first_line(why)}); expected the address that "
+        "`ray start --head` printed, or `auto` on a machine of the cluster"
     )
 
 
@@ -169,10 +168,9 @@ class RayCrew:
         except Exception as e:  # of many kinds, the plain one among them
             if self.address is not None:
                 raise _no_cluster(self.address, e) from e
-            said = (str(e).splitlines() or [type(e).__name__])[0]
             raise ProcessingError(
-                f"--workers {self.asked}: Ray did not start here ({said}); the machine may be too busy or short of "
-                "memory: run the same command again, or without --workers"
+                f"--workers {self.asked}: Ray did not start here ({first_line(e)}); the machine may be too busy or "
+                "short of memory: run the same command again, or without --workers"
             ) from e
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         placed = Placement.of(machines, self.asked, self.gpus_each, one_machine=self.address is None)

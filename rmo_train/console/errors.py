@@ -72,6 +72,11 @@ def cannot_write(path: Path, error: OSError, needed: int | None = None) -> Proce
     return ProcessingError(f"{said}. Finished work is kept: free some space and run the same command again to resume")
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def free_space(path: Path) -> tuple[Path, int]:
     """The folder on whose disk `path` is or will be, and the bytes that are free there."""
     there = next((p for p in (path, *path.parents) if p.exists()), Path("/"))

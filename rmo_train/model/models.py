@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rmo_train.console.errors import UserError, nearest
+from rmo_train.console.errors import UserError, first_line, nearest
 from rmo_train.console.quiet import quiet
 from rmo_train.console.trust import granted
 from rmo_train.model.embedded import EMBEDDED, embedded_folder
@@ -111,9 +111,8 @@ def _from_hub(name: str) -> Path:
         if granted().allow_pickle and not weight_files(folder):
             folder = Path(snapshot_download(name, allow_patterns=[*small, "*.bin"], ignore_patterns=["*/*"]))
     except Exception as e:  # the client raises errors of its own and of its HTTP library, and OSError
-        first_line = (str(e).strip().splitlines() or [type(e).__name__])[0]
         raise UserError(
-            f"model {name!r}: no such local folder, and not on the hub ({first_line}){nearest(name, EMBEDDED)}; "
+            f"model {name!r}: no such local folder, and not on the hub ({first_line(e)}){nearest(name, EMBEDDED)}; "
             f"give a local folder, a Hub name, or the embedded {', '.join(EMBEDDED)}"
         ) from e
     return _checked(folder)
