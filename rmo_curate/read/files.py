@@ -25,7 +25,7 @@ from rmo_curate.read.readers import KINDS, Reader, Record, reader_of, reader_of_
 from rmo_train.console.errors import UserError, nearest
 from rmo_train.console.wording import counted
 from rmo_train.store.files import read_json, sha256_file
-from rmo_train.store.manifests import InputFile
+from rmo_train.store.manifests import InputFile, stage_of
 
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, csv.Error, pa.ArrowException)
 STDIN = "-"
@@ -120,11 +120,7 @@ def _find_in_folder(given: str, path: Path, sources: Sources) -> None:
         listed = _listed(path)
         data = [p for p in inside if (p.name in listed if listed else reader_of(p) and p.name not in NOT_DATA)]
     if not data:
-        below = sorted({p.parent.as_posix() for p in path.rglob("*") if p.is_file() and reader_of(p)})
-        hint = f"; there are some in {', '.join(below[:3])}" if below and below != [path.as_posix()] else ""
-        if path.as_posix() in below:  # nothing but NOT_DATA
-            hint = "; it looks like shards, a run or an export: give the file of pairs that it was made from"
-        raise UserError(f"{given}: the folder has no data files ({KINDS}){hint}")
+        raise UserError(f"{given}: the folder has no data files ({KINDS}){_where_data_are(path)}")
     sources.files += [_data_file(p) for p in data]
     names = ", ".join(p.name for p in data[:5]) + (f" and {len(data) - 5} more" if len(data) > 5 else "")
     sources.notes.append(f"{given}: {counted(len(data), 'data file')}: {names}")
@@ -135,6 +131,16 @@ def _find_in_folder(given: str, path: Path, sources: Sources) -> None:
         sources.notes.append(f"{given}: skipped the folders {', '.join(folders)}; give them too if they are data")
     if links := [p.name for p in others if not p.is_dir()]:
         sources.notes.append(f"{given}: skipped {', '.join(links)} (broken links, or not files)")
+
+
+def _where_data_are(folder: Path) -> str:
+    """A hint on what to give instead of a folder without data files, or an empty string."""
+    if (stage := stage_of(folder)) is not None:
+        return f"; rmo made it ({stage}): give the file of pairs that it was made from"
+    below = sorted(
+        {p.parent.as_posix() for p in folder.rglob("*") if p.is_file() and reader_of(p)} - {folder.as_posix()}
+    )
+    return f"; there are some in {', '.join(below[:3])}" if below else ""
 
 
 def _listed(path: Path) -> set[str]:

@@ -187,7 +187,12 @@ def test_a_missing_path_names_what_lies_beside_it(tmp_path):
         open_source([str(tmp_path / "trian.jsonl")])
     (tmp_path / "below").mkdir()
     (tmp_path / "train.jsonl").rename(tmp_path / "below" / "train.jsonl")
-    with pytest.raises(UserError, match=r"has no data files.*below"):
+    for foreign in ("{}", '{"files": []}'):  # not of this project
+        (tmp_path / "manifest.json").write_text(foreign)
+        with pytest.raises(UserError, match=r"has no data files.*there are some in \S*below$"):
+            open_source([str(tmp_path)])
+    (tmp_path / "manifest.json").write_text('{"stage": "shards"}')
+    with pytest.raises(UserError, match=r"has no data files.*rmo made it \(shards\): give the file of pairs"):
         open_source([str(tmp_path)])
 
 
