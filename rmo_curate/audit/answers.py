@@ -19,12 +19,11 @@ SHORT = 120  # characters; a shorter answer may be a name, a number, a title
 FULL_LINE = 60  # characters of a last line that is a sentence and not an item
 FENCE = re.compile(r"^[^\S\n]*```", re.M)  # over line ends, it would look at every blank line from every one before it
 RULE = re.compile(r"[-*_=\s]+")  # a line across the page
-# A quotation's author, a hashtag, the name below a letter.
-SIGNED = re.compile(
-    r"(?:[\"”'*_] ?[-–—~] ?[^.!?]{2,60}|#\w+"
+# Ends without a stop: a quotation's author, a hashtag, the name below a letter, the result of an equation.
+UNSTOPPED_END = re.compile(
+    r"(?:[\"”'*_] ?[-–—~] ?[^.!?]{2,60}|#\w+|= ?[-+]?[\d.,]+"
     r"|\b(?i:regards|wishes|sincerely|truly|faithfully|yours|love|cheers|thanks|best),? (?:[A-Z]\w*\.? ?){1,3})$"
 )
-EQUATION = re.compile(r"= ?[-+]?[\d.,]+$")  # its result
 UNSTOPPED, LAST_LINES = 2, 1000  # of the last lines, so many end without a stop: then that is how this text writes
 ITEM = re.compile(r"\s*(?:[-*•·–]|\d+[.)]|[A-Za-z][.)]|#+|\|)")
 
@@ -40,9 +39,8 @@ def truncated(text: str) -> str:
         return ""
     if text[-1] in ENDS_OPEN:
         return f"stops in the middle, at {quoted(line[-30:])}"
-    if EQUATION.search(line):
-        return ""
-    if not text[-1].isalnum() or len(line) < FULL_LINE or ITEM.match(line) or "://" in line or SIGNED.search(line):
+    item_or_address = ITEM.match(line) or "://" in line
+    if not text[-1].isalnum() or len(line) < FULL_LINE or item_or_address or UNSTOPPED_END.search(line):
         return ""
     unstopped = (len(other) >= FULL_LINE and other.rstrip()[-1:].isalnum() for other in before[-LAST_LINES:])
     if sum(unstopped) >= UNSTOPPED:
