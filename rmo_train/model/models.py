@@ -140,7 +140,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
                 folder, local_files_only=True, trust_remote_code=granted().trust_remote_code
             )
     except Exception as e:  # damaged files surface as errors of the Rust library, of json and of transformers
-        raise UserError(f"{folder}: cannot load its tokenizer: {e}{needs_code(folder)}") from e
+        raise UserError(
+            f"{folder}: cannot load its tokenizer: {e}{needs_code(folder)}; if its files are damaged, save it there "
+            f"again: AutoTokenizer.from_pretrained(ORIGINAL).save_pretrained({str(folder)!r})"
+        ) from e
     if not tokenizer.chat_template:
         raise UserError(
             f"{folder}: its tokenizer has no chat template, so a conversation cannot be rendered (a base model?); "
