@@ -138,8 +138,13 @@ def evidence_line(sources: Sequence[str], missing: Sequence[Missing]) -> str:
 
 def gap_lines(gaps: Sequence[Gap]) -> list[str]:
     """How decisions change length and style: one line with the largest gaps."""
-    shown = [f"{gap.feature} {gap.before:+.2f} before, {gap.after:+.2f} after" for gap in gaps[:SAID_GAPS]]
+    shown = [gap_text(gap) for gap in gaps[:SAID_GAPS]]
     return [f"mean difference between chosen and rejected answers, in sd: {'; '.join(shown)}"] if shown else []
+
+
+def gap_text(gap: Gap) -> str:
+    before, after = f"{gap.before:+.2f}", f"{gap.after:+.2f}"
+    return f"{gap.feature} {before}" if before == after else f"{gap.feature} {before} before, {after} after"
 
 
 def lengths_line(lengths: Lengths) -> str:

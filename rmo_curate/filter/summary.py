@@ -8,7 +8,7 @@ import numpy as np
 
 from rmo_curate.evidence.expected import Outlook, outlook
 from rmo_curate.evidence.label_noise import Judgeable
-from rmo_curate.evidence.lengths import Lengths
+from rmo_curate.evidence.lengths import FOLLOWING_LENGTH, Lengths
 from rmo_curate.evidence.posterior import Missing
 from rmo_curate.evidence.style import Gap, gaps
 from rmo_curate.evidence.swapped_copies import Detection
@@ -42,7 +42,7 @@ class Summary:
     protected: int
     reviewed: dict[str, int]  # action -> pairs; empty without a reviewer's decisions
     kept_unscored: int  # pairs that a reviewer keeps, and that are too long: dropped
-    lengths: Lengths | None  # None where no rule reads margins
+    lengths: Lengths | None  # None where they cannot mislead the rule
     caught: Detection | None  # by the cut of the noisy; None where nothing is cut, or nothing can be told
     judged: Judged | None  # None where no evidence was weighed
     removal: tuple[ColumnRemoval, ...]
@@ -58,7 +58,7 @@ def summary(run: Run, decisions: Decisions) -> Summary:
         protected=int(decisions.overrides.protected.sum()),
         reviewed=reviewed if review.any() else {},
         kept_unscored=int(stuck.sum()),
-        lengths=None if decisions.settings.rule == "none" else Lengths.of(decisions.scores),
+        lengths=Lengths.of(decisions.scores) if decisions.settings.rule in FOLLOWING_LENGTH else None,
         caught=caught_at_cut(decisions),
         judged=judged(decisions),
         removal=removal(run, ~decisions.kept, decisions.reason != "too_long"),

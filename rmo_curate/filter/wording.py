@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rmo_curate.evidence.label_noise import LEAST_FOR_RATE
-from rmo_curate.evidence.lengths import FOLLOWING_LENGTH, Lengths
+from rmo_curate.evidence.lengths import Lengths
 from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.swapped_copies import MIN_FLAGGED, Detection
 from rmo_curate.evidence.wording import RANDOM_FLIPS, evidence_line, gap_lines, lengths_line, outlook_lines
@@ -46,7 +46,7 @@ def decision_lines(decisions: Decisions, summary: Summary) -> list[str]:
         *(caught_lines(summary.caught) if summary.caught else ()),
         *ambiguous_lines(decisions),
         *heavy_removal_lines(decisions),
-        *(length_lines(summary.lengths, settings) if summary.lengths else ()),
+        *([length_line(summary.lengths)] if summary.lengths else ()),
         *override_lines(summary, settings),
         *(judged_lines(summary.judged, few_said=bool(decisions.budget.too_few)) if summary.judged else ()),
         *map(removal_line, summary.removal),
@@ -155,10 +155,9 @@ def heavy_removal_lines(decisions: Decisions) -> Iterator[str]:
         )
 
 
-def length_lines(lengths: Lengths, settings: FilterSettings) -> Iterator[str]:
+def length_line(lengths: Lengths) -> str:
     """Whether the lengths of the answers mislead the rule."""
-    misled = settings.rule in FOLLOWING_LENGTH and not lengths.alike
-    yield f"{'warning: ' if misled else ''}{lengths_line(lengths)}"
+    return f"{'' if lengths.alike else 'warning: '}{lengths_line(lengths)}"
 
 
 def override_lines(summary: Summary, settings: FilterSettings) -> Iterator[str]:

@@ -9,8 +9,10 @@ from rmo_curate.evidence.contributions import Contribution, OtherComparisons, St
 from rmo_curate.evidence.expected import Measured, Outlook
 from rmo_curate.evidence.lengths import Lengths
 from rmo_curate.evidence.posterior import Lack, Missing
+from rmo_curate.evidence.style import Gap
 from rmo_curate.evidence.wording import (
     evidence_line,
+    gap_lines,
     lengths_line,
     missing_text,
     outlook_lines,
@@ -99,4 +101,11 @@ def test_more_pairs_are_said_to_help_only_where_more_were_measured():
         "With scores of a 135M model it was 0.72 and 0.52.",
         "With scores and the most pairs that were measured, it was 0.80 on verse (1,000 of them) and 0.70 on prose "
         "(500 of them).",
+    ]
+
+
+def test_a_gap_that_decisions_leave_as_it_is_is_told_once():
+    said = gap_lines([Gap("length", 0.5, 0.25), Gap("bold", -0.331, -0.329)])
+    assert said == [
+        "mean difference between chosen and rejected answers, in sd: length +0.50 before, +0.25 after; bold -0.33"
     ]
