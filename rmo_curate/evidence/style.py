@@ -14,6 +14,7 @@ from rmo_curate.score import logistic
 from rmo_curate.score.categories import Categories, fit_categories
 
 RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0)  # on the weights of features of unit size, divided by the root of their number
+LASSO = (1.0, 1.5, 2.0, 3.0, 4.0)  # strengths, on a category's deviations: a kind of prompt wants few things of its own
 LEAST_GAP = 0.15  # minimum difference between chosen and rejected answers to report, in sd
 
 
@@ -37,7 +38,7 @@ class Style:
         size = logistic.unit_columns(difference) * np.sqrt(difference.shape[1])
         x = difference / size.astype(np.float32)
         own = Categories.none(len(x)) if category is None else Categories.among(category)
-        fitted = fit_categories(x, folds, own, logistic.cross_fit(x, folds, RIDGES), RIDGES)
+        fitted = fit_categories(x, folds, own, logistic.cross_fit(x, folds, RIDGES), LASSO, logistic.lasso, afresh=True)
         return cls(difference, fitted.weights / size, folds, fitted.categories.of, fitted.categories.names)
 
     @classmethod

@@ -6,7 +6,7 @@ used only if they predict held-out labels better.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -17,6 +17,7 @@ from rmo_curate.score import logistic
 LEAST_PAIRS = 40  # minimum for a category to have preferences of its own
 MOST_PAIRS = 5000  # maximum that the deviations of a category are learned from
 MOST_CATEGORIES = 200  # the largest; bounds the memory of the weights
+Fit = Callable[[np.ndarray, float, np.ndarray], np.ndarray]  # rows, penalty, known log-odds -> weights
 LEAST_GAIN = 2.0  # nats of all held-out labels together, by which deviations must predict them better
 
 
@@ -49,33 +50,51 @@ class CategoryFit:
     margin: np.ndarray  # float64 [pairs]
     weights: np.ndarray  # [folds, 1 + categories, features]; those of all pairs first
     categories: Categories  # none if their deviations predict no better
-    ridge: float | None  # of the deviations; None: there are none
+    penalty: float | None  # of the deviations; None: there are none
 
 
 def fit_categories(
-    x: np.ndarray, folds: np.ndarray, categories: Categories, of_all: logistic.CrossFit, ridges: Sequence[float]
+    x: np.ndarray,
+    folds: np.ndarray,
+    categories: Categories,
+    of_all: logistic.CrossFit,
+    penalties: Sequence[float],
+    fit: Fit = logistic.fit,
+    afresh: bool = False,
 ) -> CategoryFit:
     """Deviations from `of_all`, the cross-fit of all pairs on the same rows x [pairs, features] and folds [pairs].
 
-    Their ridge is the one that predicts held-out labels best, tried from the strongest until a weaker one is worse.
+    fit: of a category's deviations, with a ridge or the lasso. Their penalty is the one that predicts held-out labels
+    best, tried from the strongest until a weaker one is worse. afresh: also try categories that have nothing in common.
     """
     none = CategoryFit(of_all.margin, of_all.weights[:, None], Categories.none(len(x)), None)
     if not categories.names:
         return none
     alone = logistic.least_loss(of_all.margin)
     best, least = none, alone
-    for ridge in sorted(ridges, reverse=True):
-        fitted = _with_deviations(x, folds, categories, of_all, ridge)
-        lost = logistic.least_loss(fitted.margin)
-        if lost >= least:
-            break
-        best, least = fitted, lost
+    for start in (of_all.weights, np.zeros_like(of_all.weights)) if afresh else (of_all.weights,):
+        before = np.inf
+        for penalty in sorted(penalties, reverse=True):
+            fitted = _with_deviations(x, folds, categories, of_all, start, penalty, fit)
+            lost = logistic.least_loss(fitted.margin)
+            if lost > before:
+                break
+            before = lost
+            if lost < least:
+                best, least = fitted, lost
     return best if len(x) * (alone - least) >= LEAST_GAIN else none
 
 
 def _with_deviations(
-    x: np.ndarray, folds: np.ndarray, categories: Categories, of_all: logistic.CrossFit, ridge: float
+    x: np.ndarray,
+    folds: np.ndarray,
+    categories: Categories,
+    of_all: logistic.CrossFit,
+    start: np.ndarray,
+    penalty: float,
+    fit: Fit,
 ) -> CategoryFit:
+    """start: weights [folds, features] that the categories deviate from; other pairs are judged by `of_all`."""
     margin = of_all.margin.copy()
     weights = np.repeat(of_all.weights[:, None], 1 + len(categories.names), axis=1)
     for fold, number in product(np.unique(folds), range(1, 1 + len(categories.names))):
@@ -83,7 +102,6 @@ def _with_deviations(
         rows = np.flatnonzero(own & ~asked)
         if len(rows):
             rows = rows[:: -(-len(rows) // MOST_PAIRS)]
-            known = x[rows] @ of_all.weights[fold]
-            weights[fold, number] += logistic.fit(x[rows], ridge, known)
+            weights[fold, number] = start[fold] + fit(x[rows], penalty, x[rows] @ start[fold])
             margin[own & asked] = x[own & asked] @ weights[fold, number]
-    return CategoryFit(margin, weights, categories, ridge)
+    return CategoryFit(margin, weights, categories, penalty)

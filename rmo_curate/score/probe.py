@@ -194,4 +194,4 @@ def cross_fitted(differences: np.ndarray, folds_of: np.ndarray, categories: Cate
     of_all = logistic.cross_fit(differences, folds_of, RIDGES)
     own = categories or Categories.none(len(differences))
     fitted = fit_categories(differences, folds_of, own, of_all, RIDGES)
-    return Probes(fitted.margin, of_all.ridge, len(own.names), fitted.ridge)
+    return Probes(fitted.margin, of_all.ridge, len(own.names), fitted.penalty)
