@@ -26,7 +26,8 @@ class StyleOfChosen:
     """The features of the chosen answer's style that count most, by preferences learned from other prompts."""
 
     leading: tuple[tuple[str, bool], ...]  # (feature, whether the chosen answer has more of it), largest effect first
-    category: str | None  # whose preferences were used; None: those of all pairs
+    kind: str | None  # category, or word of the prompt, whose preferences were used; None: those of all pairs
+    of_word: bool = False  # whether `kind` is a word
 
 
 @dataclass(frozen=True)
@@ -71,4 +72,4 @@ def style_of_chosen(posterior: Posterior, pair: int) -> StyleOfChosen:
     names = list(STYLE)
     difference = posterior.style.difference[pair]
     leading = tuple((names[f], bool(difference[f] > 0)) for f in order if by_feature[f] * total > 0)
-    return StyleOfChosen(leading, posterior.style.category_of(pair))
+    return StyleOfChosen(leading, posterior.style.kind_of(pair), posterior.style.of_words)

@@ -64,7 +64,7 @@ def together(sources: list[Source], texts: Texts, columns: Columns, missing: lis
         missing = [*missing, Missing(Lack.PROMPTS, prompts=prompts)]
         return weigh(sources, comparisons, texts.prompt, Style.unknown(texts.style), missing)
     folds = folds_of(texts.prompt)
-    style = Style.of(texts.style, folds, columns.category)
+    style = Style.of(texts.style, folds, columns.category, texts.words, texts.prompt)
     sources = [*sources, Source(STYLE_SOURCE, style.margin[:, None], learned=True)]
     if columns.category is None:
         missing = [*missing, Missing(Lack.CATEGORIES)]

@@ -10,57 +10,76 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rmo_curate.evidence.prompt_words import PromptWords, fit_words
 from rmo_curate.score import logistic
 from rmo_curate.score.categories import Categories, fit_categories
 
 RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0)  # on the weights of features of unit size, divided by the root of their number
-LASSO = (1.0, 1.5, 2.0, 3.0, 4.0)  # strengths, on a category's deviations: a kind of prompt wants few things of its own
+LASSO = (1.0, 1.5, 2.0, 3.0, 4.0)  # strengths, where few features count: those that a kind of prompt asks for
 LEAST_GAP = 0.15  # minimum difference between chosen and rejected answers to report, in sd
 
 
 @dataclass(frozen=True)
 class Style:
-    """Which styles win in n pairs. `weights` apply to the unscaled differences of the features."""
+    """Which styles win in n pairs, learned from the pairs of the other folds."""
 
     difference: np.ndarray  # float32 [n, features], chosen minus rejected
-    weights: np.ndarray  # [folds, tastes, features], learned without the fold
-    fold: np.ndarray  # int [n]
-    taste: np.ndarray  # int [n]: 0 for the preferences of all pairs, otherwise those of a category
-    categories: tuple[str, ...] = ()  # of the preferences from index 1
+    weights: np.ndarray  # float32 [n, features], of the unscaled differences: what wins in answers to prompts like this
+    like: np.ndarray  # int [n]: the category or word that made a prompt's preferences its own, from 1; 0: none did
+    names: tuple[str, ...] = ()  # of these categories or words
+    of_words: bool = False  # whether they are words of the prompt
 
     @classmethod
-    def of(cls, difference: np.ndarray, folds: np.ndarray, category: np.ndarray | None = None) -> Style:
+    def of(
+        cls,
+        difference: np.ndarray,
+        folds: np.ndarray,
+        category: np.ndarray | None = None,
+        words: PromptWords | None = None,
+        prompt: np.ndarray | None = None,
+    ) -> Style:
         """Learn from the pairs of the other folds.
 
-        category: str [n], "" if unknown. Preferences depend on the kind of prompt: a large category has weights of its
-        own, shrunk towards those of all pairs, if these predict held-out labels better.
+        Preferences depend on the kind of prompt. category: str [n], "" if unknown; a large category has weights of its
+        own if these predict held-out labels better. words: of the n prompts, each of which may change the weights where
+        categories are not known or tell nothing. prompt: [n], equal where prompts are; None: each pair has its own.
         """
-        size = logistic.unit_columns(difference) * np.sqrt(difference.shape[1])
-        x = difference / size.astype(np.float32)
+        size = (logistic.unit_columns(difference) * np.sqrt(difference.shape[1])).astype(np.float32)
+        x = difference / size
+        of_all = logistic.cross_fit(x, folds, RIDGES)
+        few = logistic.cross_fit(x, folds, LASSO, by=logistic.lasso)
+        prompt = np.arange(len(x)) if prompt is None else prompt
+        if logistic.clearly_better(few.margin, of_all.margin, prompt):
+            of_all = few
         own = Categories.none(len(x)) if category is None else Categories.among(category)
-        fitted = fit_categories(x, folds, own, logistic.cross_fit(x, folds, RIDGES), LASSO, logistic.lasso, afresh=True)
-        return cls(difference, fitted.weights / size, folds, fitted.categories.of, fitted.categories.names)
+        fitted = fit_categories(x, folds, own, of_all, LASSO, logistic.lasso, afresh=True)
+        weights = fitted.weights[folds, fitted.categories.of].astype(np.float32)
+        if words is not None and not fitted.categories.names:
+            has, names = words.frequent(prompt)
+            by_word = fit_words(x, folds, has, of_all, prompt)
+            if by_word is not None:
+                return cls(difference, by_word.weights / size, by_word.telling + 1, names, of_words=True)
+        return cls(difference, weights / size, fitted.categories.of, fitted.categories.names)
 
     @classmethod
     def unknown(cls, difference: np.ndarray) -> Style:
         """For too few prompts to learn from."""
-        n, features = difference.shape
-        nothing = np.zeros(n, dtype=np.int64)
-        return cls(difference, np.zeros((1, 1, features)), nothing, nothing)
+        return cls(difference, np.zeros_like(difference), np.zeros(len(difference), dtype=np.int64))
 
     def by_feature(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """What each feature adds to the log-odds that the chosen answer wins: [rows, features]."""
-        return self.difference[rows] * self.weights[self.fold[rows], self.taste[rows]]
+        added: np.ndarray = self.difference[rows] * self.weights[rows]
+        return added
 
     @property
     def margin(self) -> np.ndarray:
         """The sum over features: held-out log-odds [n]."""
-        return np.einsum("nf,nf->n", self.difference, self.weights[self.fold, self.taste], dtype=np.float64)
+        return np.einsum("nf,nf->n", self.difference, self.weights, dtype=np.float64)
 
-    def category_of(self, row: int) -> str | None:
-        """The category whose preferences a pair is judged by; None: those of all pairs."""
-        taste = int(self.taste[row])
-        return self.categories[taste - 1] if taste else None
+    def kind_of(self, row: int) -> str | None:
+        """The category, or the word of its prompt, whose preferences a pair is judged by; None: those of all pairs."""
+        number = int(self.like[row])
+        return self.names[number - 1] if number else None
 
     def swapped(self) -> Style:
         return replace(self, difference=-self.difference)

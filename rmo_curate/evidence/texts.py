@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from rmo_curate.evidence.prompt_words import PromptWords
 from rmo_curate.read.batching import in_batches
 from rmo_curate.read.messages import Message
 from rmo_train.store.id_hash import hash64
@@ -27,15 +28,16 @@ WORD, BETWEEN = r"\w+", "\x1e"
 @dataclass(frozen=True)
 class Texts:
     """n pairs. `prompt`, `chosen`, `rejected`: hashes of the prompt and of the answers to it. `style`: the style of the
-    chosen answer minus that of the rejected one."""
+    chosen answer minus that of the rejected one. `words`: of the prompt."""
 
     prompt: np.ndarray  # uint64 [n]
     chosen: np.ndarray  # uint64 [n]
     rejected: np.ndarray  # uint64 [n]
     style: np.ndarray  # float32 [n, STYLE]
+    words: PromptWords
 
     def take(self, rows: np.ndarray) -> Texts:
-        return Texts(self.prompt[rows], self.chosen[rows], self.rejected[rows], self.style[rows])
+        return Texts(self.prompt[rows], self.chosen[rows], self.rejected[rows], self.style[rows], self.words.take(rows))
 
 
 def _count(pattern: str) -> pl.Expr:
@@ -124,9 +126,9 @@ def _joined(messages: list[Message]) -> str:
 
 def _together(blocks: Iterator[pl.DataFrame]) -> Texts:
     """Blocks read in parallel, a few at a time: each keeps one core busy."""
-    parts = []
+    parts: list[Texts] = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        waiting: deque[Future[tuple[np.ndarray, ...]]] = deque()
+        waiting: deque[Future[Texts]] = deque()
         for block in blocks:
             waiting.append(pool.submit(_read, block))
             if len(waiting) > AT_ONCE:
@@ -134,9 +136,17 @@ def _together(blocks: Iterator[pl.DataFrame]) -> Texts:
         parts += [future.result() for future in waiting]
     if not parts:
         nothing = np.zeros(0, dtype=np.uint64)
-        return Texts(nothing, nothing, nothing, np.zeros((0, len(STYLE)), dtype=np.float32))
-    columns = zip(*parts, strict=True)
-    return Texts(*(np.concatenate(column) for column in columns))
+        return Texts(
+            nothing,
+            nothing,
+            nothing,
+            np.zeros((0, len(STYLE)), dtype=np.float32),
+            PromptWords.of(pl.Series([], dtype=pl.List(pl.String))),
+        )
+    prompt, chosen, rejected, differences = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("prompt", "chosen", "rejected", "style")
+    )
+    return Texts(prompt, chosen, rejected, differences, PromptWords.together([part.words for part in parts]))
 
 
 def _blocks(tables: Iterable[pa.Table]) -> Iterator[pl.DataFrame]:
@@ -167,12 +177,12 @@ def _content(name: str) -> pl.Expr:
     return pl.col(name).list.eval(pl.element().struct.field("content").fill_null("")).list.join(BETWEEN).fill_null("")
 
 
-def _read(block: pl.DataFrame) -> tuple[np.ndarray, ...]:
+def _read(block: pl.DataFrame) -> Texts:
     prompt = _hash(block["prompt"])
     chosen, rejected = (_hash(block[side]) ^ prompt for side in ("chosen", "rejected"))
-    asked = block.select(_words_of("prompt").list.unique())["prompt"]
+    asked = block.select(_words_of("prompt").list.unique(maintain_order=True))["prompt"]
     difference = style(block["chosen"], asked) - style(block["rejected"], asked)
-    return prompt, chosen, rejected, difference
+    return Texts(prompt, chosen, rejected, difference, PromptWords.of(asked))
 
 
 def style(texts: pl.Series, asked: pl.Series) -> np.ndarray:

@@ -97,7 +97,8 @@ def comparisons_text(comparisons: OtherComparisons) -> str:
 def style_text(style: StyleOfChosen) -> str:
     leading = ", ".join(comparative(feature, more) for feature, more in style.leading)
     which = f" ({leading})" if leading else ""
-    where = f", judged by what wins in “{style.category}”," if style.category else ""
+    within = f"where the prompt says “{style.kind}”" if style.of_word else f"in “{style.kind}”"
+    where = f", judged by what wins {within}," if style.kind else ""
     return f"the chosen answer's style{which}{where}"
 
 

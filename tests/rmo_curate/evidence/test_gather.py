@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,11 @@ def test_each_category_has_a_taste_of_its_own():
     wrong = np.arange(240) % 6 == 0
     apart, together = without_model(read, Columns(category=category)), without_model(read)
     assert apart.right[wrong].max() < apart.right[~wrong].min()
-    assert np.ptp(together.adds[:, 0]) < 0.2 * np.ptp(apart.adds[:, 0])  # as one, the two tastes cancel each other
+    # Without the column, the word "b" of the prompts tells the two apart.
+    assert together.right[wrong].max() < together.right[~wrong].min()
+    assert together.style.of_words and together.style.kind_of(239) == "b"
+    unworded = without_model(replace(read, words=read.words.take(np.zeros(240, dtype=int))))
+    assert np.ptp(unworded.adds[:, 0]) < 0.2 * np.ptp(apart.adds[:, 0])  # as one, the two tastes cancel each other
 
 
 def test_a_single_prompt_has_no_style_and_that_is_said():

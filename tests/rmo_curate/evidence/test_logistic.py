@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 
-from rmo_curate.score.logistic import cross_fit, fit, least_loss, logit, loss, sigmoid, unit_columns
+from rmo_curate.score.logistic import (
+    clearly_better,
+    cross_fit,
+    fit,
+    lasso,
+    least_loss,
+    logit,
+    loss,
+    sigmoid,
+    unit_columns,
+)
 
 
 def drawn(n: int, width: int, seed: int = 0, flipped: float = 0.2) -> np.ndarray:
@@ -149,3 +159,57 @@ def test_columns_are_brought_to_unit_size_whatever_the_labels():
     np.testing.assert_allclose(unit_columns(x), [np.sqrt(12.5), 1])
     np.testing.assert_array_equal(unit_columns(x * [[1], [-1]]), unit_columns(x))
     assert unit_columns(np.zeros((0, 2))).tolist() == [1, 1]
+
+
+def sparse_taste(n: int, d: int, seed: int = 0) -> np.ndarray:
+    """Rows [n, d] of correlated columns, whose first two decide."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, d)) @ (np.eye(d) + rng.normal(size=(d, d)) * 0.3)
+    return x * np.sign(x[:, :1] - x[:, 1:2] + rng.logistic(size=(n, 1)))
+
+
+@pytest.mark.parametrize(("n", "d"), [(60, 5), (500, 37), (300, 150)])
+@pytest.mark.parametrize("strength", [0.5, 2.0])
+def test_the_lasso_is_scikit_learns(n, d, strength):
+    from sklearn.linear_model import LogisticRegression
+
+    x = sparse_taste(n, d)
+    penalty = strength / 2 * np.sqrt((x**2).sum() / d)
+    sign = np.where(np.arange(n) % 2, 1, -1)
+    asked = LogisticRegression(
+        l1_ratio=1, C=1 / penalty, solver="liblinear", fit_intercept=False, tol=1e-9, max_iter=10_000
+    )
+    expected = asked.fit(x * sign[:, None], sign).coef_[0]
+    np.testing.assert_allclose(lasso(x, strength), expected, atol=1e-3)
+
+
+@given(st.integers(0, 2**16), st.sampled_from([0.3, 1.0, 3.0]))
+@settings(max_examples=25, deadline=None)
+def test_the_lasso_is_at_its_optimum(seed, strength):
+    """No weight wants to move: the slope of a weight that is not 0 equals the penalty, of others it is no larger."""
+    rng = np.random.default_rng(seed)
+    x, known = sparse_taste(120, 9, seed), rng.normal(size=120)
+    w = lasso(x, strength, known)
+    penalty = strength / 2 * np.sqrt((x**2).sum() / 9)
+    slope = x.T @ sigmoid(-(known + x @ w))
+    np.testing.assert_allclose(slope[w != 0], penalty * np.sign(w[w != 0]), rtol=2e-2)
+    assert (np.abs(slope[w == 0]) <= penalty * (1 + 1e-6)).all()
+    np.testing.assert_allclose(lasso(x, strength, known, start=w + 0.1), w, atol=2e-3)
+
+
+def test_a_lasso_strong_enough_has_no_weight_and_empty_columns_none():
+    x = sparse_taste(200, 6)
+    assert not lasso(x, 1000.0).any()
+    x[:, 3] = 0
+    w = lasso(x, 0.5)
+    assert w[3] == 0 and w[0] > 0 > w[1]
+
+
+def test_a_fit_is_clearly_better_only_beyond_chance_and_over_prompts():
+    rng = np.random.default_rng(0)
+    right = rng.normal(1.0, 1.0, 400)
+    none = np.zeros(400)
+    assert clearly_better(right, none, np.arange(400))
+    assert not clearly_better(none, none, np.arange(400))
+    assert not clearly_better(rng.normal(0.02, 1.0, 400), none, np.arange(400))
+    assert not clearly_better(right, none, np.zeros(400, dtype=int))  # all of one prompt

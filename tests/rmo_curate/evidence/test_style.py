@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import rmo_curate.evidence.style
 from rmo_curate.evidence.style import LEAST_GAP, Style, gaps
 from rmo_curate.evidence.texts import STYLE
 from rmo_curate.score.categories import LEAST_PAIRS
@@ -58,11 +59,18 @@ def test_a_category_has_its_own_taste_where_that_foretells_labels():
     assert (Style.of(opposed, folds).margin > 0).mean() < 0.6
     found = Style.of(opposed, folds, category)
     assert (found.margin > 0).mean() > 0.65
-    assert found.categories == ("fancy", "plain") and found.category_of(0) == "fancy"
+    assert found.names == ("fancy", "plain") and found.kind_of(0) == "fancy" and not found.of_words
     np.testing.assert_array_equal(found.swapped().margin, -found.margin)
-    swap = np.arange(600) == 11
-    other = Style.of(np.where(swap[:, None], -opposed, opposed), folds, category)
-    assert other.margin[11] == pytest.approx(-found.margin[11], abs=1e-6)
+
+
+def test_no_category_hears_the_labels_of_its_own_fold(monkeypatch):
+    monkeypatch.setattr(rmo_curate.evidence.style, "LASSO", (2.0,))  # the choice of a penalty sees all labels
+    x, folds, category = tasteful(), np.arange(600) % 5, np.where(np.arange(600) % 2, "plain", "fancy")
+    opposed = np.where((category == "plain")[:, None], -x, x)
+    found = Style.of(opposed, folds, category)
+    for i in (3, 11, 200):
+        other = Style.of(np.where((np.arange(600) == i)[:, None], -opposed, opposed), folds, category)
+        assert other.margin[i] == pytest.approx(-found.margin[i], abs=1e-6)
 
 
 def test_a_category_that_says_nothing_changes_nothing():
@@ -70,7 +78,7 @@ def test_a_category_that_says_nothing_changes_nothing():
     drawn = np.random.default_rng(1).choice(["a", "b"], 600)
     found = Style.of(x, folds, drawn)
     np.testing.assert_array_equal(found.margin, Style.of(x, folds).margin)
-    assert found.categories == () and found.category_of(0) is None  # no reason names a kind
+    assert found.names == () and found.kind_of(0) is None  # no reason names a kind
 
 
 def test_rare_and_unknown_categories_have_the_taste_of_all():
@@ -78,7 +86,7 @@ def test_rare_and_unknown_categories_have_the_taste_of_all():
     category = np.array(["rare"] * (LEAST_PAIRS - 1) + [""] * 100 + ["common"] * (501 - LEAST_PAIRS))
     x = np.where((category == "common")[:, None], -x, x)  # a taste of their own
     found = Style.of(x, folds, category)
-    assert found.categories == ("common",) and found.category_of(0) is None and found.category_of(50) is None
+    assert found.names == ("common",) and found.kind_of(0) is None and found.kind_of(50) is None
     np.testing.assert_array_equal(found.margin[:100], Style.of(x, folds).margin[:100])
 
 
