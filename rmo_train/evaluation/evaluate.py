@@ -16,6 +16,7 @@ from rmo_train.evaluation.result import Evaluation, PairMargin, rounded
 from rmo_train.forward.distributed import ALONE, World
 from rmo_train.forward.layout import Layout
 from rmo_train.forward.logps import pair_logps
+from rmo_train.forward.packing import distinct_trees
 
 PART = 256  # pairs laid out at a time, which bounds memory
 
@@ -33,13 +34,17 @@ def logps_in_parts(
     take turns, and all of them get the result.
     """
     world = world or ALONE
-    order = np.argsort(data.groups.astype(str), kind="stable")
     result = np.empty((len(data), 2), dtype=np.float64)
-    parts = [order[start : start + PART] for start in range(0, len(data), PART)]
-    mine = [(rows, pair_logps(model, data, rows, layout, advance)) for rows in parts[world.rank :: world.size]]
+    mine = [(rows, pair_logps(model, data, rows, layout, advance)) for rows in parts_of(data, world)]
     for rows, logps in world.gathered(mine):
         result[rows] = logps
     return result
+
+
+def parts_of(data: PairData, world: World) -> list[np.ndarray]:
+    """The rows of each part that this process of `world` computes."""
+    order = np.argsort(data.groups.astype(str), kind="stable")
+    return [order[start : start + PART] for start in range(0, len(data), PART)][world.rank :: world.size]
 
 
 def evaluate(
@@ -47,7 +52,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate `model` on `data`, whose reference columns give the reward margins."""
     reference_logps(data)  # raises before the forward passes, not after
-    total = int((data.prompt.lengths + data.chosen.lengths + data.rejected.lengths).sum())
+    total = sum(layout.tokens(distinct_trees(data, rows)[0]) for rows in parts_of(data, world or ALONE))
     with progress("evaluate", total, "token") as bar:
         logps = logps_in_parts(model, data, layout, bar.advance, world)
     return summarise(data, logps, overlap)
