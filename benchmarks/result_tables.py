@@ -276,7 +276,7 @@ def simulated_workers() -> Iterator[str]:
 
 
 def categories() -> Iterator[str]:
-    """Detection with the kind of prompt known to nothing, to style, and to style and the probe; means of the draws."""
+    """Detection with the kind of prompt known by its words, to style, and to style and the probe; means of the draws."""
     cells = result("categories")["cells"]
 
     def mean(rate: float, way: str, *names: str) -> str:
@@ -291,6 +291,19 @@ def categories() -> Iterator[str]:
         for way in cells[0]["ways"]
     ]
     yield from table(["flipped", "kinds known to", "AUROC", *(f"worth {action}" for action in WORTH)], rows)
+
+
+def style_of_categories() -> Iterator[str]:
+    """AUROC of style alone by what it knows; means of the draws."""
+    found = [cell for cell in result("categories")["cells"] if cell["style"]]
+    rates = sorted({cell["rate"] for cell in found})
+
+    def mean(way: str, rate: float) -> str:
+        values = [cell["style"][way] for cell in found if cell["rate"] == rate]
+        return f"{sum(values) / len(values):.2f}"
+
+    rows = [[way, *(mean(way, rate) for rate in rates)] for way in found[0]["style"]]
+    yield from table(["style knows", *(f"{share(rate)} flipped" for rate in rates)], rows)
 
 
 def detection() -> Iterator[str]:
@@ -328,6 +341,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "workers": workers,
     "simulated-workers": simulated_workers,
     "categories": categories,
+    "categories-style": style_of_categories,
     "detection": detection,
     "faults": faults,
     "faults-by-command": faults_by_command,

@@ -5,6 +5,7 @@ In the order of the data flow:
 - `texts`: pairs -> the style of each answer, and which answers and prompts are equal.
 - `columns`: the user's columns: which model wrote an answer, and the kind of prompt.
 - `style`: which styles win, in which kind of prompt, and what dropping pairs does to length and style.
+- `prompt_words`: the same by words of the prompt, where no column names its kind.
 - `answers`: results of the same two answers in other pairs of the prompt.
 - `generators`: the strength of the model that wrote an answer.
 - `label_noise`: the noise rate (the share of wrong labels) with its interval; turns summed evidence into log-odds.

@@ -14,7 +14,7 @@
 - `scoring`: the scores of one checkpoint, part by part.
 - `states`: RUN/states: hidden states, kept of the reference's pass; `buckets`: what is kept of each pair's.
 - `logistic`: which of two answers is chosen, by a regression that is cross-fitted (few features: `rmo_train`'s solver).
-- `categories`: kinds of prompt with preferences of their own, shrunk towards those of all pairs.
+- `categories`: kinds of prompt with preferences of their own, if they predict labels better.
 - `probe`: a linear reward on hidden states, cross-fitted: the cheap proxy.
 - `families`: what the proxies of one kind and split are called, and what was planned of them.
 - `proxies`: trained proxies, cross-fitted and in-sample.
