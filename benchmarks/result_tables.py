@@ -276,7 +276,7 @@ def simulated_workers() -> Iterator[str]:
 
 
 def categories() -> Iterator[str]:
-    """Detection with the kind of prompt known by its words, to style, and to style and the probe; means of the draws."""
+    """Detection with kinds of prompt known by words, to style, and to style and the probe; means of the draws."""
     cells = result("categories")["cells"]
 
     def mean(rate: float, way: str, *names: str) -> str:
