@@ -73,7 +73,7 @@ def of_alignment() -> Iterator[Claim]:
         (GPU, "constraints", 0.3, "recovered", "soft-label", "3,537 pairs with constraints, 30% flipped"),
         (GPU, "constraints", 0.4, "recovered", "drop", "3,537 pairs with constraints, 40% flipped"),
         (GPU, "constraints", 0.4, "recovered", "soft-label", "3,537 pairs with constraints, 40% flipped"),
-        (SLOW, "constraints", 0.4, "recovered", "drop", "the same, current evidence, one draw"),
+        (SLOW, "constraints", 0.4, "recovered", "drop", "the same, evidence before the lasso, one draw"),
         (GPU, "judged", 0.4, "accuracy_recovered", "drop", "3,577 judged pairs, 40% flipped, one draw"),
     ):
         gain = _arm(folder, data, rate, arm)[name]
@@ -92,7 +92,7 @@ def of_alignment() -> Iterator[Claim]:
                 said = f"the default above {against}: constraints satisfied, {rate:.0%} flipped{draws}"
                 yield Claim(said, "alignment.md", "> 0", f"{points(gain)} points", MET if gain["low"] > 0 else MISSED)
     gain = _arm(SLOW, "constraints", 0.4)["satisfied_to_plain"]
-    said = "the default above plain DPO: constraints satisfied, 40% flipped, current evidence, one draw"
+    said = "the default above plain DPO: constraints satisfied, 40% flipped, evidence before the lasso, one draw"
     yield Claim(said, "alignment.md", "> 0", f"{points(gain)} points", MET if gain["low"] > 0 else MISSED)
     gain = _arm(GPU, "judged", 0.4)["accuracy_clear_to_plain"]
     said = "the default above plain DPO: clear held-out pairs, judged pairs, 40% flipped, one draw"
