@@ -22,9 +22,9 @@ BUCKETS = 2**16  # of hashed words
 KEPT_WORDS = 64  # of a prompt: the last ones, which say what is asked
 LEAST_PROMPTS = 20  # minimum of different prompts that a word is in
 MOST_SHARE = 0.7  # of the pairs; a word of nearly all prompts tells none apart
-MOST_WORDS = 400  # the most frequent
-MOST_PAIRS = 20_000  # maximum that is learned from
-STRENGTHS = (2.0, 2.5, 3.0, 4.0, 5.0, 6.0)  # of the lasso
+MOST_WORDS = 250  # the most frequent
+MOST_PAIRS = 5000  # maximum that is learned from
+STRENGTHS = (2.0, 3.0, 4.0, 6.0)  # of the lasso
 BLOCK = 8192  # pairs whose words are compared at a time
 
 

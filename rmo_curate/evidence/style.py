@@ -16,6 +16,7 @@ from rmo_curate.score.categories import Categories, fit_categories
 
 RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0)  # on the weights of features of unit size, divided by the root of their number
 LASSO = (1.0, 1.5, 2.0, 3.0, 4.0)  # strengths, where few features count: those that a kind of prompt asks for
+MANY = 50_000  # pairs, beyond which the penalty on so few weights changes nothing: the lasso of all pairs is not tried
 LEAST_GAP = 0.15  # minimum difference between chosen and rejected answers to report, in sd
 
 
@@ -47,10 +48,10 @@ class Style:
         size = (logistic.unit_columns(difference) * np.sqrt(difference.shape[1])).astype(np.float32)
         x = difference / size
         of_all = logistic.cross_fit(x, folds, RIDGES)
-        few = logistic.cross_fit(x, folds, LASSO, by=logistic.lasso)
         prompt = np.arange(len(x)) if prompt is None else prompt
-        if logistic.clearly_better(few.margin, of_all.margin, prompt):
-            of_all = few
+        if len(x) < MANY:
+            few = logistic.cross_fit(x, folds, LASSO, by=logistic.lasso)
+            of_all = few if logistic.clearly_better(few.margin, of_all.margin, prompt) else of_all
         own = Categories.none(len(x)) if category is None else Categories.among(category)
         fitted = fit_categories(x, folds, own, of_all, LASSO, logistic.lasso, afresh=True)
         weights = fitted.weights[folds, fitted.categories.of].astype(np.float32)

@@ -83,8 +83,7 @@ STYLE: dict[str, pl.Expr] = {
     "digits": _count(r"\d"),
     "distinct words": _is(_words.list.len()) / pl.max_horizontal(_all_words, 1),
     "word length": _is(_text.str.len_chars()) / pl.max_horizontal(_all_words, 1),
-    "capital letters": _is(_text.str.count_matches(r"\p{Lu}"))
-    / pl.max_horizontal(_text.str.count_matches(r"\p{L}"), 1),
+    "capital letters": _is(_text.str.count_matches(r"\p{Lu}")) / pl.max_horizontal(_text.str.len_chars(), 1),
     "words in capitals": _count(r"\b\p{Lu}{2,}\b"),
     "ends a sentence": _is(_text.str.contains(r"[.!?\"')]\s*$")),
     "ends with a question": _is(_text.str.contains(r"\?\s*$")),

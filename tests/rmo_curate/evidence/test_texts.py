@@ -41,7 +41,7 @@ BY_HAND = {
     "digits": ("10 or 3", log(3)),
     "distinct words": ("The rain the Rain stops", 3 / 5),
     "word length": ("abcd ef", 7 / 2),
-    "capital letters": ("Éa B 1", 2 / 3),
+    "capital letters": ("Éa B 1", 2 / 6),
     "words in capitals": ("NO, it DOES, I do", log(2)),
     "ends a sentence": ("It is so.) ", 1),
     "ends with a question": ("Does it? ", 1),
