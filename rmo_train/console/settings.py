@@ -255,7 +255,7 @@ def run_app(app: typer.Typer) -> None:
         typer.echo(f"error: {inert(str(e))}", err=True)
         raise SystemExit(e.exit_code) from None
     except KeyboardInterrupt:
-        typer.echo("\nstopped. Nothing finished is lost: run the same command again to resume", err=True)
+        typer.echo("\nstopped; nothing half-written is left. Run the same command again", err=True)
         raise SystemExit(Stopped.exit_code) from None
     except typer.Abort:
         raise SystemExit(1) from None
