@@ -37,7 +37,7 @@ def test_a_stopped_evaluation_leaves_nothing_and_does_not_claim_to_resume(
     def stopping(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rmo_train.evaluation.evaluate, "summarise", stopping)
+    monkeypatch.setattr("rmo_train.training.command.summarise", stopping)
     stopped = train("eval", shards, "--model", tiny_model_folder, "--out", tmp_path / "eval.json")
     assert stopped.code == 130 and not (tmp_path / "eval.json").exists()
     assert stopped.err.splitlines()[-1] == "stopped; nothing half-written is left. Run the same command again"
