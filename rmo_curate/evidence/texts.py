@@ -134,14 +134,7 @@ def _together(blocks: Iterator[pl.DataFrame]) -> Texts:
                 parts.append(waiting.popleft().result())
         parts += [future.result() for future in waiting]
     if not parts:
-        nothing = np.zeros(0, dtype=np.uint64)
-        return Texts(
-            nothing,
-            nothing,
-            nothing,
-            np.zeros((0, len(STYLE)), dtype=np.float32),
-            PromptWords.of(pl.Series([], dtype=pl.List(pl.String))),
-        )
+        return _read(pl.DataFrame(schema=SIDES))
     prompt, chosen, rejected, differences = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("prompt", "chosen", "rejected", "style")
     )
