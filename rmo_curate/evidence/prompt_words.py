@@ -69,12 +69,10 @@ class PromptWords:
 
 @dataclass(frozen=True)
 class WordFit:
-    """What every pair's style is judged by, held out, and what it was computed with."""
+    """What every pair's style is judged by, held out."""
 
-    margin: np.ndarray  # float64 [pairs], log-odds
     weights: np.ndarray  # float32 [pairs, features]
     telling: np.ndarray  # int [pairs], the word of the prompt that says most about the pair; -1: none does
-    strength: float  # of the lasso
 
 
 class Interactions:
@@ -111,40 +109,27 @@ def fit_words(
         return None
     words = sp.hstack([np.ones((len(x), 1), dtype=np.float32), words], format="csr")  # first what all prompts want
     learnt = np.arange(0, len(x), -(-len(x) // MOST_PAIRS))
+    rows, said, fold_of = x[learnt], words[learnt], folds[learnt]
+    designs = {fold: Interactions(said[fold_of != fold], rows[fold_of != fold]) for fold in np.unique(folds)}
     best, least, margins = None, logistic.least_loss(of_all.margin[learnt]), of_all.margin[learnt]
-    designs = {fold: _Fold(fold, learnt, x, folds, words) for fold in np.unique(folds)}
     for start in (of_all.weights, np.zeros_like(of_all.weights)):
         before, found = np.inf, {fold: np.zeros(words.shape[1] * x.shape[1]) for fold in designs}
         for strength in sorted(STRENGTHS, reverse=True):
-            found = {fold: one.fit(strength, start[fold], found[fold]) for fold, one in designs.items()}
             margin = np.empty(len(learnt))
-            for fold, one in designs.items():
-                margin[one.asked] = one.margin(start[fold], found[fold])
+            for fold, design in designs.items():
+                found = found | {fold: logistic.lasso(design, strength, design.x @ start[fold], found[fold])}
+                asked = fold_of == fold
+                weights = start[fold] + said[asked] @ found[fold].reshape(-1, x.shape[1])
+                margin[asked] = np.einsum("nf,nf->n", rows[asked], weights)
             lost = logistic.least_loss(margin)
             if lost > before:
                 break
             before = lost
             if lost < least:
-                best, least, margins = (start, found, strength), lost, margin
+                best, least, margins = (start, found), lost, margin
     if best is None or not logistic.clearly_better(margins, of_all.margin[learnt], prompt[learnt]):
         return None
     return _of_every_pair(x, folds, words, *best)
-
-
-class _Fold:
-    """What the fit without one fold needs: the other folds' rows, and those of the fold."""
-
-    def __init__(self, fold: int, learnt: np.ndarray, x: np.ndarray, folds: np.ndarray, words: sp.csr_matrix):
-        self.asked = folds[learnt] == fold
-        self.x, self.words = x[learnt], words[learnt]
-        self.design = Interactions(self.words[~self.asked], self.x[~self.asked])
-
-    def fit(self, strength: float, start: np.ndarray, found: np.ndarray) -> np.ndarray:
-        return logistic.lasso(self.design, strength, self.design.x @ start, found)
-
-    def margin(self, start: np.ndarray, found: np.ndarray) -> np.ndarray:
-        changed = self.words[self.asked] @ found.reshape(-1, self.x.shape[1])
-        return np.einsum("nf,nf->n", self.x[self.asked], start + changed)
 
 
 def _of_every_pair(
@@ -153,7 +138,6 @@ def _of_every_pair(
     words: sp.csr_matrix,
     start: np.ndarray,
     found: Mapping[int, np.ndarray],
-    strength: float,
 ) -> WordFit:
     weights, telling = np.empty_like(x, dtype=np.float32), np.full(len(x), -1)
     for fold, flat in found.items():
@@ -166,4 +150,4 @@ def _of_every_pair(
             if len(used):
                 says = np.abs(x[rows] @ by_word[used].T) * words[rows][:, used].toarray()
                 telling[rows] = np.where(says.max(axis=1) > 0, used[says.argmax(axis=1)] - 1, -1)
-    return WordFit(np.einsum("nf,nf->n", x, weights, dtype=np.float64), weights, telling, strength)
+    return WordFit(weights, telling)

@@ -225,12 +225,16 @@ def loss(margin: np.ndarray) -> float:
 
 def least_loss(margin: np.ndarray) -> float:
     """`loss` at the scale of the margins that suits them best."""
-    return min(loss(scale * margin) for scale in SCALES)
+    return loss(_best_scale(margin) * margin)
 
 
 def losses(margin: np.ndarray) -> np.ndarray:
     """-log P(the label) of every pair, nats [pairs], at that scale."""
-    return np.logaddexp(0, -margin * min(SCALES, key=lambda scale: loss(scale * margin)))
+    return np.logaddexp(0, -_best_scale(margin) * margin)
+
+
+def _best_scale(margin: np.ndarray) -> float:
+    return float(min(SCALES, key=lambda scale: loss(scale * margin)))
 
 
 def clearly_better(margin: np.ndarray, than: np.ndarray, prompt: np.ndarray) -> bool:
