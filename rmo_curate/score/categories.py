@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -71,18 +72,17 @@ def fit_categories(
     if not categories.names:
         return none
     alone = logistic.least_loss(of_all.margin)
-    best, least = none, alone
-    for start in (of_all.weights, np.zeros_like(of_all.weights)) if afresh else (of_all.weights,):
-        before = np.inf
-        for penalty in sorted(penalties, reverse=True):
-            fitted = _with_deviations(x, folds, categories, of_all, start, penalty, fit)
-            lost = logistic.least_loss(fitted.margin)
-            if lost > before:
-                break
-            before = lost
-            if lost < least:
-                best, least = fitted, lost
-    return best if len(x) * (alone - least) >= LEAST_GAIN else none
+    starts = (of_all.weights, np.zeros_like(of_all.weights)) if afresh else (of_all.weights,)
+    fits = [
+        logistic.strongest_first(
+            penalties,
+            partial(_with_deviations, x, folds, categories, of_all, start, fit),
+            lambda fitted: fitted.margin,
+        )
+        for start in starts
+    ]
+    best = min(fits, key=lambda fitted: logistic.least_loss(fitted.margin))
+    return best if len(x) * (alone - logistic.least_loss(best.margin)) >= LEAST_GAIN else none
 
 
 def _with_deviations(
@@ -91,8 +91,8 @@ def _with_deviations(
     categories: Categories,
     of_all: logistic.CrossFit,
     start: np.ndarray,
-    penalty: float,
     fit: Fit,
+    penalty: float,
 ) -> CategoryFit:
     """start: weights [folds, features] that the categories deviate from; other pairs are judged by `of_all`."""
     margin = of_all.margin.copy()

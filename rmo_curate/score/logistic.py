@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from rmo_train.evaluation.logistic import newton
 from rmo_train.evaluation.logistic import sigmoid as sigmoid
+
+Fitted = TypeVar("Fitted")
 
 WIDE = 64  # features beyond which the Hessian costs more than it saves
 STEPS, TOLERANCE = 1000, 1e-6  # of L-BFGS: the most steps, and the slope per pair at which it ends
@@ -194,14 +196,26 @@ def cross_fit(
     to believe is the posterior's matter. They are tried from the strongest, until a weaker one foretells worse.
     positive: bool [features], whose weights may not be below 0. by: `fit`, or `lasso`, whose strengths are the ridges.
     """
-    best, least = None, np.inf
-    for ridge in sorted(ridges, reverse=True):
-        fitted = _cross_fit(x, folds, ridge, positive, by)
-        lost = least_loss(fitted.margin)
-        if best is not None and lost >= least:
+    return strongest_first(
+        ridges, lambda ridge: _cross_fit(x, folds, ridge, positive, by), lambda fitted: fitted.margin
+    )
+
+
+def strongest_first(
+    penalties: Sequence[float], fitted: Callable[[float], Fitted], margin: Callable[[Fitted], np.ndarray]
+) -> Fitted:
+    """The fit whose held-out log-odds `margin` foretell labels best; tried from the strongest penalty, until a weaker
+    one foretells worse. Penalties so strong that nothing is left foretell alike."""
+    strongest, *weaker = sorted(penalties, reverse=True)
+    best = fitted(strongest)
+    least = least_loss(margin(best))
+    for penalty in weaker:
+        found = fitted(penalty)
+        lost = least_loss(margin(found))
+        if lost > least:
             break
-        best, least = fitted, lost
-    assert best is not None
+        if lost < least:
+            best, least = found, lost
     return best
 
 
