@@ -18,8 +18,9 @@ from rmo_curate.score import logistic
 LEAST_PAIRS = 40  # minimum for a category to have preferences of its own
 MOST_PAIRS = 5000  # maximum that the deviations of a category are learned from
 MOST_CATEGORIES = 200  # the largest; bounds the memory of the weights
-Fit = Callable[[np.ndarray, float, np.ndarray], np.ndarray]  # rows, penalty, known log-odds -> weights
 LEAST_GAIN = 2.0  # nats of all held-out labels together, by which deviations must predict them better
+
+Fit = Callable[[np.ndarray, float, np.ndarray], np.ndarray]  # rows, penalty, known log-odds -> weights
 
 
 @dataclass(frozen=True)
