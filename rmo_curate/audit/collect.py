@@ -114,7 +114,9 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
             estimated.at,
             scored.decisions.thresholds["suspicion"],
         ),
-        headline=wording(run.folder, counts, end, length, scored.settings, estimated, run.manifest.too_long),
+        headline=wording(
+            run.folder, counts, end, length, scored.settings, estimated, run.manifest.too_long, scored.doubted
+        ),
         tokens_counted_by=tokens_counted_by(run.manifest.reference.name or ""),
         identity=identity(run.manifest, scored.decisions.trajectory),
         versions=run.manifest.versions,

@@ -9,13 +9,12 @@ import numpy as np
 from rmo_curate.audit.texts import Texts
 from rmo_curate.evidence import swapped_copies
 from rmo_curate.evidence.columns import EvidenceColumns, columns_among
-from rmo_curate.evidence.gather import with_posterior, without_model
+from rmo_curate.evidence.gather import JudgedLabels, with_posterior, without_model
 from rmo_curate.evidence.label_noise import Judgeable, Resampled
 from rmo_curate.evidence.posterior import Posterior
 from rmo_curate.evidence.swapped_copies import Detection, SelfCheck
 from rmo_curate.filter.caught import caught, suspicion_of_swapped
 from rmo_curate.filter.decisions import Decisions
-from rmo_curate.runs.margins import where_scored
 from rmo_curate.runs.run import Run
 from rmo_train.evaluation.intervals import LEAST_PROMPTS, UNKNOWN
 from rmo_train.evaluation.metrics import Interval
@@ -58,18 +57,16 @@ class Estimates:
 
 def estimates(run: Run, decisions: Decisions) -> Estimates:
     """Estimates of a run under the filter's rule, from all evidence that is held out."""
-    scores = decisions.scores
-    if scores.posterior is None:
+    scores, labels = decisions.scores, decisions.labels
+    if labels is None:
         scores = with_posterior(run, scores, decisions.settings)
-    posterior = scores.posterior
+        labels = JudgedLabels.of_scores(scores)
+    posterior, pairs = scores.posterior, labels.of.pairs
     assert posterior is not None
-    margin = where_scored(posterior.margin, scores)
-    known = np.isfinite(margin)
-    pairs = int(known.sum())
-    if why := untold(Judgeable.of(margin, posterior.groups), posterior):
+    if why := untold(labels.of, posterior):
         return Estimates(pairs, untold=why, posterior=posterior)
-    resampled = Resampled(margin, posterior.groups)
-    rate, check = resampled.rate, swapped_copies.self_check(margin, resampled.rate.value)
+    resampled = labels.resampled
+    rate, check = resampled.rate, swapped_copies.self_check(labels.margin, resampled.rate.value)
     if (of_swapped := suspicion_of_swapped(decisions)) is None:
         return Estimates(pairs, rate, check, resampled=resampled, posterior=posterior)
     at_cut = caught(decisions, of_swapped, resampled)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rmo_curate.audit.curve import telling
 from rmo_curate.audit.estimates import Estimates
 from rmo_curate.audit.findings import Counts
 from rmo_curate.audit.numerals import percent_interval
@@ -27,9 +28,9 @@ class Step:
 
 
 def step_of_run(
-    folder: Path, end: Checkpoint | None, settings: FilterSettings, counts: Counts, estimated: Estimates
+    folder: Path, end: Checkpoint | None, settings: FilterSettings, counts: Counts, estimated: Estimates, doubted: int
 ) -> Step:
-    """After the audit of the run in `folder`."""
+    """After the audit of the run in `folder`. doubted: as in `wording`."""
     if end is None:
         return Step("Fit a probe to compare with the reference, then audit again.", proxy(folder))
     if not end.held_out:
@@ -42,10 +43,19 @@ def step_of_run(
     command = filter_command(folder, settings)
     if settings.action != "drop":
         return Step(f"Read the worst pairs. If they look mislabelled, filter ({settings.action}).", command)
+    if doubted:
+        are, them = ("label is", "it") if doubted == 1 else ("labels are", "them")
+        return Step(
+            f"Read the worst pairs, mark the wrong ones, and filter with your decisions. {doubted:,} {are} more likely "
+            f"wrong than right, but the filter alone drops none of {them}: with so little certainty that might cost "
+            "more than it brings.",
+            command,
+        )
     if not noisy:
         return Step(f"No label is doubted enough to drop it: keep the {scored:,} scored pairs.", command)
     cut = estimated.at_cut if estimated.at_cut and estimated.at_cut.flagged >= MIN_FLAGGED else None
-    how_many = f" An estimated {percent_interval(cut.precision)} of them are mislabelled." if cut else ""
+    told = telling(cut.precision) if cut else None
+    how_many = f" An estimated {percent_interval(told)} of them are mislabelled." if told else ""
     return Step(
         f"Read the worst pairs. If they look mislabelled, drop {noisy:,} of the {scored:,} scored pairs as noisy."
         f"{how_many}",

@@ -42,6 +42,7 @@ BASE_MARGIN, END_MARGIN = "base log-prob", "end reward"  # the margins set again
 class Wording:
     """Everything the page says in sentences; empty where there is nothing to say."""
 
+    figure: str  # what the lead begins with: the noise rate, or its interval where that is wide
     lead: str  # how noisy the labels are
     certainty: str  # the interval of the noise rate, or why there is none
     sentences: tuple[str, ...]  # what the lead is based on
@@ -62,9 +63,12 @@ def wording(
     settings: FilterSettings,
     estimated: Estimates,
     too_long: TooLong | None,
+    doubted: int = 0,
 ) -> Wording:
-    """The sentences of the audit of the run in `folder`."""
+    """The sentences of the audit of the run in `folder`. doubted: labels more likely wrong than right of which none is
+    dropped, since that is not sure to pay."""
     return Wording(
+        figure=figure(estimated),
         lead=lead(estimated, "scored pairs"),
         certainty=certainty(estimated),
         sentences=(
@@ -79,7 +83,7 @@ def wording(
         length_text=length_text(length),
         suspects_text=f"{SUSPECTS} {LIKELIHOOD}" if RULES[settings.rule].says_odds and estimated.known else SUSPECTS,
         held_out_text=held_out_text(end),
-        next_step=step_of_run(folder, end, settings, counts, estimated),
+        next_step=step_of_run(folder, end, settings, counts, estimated, doubted),
     )
 
 
@@ -106,6 +110,7 @@ def data_wording(
     """The sentences of an audit without a model. columns, max_length: as they were asked for."""
     judged = estimated.posterior is not None
     return Wording(
+        figure=figure(estimated),
         lead=lead(estimated, "pairs", ", from their texts alone"),
         certainty=certainty(estimated),
         sentences=(
@@ -139,6 +144,14 @@ def data_suspects_text(estimated: Estimates) -> str:
 SCORES_MISSING = "Texts alone reveal some of the wrong labels; scoring with a model finds more."
 
 
+def figure(estimated: Estimates) -> str:
+    """The noise rate; where its interval is wide, that alone, since the likeliest value then says little."""
+    rate = estimated.noise_rate
+    if estimated.untold or not estimated.known:
+        return ""
+    return f"{percent(rate.low)} to {percent(rate.high)}" if estimated.wide else percent(rate.value)
+
+
 def lead(estimated: Estimates, pairs: str, how: str = "") -> str:
     """How noisy the labels are: one number, or that none can be told. pairs: what the judged ones are called."""
     if why := estimated.untold:
@@ -147,8 +160,7 @@ def lead(estimated: Estimates, pairs: str, how: str = "") -> str:
         if why.prompts < LEAST_PROMPTS:
             return "Too few prompts to tell how noisy these labels are."
         return "How noisy these labels are cannot be estimated."
-    share = percent(estimated.noise_rate.value)
-    return f"{share} of the {estimated.pairs:,} {pairs} are estimated to be mislabelled{how}."
+    return f"{figure(estimated)} of the {estimated.pairs:,} {pairs} are estimated to be mislabelled{how}."
 
 
 def certainty(estimated: Estimates) -> str:
@@ -157,10 +169,12 @@ def certainty(estimated: Estimates) -> str:
         why = untold_text(estimated.untold)
         return f"{why[0].upper()}{why[1:]}."
     rate = estimated.noise_rate
-    interval = f"95% interval {percent(rate.low)} to {percent(rate.high)}"
     if estimated.wide:
-        return f"{interval}: {estimated.pairs:,} pairs allow only a rough estimate."
-    return f"{interval}: {estimated.pairs:,} pairs are enough to tell."
+        return (
+            f"A 95% interval, with {percent(rate.value)} as the likeliest value: {estimated.pairs:,} pairs allow only "
+            "a rough estimate."
+        )
+    return f"95% interval {percent(rate.low)} to {percent(rate.high)}: {estimated.pairs:,} pairs are enough to tell."
 
 
 def untold_text(why: Judgeable) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from rmo_curate.evidence.answers import Comparisons
 from rmo_curate.evidence.columns import Columns, EvidenceColumns, columns_of
 from rmo_curate.evidence.generators import strengths
+from rmo_curate.evidence.label_noise import Judgeable, Resampled
 from rmo_curate.evidence.posterior import Lack, Missing, Posterior, Source, folds_of, weigh
 from rmo_curate.evidence.style import Style
 from rmo_curate.runs import margins
@@ -73,6 +75,33 @@ def together(sources: list[Source], texts: Texts, columns: Columns, missing: lis
     else:
         sources.append(Source(GENERATORS, strengths(*columns.generators, folds).margin[:, None], learned=True))
     return weigh(sources, comparisons, texts.prompt, style, missing)
+
+
+@dataclass(frozen=True)
+class JudgedLabels:
+    """What all evidence says of the labels of a run, [pairs] each; NaN for pairs without scores, of which none goes."""
+
+    margin: np.ndarray
+    right: np.ndarray  # P(the label is right)
+    groups: np.ndarray  # equal where prompts are
+    tells: bool  # whether the evidence predicts labels better than chance
+
+    @classmethod
+    def of_scores(cls, scores: Scores) -> JudgedLabels:
+        """scores: with their posterior."""
+        posterior = scores.posterior
+        assert posterior is not None
+        margin, right = (margins.where_scored(values, scores) for values in (posterior.margin, posterior.right))
+        return cls(margin, right, posterior.groups, posterior.noise.tells)
+
+    @cached_property
+    def of(self) -> Judgeable:
+        """How many they are."""
+        return Judgeable.of(self.margin, self.groups)
+
+    @cached_property
+    def resampled(self) -> Resampled:
+        return Resampled(self.margin, self.groups)
 
 
 def reference(scores: Scores) -> Source:

@@ -16,7 +16,7 @@ normals. A mixture of normals fitted to the margins would mistake their heavy ta
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -97,7 +97,7 @@ class Binned:
         return cls(of, np.bincount(of, size, bins) / np.bincount(of, minlength=bins), margin > 0)
 
     def posteriors(self, weights: Iterable[np.ndarray]) -> list[tuple[LabelNoise, np.ndarray]]:
-        """Under each of the weights [margins]: the likeliest noise, and P(eps) at each of `RATES`.
+        """Under each of the weights [margins]: the likeliest noise, and P(eps, k) at each of `RATES` and `SLOPES`.
 
         They are asked for one by one: of millions of margins, hundreds of weights would not fit into memory together.
         """
@@ -116,7 +116,7 @@ class Binned:
             of_rate = posterior.sum(1)
             best = int(of_rate.argmax())
             slope = np.exp(posterior[best] @ np.log(SLOPES) / of_rate[best])
-            fits.append((LabelNoise(float(RATES[best]), float(slope)), of_rate))
+            fits.append((LabelNoise(float(RATES[best]), float(slope)), posterior))
         return fits
 
 
@@ -147,8 +147,8 @@ class Resampled:
     """The noise rate of held-out margins and of bootstrap resamples over prompts, used with swapped copies.
 
     `known`: which pairs have a margin. `group`: the bundle of prompts [known pairs] with which a pair is drawn.
-    `times`: how often each bundle is drawn [draws, bundles]. `rates`: a noise rate drawn from the posterior of each
-    resample, so that intervals reflect both the sampling of prompts and the uncertainty of the rate.
+    `times`: how often each bundle is drawn [draws, bundles]. `rates`, `slopes`: noise drawn from the posterior of each
+    resample, so that intervals reflect both the sampling of prompts and the uncertainty of the noise.
     """
 
     def __init__(self, margin: np.ndarray, groups: np.ndarray, draws: int = DRAWS, seed: int = 0):
@@ -166,7 +166,24 @@ class Resampled:
         (noise, _), *drawn = binned.posteriors(
             chain([np.ones(len(self.group))], (times[self.group].astype(float) for times in self.times))
         )
-        below = np.cumsum([posterior for _, posterior in drawn], axis=1)
-        self.rates = RATES[np.minimum((below < rng.random((draws, 1))).sum(1), len(RATES) - 1)]
+        of_rate = np.array([posterior.sum(axis=1) for _, posterior in drawn])
+        rate = drawn_from(of_rate, rng)
+        of_slope = np.array([posterior[i] for i, (_, posterior) in zip(rate, drawn, strict=True)])
+        self.rates, self.slopes = RATES[rate], SLOPES[drawn_from(of_slope, rng)]
         low, high = np.quantile(self.rates, [0.025, 0.975])
         self.rate = Interval(noise.rate, float(low), float(high))
+
+    def leanings(self, margin: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Of the pairs that have a margin, draw by draw: how often each is drawn, and 2 P(its label is right) - 1 under
+        the noise of the draw. margin: [pairs], as it was given."""
+        x = margin[self.known].astype(np.float32)
+        with np.errstate(divide="ignore"):
+            priors = np.log1p(-self.rates) - np.log(self.rates)
+        for times, prior, slope in zip(self.times, priors, self.slopes, strict=True):
+            yield times[self.group], np.tanh((np.float32(prior) + np.float32(slope) * x) / 2)
+
+
+def drawn_from(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A place drawn from each row of weights [rows, places] that need not add up to 1: int [rows]."""
+    below = np.cumsum(weights, axis=1)
+    return np.minimum((below < rng.random((len(below), 1)) * below[:, -1:]).sum(axis=1), weights.shape[1] - 1)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmo_curate.evidence import swapped_copies
+from rmo_curate.evidence.gather import JudgedLabels
 from rmo_curate.evidence.label_noise import Judgeable, Resampled
 from rmo_curate.evidence.rules import Rule
 from rmo_curate.filter import thresholds
 from rmo_curate.filter.settings import FilterSettings
-from rmo_curate.runs import margins
+from rmo_curate.filter.worth import Cut, surest_cut
 from rmo_curate.runs.run import Scores
 from rmo_train.evaluation.metrics import Interval
 
@@ -21,28 +22,39 @@ class Budget:
     pairs: int
     resampled: Resampled | None = None  # of the noise rate that was estimated for it; None: none was
     too_few: Judgeable | None = None  # to cut by an estimate; None: enough, or none was asked for
+    cut: Cut | None = None  # where as many go as surely pay
 
     @property
     def noise_rate(self) -> Interval | None:
         return self.resampled.rate if self.resampled else None
 
 
-def noisy_budget(rule: Rule, scores: Scores, suspicion: np.ndarray, n: int, settings: FilterSettings) -> Budget:
-    """The budget of n scorable pairs. suspicion: the rule's [pairs]."""
+def noisy_budget(
+    rule: Rule, scores: Scores, labels: JudgedLabels | None, suspicion: np.ndarray, n: int, settings: FilterSettings
+) -> Budget:
+    """The budget of n scorable pairs. labels: None where no evidence was weighed. suspicion: the rule's [pairs]."""
     if not rule.ranks or settings.action in ("weight", "soft-label"):
         return Budget(0)
     if settings.high_q is not None:
         return Budget(thresholds.noisy_budget(n, settings.high_q))
     if settings.noise_rate not in (None, "auto"):
         return Budget(thresholds.noisy_budget(n, 1 - float(settings.noise_rate)))
-    assert scores.posterior is not None
-    margin, groups = margins.where_scored(scores.posterior.margin, scores), scores.posterior.groups
-    judged = Judgeable.of(margin, groups)
-    if settings.precision is None and not judged.enough:
-        return Budget(0, too_few=judged)
-    resampled = Resampled(margin, groups)
-    rate = resampled.rate.value
+    assert labels is not None
     if settings.precision is None:
-        return Budget(int(rate * n), resampled)
-    of_swapped = rule.suspicion_of_swapped(scores)
-    return Budget(swapped_copies.budget_of_precision(suspicion, of_swapped, rate, settings.precision), resampled)
+        if not labels.of.enough:
+            return Budget(0, too_few=labels.of)
+        cut = paying_cut(labels, suspicion, n, instead=-1.0 if settings.action == "flip" else 0.0)
+        return Budget(cut.pairs, labels.resampled, cut=cut)
+    rate, of_swapped = labels.resampled.rate.value, rule.suspicion_of_swapped(scores)
+    pairs = swapped_copies.budget_of_precision(suspicion, of_swapped, rate, settings.precision)
+    return Budget(pairs, labels.resampled)
+
+
+def paying_cut(labels: JudgedLabels, suspicion: np.ndarray, n: int, instead: float = 0.0) -> Cut:
+    """The surest cut of n scorable pairs: of the pairs with a suspicion [pairs] above 0, at most as many as labels are
+    estimated to be wrong. instead: as `surest_cut` takes it."""
+    with np.errstate(invalid="ignore"):
+        doubted = np.flatnonzero((suspicion > 0) & np.isfinite(labels.margin))
+    order = doubted[np.argsort(-suspicion[doubted], kind="stable")]
+    most = int(labels.resampled.rate.value * n)
+    return surest_cut(order[:most], labels.right, labels.margin, labels.resampled, instead)

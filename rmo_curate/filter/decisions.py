@@ -11,16 +11,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rmo_curate.evidence.gather import with_posterior
-from rmo_curate.evidence.posterior import Posterior
+from rmo_curate.evidence.gather import JudgedLabels, with_posterior
 from rmo_curate.evidence.rules import Rule, check_proxy, get_rule, sparing_supported, suspicion
-from rmo_curate.filter import thresholds, worth
+from rmo_curate.filter import thresholds
 from rmo_curate.filter.ambiguity import check_margin, cut_ambiguous
-from rmo_curate.filter.budget import Budget, noisy_budget
+from rmo_curate.filter.budget import Budget, noisy_budget, paying_cut
 from rmo_curate.filter.reviews import DROP, FLIP, KEEP, reviewed
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.filter.slices import protected
-from rmo_curate.runs import margins
+from rmo_curate.filter.worth import Cut, Worth, best_action, worth
 from rmo_curate.runs.run import SCORED_COLUMNS, Run, Scores, Trajectory
 from rmo_train.console.errors import UserError
 from rmo_train.store.id_hash import Strings, places
@@ -47,6 +46,7 @@ class Decisions:
 
     trajectory: Trajectory
     scores: Scores
+    labels: JudgedLabels | None  # as all evidence judges them; None where it was not weighed
     ids: Strings  # [pairs]
     reason: np.ndarray  # [pairs] of None (kept) or one of REASONS
     suspicion: np.ndarray  # [pairs], NaN where there is none
@@ -121,14 +121,15 @@ def decide_scored(
 ) -> Decisions:
     """`decide` on what it read: ids, too_long, duplicate [pairs] and their scores. No input or output."""
     overrides = overrides or Overrides.none(len(ids))
-    settings = resolved(settings, scores)
     scorable = ~too_long
     n = int(scorable.sum())
+    labels = JudgedLabels.of_scores(scores) if scores.posterior is not None else None
+    settings = resolved(settings, scores, labels, n)
     plain, rule = get_rule(settings.rule), noisy_rule(settings)
     s = suspicion(plain, scores)  # refused where the rule itself, nothing spared, cannot rank
     if rule is not plain:
         s = rule.suspicion(scores)
-    budget = noisy_budget(rule, scores, s, n, settings)
+    budget = noisy_budget(rule, scores, labels, s, n, settings)
     noisy = thresholds.most_suspect(s, ids, budget.pairs)
     cut = cut_ambiguous(ids, scores, trajectory, settings)
 
@@ -141,7 +142,7 @@ def decide_scored(
         "too_long": too_long,
     }
     code, flipped = settled(by_reason, flipped, overrides)
-    right = right_probability(scores)
+    right = np.ones(len(ids)) if labels is None else np.nan_to_num(labels.right, nan=1.0)
     certain = overrides.protected | (overrides.review == KEEP) | (overrides.review == FLIP)
     confidence = np.where(certain, 1.0, np.where(flipped, 1 - right, right))
     tally = np.bincount(code, minlength=1 + len(REASONS)).tolist()
@@ -149,6 +150,7 @@ def decide_scored(
     return Decisions(
         trajectory=trajectory,
         scores=scores,
+        labels=labels,
         ids=ids,
         reason=np.array([None, *REASONS], dtype=object)[code],
         suspicion=s,
@@ -201,28 +203,25 @@ def noisy_rule(settings: FilterSettings) -> Rule:
     return sparing_supported(rule) if settings.weighs_evidence and rule.needs_proxy else rule
 
 
-def resolved(settings: FilterSettings, scores: Scores) -> FilterSettings:
-    """The settings with `--action auto` as what makes these labels worth most."""
+def resolved(settings: FilterSettings, scores: Scores, labels: JudgedLabels | None, n: int) -> FilterSettings:
+    """The settings with `--action auto` as the action that most surely makes the labels of n scorable pairs worth more,
+    which is to drop, and none, where no action does."""
     if settings.action != "auto":
         return settings
-    assert scores.posterior is not None
-    best = worth.best_action(known_right(scores, scores.posterior))
-    if best == "drop":
-        return settings.model_copy(update={"action": "drop", "noise_rate": "auto"})
-    return settings.model_copy(update={"action": best} if best else {"action": "drop", "high_q": 1.0})
+    assert labels is not None
+    enough = labels.of.enough and labels.tells
+    best = best_action(worth_of(labels, noisy_rule(settings).suspicion(scores), n)) if enough else "drop"
+    cut = {"noise_rate": "auto"} if best == "drop" else {}
+    return settings.model_copy(update={"action": best, **cut})
 
 
-def known_right(scores: Scores, posterior: Posterior) -> np.ndarray:
-    """P(the label is right) of the pairs that have scores."""
-    right = margins.where_scored(posterior.right, scores)
-    return right[np.isfinite(right)]
+def worth_of(labels: JudgedLabels, suspicion: np.ndarray, n: int, cut: Cut | None = None) -> Worth:
+    """What each action makes the labels of n scorable pairs worth.
 
-
-def right_probability(scores: Scores) -> np.ndarray:
-    """P(the label is right) [pairs], by the posterior of all evidence; 1 where it was not computed."""
-    if scores.posterior is None:
-        return np.ones(len(scores.chosen_tokens))
-    return np.nan_to_num(margins.where_scored(scores.posterior.right, scores), nan=1.0)
+    suspicion: [pairs], by which pairs would go. cut: the one that pays, where it is known already.
+    """
+    cut = cut or paying_cut(labels, suspicion, n)
+    return worth(labels.right, labels.margin, labels.resampled, cut)
 
 
 def repeats(tokens_sha: Strings) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmo_curate.evidence import swapped_copies
-from rmo_curate.evidence.label_noise import Judgeable, Resampled
+from rmo_curate.evidence.gather import JudgedLabels
 from rmo_curate.evidence.lengths import Lengths
 from rmo_curate.evidence.posterior import Missing
 from rmo_curate.evidence.rules import RULES, Rule
@@ -52,10 +52,9 @@ def compare_rules(scores: Scores, end: str, high_q: float) -> Comparison:
     """The comparison on scores that were read, with their posterior. end: the name of T."""
     posterior = scores.posterior
     assert posterior is not None
-    margin = margins.where_scored(posterior.margin, scores)
-    resampled = Resampled(margin, posterior.groups)
+    labels = JudgedLabels.of_scores(scores)
+    resampled, judged = labels.resampled, labels.of
     unseen = swapped_copies.held_out(scores)
-    judged = Judgeable.of(margin, posterior.groups)
     flagged = {name: flagged_by(rule, scores, noisy_budget(judged.pairs, high_q)) for name, rule in COMPARED.items()}
     of_reference, _ = flagged[COMPARED_WITH]
     rules = []
@@ -70,7 +69,7 @@ def compare_rules(scores: Scores, end: str, high_q: float) -> Comparison:
         end=end,
         high_q=high_q,
         noise_rate=resampled.rate if judged.enough else None,
-        check=swapped_copies.self_check(margin, resampled.rate.value),
+        check=swapped_copies.self_check(labels.margin, resampled.rate.value),
         lengths=Lengths.of(scores),
         rules=tuple(rules),
         sources=posterior.sources,

@@ -59,7 +59,8 @@ class ColumnRemoval:
 
 
 def removal(run: Run, removed: np.ndarray, among: np.ndarray) -> tuple[ColumnRemoval, ...]:
-    """Of each column of few values, what `removed` takes of its slices; both [pairs], slices are of pairs `among`."""
+    """Of each column of few values that lose any, what `removed` takes of its slices; both [pairs], slices are of pairs
+    `among`."""
     import polars as pl
 
     columns: list[ColumnRemoval] = []
@@ -74,7 +75,7 @@ def removal(run: Run, removed: np.ndarray, among: np.ndarray) -> tuple[ColumnRem
             .agg(pl.col("removed").mean(), pl.len())
             .sort("removed", descending=True, maintain_order=True)
         )
-        if not 2 <= len(slices) <= MOST_VALUES:
+        if not 2 <= len(slices) <= MOST_VALUES or not slices["removed"][0]:
             continue
         worst = tuple(SliceRemoval(*row) for row in slices.head(SHOWN).iter_rows())
         columns.append(ColumnRemoval(name, worst, max(0, len(slices) - SHOWN)))

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmo_curate.evidence.expected import Outlook, outlook
+from rmo_curate.evidence.gather import JudgedLabels
 from rmo_curate.evidence.label_noise import Judgeable
 from rmo_curate.evidence.lengths import FOLLOWING_LENGTH, Lengths
 from rmo_curate.evidence.posterior import Missing
 from rmo_curate.evidence.style import Gap, gaps
 from rmo_curate.evidence.swapped_copies import Detection
 from rmo_curate.filter.caught import caught, suspicion_of_swapped
-from rmo_curate.filter.decisions import Decisions, known_right
+from rmo_curate.filter.decisions import Decisions, worth_of
 from rmo_curate.filter.reviews import ACTIONS, FLIP, KEEP
 from rmo_curate.filter.slices import ColumnRemoval, removal
-from rmo_curate.filter.worth import Worth, worth
-from rmo_curate.runs.margins import where_scored
+from rmo_curate.filter.worth import Worth
 from rmo_curate.runs.run import Run
 from rmo_train.store.manifests import TooLong
 
@@ -31,7 +31,7 @@ class Judged:
     of: Judgeable  # pairs that have scores
     foretold: bool  # whether held-out labels are foretold better than chance
     noise_rate: float
-    worth: Worth
+    worth: Worth | None  # None: too few pairs to tell, or nothing foretells labels
     outlook: Outlook
     gaps: tuple[Gap, ...]
 
@@ -67,19 +67,26 @@ def summary(run: Run, decisions: Decisions) -> Summary:
 
 
 def judged(decisions: Decisions) -> Judged | None:
-    posterior = decisions.scores.posterior
-    if posterior is None:
+    posterior, labels = decisions.scores.posterior, decisions.labels
+    if posterior is None or labels is None:
         return None
     return Judged(
         posterior.sources,
         posterior.missing,
-        Judgeable.of(where_scored(posterior.margin, decisions.scores), posterior.groups),
+        labels.of,
         posterior.noise.tells,
         posterior.noise.rate,
-        worth(known_right(decisions.scores, posterior)),
+        worth_of_actions(decisions, labels),
         outlook(decisions.scorable, scored=decisions.trajectory.end is not None),
         tuple(gaps(posterior.style.difference, decisions.kept, decisions.effect)),
     )
+
+
+def worth_of_actions(decisions: Decisions, labels: JudgedLabels) -> Worth | None:
+    if not labels.of.enough or not labels.tells:
+        return None
+    known = decisions.budget.cut if decisions.settings.action == "drop" else None
+    return worth_of(labels, decisions.suspicion, decisions.scorable, known)
 
 
 def caught_at_cut(decisions: Decisions) -> Detection | None:

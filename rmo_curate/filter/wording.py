@@ -18,7 +18,7 @@ from rmo_curate.filter.rule_comparison import COMPARED_WITH, Comparison, RuleAtC
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.filter.slices import ColumnRemoval
 from rmo_curate.filter.summary import Judged, Summary
-from rmo_curate.filter.worth import Worth
+from rmo_curate.filter.worth import AS_GIVEN, Cut, Worth
 from rmo_curate.runs.run import Checkpoint
 from rmo_train.console.wording import counted
 from rmo_train.evaluation.intervals import LEAST_PROMPTS
@@ -48,7 +48,7 @@ def decision_lines(decisions: Decisions, summary: Summary) -> list[str]:
         *heavy_removal_lines(decisions),
         *([length_line(summary.lengths)] if summary.lengths else ()),
         *override_lines(summary, settings),
-        *(judged_lines(summary.judged, few_said=bool(decisions.budget.too_few)) if summary.judged else ()),
+        *(judged_lines(summary.judged, *said_of_rate(decisions.budget)) if summary.judged else ()),
         *map(removal_line, summary.removal),
     ]
 
@@ -82,6 +82,8 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
             f"noisy: {of_prompts(few.pairs, few.prompts)} are too few to estimate how many labels are wrong "
             f"(that needs {ENOUGH}), so none is dropped; review the worst suspects, or set a share: --noise-rate 0.1"
         )
+    elif decisions.budget.cut:
+        yield from paying_lines(decisions.budget.cut, decisions)
     elif settings.action in ("drop", "flip"):
         says_odds = RULES[settings.rule].says_odds
         only = "where the label is more likely wrong than right" if says_odds else "with suspicion > 0"
@@ -107,6 +109,29 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
             )
 
 
+def paying_lines(cut: Cut, decisions: Decisions) -> Iterator[str]:
+    """How many go because that surely pays, and why not more."""
+    settings, budget, gone = decisions.settings, decisions.budget, {"drop": "dropped"}.get(decisions.settings.action)
+    assert budget.noise_rate is not None
+    gone = gone or "flipped"
+    doubted = f"{cut.of:,} of {decisions.scorable:,} scored pairs have a label that is more likely wrong than right"
+    rate = f"an estimated {percent_interval(budget.noise_rate)} of the labels are wrong"
+    if not cut.of:
+        yield f"noisy: --rule {settings.rule}: {rate}, but no label is more likely wrong than right, so none is {gone}"
+    elif not cut.pairs:
+        yield (
+            f"noisy: --rule {settings.rule}: {doubted}, but none is {gone}: {rate}, and that is too uncertain to be "
+            f"sure that it pays: the labels would be worth {times_interval(cut.times_of_all)} as many clean pairs. "
+            f"Review the worst suspects, or set a share: --noise-rate {budget.noise_rate.value:.2g}"
+        )
+    else:
+        most = f"the {cut.pairs:,} most suspect" if cut.pairs < cut.of else "these"
+        yield (
+            f"noisy: --rule {settings.rule}: {doubted} ({rate}); {most} are {gone}, which makes the labels worth "
+            f"{times_interval(cut.times)} as many clean pairs"
+        )
+
+
 def caught_lines(caught: Detection) -> Iterator[str]:
     """What the pairs called noisy are, as far as labels are wrong at random; of few nothing is told."""
     if caught.flagged >= MIN_FLAGGED:
@@ -124,8 +149,6 @@ def budget_text(budget: Budget, settings: FilterSettings) -> str:
             return f"--high-q {settings.high_q:g}"
         return f"--noise-rate {float(settings.noise_rate or 0):g}"
     estimated = percent_interval(budget.noise_rate)
-    if settings.precision is None:
-        return f"--noise-rate auto: {estimated} of the labels are wrong"
     if not budget.pairs:
         return f"--precision {settings.precision:g} cannot be reached at any cut (noise rate {estimated})"
     return f"--precision {settings.precision:g} by swapped copies, at a noise rate of {estimated}"
@@ -181,8 +204,13 @@ def override_lines(summary: Summary, settings: FilterSettings) -> Iterator[str]:
         )
 
 
-def judged_lines(judged: Judged, few_said: bool) -> Iterator[str]:
-    """few_said: whether it was said already that the pairs are too few for a rate."""
+def said_of_rate(budget: Budget) -> tuple[bool, bool]:
+    """Whether the lines on noisy pairs said that the pairs are too few for a noise rate, or told the rate."""
+    return budget.too_few is not None, budget.cut is not None
+
+
+def judged_lines(judged: Judged, few_said: bool, rate_said: bool) -> Iterator[str]:
+    """few_said, rate_said: whether it was said already that the pairs are too few for a rate, or the rate was."""
     yield evidence_line(judged.sources, judged.missing)
     if not judged.foretold:
         yield (
@@ -196,21 +224,24 @@ def judged_lines(judged: Judged, few_said: bool) -> Iterator[str]:
         if not few_said:
             yield f"too few to tell how many of {of} are wrong; that needs {ENOUGH}"
     else:
-        yield f"an estimated {judged.noise_rate:.0%} of {of} are wrong"
-        yield from worth_lines(judged.worth, judged.of.pairs)
+        if not rate_said:
+            yield f"an estimated {judged.noise_rate:.0%} of {of} are wrong"
+        if judged.worth:
+            yield worth_line(judged.worth)
     yield from outlook_lines(judged.outlook)
     yield from (f"style: {line}" for line in gap_lines(judged.gaps))
 
 
-def worth_lines(worth: Worth, scored: int) -> Iterator[str]:
-    """What each action would bring to so many scored pairs."""
-    if worth.as_given:
-        for action, pairs in worth.by_action.items():
-            times = pairs / worth.as_given
-            yield (
-                f"--action {action}: {scored:,} scored pairs are worth {pairs:,.0f} clean pairs, {times:.2f} times the "
-                "labels as given"
-            )
+def worth_line(worth: Worth) -> str:
+    """What each action would bring, and why the default is not always the one that would bring most."""
+    told = {action: times_interval(of) for action, of in worth.times.items()}
+    if worth.times["drop"] == AS_GIVEN:
+        told["drop"] = "1.00 times (none is dropped)"
+    by_action = ", ".join(f"--action {action} {times}" for action, times in told.items())
+    return (
+        f"as given, the labels are worth {worth.as_given:,.0f} clean pairs; {by_action} as many. Dropping is the "
+        "default because any trainer can use what it leaves"
+    )
 
 
 def removal_line(column: ColumnRemoval) -> str:
@@ -272,6 +303,10 @@ def interval_text(interval: Interval) -> str:
     if not math.isfinite(interval.value):
         return "-"
     return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def times_interval(interval: Interval) -> str:
+    return f"{interval.value:.2f} times [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def percent_interval(interval: Interval) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from rmo_curate.evidence.gather import JudgedLabels
 from rmo_curate.evidence.label_noise import Judgeable
 from rmo_curate.evidence.swapped_copies import Detection
 from rmo_curate.filter.budget import noisy_budget
@@ -58,8 +59,9 @@ def test_of_few_prompts_none_is_dropped_by_an_estimate():
     n = len(scores.chosen_tokens)
     few = replace(scores, posterior=replace(scores.posterior, groups=np.arange(n) % 19))
     rule = noisy_rule(AUTO)
-    assert noisy_budget(rule, few, rule.suspicion(few), n, AUTO).too_few == Judgeable(n, 19)
-    assert noisy_budget(rule, scores, rule.suspicion(scores), n, AUTO).too_few is None
+    for judged, too_few in ((few, Judgeable(n, 19)), (scores, None)):
+        labels = JudgedLabels.of_scores(judged)
+        assert noisy_budget(rule, judged, labels, rule.suspicion(judged), n, AUTO).too_few == too_few
     assert f"{n:,} pairs of 19 prompts are too few" in next(noisy_lines(decided(few)))
 
 

@@ -1,24 +1,45 @@
-"""What labels are worth under each action."""
+"""What labels are worth under each action, and the cut that surely pays."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from rmo_curate.filter.wording import worth_lines
-from rmo_curate.filter.worth import best_action, by_action, clean_pairs, worth
+from rmo_curate.evidence.label_noise import Resampled, fit_noise
+from rmo_curate.filter.wording import worth_line
+from rmo_curate.filter.worth import Cut, Worth, best_action, clean_pairs, surest_cut, worth
+from rmo_train.evaluation.metrics import Interval
 
 
-def test_worth_by_hand():
-    # 100 pairs of which 20 are wrong, and nothing tells which: 100 x 0.6^2.
+class Drawn(Resampled):
+    """Draws of noise that a test chooses, every pair once in each."""
+
+    def __init__(self, rates: list[float], slopes: list[float], pairs: int):
+        self.known = np.full(pairs, True)
+        self.group, self.size = np.arange(pairs), pairs
+        self.times = np.ones((len(rates), pairs), dtype=int)
+        self.rates, self.slopes = np.array(rates), np.array(slopes)
+
+
+def right_of(margin: np.ndarray, rate: float, slope: float) -> np.ndarray:
+    return 1 / (1 + np.exp(-(np.log((1 - rate) / rate) + slope * margin)))
+
+
+def simulated(pairs: int, rate: float, seed: int, skill: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
+    """(margins that are log-odds of the labels as given, wrong), of labels flipped at `rate`."""
+    rng = np.random.default_rng(seed)
+    wrong = rng.random(pairs) < rate
+    margin = rng.normal(skill**2 / 2, skill, pairs) * (1 - 2 * rate)
+    return np.where(wrong, -margin, margin), wrong
+
+
+def test_clean_pairs_by_hand():
+    # 100 pairs of which 20 are wrong, and nothing tells which: 100 x 0.6^2, whatever the weights.
     blind = np.full(100, 0.8)
-    assert clean_pairs(blind) == pytest.approx(36)
-    assert by_action(blind) == pytest.approx({"drop": 36, "weight": 36, "soft-label": 36})
-    assert best_action(blind) is None
+    assert [clean_pairs(blind, w) for w in (1.0, blind, 2 * blind - 1)] == pytest.approx([36, 36, 36])
     # Known for certain: dropping the wrong leaves 80 clean ones; soft labels turn the wrong ones round.
     known = np.repeat([1.0, 0.0], [80, 20])
-    assert by_action(known) == pytest.approx({"drop": 80, "weight": 80, "soft-label": 100})
-    assert best_action(known) == "soft-label"
+    assert [clean_pairs(known, w) for w in (known >= 0.5, known, 2 * known - 1)] == pytest.approx([80, 80, 100])
 
 
 def test_a_cut_is_worth_what_the_formula_of_its_rates_says():
@@ -27,16 +48,16 @@ def test_a_cut_is_worth_what_the_formula_of_its_rates_says():
     kept = right >= 0.5
     e, left, q = 1 - right.mean(), 1 - right[kept].mean(), 1 - kept.mean()
     gain = (1 - q) * (1 - 2 * left) ** 2 / (1 - 2 * e) ** 2
-    assert by_action(right)["drop"] / clean_pairs(right) == pytest.approx(gain)
+    assert clean_pairs(right, kept) / clean_pairs(right) == pytest.approx(gain)
 
 
 def test_no_weights_are_worth_more_than_soft_labels():
     rng = np.random.default_rng(1)
     right = rng.beta(2, 1, 300)
-    best = by_action(right)["soft-label"]
+    best = clean_pairs(right, 2 * right - 1)
     for _ in range(20):
         assert clean_pairs(right, rng.normal(size=300)) <= best
-    assert by_action(right)["drop"] <= best and by_action(right)["weight"] <= best <= 300
+    assert clean_pairs(right, right >= 0.5) <= best and clean_pairs(right, right) <= best <= 300
 
 
 def test_what_is_known_of_labels_by_simulation():
@@ -49,7 +70,83 @@ def test_what_is_known_of_labels_by_simulation():
     assert (sums.mean() / sums.std() * 30) ** 2 == pytest.approx(clean_pairs(right, weight), rel=0.1)
 
 
-def test_labels_worth_nothing_are_not_compared():
-    assert list(worth_lines(worth(np.full(10, 0.5)), 10)) == []
-    told = list(worth_lines(worth(np.repeat([1.0, 0.0], [8, 2])), 10))
-    assert told[0] == "--action drop: 10 scored pairs are worth 8 clean pairs, 2.22 times the labels as given"
+@pytest.mark.parametrize("instead", [0.0, -1.0], ids=["dropped", "exchanged"])
+def test_the_surest_cut_is_the_best_of_all_under_the_worst_of_two_draws(instead):
+    """By hand: every cut under either draw; the one whose lower end is highest."""
+    margin = np.random.default_rng(3).normal(0.5, 1.0, 60)
+    order = np.argsort(margin)[:20]
+    draws = [(0.05, 1.0), (0.4, 3.0)]
+    right = right_of(margin, 0.2, 1.5)
+
+    def gain(gone: int, rate: float, slope: float) -> float:
+        weight = np.ones(60)
+        weight[order[:gone]] = instead
+        p = right_of(margin, rate, slope)
+        return clean_pairs(p, weight) / clean_pairs(p)
+
+    of = np.array([[gain(m, *draw) for m in range(21)] for draw in draws])
+    low = np.quantile(of, 0.025, axis=0)
+    cut = surest_cut(order, right, margin, Drawn([r for r, _ in draws], [k for _, k in draws], 60), instead)
+    assert cut.pairs == low.argmax() and cut.of == 20
+    assert cut.times.low == pytest.approx(low.max(), rel=1e-5)
+    assert cut.times_of_all.low == pytest.approx(low[-1], rel=1e-5)
+    assert cut.times_of_all.high == pytest.approx(np.quantile(of[:, -1], 0.975), rel=1e-5)
+
+
+def test_nothing_goes_where_the_rate_may_be_nothing():
+    margin = np.linspace(-1, 2, 50)
+    order = np.argsort(margin)[:10]
+    cut = surest_cut(order, right_of(margin, 0.3, 2.0), margin, Drawn([0.0, 0.4], [1.0, 3.0], 50))
+    assert (cut.pairs, cut.of) == (0, 10) and cut.times == Interval(1.0, 1.0, 1.0) and cut.times_of_all.low < 1
+    none = surest_cut(order[:0], right_of(margin, 0.3, 2.0), margin, Drawn([0.1], [1.0], 50))
+    assert none == Cut(0, 0, Interval(1.0, 1.0, 1.0), Interval(1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.05, 0.1, 0.2, 0.3, 0.4])
+@pytest.mark.parametrize("pairs", [150, 400, 4000])
+def test_the_surest_cut_costs_next_to_nothing_on_any_data_and_pays_on_many(pairs, rate):
+    """Against the truth of simulated labels, five draws each: what is left is worth at least what was given."""
+    times, sure = [], []
+    for seed in range(5):
+        margin, wrong = simulated(pairs, rate, seed)
+        groups = np.arange(pairs)
+        noise, resampled = fit_noise(margin, groups), Resampled(margin, groups)
+        right = 1 / (1 + np.exp(-noise.log_odds(margin)))
+        order = np.argsort(margin)[: int((right < 0.5).sum())]
+        cut = surest_cut(order, right, margin, resampled)
+        kept = np.ones(pairs)
+        kept[order[: cut.pairs]] = 0
+        truth = (~wrong).astype(float)
+        times.append(clean_pairs(truth, kept) / clean_pairs(truth))
+        sure.append(cut.times.low)
+    assert min(times) > 0.9 and np.mean(times) > 0.97
+    assert min(sure) >= 1
+    if pairs == 4000 and 0.1 <= rate <= 0.3:
+        assert np.mean(times) > 1.03
+
+
+def test_the_action_whose_gain_is_surest_is_taken():
+    def of(drop: float, soft: float) -> Worth:
+        return Worth(
+            100, {"drop": Interval(1.5, drop, 2), "weight": Interval(1.5, 0.9, 2), "soft": Interval(3, soft, 5)}
+        )
+
+    assert best_action(of(1.2, 0.8)) == "drop"
+    assert best_action(of(1.2, 1.3)) == "soft"
+    assert best_action(of(1.0, 1.0)) == best_action(of(1.0, 1.01)) == "drop"
+
+
+def test_each_action_is_told_with_its_interval():
+    margin, _ = simulated(1000, 0.3, 0)
+    groups = np.arange(1000)
+    noise, resampled = fit_noise(margin, groups), Resampled(margin, groups)
+    right = 1 / (1 + np.exp(-noise.log_odds(margin)))
+    cut = surest_cut(np.argsort(margin)[: int((right < 0.5).sum())], right, margin, resampled)
+    found = worth(right, margin, resampled, cut)
+    assert found.as_given == pytest.approx(clean_pairs(right)) and list(found.times) == ["drop", "weight", "soft-label"]
+    assert found.times["soft-label"].value == pytest.approx(clean_pairs(right, 2 * right - 1) / clean_pairs(right))
+    assert all(of.low < of.value < of.high for of in found.times.values())
+    told = worth_line(found)
+    assert f"--action drop {cut.times.value:.2f} times [{cut.times.low:.2f}, {cut.times.high:.2f}]" in told
+    none = Cut(0, 5, Interval(1.0, 1.0, 1.0), Interval(1.0, 0.9, 1.2))
+    assert "--action drop 1.00 times (none is dropped)" in worth_line(worth(right, margin, resampled, none))
