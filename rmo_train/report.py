@@ -7,7 +7,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,11 @@ NAMED = 3  # ids in a warning
 
 def dry_run_lines(model: str, shards: Path, out: Path, planned: Sequence[str]) -> list[str]:
     return [f"would train {model} on {shards} and write it to {out}", *planned]
+
+
+def unfiltered_line(run: Path, pairs: int) -> str:
+    all_ = f"all of its {counted(pairs, 'pair')} are trained on"
+    return f"{run} is a run folder, not shards: nothing was filtered, so {all_}"
 
 
 def already_trained(out: Path) -> str:
@@ -299,15 +304,23 @@ def comparison_lines(comparison: Comparison) -> list[str]:
         f"{of_prompts(comparison.pairs, comparison.prompts)}; A -> B, and B - A with 95% interval over prompts, paired",
         f"  reward accuracy         {_difference(comparison.reward_accuracy)}",
         f"  reward, length-matched  {_difference(matched)}   of {counted(matched.n, 'pair')}",
-        f"  right by B alone {m.b_alone}, by A alone {m.a_alone} of {counted(comparison.pairs - m.ties, 'pair')}: "
-        f"exact two-sided p = {m.p:.2g} (McNemar{once})",
     ]
+    if m.ties == comparison.pairs:
+        lines.append("  McNemar's test compares nothing: every pair has a margin of 0 under one of the two")
+        return [*lines, *_unlike(comparison)]
+    lines.append(
+        f"  right by B alone {m.b_alone}, by A alone {m.a_alone} of {counted(comparison.pairs - m.ties, 'pair')}: "
+        f"exact two-sided p = {m.p:.2g} (McNemar{once})"
+    )
     if m.ties:
         ties = f"{counted(m.ties, 'pair')} with a margin of 0 count{'s' * (m.ties == 1)}"
         lines.append(f"  {ties} for neither in the test, and one half in the accuracies")
+    return [*lines, *_unlike(comparison)]
+
+
+def _unlike(comparison: Comparison) -> Iterator[str]:
     if not comparison.same_reference:
-        lines.append("note: the margins of A and B are relative to different reference models")
-    return lines
+        yield "note: the margins of A and B are relative to different reference models"
 
 
 def _difference(figure: Difference) -> str:

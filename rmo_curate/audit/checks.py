@@ -128,8 +128,9 @@ class Checked:
         return np.any([where > 0 for name, where in self.where.items() if KINDS[name].lists], axis=0)
 
 
-def check(texts: Texts, max_length: int, held_out: Texts | None = None, held_out_name: str = "") -> Checked:
-    """Look for every finding. `max_length`: tokens of prompt + longer answer; `held_out`: what must not be in here."""
+def check(texts: Texts, max_length: int | None, held_out: Texts | None = None, held_out_name: str = "") -> Checked:
+    """Look for every finding. max_length: tokens of prompt + longer answer; None: no limit. held_out: what must not be
+    in here."""
     told = per_pair(texts)
     where = {name: np.zeros(len(texts), np.uint8) for name in KINDS}
     where |= dict(zip(answers.CHECKS, told.checks.T, strict=True))
@@ -175,9 +176,11 @@ def token_counts(texts: Texts) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def over_long(texts: Texts, max_length: int) -> np.ndarray:
+def over_long(texts: Texts, max_length: int | None) -> np.ndarray:
     if texts.too_long is not None:
         return texts.too_long
+    if max_length is None:
+        return np.zeros(len(texts), dtype=bool)
     tokens = token_counts(texts)
     return tokens[:, 0] + tokens[:, 1:].max(axis=1, initial=0) > max_length
 

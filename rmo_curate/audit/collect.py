@@ -20,7 +20,7 @@ from rmo_curate.audit.estimates import Estimates, estimates, estimates_of_data
 from rmo_curate.audit.findings import Counts, LengthBias
 from rmo_curate.audit.overview import WHERE, finding_counts, openings, sizes, text_stats
 from rmo_curate.audit.scored import Scored, identity, read_scores
-from rmo_curate.audit.settings import USUAL_MAX_LENGTH, AuditSettings
+from rmo_curate.audit.settings import AuditSettings
 from rmo_curate.audit.slices import longer_wins, slice_rows, slices
 from rmo_curate.audit.standing_out import Observed, standing_out
 from rmo_curate.audit.suspects import RejectGroup, Suspect
@@ -130,8 +130,8 @@ def collect_data(read: TextData, data: tuple[str, ...], settings: AuditSettings)
     """Everything an audit says about data that no model has scored; data: what they are called."""
     source, texts, rejected = read.source, read.texts, read.rejects
     rejects = suspects.reject_groups(rejected, settings.examples, limit=min(settings.characters, REJECT_TEXT))
-    max_length = settings.max_length or USUAL_MAX_LENGTH
-    checked = check(texts, max_length, *held_out_texts(settings))
+    limit = {"max_length": settings.max_length} if settings.max_length else {}
+    checked = check(texts, settings.max_length, *held_out_texts(settings))
     counts = Counts(
         records=len(texts) + len(rejected),
         pairs=len(texts),
@@ -162,7 +162,7 @@ def collect_data(read: TextData, data: tuple[str, ...], settings: AuditSettings)
         curve=cost,
         headline=data_wording(data, source.columns, settings.max_length, counts, checked, length, estimated),
         tokens_counted_by=TOKENS_ESTIMATED,
-        identity={"form": source.form.name, "max_length": max_length} | ({"columns": columns} if columns else {}),
+        identity={"form": source.form.name, **limit, **({"columns": columns} if columns else {})},
         versions=versions(),
         inputs=source.inputs,
     )

@@ -30,6 +30,8 @@ from rmo_curate.score.run_folder import is_run
 from rmo_train.console.errors import UserError
 from rmo_train.store import files
 
+PAGE = "report.html"
+MADE_BY, MADE_BY_WITHIN = "<title>Preference data audit", 8192  # by which a page of ours is told, near its beginning
 FRAME = 'style="width: 100%; height: 46rem; border: 0" title="Preference data audit"'
 
 
@@ -90,6 +92,9 @@ def read_before(settings: AuditSettings, out: Path) -> Mapping[str, Any] | None:
     """The --baseline, read before there is any work, and before a new audit.json in `out` can take its place."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is a file; expected a folder")
+    page = out / PAGE
+    if page.is_file() and MADE_BY not in page.read_bytes()[:MADE_BY_WITHIN].decode(errors="replace"):
+        raise UserError(f"--out {out}: {PAGE} in it was not made by `rmo-curate audit`; give another folder")
     return None if settings.baseline is None else baseline.read_baseline(settings.baseline, SCHEMA)
 
 
@@ -99,7 +104,7 @@ def write(audit: Audit, out: Path, settings: AuditSettings, before: Mapping[str,
     if before is not None:
         audit = replace(audit, report=replace(audit.report, changes=baseline.changes(before, numbers)))
         numbers = as_json(audit.report)
-    page, json_path = out / "report.html", out / "audit.json"
+    page, json_path = out / PAGE, out / "audit.json"
     files.write_bytes(page, render(audit, settings.characters).encode())  # the larger one: a disk fills here first
     files.write_bytes(json_path, json.dumps(numbers, indent=1, ensure_ascii=False).encode())
     return AuditSummary(page, json_path, summary_lines(audit.report, page, json_path), tuple(failed))

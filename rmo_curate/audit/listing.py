@@ -11,6 +11,7 @@ from rmo_curate.audit.contents import Audit
 from rmo_curate.audit.suspects import Suspect, presentable
 from rmo_curate.filter import reviews
 from rmo_curate.read.messages import Message
+from rmo_train.console.wording import place
 from rmo_train.evaluation.metrics import Interval
 
 BUDGET = 3_700_000  # bytes of embedded JSON: with charts and explanations the page stays below 5 MB
@@ -99,7 +100,7 @@ def number_of(values: list[str], value: str) -> int:
 def pair_row(suspect: Suspect, own_id: str, sides: list[Any], parts: dict[str, int]) -> dict[str, Any]:
     row = {
         "id": own_id,  # as it stands in the data: decisions are joined by it
-        "at": f"{suspect.source_file}:{suspect.source_line}" if suspect.source_line is not None else None,
+        "at": place(suspect.source_file or "", suspect.source_line) if suspect.source_line is not None else None,
         "s": rounded(suspect.suspicion),
         "q": None
         if suspect.right is None

@@ -11,8 +11,6 @@ from rmo_curate.evidence.columns import EvidenceColumns
 from rmo_curate.read.column_map import ColumnMap, column_map
 from rmo_train.console.settings import from_recipe
 
-USUAL_MAX_LENGTH = 1024  # tokens of prompt + longer answer that trainers cut at where nothing else is asked for
-
 
 class AuditSettings(EvidenceColumns):
     """Settings of `rmo-curate audit`."""
@@ -32,8 +30,7 @@ class AuditSettings(EvidenceColumns):
         None,
         ge=8,
         description="Maximum tokens per pair, prompt + longer answer; longer pairs count as too long; "
-        "for data, not for a run "
-        "(default: 1024, a common limit of trainers)",
+        "for data, not for a run (default: no limit)",
     )
 
     @field_validator("fail_on")

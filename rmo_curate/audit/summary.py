@@ -10,11 +10,11 @@ from rmo_curate.audit.overview import FindingCount
 from rmo_curate.audit.scored import CheckpointFindings
 from rmo_curate.audit.standing_out import MOST
 from rmo_curate.audit.suspects import Suspect
-from rmo_train.console.wording import counted
+from rmo_train.console.wording import counted, place
 
 MOST_LINES = 25
 MOST_FINDINGS, MOST_CHANGES, MOST_SUSPECTS = 7, 4, 3
-MOST_CHARACTERS = 240  # of why a pair is listed
+MOST_CHARACTERS = 320  # of why a pair is listed
 
 
 def summary_lines(report: Report, page: Path, json_path: Path) -> tuple[str, ...]:
@@ -29,6 +29,8 @@ def summary_lines(report: Report, page: Path, json_path: Path) -> tuple[str, ...
         for reason, n in list(report.counts.rejects_by_reason.items())[:3]
     ]
     body += report.headline.sentences
+    if report.overlap and not report.overlap.pairs:
+        body.append(f"no prompt is also in {report.overlap.name}, exactly or nearly")
     if report.end:
         body.append(accuracy_line(report.checkpoints[-1]))
     body += change_lines(report)
@@ -41,8 +43,12 @@ def summary_lines(report: Report, page: Path, json_path: Path) -> tuple[str, ...
 
 def suspect_line(suspect: Suspect) -> str:
     decision = f" ({suspect.decision})" if suspect.decision else ""
-    at = f" at {one_line(suspect.source_file)}:{suspect.source_line}" if suspect.source_file else ""
-    return f"look at {one_line(suspect.id)}{at}{decision}: {one_line(suspect.because, MOST_CHARACTERS)}"
+    file, number = suspect.source_file, suspect.source_line
+    at = f" at {place(one_line(file), number)}" if file and number is not None else ""
+    because = one_line(suspect.because, len(suspect.because))
+    if len(because) > MOST_CHARACTERS:
+        because = f"{because[:MOST_CHARACTERS].rsplit(' ', 1)[0]} …"
+    return f"look at {one_line(suspect.id)}{at}{decision}: {because}"
 
 
 def accuracy_line(end: CheckpointFindings) -> str:

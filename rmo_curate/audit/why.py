@@ -49,7 +49,8 @@ def margin_sentences(scored: Scored, i: int) -> Iterator[str]:
     """What the filter's rule made of the margins of pair `i`."""
     rule, because = RULES[scored.settings.rule], ground(scored.decisions, i)
     if because:
-        yield ground_sentence(because, rule, "Flipped" if scored.decisions.flipped[i] else "Dropped as noisy")
+        done = "The filter flips it" if scored.decisions.flipped[i] else "The filter drops it as noisy"
+        yield ground_sentence(because, rule, done)
     if not rule.needs_proxy:  # what another rule would have said decided nothing
         return
     if rule.name in ASK_THE_BASE and scored.logp[i, 0] <= -LEAST_NATS:

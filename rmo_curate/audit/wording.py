@@ -272,9 +272,14 @@ def filter_sentences(
 ) -> Iterator[str]:
     """What the filter does, and where its settings keep it from doing more."""
     by_filter = {reason: n for reason, n in counts.dropped.items() if reason != TOO_LONG}
-    dropped = ", ".join(f"{n:,} {reason}" for reason, n in by_filter.items()) or "none"
+    dropped = ", ".join(f"{n:,} {reason}" for reason, n in by_filter.items())
     gone = sum(by_filter.values())
-    yield f"Of {counts.kept + gone:,} scored pairs, the filter keeps {counts.kept:,} and drops {gone:,} ({dropped})."
+    if gone:
+        yield (
+            f"Of {counts.kept + gone:,} scored pairs, the filter keeps {counts.kept:,} and drops {gone:,} ({dropped})."
+        )
+    else:
+        yield f"The filter keeps all {counted(counts.kept, 'scored pair')}."
     high_q = settings.high_q if settings.preset is None and settings.rule != "none" else None
     if end and estimated.known and high_q is not None and 1 - high_q < estimated.noise_rate.value:
         yield (

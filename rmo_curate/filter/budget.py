@@ -53,8 +53,13 @@ def noisy_budget(
 def paying_cut(labels: JudgedLabels, suspicion: np.ndarray, n: int, instead: float = 0.0) -> Cut:
     """The surest cut of n scorable pairs: of the pairs with a suspicion [pairs] above 0, at most as many as labels are
     estimated to be wrong. instead: as `surest_cut` takes it."""
+    most = int(labels.resampled.rate.value * n)
+    order = most_suspect_first(labels, suspicion)[:most]
+    return surest_cut(order, labels.right, labels.margin, labels.resampled, instead)
+
+
+def most_suspect_first(labels: JudgedLabels, suspicion: np.ndarray) -> np.ndarray:
+    """The pairs with a suspicion [pairs] above 0, in the order in which they would go: int."""
     with np.errstate(invalid="ignore"):
         doubted = np.flatnonzero((suspicion > 0) & np.isfinite(labels.margin))
-    order = doubted[np.argsort(-suspicion[doubted], kind="stable")]
-    most = int(labels.resampled.rate.value * n)
-    return surest_cut(order[:most], labels.right, labels.margin, labels.resampled, instead)
+    return doubted[np.argsort(-suspicion[doubted], kind="stable")]

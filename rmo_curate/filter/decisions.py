@@ -15,11 +15,11 @@ from rmo_curate.evidence.gather import JudgedLabels, with_posterior
 from rmo_curate.evidence.rules import Rule, check_proxy, get_rule, sparing_supported, suspicion
 from rmo_curate.filter import thresholds
 from rmo_curate.filter.ambiguity import check_margin, cut_ambiguous
-from rmo_curate.filter.budget import Budget, noisy_budget, paying_cut
+from rmo_curate.filter.budget import Budget, most_suspect_first, noisy_budget, paying_cut
 from rmo_curate.filter.reviews import DROP, FLIP, KEEP, reviewed
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.filter.slices import protected
-from rmo_curate.filter.worth import Cut, Worth, best_action, worth
+from rmo_curate.filter.worth import Worth, best_action, worth
 from rmo_curate.runs.run import SCORED_COLUMNS, Run, Scores, Trajectory
 from rmo_train.console.errors import UserError
 from rmo_train.store.id_hash import Strings, places
@@ -215,13 +215,12 @@ def resolved(settings: FilterSettings, scores: Scores, labels: JudgedLabels | No
     return settings.model_copy(update={"action": best, **cut})
 
 
-def worth_of(labels: JudgedLabels, suspicion: np.ndarray, n: int, cut: Cut | None = None) -> Worth:
-    """What each action makes the labels of n scorable pairs worth.
-
-    suspicion: [pairs], by which pairs would go. cut: the one that pays, where it is known already.
-    """
-    cut = cut or paying_cut(labels, suspicion, n)
-    return worth(labels.right, labels.margin, labels.resampled, cut)
+def worth_of(labels: JudgedLabels, suspicion: np.ndarray, n: int) -> Worth:
+    """What each action makes the labels of n scorable pairs worth, if as many are dropped as surely pay. suspicion:
+    [pairs], by which pairs would go."""
+    kept = np.full(len(suspicion), True)
+    kept[most_suspect_first(labels, suspicion)[: paying_cut(labels, suspicion, n).pairs]] = False
+    return worth(labels.right, labels.margin, labels.resampled, kept)
 
 
 def repeats(tokens_sha: Strings) -> np.ndarray:

@@ -17,7 +17,7 @@ from rmo_curate.filter.caught import caught, suspicion_of_swapped
 from rmo_curate.filter.decisions import Decisions, worth_of
 from rmo_curate.filter.reviews import ACTIONS, FLIP, KEEP
 from rmo_curate.filter.slices import ColumnRemoval, removal
-from rmo_curate.filter.worth import Worth
+from rmo_curate.filter.worth import Worth, worth
 from rmo_curate.runs.run import Run
 from rmo_train.store.manifests import TooLong
 
@@ -85,8 +85,9 @@ def judged(decisions: Decisions) -> Judged | None:
 def worth_of_actions(decisions: Decisions, labels: JudgedLabels) -> Worth | None:
     if not labels.of.enough or not labels.tells:
         return None
-    known = decisions.budget.cut if decisions.settings.action == "drop" else None
-    return worth_of(labels, decisions.suspicion, decisions.scorable, known)
+    if decisions.settings.action == "drop":
+        return worth(labels.right, labels.margin, labels.resampled, decisions.reason != "noisy")
+    return worth_of(labels, decisions.suspicion, decisions.scorable)
 
 
 def caught_at_cut(decisions: Decisions) -> Detection | None:

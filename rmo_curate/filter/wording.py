@@ -18,7 +18,7 @@ from rmo_curate.filter.rule_comparison import COMPARED_WITH, Comparison, RuleAtC
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.filter.slices import ColumnRemoval
 from rmo_curate.filter.summary import Judged, Summary
-from rmo_curate.filter.worth import AS_GIVEN, Cut, Worth
+from rmo_curate.filter.worth import Cut, Worth
 from rmo_curate.runs.run import Checkpoint
 from rmo_train.console.wording import counted
 from rmo_train.evaluation.intervals import LEAST_PROMPTS
@@ -43,7 +43,7 @@ def decision_lines(decisions: Decisions, summary: Summary) -> list[str]:
         *([too_long_line(summary.too_long)] if summary.too_long else ()),
         *end_lines(decisions.trajectory.end),
         *noisy_lines(decisions),
-        *(caught_lines(summary.caught) if summary.caught else ()),
+        *(caught_lines(summary.caught, reviewed=bool(summary.reviewed)) if summary.caught else ()),
         *ambiguous_lines(decisions),
         *heavy_removal_lines(decisions),
         *([length_line(summary.lengths)] if summary.lengths else ()),
@@ -70,7 +70,7 @@ def end_lines(end: Checkpoint | None) -> Iterator[str]:
         None: "not known to be held out",
     }[end.held_out]
     folds = f" ({end.folds} folds)" if end.cross_fitted else ""
-    yield f"T = {end.name}{folds}, {held_out}"
+    yield f"last checkpoint: {end.name}{folds}, {held_out}"
 
 
 def noisy_lines(decisions: Decisions) -> Iterator[str]:
@@ -132,11 +132,13 @@ def paying_lines(cut: Cut, decisions: Decisions) -> Iterator[str]:
         )
 
 
-def caught_lines(caught: Detection) -> Iterator[str]:
-    """What the pairs called noisy are, as far as labels are wrong at random; of few nothing is told."""
+def caught_lines(caught: Detection, reviewed: bool = False) -> Iterator[str]:
+    """What the pairs called noisy are, as far as labels are wrong at random; of few nothing is told. reviewed: whether
+    decisions have changed since what becomes of them."""
     if caught.flagged >= MIN_FLAGGED:
+        before = ", before your decisions" if reviewed else ""
         yield (
-            f"of the {caught.flagged:,} pairs called noisy, an estimated {percent_interval(caught.precision)} are "
+            f"of the {caught.flagged:,} pairs called noisy{before}, an estimated {percent_interval(caught.precision)} are "
             f"mislabelled, and of all mislabelled pairs, {percent_interval(caught.recall)} are among them (estimated "
             "from swapped copies, for labels that are wrong at random)"
         )
@@ -235,7 +237,7 @@ def judged_lines(judged: Judged, few_said: bool, rate_said: bool) -> Iterator[st
 def worth_line(worth: Worth) -> str:
     """What each action would bring, and why the default is not always the one that would bring most."""
     told = {action: times_interval(of) for action, of in worth.times.items()}
-    if worth.times["drop"] == AS_GIVEN:
+    if worth.times["drop"].low == worth.times["drop"].high:
         told["drop"] = "1.00 times (none is dropped)"
     by_action = ", ".join(f"--action {action} {times}" for action, times in told.items())
     return (
@@ -257,7 +259,9 @@ def already_done_lines(out: Path, shards: ShardsManifest) -> list[str]:
 
 
 def written_line(out: Path, counts: Mapping[str, int], files: int) -> str:
-    return f"wrote {out}: {counted(counts['kept'], 'pair')} in {counted(files, 'file')}"
+    said = f"wrote {out}: {counted(counts['kept'], 'pair')} in {counted(files, 'file')}"
+    gone = counts["pairs"] - counts["kept"]
+    return f"{said}; dropped pairs, each with its reason, are in {out / 'dropped'}" if gone else said
 
 
 # ---------------------------------------------------------------------------------------------------- rules
@@ -272,7 +276,7 @@ def comparison_lines(comparison: Comparison) -> list[str]:
         else f"too few to tell how many of their labels are wrong, which needs {ENOUGH}"
     )
     said = [
-        f"{comparison.pairs:,} scored pairs, T = {end}; {rate}",
+        f"{comparison.pairs:,} scored pairs, last checkpoint {end}; {rate}",
         evidence_line(comparison.sources, comparison.missing),
     ]
     if not comparison.held_out:
@@ -281,7 +285,7 @@ def comparison_lines(comparison: Comparison) -> list[str]:
         *said,
         f"self-check: AUROC of swapped copies {check.measured:.3f}, {check.predicted:.3f} expected for "
         f"normal margins with accuracy {check.accuracy:.3f}",
-        f"at --high-q {comparison.high_q:g}    flagged  shared with {COMPARED_WITH}  precision             recall",
+        f"at --high-q {comparison.high_q:g}    flagged  overlap with {COMPARED_WITH}  precision             recall",
         *map(rule_line, comparison.rules),
         RANDOM_FLIPS,
         lengths_line(comparison.lengths),
@@ -296,7 +300,7 @@ def rule_line(rule: RuleAtCut) -> str:
         estimates = f"too few to tell: needs at least {MIN_FLAGGED} flagged"
     else:
         estimates = f"{interval_text(of.precision):20}  {interval_text(of.recall)}"
-    return f"  {rule.rule:16} {rule.flagged:9,} {rule.overlap:16.0%}  {estimates}"
+    return f"  {rule.rule:16} {rule.flagged:9,} {rule.overlap:17.0%}  {estimates}"
 
 
 def interval_text(interval: Interval) -> str:

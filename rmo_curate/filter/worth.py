@@ -87,11 +87,10 @@ class Worth:
     times: Mapping[str, Interval]  # in the order in which they are told
 
 
-def worth(right: np.ndarray, margin: np.ndarray, resampled: Resampled, cut: Cut) -> Worth:
-    """right, margin: [pairs], NaN where there is no evidence. cut: what dropping means."""
+def worth(right: np.ndarray, margin: np.ndarray, resampled: Resampled, kept: np.ndarray) -> Worth:
+    """right, margin: [pairs], NaN where there is no evidence. kept: where dropping leaves a pair, bool [pairs]."""
     known = right[resampled.known]
-    weights = np.stack([np.ones(len(known)), known, 2 * known - 1])
-    as_given = clean_pairs(known)
+    weights = np.stack([np.ones(len(known)), kept[resampled.known].astype(float), known, 2 * known - 1])
 
     def times(counted: np.ndarray, leaning: np.ndarray) -> np.ndarray:
         pairs = np.square(weights @ (counted * leaning)) / np.maximum(np.square(weights) @ counted, 1e-9)
@@ -100,7 +99,7 @@ def worth(right: np.ndarray, margin: np.ndarray, resampled: Resampled, cut: Cut)
     value = times(np.ones(len(known)), 2 * known - 1)
     low, high = np.quantile([times(*drawn) for drawn in resampled.leanings(margin)], Q, axis=0)
     of = [Interval(float(v), float(a), float(b)) for v, a, b in zip(value, low, high, strict=True)]
-    return Worth(as_given, {"drop": cut.times, "weight": of[1], "soft-label": of[2]})
+    return Worth(clean_pairs(known), dict(zip(("drop", "weight", "soft-label"), of[1:], strict=True)))
 
 
 def best_action(worth: Worth) -> str:

@@ -15,6 +15,7 @@ from rmo_curate.read.messages import MESSAGE_KEYS, NOTHING, describe
 from rmo_curate.read.proposals import command, labels_in, proposed_map, why_not_pairs
 from rmo_curate.read.readers.record import said_in_json
 from rmo_train.console.errors import UserError, nearest
+from rmo_train.console.wording import place
 
 SAMPLE = 100  # records that decide the form
 HOLD_MESSAGES = ("prompt", "chosen", "rejected", "conversations", "context", "messages")
@@ -45,7 +46,7 @@ def detect(files: Sequence[DataFile | InMemory], limit: int | None, columns: Map
         if not isinstance(record.value, dict):
             problem = record.problem or f"{describe(record.value)}, expected an object"
             if len(problems) < 3:
-                problems.append(f"{files[number].name}:{record.line}: {problem}")
+                problems.append(f"{place(files[number].name, record.line)}: {problem}")
             continue
         if len(sample) < SAMPLE:
             sample.append(record.value)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rmo_curate.read.messages import Message, RejectReason, Unfit, check_text, describe
 from rmo_train.console.errors import UserError
+from rmo_train.console.wording import place
 from rmo_train.store.files import canonical_json, canonical_text, sha256_text
 
 
@@ -62,8 +63,8 @@ class Ids:
         if not repeated and pair_id != content_hash:
             self.owner[_key(pair_id)] = content
         if content in self.first:
-            place = self._place(self.first[content])
-            raise Unfit(RejectReason.DUPLICATE, f"the same prompt, chosen and rejected as {place}")
+            first = self._place(self.first[content])
+            raise Unfit(RejectReason.DUPLICATE, f"the same prompt, chosen and rejected as {first}")
         self.first[content] = file_number << 40 | line
         if not repeated:
             return pair_id
@@ -71,8 +72,8 @@ class Ids:
         new = f"{pair_id}-{content_hash}"
         if self._stands_for_another(new, content):
             raise UserError(
-                f"{self.names[file_number]}:{line}: the id {new!r} stands for two different pairs; give each pair its "
-                "own id, or leave the id column out"
+                f"{place(self.names[file_number], line)}: the id {new!r} stands for two different pairs; give each "
+                "pair its own id, or leave the id column out"
             )
         self.owner[_key(new)] = content
         return new
@@ -83,7 +84,7 @@ class Ids:
         return holder not in (None, content)
 
     def _place(self, position: int) -> str:
-        return f"{self.names[position >> 40]}:{position & (1 << 40) - 1}"
+        return place(self.names[position >> 40], position & (1 << 40) - 1)
 
 
 def _key(user_id: str) -> bytes:

@@ -73,7 +73,9 @@ def why_not_pairs(sample: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
             f"{several[0]!r} holds several answers, but nothing says which one is better; add a rank or a score to each"
         )
     if unpaired and not any(WORSE.search(n) for n in names):
-        return f"one answer ({min(unpaired)}) to each prompt; expected two, of which one is preferred"
+        alone = [n for n in names if BETTER.search(n)]
+        lacking = "no column 'rejected': " if alone and "rejected" not in names else ""
+        return f"{lacking}one answer ({min(alone or unpaired)}) to each prompt; expected two, of which one is preferred"
     return None
 
 
@@ -81,6 +83,8 @@ def proposed_map(sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]
     """The names of columns with which most of the sample become pairs; empty where there are none."""
     sample = sample[:TRIED]
     names = list(dict.fromkeys(n for record in sample for n in _paths(record) if not ABOUT.search(n)))
+    if all(role in names for role in ("chosen", "rejected")):  # parts of them are no answers of their own
+        names = [n for n in names if n.split(".")[0] not in ("chosen", "rejected") or "." not in n]
     better = [n for n in names if BETTER.search(n) and not WORSE.search(n)][:MOST]
     worse = [n for n in names if WORSE.search(n)][:MOST]
     asked = sorted((n for n in names if n not in {*better, *worse}), key=_likely)[:MOST]

@@ -25,7 +25,7 @@ from rmo_curate.read.pair_ids import Ids, content_hash, own_id
 from rmo_curate.read.proposals import check_no_label_is_passed_over, command, proposed_map
 from rmo_curate.read.readers.record import Record, encodable
 from rmo_train.console.errors import UserError, nearest
-from rmo_train.console.wording import counted
+from rmo_train.console.wording import counted, place
 from rmo_train.data.rendering import Conversation
 from rmo_train.store.files import canonical_json, compact_json
 from rmo_train.store.manifests import InputFile
@@ -199,10 +199,9 @@ def open_source(
         raise UserError(f"--limit {limit}: expected 1 or more")
     for role in columns or {}:
         if role not in ALL_COLUMNS:
-            known = ", ".join(ALL_COLUMNS)
             raise UserError(
-                f"--map {role}=...: no form has a column {role!r}; the columns of the forms are {known}"
-                f"{nearest(role, ALL_COLUMNS)}"
+                f"--map {role}=...: no form has a column {role!r}{nearest(role, ALL_COLUMNS)}; give prompt, "
+                "chosen, rejected or another column of a form (docs/reference/data.md lists them)"
             )
     given = find_files(paths)
     columns = {**given.columns, **(columns or {})}
@@ -298,7 +297,7 @@ def _no_pair(form: Form, tally: Tally, columns: Sequence[str]) -> str:
     for reason, n in tally.counts.most_common():
         if reason in tally.firsts:
             first = tally.firsts[reason]
-            lines.append(f"  {reason}: {n}, the first at {first.source}:{first.line}: {first.detail}")
+            lines.append(f"  {reason}: {n}, the first at {place(first.source, first.line)}: {first.detail}")
     if "prompt" not in columns and (hint := nearest("prompt", columns)):
         lines.append(f"There is no column 'prompt'; the columns are {', '.join(columns)}{hint}")
     return "\n".join(lines)

@@ -14,7 +14,7 @@ from rmo_curate.score.settings import ProxySettings, ScoreSettings, WorkerSettin
 from rmo_train.console.errors import UserError
 from rmo_train.console.progress import say
 from rmo_train.console.wording import counted
-from rmo_train.store.manifests import RunManifest
+from rmo_train.store.manifests import InputFile, RunManifest
 from rmo_train.store.tables import TOO_LONG, prompt_group
 
 if TYPE_CHECKING:
@@ -118,6 +118,18 @@ def check_rejects(counts: Mapping[str, int], settings: ScoreSettings) -> None:
         )
     kept = f"see rejects/ for {'the record and its reason' if rejects == 1 else 'the records and their reasons'}"
     say(f"warning: {rejects:,} of {counted(total, 'record')} rejected ({reasons}); {kept}")
+
+
+def check_inputs(recorded: Sequence[InputFile], given: Sequence[InputFile], run: Path) -> None:
+    """Refuse a run folder that was made from other data, by content: a file that was moved or renamed is the same."""
+    if [file.sha256 for file in recorded] == [file.sha256 for file in given]:
+        return
+    before, now = (", ".join(file.name for file in files) for files in (recorded, given))
+    changed = "; its content has changed since" if before == now else ""
+    raise UserError(
+        f"{run} was made from other data: the folder has {before}, you gave {now}{changed}. Use another --out, or "
+        "--overwrite to replace this folder."
+    )
 
 
 def check_prompts(source: Source, proxy: ProxySettings) -> None:

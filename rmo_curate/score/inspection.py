@@ -21,7 +21,7 @@ from rmo_curate.score.length_limit import length_limit, limit_line
 from rmo_curate.score.run_folder import records_line
 from rmo_curate.score.settings import ScoreSettings
 from rmo_train.console.progress import progress
-from rmo_train.console.wording import counted
+from rmo_train.console.wording import counted, place
 from rmo_train.data.rendering import (
     BOUNDARY_MISMATCH,
     TEMPLATE_DROPS_TOOLS,
@@ -144,7 +144,7 @@ def _rendered(
 
 
 def note(problems: dict[str, Problem], kind: str, record: Pair | Reject, detail: str) -> None:
-    problem = problems.setdefault(kind, Problem(0, f"{record.source}:{record.line}", detail))
+    problem = problems.setdefault(kind, Problem(0, place(record.source, record.line), detail))
     problem.count += 1
     if isinstance(record, Pair) and len(problem.ids) < EXAMPLES:
         problem.ids.append(record.id)
@@ -211,7 +211,7 @@ def inspection_lines(inspection: Inspection, renderer: Renderer | None) -> list[
         *token_lines(inspection.tokens),
     ]
     for number, (pair, rendered) in enumerate(inspection.samples, start=1):
-        lines += ["", f"sample {number} of {len(inspection.samples)}: {pair.source}:{pair.line}, id {pair.id}"]
+        lines += ["", f"sample {number} of {len(inspection.samples)}: {place(pair.source, pair.line)}, id {pair.id}"]
         lines += sample_lines(pair, rendered, renderer)
     lines += [
         "",

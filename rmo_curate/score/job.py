@@ -93,6 +93,7 @@ def resolve(
         begun = recorded.engine if recorded.engine != AUTO else engine  # killed before it was chosen
         check_reference(recorded.model_copy(update={"engine": begun}), reference, run)
         if (pairs := read_manifest(run / "pairs", PairsManifest)) is not None:
+            checks.check_inputs(pairs.inputs, source.inputs, run)
             check_key(pairs.key, key, run)
     return ScoreJob(run, source, model, others, settings, proxy, limit, own, reference, recorded, key)
 

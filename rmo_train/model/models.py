@@ -112,7 +112,8 @@ def _from_hub(name: str) -> Path:
             folder = Path(snapshot_download(name, allow_patterns=[*small, "*.bin"], ignore_patterns=["*/*"]))
     except Exception as e:  # the client raises errors of its own and of its HTTP library, and OSError
         raise UserError(
-            f"model {name!r}: no such local folder, and not on the hub ({first_line(e)}){nearest(name, EMBEDDED)}; "
+            f"model {name!r}: no such local folder, and not to be had from the hub ({first_line(e)})"
+            f"{nearest(name, EMBEDDED)}; "
             f"give a local folder, a Hub name, or the embedded {', '.join(EMBEDDED)}"
         ) from e
     return _checked(folder)

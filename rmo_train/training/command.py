@@ -37,10 +37,11 @@ from rmo_train.report import (
     too_long_line,
     too_long_to_train,
     trained_lines,
+    unfiltered_line,
 )
 from rmo_train.store.files import read_json, write_bytes, write_json
 from rmo_train.store.folder_lock import making
-from rmo_train.store.manifests import TrainManifest, check_key, read_manifest, require_manifest
+from rmo_train.store.manifests import RunManifest, TrainManifest, check_key, read_manifest, require_manifest
 from rmo_train.store.tables import read_table, write_table
 from rmo_train.training.card import model_card
 from rmo_train.training.checkpoint import (
@@ -171,6 +172,8 @@ def run_training(
             check_lengths(pairs, model)
         if world.is_main:
             check_memory(data, model, settings, world.size)
+            if isinstance(data.manifest, RunManifest):
+                say(unfiltered_line(shards, len(data)))
             if data.manifest is not None and data.manifest.too_long is not None:
                 say(too_long_line(data.manifest.too_long))
         size = checkpoint_bytes(model, training_dtype(settings, data), settings.lora)

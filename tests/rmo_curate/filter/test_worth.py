@@ -142,11 +142,14 @@ def test_each_action_is_told_with_its_interval():
     noise, resampled = fit_noise(margin, groups), Resampled(margin, groups)
     right = 1 / (1 + np.exp(-noise.log_odds(margin)))
     cut = surest_cut(np.argsort(margin)[: int((right < 0.5).sum())], right, margin, resampled)
-    found = worth(right, margin, resampled, cut)
+    kept = np.full(1000, True)
+    kept[np.argsort(margin)[: cut.pairs]] = False
+    found = worth(right, margin, resampled, kept)
     assert found.as_given == pytest.approx(clean_pairs(right)) and list(found.times) == ["drop", "weight", "soft-label"]
     assert found.times["soft-label"].value == pytest.approx(clean_pairs(right, 2 * right - 1) / clean_pairs(right))
     assert all(of.low < of.value < of.high for of in found.times.values())
     told = worth_line(found)
     assert f"--action drop {cut.times.value:.2f} times [{cut.times.low:.2f}, {cut.times.high:.2f}]" in told
-    none = Cut(0, 5, Interval(1.0, 1.0, 1.0), Interval(1.0, 0.9, 1.2))
+    assert found.times["drop"].low == pytest.approx(cut.times.low) and cut.pairs
+    none = np.full(1000, True)
     assert "--action drop 1.00 times (none is dropped)" in worth_line(worth(right, margin, resampled, none))
