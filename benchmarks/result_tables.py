@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
+from statistics import geometric_mean
 from typing import Any
 
 import yaml
@@ -23,6 +24,8 @@ METHODS = {
     "vllm": "vLLM 0.32 (CPU), each distinct sequence once",
 }
 WORTH = ("as given", "drop", "soft-label")
+CUT_WAYS = ("surest", "doubted", "soft-label")
+CUT_DATA = {"constraints": "constraint pairs", "judged": "judged pairs", "hh": "HH-RLHF"}
 PATHS = {
     "padded sdpa": "padded, SDPA",
     "flex": "packed, FlexAttention",
@@ -293,6 +296,26 @@ def categories() -> Iterator[str]:
     yield from table(["flipped", "kinds known to", "AUROC", *(f"worth {action}" for action in WORTH)], rows)
 
 
+def cut() -> Iterator[str]:
+    """What labels are worth after the default cut, if every doubted label is dropped, and with soft labels, as a
+    multiple of the labels as given: geometric means of the draws."""
+    found = result("cut")["cells"]
+
+    def times(cells: list[dict[str, Any]]) -> str:
+        return " / ".join(f"{geometric_mean(cell['times'][way] for cell in cells):.2f}" for way in CUT_WAYS)
+
+    rates = sorted({cell["rate"] for cell in found})
+    rows = []
+    for data, kinds in dict.fromkeys((cell["data"], cell["kinds"]) for cell in found):
+        of_data = [cell for cell in found if (cell["data"], cell["kinds"]) == (data, kinds)]
+        for size in dict.fromkeys(cell["size"] for cell in of_data):
+            cells = [cell for cell in of_data if cell["size"] == size]
+            name = CUT_DATA[data] + (", kinds known" if kinds else "")
+            of_rates = [times([cell for cell in cells if cell["rate"] == rate]) for rate in rates]
+            rows.append([f"{name}, {cells[0]['pairs']:,} pairs", *of_rates])
+    yield from table(["data", *(f"{share(rate)} flipped" for rate in rates)], rows)
+
+
 def style_of_categories() -> Iterator[str]:
     """AUROC of style alone by what it knows; means of the draws."""
     found = [cell for cell in result("categories")["cells"] if cell["style"]]
@@ -342,6 +365,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "simulated-workers": simulated_workers,
     "categories": categories,
     "categories-style": style_of_categories,
+    "cut": cut,
     "detection": detection,
     "faults": faults,
     "faults-by-command": faults_by_command,

@@ -60,8 +60,8 @@ class FilterSettings(EvidenceColumns):
     )
     noise_rate: str | None = Field(
         default=None,
-        description="Share of pairs to drop as noisy, such as 0.2; auto: the estimated share of wrong "
-        "labels (default: auto)",
+        description="Share of pairs to drop as noisy, such as 0.2; auto: as many as surely pay, at most the "
+        "estimated share of wrong labels (default: auto)",
     )
     precision: float | None = Field(
         default=None,
@@ -74,7 +74,7 @@ class FilterSettings(EvidenceColumns):
         default="drop",
         description="What to do with noisy pairs. drop: remove them; flip: exchange chosen and rejected; "
         "weight: keep all pairs, weighted by the probability that the label is right; soft-label: keep all pairs and "
-        "have the trainer soften labels by that probability; auto: the action expected to help most",
+        "have the trainer soften labels by that probability; auto: the action that most surely helps",
     )
     protect: tuple[str, ...] = Field(
         default=(),

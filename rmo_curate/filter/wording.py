@@ -138,9 +138,9 @@ def caught_lines(caught: Detection, reviewed: bool = False) -> Iterator[str]:
     if caught.flagged >= MIN_FLAGGED:
         before = ", before your decisions" if reviewed else ""
         yield (
-            f"of the {caught.flagged:,} pairs called noisy{before}, an estimated {percent_interval(caught.precision)} are "
-            f"mislabelled, and of all mislabelled pairs, {percent_interval(caught.recall)} are among them (estimated "
-            "from swapped copies, for labels that are wrong at random)"
+            f"of the {caught.flagged:,} pairs called noisy{before}, an estimated {percent_interval(caught.precision)} "
+            f"are mislabelled, and of all mislabelled pairs, {percent_interval(caught.recall)} are among them "
+            "(estimated from swapped copies, for labels that are wrong at random)"
         )
 
 
