@@ -28,7 +28,12 @@ class Step:
 
 
 def step_of_run(
-    folder: Path, end: Checkpoint | None, settings: FilterSettings, counts: Counts, estimated: Estimates, doubted: int
+    folder: Path,
+    end: Checkpoint | None,
+    settings: FilterSettings,
+    counts: Counts,
+    estimated: Estimates,
+    doubted: int = 0,
 ) -> Step:
     """After the audit of the run in `folder`. doubted: as in `wording`."""
     if end is None:

@@ -46,7 +46,7 @@ def test_the_commands_work_as_they_stand_with_a_recipe(working_folder, model):
     outcome = curate("score")
     assert outcome.code == 0 and "16 records = 16 pairs + 0 rejects" in outcome.out and "oof-2" in outcome.out
     outcome = curate("filter", "--low-q", 0.1, "--high-q", 0.95)
-    assert outcome.code == 0 and "T = oof-2 (2 folds), held out" in outcome.out
+    assert outcome.code == 0 and "last checkpoint: oof-2 (2 folds), held out" in outcome.out
     counts = manifest_of(Path("out/shards"))["counts"]
     assert counts["kept"] + counts["noisy"] + counts["ambiguous"] == 16
     outcome = train("run")

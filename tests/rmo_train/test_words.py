@@ -13,7 +13,7 @@ import rmo_curate.cli
 import rmo_train.cli
 from rmo_train import __version__
 from rmo_train.console import progress
-from rmo_train.console.wording import counted
+from rmo_train.console.wording import counted, place
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,6 +22,11 @@ def test_a_noun_follows_its_number():
     assert [counted(n, "pair") for n in (0, 1, 2048)] == ["0 pairs", "1 pair", "2,048 pairs"]
     assert [counted(n, "minute") for n in (1.0, 0.5, 10.0)] == ["1 minute", "0.5 minutes", "10 minutes"]
     assert counted(2, "reply", "replies") == "2 replies"
+
+
+def test_a_place_is_a_line_only_where_records_are_lines():
+    assert place("a/b.jsonl", 3) == "a/b.jsonl:3" and place("b.NDJSON.zst", 3) == "b.NDJSON.zst:3"
+    assert place("b.json", 3) == "b.json, record 3" and place("jsonl.parquet", 3) == "jsonl.parquet, record 3"
 
 
 def test_no_time_left_is_negative_and_one_step_is_one(monkeypatch, capsys):

@@ -140,7 +140,9 @@ def test_suspects_come_worst_first_with_their_margins(audited):
     worst = numbers["suspects"][0]
     assert worst["suspicion"] == 4.875 and worst["rewards"] == [0.0, -2.4375, -4.875]
     assert worst["margins"] == [-16.0, -18.4375, -20.875] and worst["decision"] == "noisy"
-    assert worst["why"][0].startswith("Dropped as noisy: rule irm gives it a suspicion of 4.88; pairs with ")
+    assert worst["why"][0].startswith(
+        "The filter drops it as noisy: rule irm gives it a suspicion of 4.88; pairs with "
+    )
     assert worst["decided"]["rule"] == "irm" and worst["decided"]["suspicion"] == 4.875
     assert worst["decided"]["threshold"] == numbers["thresholds"]["suspicion"] and worst["decided"]["right"] is None
     assert "Training on other prompts moved the model 4.88 nats towards the rejected answer" in worst["why"][1]

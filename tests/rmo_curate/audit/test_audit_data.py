@@ -58,7 +58,7 @@ def audit(data: Path, *more: Any) -> tuple[Outcome, dict[str, Any]]:
 
 def test_every_planted_defect_is_found_and_sound_pairs_have_none(working_folder):
     data = write_jsonl(working_folder / "pairs.jsonl", [*planted(), '{"prompt": "x"}', record(3, source="b")])
-    outcome, found = audit(data)
+    outcome, found = audit(data, "--max-length", 1024)
     assert outcome.code == 0, outcome.err
     listed = {s["id"]: set(s["findings"]) for s in found["suspects"]}
     assert not [name for name in listed if name.startswith("sound")]
@@ -188,6 +188,25 @@ def test_what_is_not_data_is_refused(working_folder):
     data = write_jsonl(working_folder / "pairs.jsonl", planted())
     assert curate("audit", data).refused("--out")
     assert curate("audit", data, "--out", data).refused("is a file; expected a folder")
+    mine = working_folder / "mine"
+    mine.mkdir()
+    (mine / "report.html").write_text("<title>My own report</title>")
+    assert curate("audit", data, "--out", mine).refused("was not made by `rmo-curate audit`; give another folder")
+    assert (mine / "report.html").read_text() == "<title>My own report</title>"
+    (mine / "report.html").unlink()
+    assert curate("audit", data, "--out", mine).code == curate("audit", data, "--out", mine).code == 0  # beside others
+
+
+def test_a_long_pair_is_a_finding_only_where_a_limit_is_given(working_folder):
+    data = write_jsonl(working_folder / "pairs.jsonl", planted())
+    assert audit(data)[1]["findings"]["over_long"]["count"] == 0
+    assert audit(data, "--max-length", 1024)[1]["findings"]["over_long"]["count"] == 1
+
+
+def test_held_out_data_without_an_overlap_are_said_to_have_none(working_folder):
+    data = write_jsonl(working_folder / "pairs.jsonl", planted())
+    other = write_jsonl(working_folder / "other.jsonl", [record(100)])
+    assert "no prompt is also in other.jsonl, exactly or nearly" in audit(data, "--against", other)[0].out
 
 
 def test_flags_of_data_are_refused_on_a_run(make_run, working_folder):

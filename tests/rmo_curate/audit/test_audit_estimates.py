@@ -13,6 +13,7 @@ from rmo_curate.evidence.label_noise import BUNDLES, Resampled
 from rmo_curate.evidence.swapped_copies import detection, detections_at
 from rmo_curate.evidence.wording import RANDOM_FLIPS
 from rmo_curate.filter.settings import FilterSettings
+from tests.command_line import curate
 from tests.rmo_curate.audit.test_audit import embedded_data
 
 PROMPTS, PER_PROMPT = 3000, 3
@@ -102,6 +103,29 @@ def test_rate_precision_and_recall_hold_the_truth(audited):
             assert 0 <= found["low"] <= found["high"] <= 1
     assert numbers["self_check"]["measured"] == pytest.approx(numbers["self_check"]["predicted"], abs=0.05)
     assert numbers["not_estimated"] == ""
+
+
+def test_of_few_pairs_the_interval_is_told_and_none_is_dropped_that_does_not_surely_pay(make_run, tmp_path):
+    """A hundred and twenty pairs of weak evidence: labels are doubted, and `filter` and the page say why all stay."""
+    rng = np.random.default_rng(1)
+    moved = np.where(rng.random(120) < 0.1, -1, 1) * rng.normal(2, 3, 120)
+    run = make_run({"base": [0.0] * 120, "oof-9": moved.tolist()}, rows=plain_rows(120), part_size=120)
+    done = curate("filter", run, "--out", tmp_path / "shards")
+    assert done.code == 0 and "120 pairs = 120 kept" in done.out
+    (said,) = (line for line in done.out.splitlines() if line.startswith("noisy: "))
+    doubted = int(said.split(": ")[2].split()[0])
+    assert doubted and "but none is dropped" in said and "too uncertain to be sure that it pays" in said
+    assert "--action drop 1.00 times (none is dropped)" in done.out and "dropped pairs, each" not in done.out
+    summary = write_audit(run, tmp_path / "audit", AuditSettings.model_validate({}))
+    numbers = json.loads(summary.json.read_text())
+    head = numbers["headline"]
+    assert head["lead"].startswith(head["figure"]) and " to " in head["figure"]
+    assert "A 95% interval" in head["certainty"]
+    assert f"{doubted} labels are more likely wrong than right, but the filter alone drops none" in summary.lines[-4]
+    assert "The filter keeps all 120 scored pairs." in head["sentences"]
+    assert numbers["curve"]["start"] == 0
+    forced = curate("filter", run, "--out", tmp_path / "forced", "--noise-rate", 0.05)
+    assert f"are in {tmp_path / 'forced' / 'dropped'}" in forced.out
 
 
 def test_a_run_is_headed_by_its_estimated_share_of_wrong_labels(audited):

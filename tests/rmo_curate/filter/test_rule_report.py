@@ -31,7 +31,7 @@ def test_every_rule_is_told_in_25_lines(run):
     lines = done.out.splitlines()
     assert len(lines) <= 25
     assert lines[0] == (
-        "48 scored pairs, T = oof-3; too few to tell how many of their labels are wrong, "
+        "48 scored pairs, last checkpoint oof-3; too few to tell how many of their labels are wrong, "
         "which needs at least 100 pairs and 20 prompts"
     )
     assert {line.split()[0] for line in lines if line.startswith("  ")} == set(COMPARED)

@@ -9,8 +9,10 @@ import pytest
 
 from rmo_curate.filter.command import run_filter
 from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.score.checks import check_inputs
 from rmo_curate.score.command import run_proxy
 from rmo_train.console.errors import UserError
+from rmo_train.store.manifests import InputFile
 from tests.manifests import manifest_of
 from tests.rmo_curate.scored import (
     PARTS,
@@ -52,10 +54,15 @@ def test_another_model_is_refused_naming_what_differs(demo_data, tiny_model_fold
     assert "tokenizer" not in str(error.value) and marks(run) == before
 
 
-def test_other_data_are_refused_naming_the_field(tiny_model_folder, run, tmp_path):
+def test_other_data_are_refused_by_name(demo_data, tiny_model_folder, run, tmp_path):
     other = write_jsonl(tmp_path / "other.jsonl", demo_records(15))
-    with pytest.raises(UserError, match="inputs: the folder has"):
+    with pytest.raises(UserError) as error:
         score(other, tiny_model_folder, run, proxy=PROXY)
+    assert f"made from other data: the folder has {demo_data}, you gave {other}. " in str(error.value)
+    before, now = (InputFile(str(demo_data), 1, sha256) for sha256 in ("a", "b"))
+    with pytest.raises(UserError, match="its content has changed since"):
+        check_inputs([before], [now], run)
+    check_inputs([before], [InputFile("moved.jsonl", 1, "a")], run)
 
 
 def test_auto_dtype_is_what_the_run_was_begun_with(demo_data, tiny_model_folder, run, monkeypatch, nothing_computed):
