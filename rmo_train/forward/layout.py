@@ -25,6 +25,9 @@ from rmo_train.store.manifests import Reference
 # Tokens per row. On a CPU, long rows make matrix products efficient, but dense masks slow.
 CPU_TOKENS_PER_BATCH = {"segments": 1024, "dense": 256, "rows": 1024, "flex": 512}
 GPU_TOKENS_PER_BATCH = {"segments": 8192, "dense": 4096, "rows": 8192, "flex": 16384}
+# Rows that a prompt with all its answers may fill on a CPU before it is repeated: segments cost nothing where they do
+# not attend, and a repeated prompt is computed twice.
+WHOLE = 4
 # Minimum share of tokens that sharing prompts must save, relative to plain rows. On a CPU, a dense mask took at most
 # 0.81 of the time of plain rows when 26% or more were saved, and 0.98 and 1.07 when 3% and 2% were; 10% lies between
 # (benchmarks/results/paths.json). On an H200, FlexAttention scored 1.6 times as many pairs per second as plain rows
@@ -91,17 +94,24 @@ class Layout:
         return self.path != "rows"
 
     @property
+    def keeps_whole(self) -> bool:
+        """Whether a prompt whose answers do not fit into a row together gets a longer row, rather than two prompts."""
+        return self.path == "segments" and self.device == "cpu"
+
+    @property
     def computed_by(self) -> dict[str, str]:
         """How log-probs were computed, for the manifest; `choose_layout` reads it from a reference."""
         return {"attention": self.path, "device": self.device}
 
     def packs(self, trees: Sequence[Tree], budget: int) -> list[Pack]:
-        return make_packs(trees, budget) if self.shared else make_row_packs(trees, budget)
+        whole = WHOLE * budget if self.keeps_whole else 0
+        return make_packs(trees, budget, whole) if self.shared else make_row_packs(trees, budget)
 
     def tokens(self, trees: Sequence[Tree]) -> int:
         """Tokens that a model computes for `trees`, including padding."""
         if self.shared:
-            return sum(p.tokens for t in trees for p in split_tree(t, self.budget))
+            longest = WHOLE * self.budget if self.keeps_whole else self.budget
+            return sum(p.tokens for t in trees for p in split_tree(t, longest))
         return sum(p.size for p in make_row_packs(trees, self.budget))
 
 

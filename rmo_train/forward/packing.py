@@ -179,9 +179,10 @@ def make_rows(sequences: Sequence[Tree]) -> Pack:
     return Pack(tokens, positions, np.array([[0, 0, 0, width]]), *flat)
 
 
-def make_packs(trees: Sequence[Tree], budget: int) -> list[Pack]:
-    """`trees` in packs of at most `budget` tokens, splitting trees that are larger by repeating their prompt."""
-    pieces = [p for t in trees for p in split_tree(t, budget)]
+def make_packs(trees: Sequence[Tree], budget: int, whole: int = 0) -> list[Pack]:
+    """`trees` in packs of at most `budget` tokens, splitting trees that are larger by repeating their prompt; a tree of
+    at most `whole` tokens is a pack of its own instead."""
+    pieces = [p for t in trees for p in split_tree(t, max(budget, whole))]
     return [make_pack([pieces[i] for i in group]) for group in first_fit([p.tokens for p in pieces], budget)]
 
 

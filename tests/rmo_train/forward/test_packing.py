@@ -92,5 +92,12 @@ def test_splitting_a_tree_repeats_its_prompt_and_cuts_no_response():
     assert all(len(p.prompt) == 4 for p in pieces)
 
 
+def test_a_tree_that_may_stay_whole_is_a_pack_of_its_own_and_repeats_nothing():
+    large, small = Tree(ids(10), (ids(8), ids(8)), (0, 1)), Tree(ids(3), (ids(4),), (2,))
+    assert [p.size for p in make_packs([large, small], 20)] == [17, 17, 6]  # the prompt twice
+    assert [p.size for p in make_packs([large, small], 20, whole=24)] == [24, 6]
+    assert [p.size for p in make_packs([large, small], 20, whole=23)] == [17, 17, 6]
+
+
 def test_plain_rows_hold_one_response_each():
     assert [t.owners for t in plain_trees([pair(2, 3, 4)])] == [(0,), (1,)]
