@@ -5,8 +5,9 @@
 Labels are flipped at random, the evidence is learned under these labels, and pairs are dropped twice: every one whose
 label is more likely wrong than right, and as many as surely pay (`rmo_curate.filter.worth`). What is left is compared
 with the labels as given, by the number of clean pairs that it is worth under the true labels. The rule was chosen on
-draws 300 to 305 of the constraint pairs; none of those is used here. Data sets are scored once and kept in FOLDER; of
-judged pairs and HH-RLHF the first 1,000 records. Writes benchmarks/results/cut.json.
+draws 300 to 305 of the constraint pairs, and changed once after draws from 400 on had been seen; none of those is used
+here. Data sets are scored once and kept in FOLDER; of judged pairs and HH-RLHF the first 1,000 records. Writes
+benchmarks/results/cut.json.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from rmo_train.console.progress import say
 from rmo_train.store.files import write_json
 
 RATES = (0.0, 0.1, 0.2, 0.3, 0.4)
-FIRST_DRAW, DRAWS, FEW = 400, 6, 3  # FEW: draws of the largest size
+FIRST_DRAW, DRAWS, FEW = 500, 6, 3  # FEW: draws of the largest size
 SIZES = {CONSTRAINTS: (150, 300, 600, 1500, None), "judged": (150, 300, None), "hh": (150, 300, None)}  # None: all
 FILES = {"judged": "judged_pairs/train.jsonl.gz", "hh": "hh_harmless_base_test.jsonl.gz"}
 RECORDS = 1000

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmo_curate.evidence.swapped_copies import MIN_FLAGGED, Detection
+from rmo_curate.evidence.swapped_copies import MIN_FLAGGED, Detection, telling
 from rmo_train.evaluation.metrics import Interval
 
 STEPS = 100
-VAGUE = 0.6  # width of an interval beyond which it says nothing
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,3 @@ def curve(
         steps.append(Step(threshold, dropped, dropped / len(finite), precision, recall))
     start = 0 if cut is None else int((thresholds >= cut).sum())
     return Curve(unit, len(finite), tuple(steps), start)
-
-
-def telling(estimate: Interval) -> Interval | None:
-    """The estimate, or None where its interval is so wide that it says nothing."""
-    return estimate if estimate.high - estimate.low <= VAGUE else None

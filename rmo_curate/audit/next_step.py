@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rmo_curate.audit.curve import telling
 from rmo_curate.audit.estimates import Estimates
 from rmo_curate.audit.findings import Counts
 from rmo_curate.audit.numerals import percent_interval
-from rmo_curate.evidence.swapped_copies import MIN_FLAGGED
+from rmo_curate.evidence.swapped_copies import MIN_FLAGGED, telling
 from rmo_curate.filter.settings import FilterSettings, flags_of
 from rmo_curate.read.memory import IN_MEMORY
 from rmo_curate.runs.run import Checkpoint
@@ -51,9 +50,9 @@ def step_of_run(
     if doubted:
         are, them = ("label is", "it") if doubted == 1 else ("labels are", "them")
         return Step(
-            f"Read the worst pairs, mark the wrong ones, and filter with your decisions. {doubted:,} {are} more likely "
-            f"wrong than right, but the filter alone drops none of {them}: with so little certainty that might cost "
-            "more than it brings.",
+            f"Read the worst pairs, mark the wrong ones, download your decisions, and add --decisions decisions.json "
+            f"to the command. {doubted:,} {are} more likely wrong than right, but the filter alone drops none of "
+            f"{them}: with so little certainty that might cost more than it brings.",
             command,
         )
     if not noisy:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rmo_curate.audit.checks import Checked
-from rmo_curate.audit.curve import telling
 from rmo_curate.audit.estimates import Estimates
 from rmo_curate.audit.findings import Counts, LengthBias
 from rmo_curate.audit.next_step import Step, proxy, step_of_data, step_of_run
@@ -15,7 +14,7 @@ from rmo_curate.audit.numerals import percent, percent_interval, signed
 from rmo_curate.evidence.expected import outlook
 from rmo_curate.evidence.label_noise import LEAST_FOR_RATE, Judgeable
 from rmo_curate.evidence.rules import RULES
-from rmo_curate.evidence.swapped_copies import MIN_FLAGGED
+from rmo_curate.evidence.swapped_copies import MIN_FLAGGED, telling
 from rmo_curate.evidence.wording import RANDOM_FLIPS, outlook_lines
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.runs.run import Checkpoint

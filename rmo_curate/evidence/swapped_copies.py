@@ -21,12 +21,18 @@ from rmo_curate.runs.run import Scores
 from rmo_train.evaluation.metrics import Interval, accuracy
 
 Q = (0.025, 0.975)  # quantiles of the intervals
+VAGUE = 0.6  # width of an interval beyond which it says nothing
 MIN_FLAGGED = 10  # minimum number of flagged pairs for an estimate of precision
 
 
 def held_out(scores: Scores) -> bool:
     """Whether T saw none of the pairs that it scored. Otherwise margins reflect memorised labels, flips included."""
     return bool((scores.held_out[np.isfinite(scores.chosen_logp[:, -1])] == True).all())  # noqa: E712 (elementwise)
+
+
+def telling(estimate: Interval) -> Interval | None:
+    """The estimate, or None where its interval is so wide that it says nothing."""
+    return estimate if estimate.high - estimate.low <= VAGUE else None
 
 
 @dataclass(frozen=True)

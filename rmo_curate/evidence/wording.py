@@ -173,15 +173,15 @@ def outlook_lines(outlook: Outlook) -> list[str]:
         return []  # fewer pairs than any measurement
     measured = " and ".join(f"{one.here:.2f} on {one.data}" for one in outlook.measured)
     said = [
-        f"At {outlook.pairs:,} pairs, length-matched AUROC for labels flipped at random was measured as follows "
-        f"(0.5 is chance): {measured}."
+        f"With {outlook.pairs:,} pairs, the length-matched AUROC for labels flipped at random is about this, by "
+        f"interpolation between measurements (0.5 is chance): {measured}."
     ]
     if not outlook.scored:
         with_model = " and ".join(f"{one.with_model:.2f}" for one in outlook.measured)
-        said.append(f"With scores of a 135M model it was {with_model}.")
+        said.append(f"With scores of a 135M model it is {with_model}.")
     if outlook.pairs < max(one.most_pairs for one in outlook.measured):
         at_most = " and ".join(
             f"{one.at_most:.2f} on {one.data} ({one.most_pairs:,} of them)" for one in outlook.measured
         )
-        said.append(f"With scores and the most pairs that were measured, it was {at_most}.")
+        said.append(f"With scores and as many pairs as were measured at most, it was {at_most}.")
     return said

@@ -91,7 +91,8 @@ def worth_of_actions(decisions: Decisions, labels: JudgedLabels) -> Worth | None
 
 
 def caught_at_cut(decisions: Decisions) -> Detection | None:
-    """What the cut catches, where the noise rate was estimated for it."""
-    resampled = decisions.budget.resampled
+    """What the cut catches, where a noise rate can be estimated."""
+    labels = decisions.labels
+    resampled = labels.resampled if labels and labels.of.enough and labels.tells else None
     of_swapped = suspicion_of_swapped(decisions) if resampled else None
     return caught(decisions, of_swapped, resampled) if resampled and of_swapped is not None else None

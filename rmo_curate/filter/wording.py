@@ -9,7 +9,7 @@ from pathlib import Path
 from rmo_curate.evidence.label_noise import LEAST_FOR_RATE
 from rmo_curate.evidence.lengths import Lengths
 from rmo_curate.evidence.rules import RULES
-from rmo_curate.evidence.swapped_copies import MIN_FLAGGED, Detection
+from rmo_curate.evidence.swapped_copies import MIN_FLAGGED, Detection, telling
 from rmo_curate.evidence.wording import RANDOM_FLIPS, evidence_line, gap_lines, lengths_line, outlook_lines
 from rmo_curate.filter.ambiguity import AUTHORS_RANGE
 from rmo_curate.filter.budget import Budget
@@ -48,14 +48,15 @@ def decision_lines(decisions: Decisions, summary: Summary) -> list[str]:
         *heavy_removal_lines(decisions),
         *([length_line(summary.lengths)] if summary.lengths else ()),
         *override_lines(summary, settings),
-        *(judged_lines(summary.judged, *said_of_rate(decisions.budget)) if summary.judged else ()),
+        *(judged_lines(summary.judged, decisions) if summary.judged else ()),
         *map(removal_line, summary.removal),
     ]
 
 
 def counts_line(counts: Mapping[str, int]) -> str:
     """What became of the scored pairs; those that are too long are apart, since no filter removed them."""
-    dropped = ", ".join(f"{counts[name]:,} {name}" for name in REASONS if name not in ("decision", TOO_LONG))
+    told = {"noisy", "ambiguous", "duplicate", *(["decision"] if counts["decision"] else [])}
+    dropped = ", ".join(f"{counts[name]:,} {name}" for name in REASONS if name in told)
     scored = f"{counts['pairs'] - counts[TOO_LONG]:,}"
     of = f"{scored} scored of {counts['pairs']:,} pairs" if counts[TOO_LONG] else f"{scored} pairs"
     return f"{of} = {counts['kept']:,} kept + {dropped}"
@@ -80,7 +81,8 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
     elif few := decisions.budget.too_few:
         yield (
             f"noisy: {of_prompts(few.pairs, few.prompts)} are too few to estimate how many labels are wrong "
-            f"(that needs {ENOUGH}), so none is dropped; review the worst suspects, or set a share: --noise-rate 0.1"
+            f"(that needs {ENOUGH}), so none is dropped; review the worst suspects. If you know how many "
+            "labels are wrong, set that share: --noise-rate 0.1"
         )
     elif decisions.budget.cut:
         yield from paying_lines(decisions.budget.cut, decisions)
@@ -102,11 +104,12 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
             f"pairs ({budget_text(decisions.budget, settings)}), and only {only}{least}"
         )
         if settings.high_q is not None:
-            most = min(1.0, (1 - settings.high_q) / FLIP_RATE)
-            yield (
-                f"if {FLIP_RATE:.0%} of pairs are flipped, --high-q {settings.high_q:g} finds at most {most:.0%} "
-                "of them"
-            )
+            most = (1 - settings.high_q) / FLIP_RATE
+            if most < 1:
+                yield (
+                    f"if {FLIP_RATE:.0%} of pairs are flipped, --high-q {settings.high_q:g} finds at most {most:.0%} "
+                    "of them"
+                )
 
 
 def paying_lines(cut: Cut, decisions: Decisions) -> Iterator[str]:
@@ -121,14 +124,16 @@ def paying_lines(cut: Cut, decisions: Decisions) -> Iterator[str]:
     elif not cut.pairs:
         yield (
             f"noisy: --rule {settings.rule}: {doubted}, but none is {gone}: {rate}, and that is too uncertain to be "
-            f"sure that it pays: the labels would be worth {times_interval(cut.times_of_all)} as many clean pairs. "
-            f"Review the worst suspects, or set a share: --noise-rate {budget.noise_rate.value:.2g}"
+            f"sure that it pays: the labels would be worth {times_interval(cut.times_of_all)} as many clean pairs (80% "
+            "interval). "
+            "Review the worst suspects; if you know that at least as many labels are wrong as estimated, set a share: "
+            f"--noise-rate {budget.noise_rate.value:.2g}"
         )
     else:
         most = f"the {cut.pairs:,} most suspect" if cut.pairs < cut.of else "these"
         yield (
             f"noisy: --rule {settings.rule}: {doubted} ({rate}); {most} are {gone}, which makes the labels worth "
-            f"{times_interval(cut.times)} as many clean pairs"
+            f"{times_interval(cut.times)} as many clean pairs (80% interval)"
         )
 
 
@@ -137,8 +142,12 @@ def caught_lines(caught: Detection, reviewed: bool = False) -> Iterator[str]:
     decisions have changed since what becomes of them."""
     if caught.flagged >= MIN_FLAGGED:
         before = ", before your decisions" if reviewed else ""
+        precise = caught.precision
+        share = f"an estimated {percent_interval(precise)}"
+        if not telling(precise):
+            share = f"somewhere between {precise.low:.0%} and {precise.high:.0%}"
         yield (
-            f"of the {caught.flagged:,} pairs called noisy{before}, an estimated {percent_interval(caught.precision)} "
+            f"of the {caught.flagged:,} pairs called noisy{before}, {share} "
             f"are mislabelled, and of all mislabelled pairs, {percent_interval(caught.recall)} are among them "
             "(estimated from swapped copies, for labels that are wrong at random)"
         )
@@ -206,13 +215,9 @@ def override_lines(summary: Summary, settings: FilterSettings) -> Iterator[str]:
         )
 
 
-def said_of_rate(budget: Budget) -> tuple[bool, bool]:
-    """Whether the lines on noisy pairs said that the pairs are too few for a noise rate, or told the rate."""
-    return budget.too_few is not None, budget.cut is not None
-
-
-def judged_lines(judged: Judged, few_said: bool, rate_said: bool) -> Iterator[str]:
-    """few_said, rate_said: whether it was said already that the pairs are too few for a rate, or the rate was."""
+def judged_lines(judged: Judged, decisions: Decisions) -> Iterator[str]:
+    """What the evidence says; what the lines on noisy pairs have said is not said again."""
+    few_said, rate_said = decisions.budget.too_few is not None, decisions.budget.cut is not None
     yield evidence_line(judged.sources, judged.missing)
     if not judged.foretold:
         yield (
@@ -229,21 +234,20 @@ def judged_lines(judged: Judged, few_said: bool, rate_said: bool) -> Iterator[st
         if not rate_said:
             yield f"an estimated {judged.noise_rate:.0%} of {of} are wrong"
         if judged.worth:
-            yield worth_line(judged.worth)
+            yield worth_line(judged.worth, dropping=decisions.settings.action == "drop")
     yield from outlook_lines(judged.outlook)
     yield from (f"style: {line}" for line in gap_lines(judged.gaps))
 
 
-def worth_line(worth: Worth) -> str:
-    """What each action would bring, and why the default is not always the one that would bring most."""
+def worth_line(worth: Worth, dropping: bool = True) -> str:
+    """What each action would bring; and, if noisy pairs are dropped, why although another might bring more."""
     told = {action: times_interval(of) for action, of in worth.times.items()}
     if worth.times["drop"].low == worth.times["drop"].high:
         told["drop"] = "1.00 times (none is dropped)"
     by_action = ", ".join(f"--action {action} {times}" for action, times in told.items())
-    return (
-        f"as given, the labels are worth {worth.as_given:,.0f} clean pairs; {by_action} as many. Dropping is the "
-        "default because any trainer can use what it leaves"
-    )
+    why = ". Dropping is the default because any trainer can use what it leaves" if dropping else ""
+    given = f"as given, the labels are worth as much as {worth.as_given:,.0f} clean pairs"
+    return f"{given}; with {by_action} as much (80% intervals){why}"
 
 
 def removal_line(column: ColumnRemoval) -> str:
@@ -304,13 +308,15 @@ def rule_line(rule: RuleAtCut) -> str:
 
 
 def interval_text(interval: Interval) -> str:
+    """The interval alone where it is so wide that the estimate says nothing."""
     if not math.isfinite(interval.value):
         return "-"
-    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+    value = f"{interval.value:.2f}" if telling(interval) else "   ?"
+    return f"{value} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def times_interval(interval: Interval) -> str:
-    return f"{interval.value:.2f} times [{interval.low:.2f}, {interval.high:.2f}]"
+    return f"{interval.value:.2f} times [{interval.low:.2f}, {interval.high:.2f}]"  # of 80%
 
 
 def percent_interval(interval: Interval) -> str:

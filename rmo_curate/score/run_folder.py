@@ -210,7 +210,8 @@ def flagged_lines(pairs: Path, manifest: PairsManifest) -> list[str]:
 def run_status(run: Path) -> list[str]:
     """What is done in a run folder and what is left."""
     if not run.is_dir():
-        raise UserError(f"{run}: no such folder; expected a run folder, made by `{MADE_BY}`")
+        found = "is a file" if run.is_file() else "no such folder"
+        raise UserError(f"{run}: {found}; expected a run folder, made by `{MADE_BY}`")
     if not is_run(run):
         raise UserError(f"{run}: not a run folder; expected one made by `{MADE_BY}`")
     done, left = [], []

@@ -126,9 +126,8 @@ def open_pairs(folder: Path) -> PairData:
     Raises a UserError if the folder is neither, is unfinished or damaged, or if a reference log-prob is NaN.
     """
     if not folder.is_dir():
-        raise UserError(
-            f"{folder}: no such folder; expected a run folder (scored pairs) or a shard folder (filtered pairs)"
-        )
+        found = "is a file" if folder.is_file() else "no such folder"
+        raise UserError(f"{folder}: {found}; expected a run folder (scored pairs) or a shard folder (filtered pairs)")
     manifest = read_one_of(folder, RunManifest, ShardsManifest)
     if manifest is None:
         raise UserError(

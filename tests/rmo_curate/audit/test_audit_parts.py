@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rmo_curate.audit.baseline import changes
-from rmo_curate.audit.curve import curve, telling
+from rmo_curate.audit.curve import curve
 from rmo_curate.audit.gates import parse_gate, scalars
 from rmo_curate.audit.listing import embedded
 from rmo_curate.audit.preferences import Preferences, circles, reversals
@@ -16,6 +16,7 @@ from rmo_curate.audit.suspects import ranking
 from rmo_curate.audit.why import because, movement_sentences
 from rmo_curate.audit.wording import untold_text
 from rmo_curate.evidence.label_noise import Judgeable
+from rmo_curate.evidence.swapped_copies import telling
 from rmo_curate.evidence.wording import Reason
 from rmo_train.evaluation.metrics import Interval
 

@@ -85,12 +85,12 @@ def test_the_surest_cut_is_the_best_of_all_under_the_worst_of_two_draws(instead)
         return clean_pairs(p, weight) / clean_pairs(p)
 
     of = np.array([[gain(m, *draw) for m in range(21)] for draw in draws])
-    low = np.quantile(of, 0.025, axis=0)
+    low = np.quantile(of, 0.1, axis=0)
     cut = surest_cut(order, right, margin, Drawn([r for r, _ in draws], [k for _, k in draws], 60), instead)
     assert cut.pairs == low.argmax() and cut.of == 20
     assert cut.times.low == pytest.approx(low.max(), rel=1e-5)
     assert cut.times_of_all.low == pytest.approx(low[-1], rel=1e-5)
-    assert cut.times_of_all.high == pytest.approx(np.quantile(of[:, -1], 0.975), rel=1e-5)
+    assert cut.times_of_all.high == pytest.approx(np.quantile(of[:, -1], 0.9), rel=1e-5)
 
 
 def test_nothing_goes_where_the_rate_may_be_nothing():
@@ -119,7 +119,7 @@ def test_the_surest_cut_costs_next_to_nothing_on_any_data_and_pays_on_many(pairs
         truth = (~wrong).astype(float)
         times.append(clean_pairs(truth, kept) / clean_pairs(truth))
         sure.append(cut.times.low)
-    assert min(times) > 0.9 and np.mean(times) > 0.97
+    assert min(times) > 0.85 and np.mean(times) > 0.95
     assert min(sure) >= 1
     if pairs == 4000 and 0.1 <= rate <= 0.3:
         assert np.mean(times) > 1.03
