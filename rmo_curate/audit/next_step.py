@@ -15,6 +15,7 @@ from rmo_curate.evidence.swapped_copies import MIN_FLAGGED, telling
 from rmo_curate.filter.settings import FilterSettings, flags_of
 from rmo_curate.read.memory import IN_MEMORY
 from rmo_curate.runs.run import Checkpoint
+from rmo_train.console.wording import counted
 from rmo_train.model.embedded import EMBEDDED
 
 SMALL, SMALL_ON_THE_HUB = "smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -48,11 +49,9 @@ def step_of_run(
     if settings.action != "drop":
         return Step(f"Read the worst pairs. If they look mislabelled, filter ({settings.action}).", command)
     if doubted:
-        are, them = ("label is", "it") if doubted == 1 else ("labels are", "them")
         return Step(
-            f"Read the worst pairs, mark the wrong ones, download your decisions, and add --decisions decisions.json "
-            f"to the command. {doubted:,} {are} more likely wrong than right, but the filter alone drops none of "
-            f"{them}: with so little certainty that might cost more than it brings.",
+            "Read the worst pairs, mark the wrong ones, and add --decisions to the command. On its own, the filter "
+            f"drops none: it is not sure that dropping {counted(doubted, 'doubted label')} would pay.",
             command,
         )
     if not noisy:

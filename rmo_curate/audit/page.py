@@ -28,6 +28,7 @@ from rmo_curate.audit.numerals import magnitude, number, percent, percent_interv
 from rmo_curate.audit.standing_out import MOST
 from rmo_curate.evidence.wording import RANDOM_FLIPS, source_in_words
 from rmo_train.console.settings import flag_of
+from rmo_train.console.wording import place
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -49,6 +50,7 @@ def render(audit: Audit, characters: int) -> str:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     env.filters |= {
+        "place": place,
         "sentence": lambda text: f"{text[0].upper()}{text[1:]}.",
         "count": lambda n: f"{n:,}",
         "percent": percent,

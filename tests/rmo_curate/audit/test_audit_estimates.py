@@ -121,7 +121,7 @@ def test_of_few_pairs_the_interval_is_told_and_none_is_dropped_that_does_not_sur
     head = numbers["headline"]
     assert head["lead"].startswith(head["figure"]) and " to " in head["figure"]
     assert "A 95% interval" in head["certainty"]
-    assert f"{doubted} labels are more likely wrong than right, but the filter alone drops none" in summary.lines[-4]
+    assert f"it is not sure that dropping {doubted} doubted labels would pay" in summary.lines[-4]
     assert "The filter keeps all 120 scored pairs." in head["sentences"]
     assert numbers["curve"]["start"] == 0
     forced = curate("filter", run, "--out", tmp_path / "forced", "--noise-rate", 0.05)

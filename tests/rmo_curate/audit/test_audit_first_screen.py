@@ -99,7 +99,7 @@ def test_the_command_is_one_that_would_succeed(working_folder):
     )
     none_dropped = replace(DROPPING, kept=400, dropped={})
     unsure = step_of_run(run, END, settings, none_dropped, TOLD, doubted=23)
-    assert unsure.command == step.command and "23 labels are more likely wrong than right, but" in unsure.text
+    assert unsure.command == step.command and "not sure that dropping 23 doubted labels would pay" in unsure.text
     assert "No label is doubted enough" in step_of_run(run, END, settings, none_dropped, TOLD).text
     few = step_of_run(run, END, settings, DROPPING, FEW)
     assert few.command == "rmo-curate filter runs/run --out runs/run-shards --rule none"

@@ -98,9 +98,9 @@ def test_more_pairs_are_said_to_help_only_where_more_were_measured():
     assert outlook_lines(Outlook(1000, True, measured))[0].endswith(": 0.61 on verse and 0.51 on prose.")
     assert len(outlook_lines(Outlook(1000, True, measured))) == 1
     assert outlook_lines(Outlook(999, False, measured))[1:] == [
-        "With scores of a 135M model it was 0.72 and 0.52.",
-        "With scores and the most pairs that were measured, it was 0.80 on verse (1,000 of them) and 0.70 on prose "
-        "(500 of them).",
+        "With scores of a 135M model it is 0.72 and 0.52.",
+        "With scores and as many pairs as were measured at most, it was 0.80 on verse (1,000 of them) and 0.70 on "
+        "prose (500 of them).",
     ]
 
 
