@@ -306,7 +306,7 @@ def comparison_lines(comparison: Comparison) -> list[str]:
         f"  reward, length-matched  {_difference(matched)}   of {counted(matched.n, 'pair')}",
     ]
     if m.ties == comparison.pairs:
-        lines.append("  McNemar's test does not apply: every pair has a margin of 0 under one of the two")
+        lines.append("  McNemar's test does not apply: one of the two has a margin of 0 on every pair, as the reference has (0.500)")
         return [*lines, *_unlike(comparison)]
     lines.append(
         f"  right by B alone {m.b_alone}, by A alone {m.a_alone} of {counted(comparison.pairs - m.ties, 'pair')}: "
