@@ -306,7 +306,8 @@ def comparison_lines(comparison: Comparison) -> list[str]:
         f"  reward, length-matched  {_difference(matched)}   of {counted(matched.n, 'pair')}",
     ]
     if m.ties == comparison.pairs:
-        lines.append("  McNemar's test does not apply: one of the two has a margin of 0 on every pair, as the reference has (0.500)")
+        lines.append("  McNemar's test does not apply: one of the two models has a margin of 0 on each of these pairs")
+        lines.append("  (the reference has 0 on all pairs, each counting one half: 0.500)")
         return [*lines, *_unlike(comparison)]
     lines.append(
         f"  right by B alone {m.b_alone}, by A alone {m.a_alone} of {counted(comparison.pairs - m.ties, 'pair')}: "

@@ -130,7 +130,9 @@ def test_the_page_says_what_removal_does_to_length_and_style(audited):
 def test_what_is_expected_of_so_many_pairs_is_shown(working_folder):
     _, found = audit(write_jsonl(working_folder / "pairs.jsonl", by_taste(260)[0]))
     lines = outlook_lines(outlook(260, scored=False))
-    assert len(lines) == 3 and lines[0].startswith("With 260 pairs") and set(lines) <= set(found["headline"]["sentences"])
+    assert (
+        len(lines) == 3 and lines[0].startswith("With 260 pairs") and set(lines) <= set(found["headline"]["sentences"])
+    )
     assert all(line in Path("report/report.html").read_text() for line in lines)
 
 
