@@ -58,7 +58,7 @@ class Scored:
     def doubted(self) -> int:
         """Labels more likely wrong than right of which the filter drops none, since that is not sure to pay."""
         cut = self.decisions.budget.cut
-        return cut.of if cut and not cut.pairs else 0
+        return self.decisions.doubted if cut and not cut.pairs else 0
 
     @cached_property
     def usable(self) -> np.ndarray:

@@ -69,6 +69,11 @@ class Decisions:
         return self.reason == None  # noqa: E711 (elementwise)
 
     @property
+    def doubted(self) -> int:
+        """Pairs with a suspicion above 0."""
+        return int((self.suspicion > 0).sum())  # False for NaN
+
+    @property
     def softens(self) -> bool:
         """Whether the trainer is to soften labels by their confidence."""
         return self.settings.action == "soft-label"

@@ -114,10 +114,11 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
 
 def paying_lines(cut: Cut, decisions: Decisions) -> Iterator[str]:
     """How many go because that surely pays, and why not more."""
-    settings, budget, gone = decisions.settings, decisions.budget, {"drop": "dropped"}.get(decisions.settings.action)
+    settings, budget = decisions.settings, decisions.budget
     assert budget.noise_rate is not None
-    gone = gone or "flipped"
-    doubted = f"{cut.of:,} of {decisions.scorable:,} scored pairs have a label that is more likely wrong than right"
+    gone = "flipped" if settings.action == "flip" else "dropped"
+    of = f"{decisions.doubted:,} of {decisions.scorable:,} scored pairs"
+    doubted = f"{of} have a label that is more likely wrong than right"
     rate = f"an estimated {percent_interval(budget.noise_rate)} of the labels are wrong"
     if not cut.of:
         yield f"noisy: --rule {settings.rule}: {rate}, but no label is more likely wrong than right, so none is {gone}"
@@ -125,12 +126,11 @@ def paying_lines(cut: Cut, decisions: Decisions) -> Iterator[str]:
         yield (
             f"noisy: --rule {settings.rule}: {doubted}, but none is {gone}: {rate}, and that is too uncertain to be "
             f"sure that it pays: the labels would be worth {times_interval(cut.times_of_all)} as many clean pairs (80% "
-            "interval). "
-            "Review the worst suspects; if you know that at least as many labels are wrong as estimated, set a share: "
-            f"--noise-rate {budget.noise_rate.value:.2g}"
+            "interval). Review the worst suspects; if you know that at least as many labels are wrong as estimated, "
+            f"set a share: --noise-rate {budget.noise_rate.value:.2g}"
         )
     else:
-        most = f"the {cut.pairs:,} most suspect" if cut.pairs < cut.of else "these"
+        most = f"the {cut.pairs:,} most suspect" if cut.pairs < decisions.doubted else "these"
         yield (
             f"noisy: --rule {settings.rule}: {doubted} ({rate}); {most} are {gone}, which makes the labels worth "
             f"{times_interval(cut.times)} as many clean pairs (80% interval)"

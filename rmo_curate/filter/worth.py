@@ -54,7 +54,7 @@ def surest_cut(
     if not len(most_suspect):
         return Cut(0, 0, AS_GIVEN, AS_GIVEN)
     cuts = np.unique(np.linspace(0, len(most_suspect), min(CUTS, len(most_suspect)) + 1).round().astype(int))
-    part = np.full(len(margin), len(cuts) - 1)  # of a pair: the number of cuts by which it stays
+    part = np.full(len(margin), len(cuts) - 1)  # of a pair: the last cut by which it stays
     part[most_suspect] = np.searchsorted(cuts, np.arange(len(most_suspect)), side="right") - 1
     part = part[resampled.known]
 
