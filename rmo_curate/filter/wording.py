@@ -105,7 +105,7 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
         )
         if settings.high_q is not None:
             most = (1 - settings.high_q) / FLIP_RATE
-            if most < 1:
+            if round(most, 2) < 1:
                 yield (
                     f"if {FLIP_RATE:.0%} of pairs are flipped, --high-q {settings.high_q:g} finds at most {most:.0%} "
                     "of them"

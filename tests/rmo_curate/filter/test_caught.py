@@ -46,7 +46,9 @@ def test_precision_and_recall_of_the_cut_hold_the_truth():
 
 def test_nothing_is_told_without_a_rate_nor_without_held_out_scores():
     scores, _ = judged_scores(0.2)
-    assert caught_at_cut(decided(scores, FilterSettings(rule="irm", high_q=0.9))) is None
+    by_share = caught_at_cut(decided(scores, FilterSettings(rule="irm", high_q=0.9)))  # whatever cuts
+    assert by_share is not None and by_share.flagged == len(scores.chosen_tokens) // 10
+    assert caught_at_cut(decided(replace(scores, posterior=None), FilterSettings(rule="irm", high_q=0.9))) is None
     seen = decided(replace(scores, held_out=np.full(len(scores.chosen_tokens), False, dtype=object)))
     assert suspicion_of_swapped(seen) is None and caught_at_cut(seen) is None
     decisions = decided(scores)

@@ -86,7 +86,7 @@ def test_the_in_sample_proxy_of_the_paper(demo_data, tiny_model_folder, tmp_path
     table = pq.read_table(run / "scores" / "insample-4" / "part-00000.parquet")
     assert set(table["fold"].to_pylist()) == {-1} and set(table["held_out"].to_pylist()) == {False}
     said = run_filter(run, tmp_path / "shards", FilterSettings(preset="paper"))
-    assert any("T = insample-4, NOT held out" in line for line in said)
+    assert any("last checkpoint: insample-4, NOT held out" in line for line in said)
     manifest = manifest_of(tmp_path / "shards")
     assert manifest["end"] == "insample-4" and manifest["held_out"] is False
 

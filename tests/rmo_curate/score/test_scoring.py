@@ -208,10 +208,10 @@ def test_work_counts_shared_prompts_and_responses_once(tiny_model_folder):
 
 
 def test_work_counts_a_prompt_again_in_every_row_that_repeats_it(tiny_model_folder):
-    data = pair_data([([1] * 8, [2] * 6, [3] * 7)])  # a tree of 8 + 5 + 6 tokens
+    data = pair_data([([1] * 8, [2] * 6, [3] * 7)])  # a tree of 8 + 5 + 6 tokens, more than four rows of 4
     folder, work = str(tiny_model_folder), Workload.of(data)
     whole = TransformersEngine(folder, "float32", work, tokens_per_batch=19, attention="segments")
-    split = TransformersEngine(folder, "float32", work, tokens_per_batch=18, attention="segments")
+    split = TransformersEngine(folder, "float32", work, tokens_per_batch=4, attention="segments")
     assert whole.work(data, np.arange(1)) == Work(2, 2, 29, 19)
     assert split.work(data, np.arange(1)) == Work(2, 2, 29, 13 + 14)
     np.testing.assert_allclose(whole.score(data, np.arange(1)), split.score(data, np.arange(1)), atol=1e-4)
