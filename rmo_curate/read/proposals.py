@@ -25,7 +25,8 @@ WORSE = re.compile(
 )
 # Names of what is said about an answer and is none.
 ABOUT = re.compile(
-    r"model|score|rating|generator|source|rank|length|tokens|type|reason|policy|name|\bid$|_id$|margin", re.I
+    r"model|score|rating|generator|source|rank|length|tokens|type|reason|policy|name|\bid$|_id$|margin|\.(from|role)$",
+    re.I,
 )
 QUESTIONS = ("prompt", "question", "instruction", "query", "input", "context", "messages", "conversations", "history")
 MOST = 12  # columns tried for a role
@@ -83,8 +84,6 @@ def proposed_map(sample: Sequence[Mapping[str, Any]], columns: Mapping[str, str]
     """The names of columns with which most of the sample become pairs; empty where there are none."""
     sample = sample[:TRIED]
     names = list(dict.fromkeys(n for record in sample for n in _paths(record) if not ABOUT.search(n)))
-    if all(role in names for role in ("chosen", "rejected")):  # parts of them are no answers of their own
-        names = [n for n in names if n.split(".")[0] not in ("chosen", "rejected") or "." not in n]
     better = [n for n in names if BETTER.search(n) and not WORSE.search(n)][:MOST]
     worse = [n for n in names if WORSE.search(n)][:MOST]
     asked = sorted((n for n in names if n not in {*better, *worse}), key=_likely)[:MOST]

@@ -52,6 +52,17 @@ def test_the_command_that_would_read_the_data_is_printed(tmp_path):
         open_source([path])
 
 
+def test_answers_inside_objects_are_proposed_and_who_speaks_is_not(tmp_path):
+    inside = {"question": "q", "chosen": {"text": "c", "model": "a"}, "rejected": {"text": "r", "model": "b"}}
+    path = jsonl(tmp_path / "a.jsonl", inside)
+    with pytest.raises(UserError, match=rf"inspect {path} --map chosen=chosen.text --map rejected=rejected.text$"):
+        open_source([path])
+    said = {name: {"from": "gpt", "value": name} for name in ("chosen", "rejected")}
+    path = jsonl(tmp_path / "b.jsonl", {"conversations": [{"from": "human", "value": "q"}], **said})
+    with pytest.raises(UserError, match=r"no column 'nope'.*(?s:.*)--map chosen=chosen.value$"):
+        open_source([path], columns={"chosen": "nope"})
+
+
 def test_an_unknown_form_is_described_beside_the_known_ones(tmp_path):
     path = jsonl(tmp_path / "a.jsonl", {"prompt": "q", "chosen": {"from": "gpt"}, "rejected": {"from": "gpt"}})
     with pytest.raises(UserError, match=r"(?s)chosen is an object \(keys: 'from'\).*trl-standard: .*hh-rlhf: "):
