@@ -7,7 +7,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -308,20 +308,17 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     if m.ties == comparison.pairs:
         lines.append("  McNemar's test does not apply: one of the two models has a margin of 0 on each of these pairs")
         lines.append("  (the reference has 0 on all pairs, each counting one half: 0.500)")
-        return [*lines, *_unlike(comparison)]
-    lines.append(
-        f"  right by B alone {m.b_alone}, by A alone {m.a_alone} of {counted(comparison.pairs - m.ties, 'pair')}: "
-        f"exact two-sided p = {m.p:.2g} (McNemar{once})"
-    )
-    if m.ties:
-        ties = f"{counted(m.ties, 'pair')} with a margin of 0 count{'s' * (m.ties == 1)}"
-        lines.append(f"  {ties} for neither in the test, and one half in the accuracies")
-    return [*lines, *_unlike(comparison)]
-
-
-def _unlike(comparison: Comparison) -> Iterator[str]:
+    else:
+        lines.append(
+            f"  right by B alone {m.b_alone}, by A alone {m.a_alone} of {counted(comparison.pairs - m.ties, 'pair')}: "
+            f"exact two-sided p = {m.p:.2g} (McNemar{once})"
+        )
+        if m.ties:
+            ties = f"{counted(m.ties, 'pair')} with a margin of 0 count{'s' * (m.ties == 1)}"
+            lines.append(f"  {ties} for neither in the test, and one half in the accuracies")
     if not comparison.same_reference:
-        yield "note: the margins of A and B are relative to different reference models"
+        lines.append("note: the margins of A and B are relative to different reference models")
+    return lines
 
 
 def _difference(figure: Difference) -> str:
