@@ -55,8 +55,8 @@ def decision_lines(decisions: Decisions, summary: Summary) -> list[str]:
 
 def counts_line(counts: Mapping[str, int]) -> str:
     """What became of the scored pairs; those that are too long are apart, since no filter removed them."""
-    told = {"noisy", "ambiguous", "duplicate", *(["decision"] if counts["decision"] else [])}
-    dropped = ", ".join(f"{counts[name]:,} {name}" for name in REASONS if name in told)
+    told = [name for name in REASONS if name != TOO_LONG and (name != "decision" or counts[name])]
+    dropped = ", ".join(f"{counts[name]:,} {name}" for name in told)
     scored = f"{counts['pairs'] - counts[TOO_LONG]:,}"
     of = f"{scored} scored of {counts['pairs']:,} pairs" if counts[TOO_LONG] else f"{scored} pairs"
     return f"{of} = {counts['kept']:,} kept + {dropped}"
