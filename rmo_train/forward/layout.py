@@ -94,9 +94,9 @@ class Layout:
         return self.path != "rows"
 
     @property
-    def keeps_whole(self) -> bool:
-        """Whether a prompt whose answers do not fit into a row together gets a longer row, rather than two prompts."""
-        return self.path == "segments" and self.device == "cpu"
+    def whole(self) -> int:
+        """Rows that a prompt with all its answers may fill before it is repeated."""
+        return WHOLE if self.path == "segments" and self.device == "cpu" else 1
 
     @property
     def computed_by(self) -> dict[str, str]:
@@ -104,14 +104,12 @@ class Layout:
         return {"attention": self.path, "device": self.device}
 
     def packs(self, trees: Sequence[Tree], budget: int) -> list[Pack]:
-        whole = WHOLE * budget if self.keeps_whole else 0
-        return make_packs(trees, budget, whole) if self.shared else make_row_packs(trees, budget)
+        return make_packs(trees, budget, self.whole * budget) if self.shared else make_row_packs(trees, budget)
 
     def tokens(self, trees: Sequence[Tree]) -> int:
         """Tokens that a model computes for `trees`, including padding."""
         if self.shared:
-            longest = WHOLE * self.budget if self.keeps_whole else self.budget
-            return sum(p.tokens for t in trees for p in split_tree(t, longest))
+            return sum(p.tokens for t in trees for p in split_tree(t, self.whole * self.budget))
         return sum(p.size for p in make_row_packs(trees, self.budget))
 
 
