@@ -26,6 +26,8 @@ def run_filter(
 ) -> list[str]:
     """Filter a run into the shard folder `out`; returns the lines to print. A dry run decides and writes nothing."""
     run = open_run(run_folder)
+    if dry_run:
+        refuse_foreign_files(out.resolve(), "shards", MAKER)
     if not dry_run and not overwrite and out.resolve().parent.is_dir():
         with making(out, "rmo-curate"):  # nobody replaces it now
             done = find_shards(run, run.trajectory(settings.end), settings, out)
@@ -37,7 +39,6 @@ def run_filter(
         if settings.action == AUTO:
             lines.append(f"--action auto takes {decisions.settings.action}: its gain has the highest low end")
         if dry_run:
-            refuse_foreign_files(out.resolve(), "shards", MAKER)
             return [*lines, f"dry run: {out} is not written"]
         manifest = write_shards(run, decisions, settings, out, overwrite=overwrite)
     except KeyboardInterrupt as e:

@@ -79,6 +79,14 @@ def test_a_reviewers_word_is_certain(folder, tmp_path):
     assert certain == {"p2", "p3"}
 
 
+def test_a_dry_run_refuses_the_folder_that_the_command_would_refuse(folder, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    for more in ((), ("--dry-run",)):
+        assert curate("filter", folder, "--out", mine, *more).refused("was not made by `rmo-curate filter`")
+
+
 def test_without_evidence_no_label_is_doubted(folder, tmp_path):
     assert curate("filter", folder, "--out", tmp_path / "out", "--rule", "irm", "--high-q", 0.95).code == 0
     assert {row["label_confidence"] for row in kept_rows(tmp_path / "out").values()} == {1.0}
