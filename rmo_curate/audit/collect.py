@@ -115,7 +115,14 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
             scored.decisions.thresholds["suspicion"],
         ),
         headline=wording(
-            run.folder, counts, end, length, scored.settings, estimated, run.manifest.too_long, scored.doubted
+            run.folder,
+            counts,
+            end,
+            length,
+            scored.settings,
+            estimated,
+            run.manifest.too_long,
+            scored.decisions.kept_in_doubt,
         ),
         tokens_counted_by=tokens_counted_by(run.manifest.reference.name or ""),
         identity=identity(run.manifest, scored.decisions.trajectory),

@@ -33,9 +33,9 @@ def step_of_run(
     settings: FilterSettings,
     counts: Counts,
     estimated: Estimates,
-    doubted: int = 0,
+    kept_in_doubt: int = 0,
 ) -> Step:
-    """After the audit of the run in `folder`. doubted: as in `wording`."""
+    """After the audit of the run in `folder`. kept_in_doubt: as `Decisions` has it."""
     if end is None:
         return Step("Fit a probe to compare with the reference, then audit again.", proxy(folder))
     if not end.held_out:
@@ -48,10 +48,10 @@ def step_of_run(
     command = filter_command(folder, settings)
     if settings.action != "drop":
         return Step(f"Read the worst pairs. If they look mislabelled, filter ({settings.action}).", command)
-    if doubted:
+    if kept_in_doubt:
         return Step(
             "Read the worst pairs, mark the wrong ones, and add --decisions to the command. On its own, the filter "
-            f"drops none: it is not sure that dropping {counted(doubted, 'doubted label')} would pay.",
+            f"drops none: it is not sure that dropping {counted(kept_in_doubt, 'doubted label')} would pay.",
             command,
         )
     if not noisy:

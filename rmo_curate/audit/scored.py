@@ -54,12 +54,6 @@ class Scored:
     def end(self) -> Checkpoint | None:
         return self.decisions.trajectory.end
 
-    @property
-    def doubted(self) -> int:
-        """Labels more likely wrong than right of which the filter drops none, since that is not sure to pay."""
-        cut = self.decisions.budget.cut
-        return self.decisions.doubted if cut and not cut.pairs else 0
-
     @cached_property
     def usable(self) -> np.ndarray:
         """Pairs that have scores: bool [pairs]."""

@@ -62,10 +62,9 @@ def wording(
     settings: FilterSettings,
     estimated: Estimates,
     too_long: TooLong | None,
-    doubted: int = 0,
+    kept_in_doubt: int,
 ) -> Wording:
-    """The sentences of the audit of the run in `folder`. doubted: labels more likely wrong than right of which none is
-    dropped, since that is not sure to pay."""
+    """The sentences of the audit of the run in `folder`. kept_in_doubt: as `Decisions` has it."""
     return Wording(
         figure=figure(estimated),
         lead=lead(estimated, "scored pairs"),
@@ -82,7 +81,7 @@ def wording(
         length_text=length_text(length),
         suspects_text=f"{SUSPECTS} {LIKELIHOOD}" if RULES[settings.rule].says_odds and estimated.known else SUSPECTS,
         held_out_text=held_out_text(end),
-        next_step=step_of_run(folder, end, settings, counts, estimated, doubted),
+        next_step=step_of_run(folder, end, settings, counts, estimated, kept_in_doubt),
     )
 
 

@@ -99,6 +99,11 @@ class JudgedLabels:
         """How many they are."""
         return Judgeable.of(self.margin, self.groups)
 
+    @property
+    def estimable(self) -> bool:
+        """Whether it is told what becomes of them: there are enough, and the evidence says something."""
+        return self.of.enough and self.tells
+
     @cached_property
     def resampled(self) -> Resampled:
         return Resampled(self.margin, self.groups)

@@ -8,7 +8,7 @@ import numpy as np
 
 from rmo_curate.evidence import swapped_copies
 from rmo_curate.evidence.gather import JudgedLabels
-from rmo_curate.evidence.label_noise import Judgeable, Resampled
+from rmo_curate.evidence.label_noise import Judgeable
 from rmo_curate.evidence.rules import Rule
 from rmo_curate.filter import thresholds
 from rmo_curate.filter.settings import FilterSettings
@@ -20,13 +20,9 @@ from rmo_train.evaluation.metrics import Interval
 @dataclass(frozen=True)
 class Budget:
     pairs: int
-    resampled: Resampled | None = None  # of the noise rate that was estimated for it; None: none was
+    noise_rate: Interval | None = None  # that was estimated for it; None: none was
     too_few: Judgeable | None = None  # to cut by an estimate; None: enough, or none was asked for
     cut: Cut | None = None  # where as many go as surely pay
-
-    @property
-    def noise_rate(self) -> Interval | None:
-        return self.resampled.rate if self.resampled else None
 
 
 def noisy_budget(
@@ -44,10 +40,10 @@ def noisy_budget(
         if not labels.of.enough:
             return Budget(0, too_few=labels.of)
         cut = paying_cut(labels, suspicion, n, instead=-1.0 if settings.action == "flip" else 0.0)
-        return Budget(cut.pairs, labels.resampled, cut=cut)
-    rate, of_swapped = labels.resampled.rate.value, rule.suspicion_of_swapped(scores)
-    pairs = swapped_copies.budget_of_precision(suspicion, of_swapped, rate, settings.precision)
-    return Budget(pairs, labels.resampled)
+        return Budget(cut.pairs, labels.resampled.rate, cut=cut)
+    rate, of_swapped = labels.resampled.rate, rule.suspicion_of_swapped(scores)
+    pairs = swapped_copies.budget_of_precision(suspicion, of_swapped, rate.value, settings.precision)
+    return Budget(pairs, rate)
 
 
 def paying_cut(labels: JudgedLabels, suspicion: np.ndarray, n: int, instead: float = 0.0) -> Cut:

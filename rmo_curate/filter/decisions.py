@@ -74,6 +74,11 @@ class Decisions:
         return int((self.suspicion > 0).sum())  # False for NaN
 
     @property
+    def kept_in_doubt(self) -> int:
+        """The doubted pairs, if none goes because that is not sure to pay."""
+        return self.doubted if self.budget.cut and not self.budget.cut.pairs else 0
+
+    @property
     def softens(self) -> bool:
         """Whether the trainer is to soften labels by their confidence."""
         return self.settings.action == "soft-label"
@@ -214,8 +219,9 @@ def resolved(settings: FilterSettings, scores: Scores, labels: JudgedLabels | No
     if settings.action != "auto":
         return settings
     assert labels is not None
-    enough = labels.of.enough and labels.tells
-    best = best_action(worth_of(labels, noisy_rule(settings).suspicion(scores), n)) if enough else "drop"
+    best = "drop"
+    if labels.estimable:
+        best = best_action(worth_of(labels, noisy_rule(settings).suspicion(scores), n))
     cut = {"noise_rate": "auto"} if best == "drop" else {}
     return settings.model_copy(update={"action": best, **cut})
 

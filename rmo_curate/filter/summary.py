@@ -83,7 +83,7 @@ def judged(decisions: Decisions) -> Judged | None:
 
 
 def worth_of_actions(decisions: Decisions, labels: JudgedLabels) -> Worth | None:
-    if not labels.of.enough or not labels.tells:
+    if not labels.estimable:
         return None
     if decisions.settings.action == "drop":
         return worth(labels.right, labels.margin, labels.resampled, decisions.reason != "noisy")
@@ -93,6 +93,5 @@ def worth_of_actions(decisions: Decisions, labels: JudgedLabels) -> Worth | None
 def caught_at_cut(decisions: Decisions) -> Detection | None:
     """What the cut catches, where a noise rate can be estimated."""
     labels = decisions.labels
-    resampled = labels.resampled if labels and labels.of.enough and labels.tells else None
-    of_swapped = suspicion_of_swapped(decisions) if resampled else None
-    return caught(decisions, of_swapped, resampled) if resampled and of_swapped is not None else None
+    of_swapped = suspicion_of_swapped(decisions) if labels and labels.estimable else None
+    return caught(decisions, of_swapped, labels.resampled) if labels and of_swapped is not None else None

@@ -98,7 +98,7 @@ def test_the_command_is_one_that_would_succeed(working_folder):
         step_of_run(run, replace(END, held_out=False), settings, DROPPING, TOLD).command == "rmo-curate proxy runs/run"
     )
     none_dropped = replace(DROPPING, kept=400, dropped={})
-    unsure = step_of_run(run, END, settings, none_dropped, TOLD, doubted=23)
+    unsure = step_of_run(run, END, settings, none_dropped, TOLD, kept_in_doubt=23)
     assert unsure.command == step.command and "not sure that dropping 23 doubted labels would pay" in unsure.text
     assert "No label is doubted enough" in step_of_run(run, END, settings, none_dropped, TOLD).text
     few = step_of_run(run, END, settings, DROPPING, FEW)

@@ -53,7 +53,7 @@ def test_nothing_is_told_without_a_rate_nor_without_held_out_scores():
     assert suspicion_of_swapped(seen) is None and caught_at_cut(seen) is None
     decisions = decided(scores)
     none_cut = replace(decisions, thresholds={**decisions.thresholds, "suspicion": None})
-    assert caught(none_cut, decisions.suspicion, decisions.budget.resampled) is None
+    assert caught(none_cut, decisions.suspicion, decisions.labels.resampled) is None
 
 
 def test_of_few_prompts_none_is_dropped_by_an_estimate():
