@@ -16,9 +16,8 @@ normals. A mixture of normals fitted to the margins would mistake their heavy ta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 
 import numpy as np
 
@@ -96,28 +95,28 @@ class Binned:
         of[np.argsort(size, kind="stable")] = np.arange(len(margin)) * bins // max(1, len(margin))
         return cls(of, np.bincount(of, size, bins) / np.bincount(of, minlength=bins), margin > 0)
 
-    def posteriors(self, weights: Iterable[np.ndarray]) -> list[tuple[LabelNoise, np.ndarray]]:
-        """Under each of the weights [margins]: the likeliest noise, and P(eps, k) at each of `RATES` and `SLOPES`.
+    @property
+    def cell(self) -> np.ndarray:
+        """Of each margin: its bin, twice as many where those above 0 are apart. int [margins]"""
+        return 2 * self.of + self.positive
 
-        They are asked for one by one: of millions of margins, hundreds of weights would not fit into memory together.
-        """
+    def posteriors(self, counted: np.ndarray) -> Iterator[tuple[LabelNoise, np.ndarray]]:
+        """For each row of counted margins [draws, cells]: the likeliest noise, and P(eps, k) at each of `RATES` and
+        `SLOPES`."""
         sure = 1 / (1 + np.exp(-np.clip(SLOPES[:, None] * self.size, 0, 500)))
         right = (RATES[:, None, None] + (1 - 2 * RATES[:, None, None]) * sure).reshape(-1, len(self.size))
         off = (np.log(SLOPES) + np.log1p(-2 * RATES)[:, None] - np.log(SLOPE)) / SPREAD
         prior = (RATES * (0.5 - RATES))[:, None] * np.exp(-(off**2) / 2)
         with np.errstate(divide="ignore"):
             log_right, log_wrong = np.log(right), np.log(np.maximum(1 - right, 1e-12))
-        fits = []
-        for weight in weights:
-            above, all_ = (np.bincount(self.of, w, len(self.size)) for w in (weight * self.positive, weight))
-            likelihood = (log_right @ above + log_wrong @ (all_ - above)).reshape(len(RATES), len(SLOPES))
+        for below, above in zip(counted[:, 0::2], counted[:, 1::2], strict=True):
+            likelihood = (log_right @ above + log_wrong @ below).reshape(len(RATES), len(SLOPES))
             posterior = np.exp(likelihood - likelihood.max()) * prior
             posterior /= posterior.sum()
             of_rate = posterior.sum(1)
             best = int(of_rate.argmax())
             slope = np.exp(posterior[best] @ np.log(SLOPES) / of_rate[best])
-            fits.append((LabelNoise(float(RATES[best]), float(slope)), posterior))
-        return fits
+            yield LabelNoise(float(RATES[best]), float(slope)), posterior
 
 
 def fit_noise(margin: np.ndarray, groups: np.ndarray) -> LabelNoise:
@@ -127,7 +126,8 @@ def fit_noise(margin: np.ndarray, groups: np.ndarray) -> LabelNoise:
     prior on the slope would make the fit choose the former, so in this case no label is doubted.
     """
     known = np.isfinite(margin)
-    noise = Binned.from_margins(margin[known]).posteriors([np.ones(int(known.sum()))])[0][0]
+    binned = Binned.from_margins(margin[known])
+    ((noise, _),) = binned.posteriors(np.bincount(binned.cell, minlength=2 * len(binned.size))[None].astype(float))
     return noise if foretold(margin[known], groups[known]) >= FORETOLD else replace(noise, slope=FAINT)
 
 
@@ -163,9 +163,9 @@ class Resampled:
             [np.bincount(rng.integers(0, self.size, self.size), minlength=self.size) for _ in range(draws)]
         )
         binned = Binned.from_margins(margin[self.known])
-        (noise, _), *drawn = binned.posteriors(
-            chain([np.ones(len(self.group))], (times[self.group].astype(float) for times in self.times))
-        )
+        cells = 2 * len(binned.size)
+        once = np.bincount(binned.cell, minlength=cells)[None].astype(float)
+        (noise, _), *drawn = binned.posteriors(np.concatenate([once, self.counted(binned.cell, cells)]))
         of_rate = np.array([posterior.sum(axis=1) for _, posterior in drawn])
         rate = drawn_from(of_rate, rng)
         of_slope = np.array([posterior[i] for i, (_, posterior) in zip(rate, drawn, strict=True)])
@@ -173,14 +173,16 @@ class Resampled:
         low, high = np.quantile(self.rates, [0.025, 0.975])
         self.rate = Interval(noise.rate, float(low), float(high))
 
-    def leanings(self, margin: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Of the pairs that have a margin, draw by draw: how often each is drawn, and 2 P(its label is right) - 1 under
-        the noise of the draw. margin: [pairs], as it was given."""
-        x = margin[self.known].astype(np.float32)
+    def counted(self, cell: np.ndarray, cells: int) -> np.ndarray:
+        """How many pairs of each cell are drawn: [draws, cells]. cell: int [known pairs]."""
+        held = np.bincount(self.group * cells + cell, minlength=self.size * cells).reshape(self.size, cells)
+        return self.times.astype(float) @ held
+
+    def leanings(self, margin: np.ndarray) -> np.ndarray:
+        """2 P(a label is right) - 1 at each of the margins [n], under the noise of each draw: [draws, n]."""
         with np.errstate(divide="ignore"):
             priors = np.log1p(-self.rates) - np.log(self.rates)
-        for times, prior, slope in zip(self.times, priors, self.slopes, strict=True):
-            yield times[self.group], np.tanh((np.float32(prior) + np.float32(slope) * x) / 2)
+        return np.tanh((priors[:, None] + self.slopes[:, None] * margin) / 2)
 
 
 def drawn_from(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:

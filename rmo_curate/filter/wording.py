@@ -18,7 +18,7 @@ from rmo_curate.filter.rule_comparison import COMPARED_WITH, Comparison, RuleAtC
 from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.filter.slices import ColumnRemoval
 from rmo_curate.filter.summary import Judged, Summary
-from rmo_curate.filter.worth import Cut, Worth
+from rmo_curate.filter.worth import AS_GIVEN, Cut, Worth
 from rmo_curate.runs.run import Checkpoint
 from rmo_train.console.wording import counted
 from rmo_train.evaluation.intervals import LEAST_PROMPTS
@@ -242,7 +242,7 @@ def judged_lines(judged: Judged, decisions: Decisions) -> Iterator[str]:
 def worth_line(worth: Worth, dropping: bool = True) -> str:
     """What each action would bring; and, if noisy pairs are dropped, why although another might bring more."""
     told = {action: times_interval(of) for action, of in worth.times.items()}
-    if worth.times["drop"].low == worth.times["drop"].high:
+    if worth.times["drop"] == AS_GIVEN:
         told["drop"] = "1.00 times (none is dropped)"
     by_action = ", ".join(f"--action {action} {times}" for action, times in told.items())
     why = ". Dropping is the default because any trainer can use what it leaves" if dropping else ""

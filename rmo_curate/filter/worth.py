@@ -23,6 +23,8 @@ from rmo_train.evaluation.metrics import Interval
 Q = (0.1, 0.9)  # quantiles of the intervals: a wider one would forgo more on noisy data than it saves on clean ones
 LEAST_GAIN = 1.02  # over the labels as given, at the low end; with less, nothing is done
 CUTS = 64  # that are tried at most, evenly spaced
+CELLS = 4096  # more pairs are taken together where their margins are alike: the same figures at a bounded cost
+SAMPLE = 100_000  # pairs, at most, by which margins are called alike
 AS_GIVEN = Interval(1.0, 1.0, 1.0)
 
 
@@ -31,6 +33,48 @@ def clean_pairs(right: np.ndarray, weight: np.ndarray | float = 1.0) -> float:
     weight = np.broadcast_to(np.asarray(weight, dtype=np.float64), right.shape)
     total = float(np.square(weight).sum())
     return float((weight * (2 * right - 1)).sum()) ** 2 / total if total else 0.0
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Pairs that stay or go together and have like margins; where pairs are few, every pair for itself.
+
+    Row 0 is the estimate: every pair once, at the likeliest noise. The others are the draws of `Resampled`.
+    """
+
+    part: np.ndarray  # int [cells]
+    counted: np.ndarray  # pairs [rows, cells]
+    leaning: np.ndarray  # 2 P(the label is right) - 1 [rows, cells]
+
+    @classmethod
+    def of(cls, part: np.ndarray, right: np.ndarray, margin: np.ndarray, resampled: Resampled) -> Cells:
+        """part: of each pair, int; right, margin: [pairs], NaN where there is no evidence, as `resampled` knows."""
+        part, right, margin = part[resampled.known], right[resampled.known], margin[resampled.known]
+        if len(part) <= CELLS:
+            once, drawn = np.ones(len(part), dtype=int), resampled.times[:, resampled.group]
+        else:
+            parts = int(part.max()) + 1
+            bins = CELLS // parts
+            edges = np.quantile(margin[:: -(-len(margin) // SAMPLE)], np.linspace(0, 1, bins + 1)[1:-1])
+            cell = part * bins + np.searchsorted(edges, margin)
+            once, drawn = np.bincount(cell, minlength=parts * bins), resampled.counted(cell, parts * bins)
+            part = np.repeat(np.arange(parts), bins)
+            right, margin = (np.bincount(cell, of, len(part)) / np.maximum(once, 1) for of in (right, margin))
+        return cls(part, np.vstack([once, drawn]), np.vstack([2 * right - 1, resampled.leanings(margin)]))
+
+    def times(self, weights: np.ndarray) -> np.ndarray:
+        """What the pairs are worth under each of the weights [k, cells], as a multiple of weights of 1: [rows, k]."""
+        return self._worth(weights) / np.maximum(self._worth(np.ones((1, len(self.part)))), 1e-9)
+
+    def _worth(self, weights: np.ndarray) -> np.ndarray:
+        pull, square = (self.counted * self.leaning) @ weights.T, self.counted @ np.square(weights).T
+        return np.square(pull) / np.maximum(square, 1e-9)
+
+
+def intervals(rows: np.ndarray) -> list[Interval]:
+    """Of each column: the first row, and the quantiles of the others."""
+    low, high = np.quantile(rows[1:], Q, axis=0)
+    return [Interval(float(v), float(a), float(b)) for v, a, b in zip(rows[0], low, high, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -56,27 +100,13 @@ def surest_cut(
     cuts = np.unique(np.linspace(0, len(most_suspect), min(CUTS, len(most_suspect)) + 1).round().astype(int))
     part = np.full(len(margin), len(cuts) - 1)  # of a pair: the last cut by which it stays
     part[most_suspect] = np.searchsorted(cuts, np.arange(len(most_suspect)), side="right") - 1
-    part = part[resampled.known]
-
-    def times(counted: np.ndarray, leaning: np.ndarray) -> np.ndarray:
-        """Of every cut, as a multiple of no cut."""
-        pull, square = (
-            np.bincount(part, values, len(cuts)).cumsum() for values in (counted * leaning, counted.astype(float))
-        )
-        gone_pull, gone = (np.concatenate([[0.0], sums[:-1]]) for sums in (pull, square))
-        kept_pull = pull[-1] - (1 - instead) * gone_pull
-        return np.square(kept_pull) / np.maximum(square[-1] - (1 - instead**2) * gone, 1e-9) / _as_given(pull, square)
-
-    leaning = 2 * right[resampled.known] - 1
-    value = times(np.ones(len(part)), leaning)
-    low, high = np.quantile([times(*drawn) for drawn in resampled.leanings(margin)], Q, axis=0)
-    best = int(low.argmax()) if low.max() >= LEAST_GAIN else 0
-    of = [Interval(float(value[k]), float(low[k]), float(high[k])) for k in (best, -1)]
-    return Cut(int(cuts[best]), len(most_suspect), *of)
-
-
-def _as_given(pull: np.ndarray, square: np.ndarray) -> float:
-    return max(float(pull[-1]) ** 2 / float(square[-1]), 1e-9)
+    cells = Cells.of(part, right, margin, resampled)
+    goes = cells.part < np.arange(1, len(cuts))[:, None]  # bool [cuts but that of none, cells]
+    of = [AS_GIVEN, *intervals(cells.times(np.where(goes, instead, 1.0)))]
+    best = max(range(len(cuts)), key=lambda k: of[k].low)
+    if of[best].low < LEAST_GAIN:
+        best = 0
+    return Cut(int(cuts[best]), len(most_suspect), of[best], of[-1])
 
 
 @dataclass(frozen=True)
@@ -89,17 +119,11 @@ class Worth:
 
 def worth(right: np.ndarray, margin: np.ndarray, resampled: Resampled, kept: np.ndarray) -> Worth:
     """right, margin: [pairs], NaN where there is no evidence. kept: where dropping leaves a pair, bool [pairs]."""
-    known = right[resampled.known]
-    weights = np.stack([np.ones(len(known)), kept[resampled.known].astype(float), known, 2 * known - 1])
-
-    def times(counted: np.ndarray, leaning: np.ndarray) -> np.ndarray:
-        pairs = np.square(weights @ (counted * leaning)) / np.maximum(np.square(weights) @ counted, 1e-9)
-        return np.asarray(pairs / max(float(pairs[0]), 1e-9))
-
-    value = times(np.ones(len(known)), 2 * known - 1)
-    low, high = np.quantile([times(*drawn) for drawn in resampled.leanings(margin)], Q, axis=0)
-    of = [Interval(float(v), float(a), float(b)) for v, a, b in zip(value, low, high, strict=True)]
-    return Worth(clean_pairs(known), dict(zip(("drop", "weight", "soft-label"), of[1:], strict=True)))
+    cells = Cells.of(kept.astype(int), right, margin, resampled)
+    leaning = cells.leaning[0]
+    drop, weight, soft = intervals(cells.times(np.stack([cells.part.astype(float), (1 + leaning) / 2, leaning])))
+    times = {"drop": AS_GIVEN if cells.part.all() else drop, "weight": weight, "soft-label": soft}
+    return Worth(clean_pairs(right[resampled.known]), times)
 
 
 def best_action(worth: Worth) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from rmo_curate.evidence.label_noise import Resampled, fit_noise
 from rmo_curate.filter.wording import worth_line
-from rmo_curate.filter.worth import Cut, Worth, best_action, clean_pairs, surest_cut, worth
+from rmo_curate.filter.worth import CELLS, Cut, Worth, best_action, clean_pairs, surest_cut, worth
 from rmo_train.evaluation.metrics import Interval
 
 
@@ -91,6 +91,27 @@ def test_the_surest_cut_is_the_best_of_all_under_the_worst_of_two_draws(instead)
     assert cut.times.low == pytest.approx(low.max(), rel=1e-5)
     assert cut.times_of_all.low == pytest.approx(low[-1], rel=1e-5)
     assert cut.times_of_all.high == pytest.approx(np.quantile(of[:, -1], 0.9), rel=1e-5)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3])
+def test_pairs_taken_together_give_the_figures_of_each_for_itself(monkeypatch, rate):
+    margin, _ = simulated(6000, rate, 0)
+    groups = np.arange(6000) // 2
+    noise, resampled = fit_noise(margin, groups), Resampled(margin, groups)
+    right = right_of(margin, noise.rate, noise.slope)
+    order = np.argsort(margin)[: int((right < 0.5).sum())]
+    kept = right >= 0.5
+    assert len(margin) > CELLS
+    together = surest_cut(order, right, margin, resampled), worth(right, margin, resampled, kept)
+    monkeypatch.setattr("rmo_curate.filter.worth.CELLS", 6000)
+    apart = surest_cut(order, right, margin, resampled), worth(right, margin, resampled, kept)
+    assert together[0].pairs == apart[0].pairs and together[1].as_given == apart[1].as_given
+    for one, other in zip(
+        (together[0].times, together[0].times_of_all, *together[1].times.values()),
+        (apart[0].times, apart[0].times_of_all, *apart[1].times.values()),
+        strict=True,
+    ):
+        assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), rel=2e-3)
 
 
 def test_nothing_goes_where_the_rate_may_be_nothing():
