@@ -84,16 +84,14 @@ def main() -> None:
         else:
             path = first_records(given.shared / FILES[name], given.work / f"{name}.jsonl.gz")
         data = scored(name, path, None, given.model, given.work)
-        known = {"": None}
-        if name == CONSTRAINTS:
-            known["kinds"] = np.array([row["kind"] for row in data.rows])
+        known = [None, np.array([row["kind"] for row in data.rows])] if name == CONSTRAINTS else [None]
         for size in sizes:
             draws = range(FIRST_DRAW, FIRST_DRAW + (DRAWS if size and size < 1000 else FEW))
             for rate, draw in ((rate, draw) for rate in RATES for draw in draws):
                 cell = Cell(name, "uniform" if rate else "none", rate, draw, pairs=size)
-                for way, kinds in known.items():
-                    cells.append({"data": name, "size": size, "rate": rate, "draw": draw, "kinds": bool(way)})
-                    cells[-1] |= measure(cell, data, kinds)
+                for kinds in known:
+                    of = {"data": name, "size": size, "rate": rate, "draw": draw, "kinds": kinds is not None}
+                    cells.append(of | measure(cell, data, kinds))
                 say(f"{cell.name}: worth under the true labels {cells[-1]['times']}")
     write_json(RESULTS.parent / "cut.json", {"environment": environment(model=given.model), "cells": cells})
 
