@@ -12,8 +12,6 @@ from rmo_train.console.settings import Sections
 from rmo_train.console.trust import FLAGS, flags_given
 from rmo_train.store.manifests import ShardsManifest, read_manifest
 
-LORA_RATE = "2e-4"  # as in the demo; with the trainer's default for LoRA, 1e-5, a small model barely changes
-
 
 def after_inspect(settings: InspectCommand) -> str:
     """Score the data."""
@@ -40,5 +38,5 @@ def after_filter(shards: Path, recipe: Sections) -> str | None:
     flags = [flag for flag in FLAGS if flag in (manifest.reference.allowed or ())]
     out = free(shards.with_name(f"{shards.resolve().name}-model"))
     model = quoted(Path(manifest.reference.name))
-    run = f"rmo-train run {quoted(shards)} --model {model} --out {quoted(out)} --lora 16 --learning-rate {LORA_RATE}"
+    run = f"rmo-train run {quoted(shards)} --model {model} --out {quoted(out)} --lora 16"
     return " ".join([run, *flags])

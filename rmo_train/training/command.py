@@ -76,6 +76,7 @@ from rmo_train.training.trackers import open_trackers, require_trackers
 RENDERING_FIELDS = ("tokenizer_sha256", "template_sha256")
 IDENTITY_FIELDS = ("weights_sha256", *RENDERING_FIELDS)
 STEP_ZERO = "step_zero.json"
+RECORD = "run.json"  # the key of a run that has begun
 TRAINED_ON = pa.schema([("id", pa.string()), ("group", pa.string())])
 
 
@@ -133,10 +134,14 @@ def training_room(model: str, dtype: str, settings: TrainSettings, processes: in
     """Bytes left for a row after weights, gradients and optimizer, and the bytes of a row of `tokens` tokens."""
     config = load_config(model)
     device, memory = device_memory()
-    parameters = weights_bytes(model) // getattr(getattr(config, "dtype", None), "itemsize", 2)
-    state = training_state(parameters, dtype, lora=settings.lora is not None)
+    state = training_state(parameters_of(model), dtype, lora=settings.lora is not None)
     row = partial(RowMemory.of(config, dtype).training, checkpointing=settings.gradient_checkpointing, device=device)
     return memory - state // (processes if settings.fsdp else 1), row
+
+
+def parameters_of(model: str) -> int:
+    """Number of parameters, by the size of the weight files."""
+    return weights_bytes(model) // getattr(getattr(load_config(model), "dtype", None), "itemsize", 2)
 
 
 def run_training(
@@ -162,8 +167,9 @@ def run_training(
         if settings.fsdp:
             require_several(world)
         data = open_pairs(shards).labelled(settings.soft_labels)
-        plan = make_plan(data, settings, world.size)
         check_adapter(model)
+        settings = settings.of_model(parameters_of(model))
+        plan = make_plan(data, settings, world.size)
         model_identity = identity(model)
         if not ignore_identity:
             check_identity(data, model_identity, IDENTITY_FIELDS if data.has_references else RENDERING_FIELDS)
@@ -178,17 +184,17 @@ def run_training(
                 say(too_long_line(data.manifest.too_long))
         size = checkpoint_bytes(model, training_dtype(settings, data), settings.lora)
         planned = [*plan_lines(plan, settings), *checkpoint_lines(settings, plan.steps, size, free_space(out)[1])]
+        key = run_key(data, model_identity, settings, held_out, plan)
         if dry_run:
+            if not overwrite and _check_folder(out, key) is not None:
+                return [already_trained(out)]
             return dry_run_lines(model, shards, out, planned)
         if world.is_main:
             held.enter_context(making(out, "rmo-train"))
-        key = run_key(data, model_identity, settings, held_out, plan)
         if overwrite and world.is_main and out.exists():
             shutil.rmtree(out)
         world.wait()
-        done = read_manifest(out, TrainManifest)
-        if done is not None:
-            check_key(done.key, key, out)
+        if _check_folder(out, key) is not None:
             if world.is_main:
                 remove_resumable(out)  # in case the run was killed after the manifest was written
             return [already_trained(out)]
@@ -203,15 +209,22 @@ def run_training(
         return _train_and_write(with_all_references(job, model), model, state, ignore_identity, clock)
 
 
-def _claim(out: Path, key: Mapping[str, Any], world: World) -> None:
-    """Make `out` this run's folder; UserError if it belongs to another run."""
-    record = out / "run.json"
-    if record.is_file():
-        check_key(read_json(record), key, out)
+def _check_folder(out: Path, key: Mapping[str, Any]) -> TrainManifest | None:
+    """UserError if `out` is another run's folder or contains other files; returns the manifest of a finished run."""
+    done = read_manifest(out, TrainManifest)
+    record = out / RECORD
+    if done is not None or record.is_file():
+        check_key(done.key if done is not None else read_json(record), key, out)
     elif out.exists() and any(p.name[0] != "." for p in out.iterdir()):
         raise UserError(
             f"--out {out}: the folder contains files that are not from a training run; choose another folder"
         )
+    return done
+
+
+def _claim(out: Path, key: Mapping[str, Any], world: World) -> None:
+    """Make `out` this run's folder."""
+    record = out / RECORD
     world.wait()  # all processes have checked the folder before one changes it
     if world.is_main:
         out.mkdir(parents=True, exist_ok=True)

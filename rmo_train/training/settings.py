@@ -15,7 +15,11 @@ Attention = Literal[
     "auto", "segments", "flex", "dense", "rows"
 ]  # attention over packed rows (rmo_train.forward.attention)
 
-LEARNING_RATE = {"full": 1e-6, "lora": 1e-5}  # TRL's and LLaMA-Factory's usual values, by mode
+# Default peak learning rates. TRL's and LLaMA-Factory's usual values, made for models of 7 billion parameters and more,
+# barely change a small model (docs/decisions.md).
+LEARNING_RATE = {"full": 1e-6, "lora": 1e-5}
+LEARNING_RATE_OF_SMALL = {"full": 1e-5, "lora": 2e-4}
+SMALL = 10**9  # parameters
 
 
 class TrainSettings(Settings):
@@ -55,7 +59,11 @@ class TrainSettings(Settings):
     gradient_accumulation_steps: int = Field(4, ge=1, description="Micro-batches per optimizer step")
     num_train_epochs: float = Field(1.0, gt=0, description="Passes over the data")
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps; overrides --num-train-epochs")
-    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate (default: 1e-6; LoRA: 1e-5)")
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="Peak learning rate (default: 1e-6, LoRA: 1e-5; below a billion parameters: 1e-5, LoRA: 2e-4)",
+    )
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="Learning rate schedule after warm-up"
     )
@@ -134,9 +142,20 @@ class TrainSettings(Settings):
         """G: pairs per optimizer batch, over all processes."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * processes
 
+    def of_model(self, parameters: int) -> Self:
+        """The same settings; if no learning rate is given, with the default for a model of so many parameters."""
+        if self.learning_rate is not None or parameters >= SMALL:
+            return self
+        return self.model_copy(update={"learning_rate": LEARNING_RATE_OF_SMALL[self.mode]})
+
+    @property
+    def mode(self) -> Literal["full", "lora"]:
+        return "lora" if self.lora else "full"
+
     @property
     def peak_learning_rate(self) -> float:
-        return self.learning_rate or LEARNING_RATE["lora" if self.lora else "full"]
+        """The given learning rate, or the default of a large model."""
+        return self.learning_rate or LEARNING_RATE[self.mode]
 
 
 class TrainCommand(TrainSettings, TrustSettings):

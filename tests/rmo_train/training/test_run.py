@@ -159,6 +159,22 @@ def test_dry_run_writes_nothing(shards, tiny_model_folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_dry_run_refuses_a_folder_with_other_files(shards, tiny_model_folder, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="not from a training run; choose another folder"):
+        run_training(shards, str(tiny_model_folder), tmp_path, TrainSettings(**QUICK), dry_run=True)
+
+
+@pytest.mark.parametrize(("lora", "rate"), [(None, "1e-05"), (2, "0.0002")])
+def test_a_small_model_takes_larger_steps_by_default(shards, tiny_model_folder, tmp_path, lora, rate):
+    quick = {k: v for k, v in QUICK.items() if k != "learning_rate"}
+    settings = TrainSettings(**quick, lora=lora)
+    lines = run_training(shards, str(tiny_model_folder), tmp_path / "out", settings, dry_run=True)
+    assert any(line.endswith(f"peak learning rate {rate}") for line in lines)
+    assert settings.of_model(10**9) == settings and settings.peak_learning_rate == (1e-5 if lora else 1e-6)
+    assert TrainSettings(**QUICK).of_model(1) == TrainSettings(**QUICK)
+
+
 def test_metrics_are_valid_json_lines(shards, tiny_model_folder, tmp_path):
     run_training(shards, str(tiny_model_folder), tmp_path / "out", TrainSettings(**QUICK, max_steps=2, logging_steps=2))
     lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
