@@ -18,7 +18,7 @@ from rmo_curate.score.families import Family, begin_family
 from rmo_curate.score.job import ScoreJob, resolve
 from rmo_curate.score.probe import wants_states
 from rmo_curate.score.proxies import TrainedFamily
-from rmo_curate.score.run_folder import check_run_folder, filling, recorded_reference, summary
+from rmo_curate.score.run_folder import check_run_folder, filling, recorded_reference, scored_already, summary
 from rmo_curate.score.scoring import score_share
 from rmo_curate.score.settings import ProxySettings, ScoreSettings, WorkerSettings
 from rmo_curate.score.shares import Share, check_none_at_work, remove_shares
@@ -70,7 +70,8 @@ def run_score(
     proxy = proxy.resolved(checkpoints)
     job = resolve(data, model, run, settings, proxy, checkpoints, columns, workers, afresh=overwrite)
     if dry_run:
-        return dry_run_lines(job.source, job.renderer, job.reference, job.limit, job.proxy, len(job.checkpoints))
+        foreseen = dry_run_lines(job.source, job.renderer, job.reference, job.limit, job.proxy, len(job.checkpoints))
+        return [*foreseen, *([] if overwrite else scored_already(run))]
     if share is not None:
         return run_share(job, share)
     check_none_at_work(run)

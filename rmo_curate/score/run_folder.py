@@ -189,6 +189,13 @@ def summary(run: Path) -> list[str]:
     ]
 
 
+def scored_already(run: Path) -> list[str]:
+    """What a folder has that the same command would not compute again; no line for a folder that has nothing."""
+    manifest = read_manifest(run, RunManifest)
+    names = [c.name for c in manifest.checkpoints] if manifest else []
+    return [f"{run} has the scores of {', '.join(names)}; they are not computed again"] if names else []
+
+
 def flagged_lines(pairs: Path, manifest: PairsManifest) -> list[str]:
     """How many pairs have each flag of the rendering or are too long, and the first ids."""
     wanted = [flag for flag in (*RENDERING_FLAGS, TOO_LONG) if manifest.counts.get(flag)]

@@ -77,6 +77,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def misfit(error: Exception) -> str:
+    """Why a value read from a file does not have the expected fields."""
+    return f"no field {error}" if isinstance(error, KeyError) else first_line(error)
+
+
 def free_space(path: Path) -> tuple[Path, int]:
     """The folder on whose disk `path` is or will be, and the bytes that are free there."""
     there = next((p for p in (path, *path.parents) if p.exists()), Path("/"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rmo_train.console.errors import UserError
+from rmo_train.console.errors import UserError, misfit
 from rmo_train.evaluation.intervals import LEAST_PROMPTS
 from rmo_train.evaluation.metrics import Interval, length_matched_weights
 from rmo_train.store.files import read_json
@@ -88,6 +88,6 @@ def read_evaluation(path: Path) -> Evaluation:
         return Evaluation.from_json(read_json(path))
     except (ValueError, TypeError, KeyError, AttributeError) as e:
         raise UserError(
-            f"{path}: not an evaluation with the margin of each pair ({type(e).__name__}: {e}); "
+            f"{path}: not an evaluation with the margin of each pair ({misfit(e)}); "
             "evaluate the model again with `rmo-train eval --out`"
         ) from e

@@ -281,8 +281,8 @@ def read_one_of(folder: Path, *kinds: type[M]) -> M | None:
         return stages[content["stage"]].model_validate(content)
     except ValidationError as e:
         first = e.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: {where}: {first['msg']}, got {first['input']!r:.80}; make the folder again") from e
+        where, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{path}: {where}: {why}, got {first['input']!r:.80}; make the folder again") from e
 
 
 def stage_of(folder: Path) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rmo_train.console.errors import UserError
+from rmo_train.console.errors import UserError, misfit
 from rmo_train.console.wording import counted
 from rmo_train.generation.answer_forms import FORMS, Stored
 from rmo_train.generation.prompts import Prompt, json_records
@@ -71,7 +71,7 @@ def _stored(where: str, record: object, form: str) -> Stored:
         stored = FORMS[form].read(record)
         hash(stored.key)
     except (KeyError, TypeError, ValueError, IndexError) as e:
-        raise UserError(f"{where}: damaged ({type(e).__name__}: {e}); expected {FORMS[form].title}'s format") from e
+        raise UserError(f"{where}: damaged ({misfit(e)}); expected {FORMS[form].title}'s format") from e
     texts = [text for turns in (stored.question or (), *stored.answers) for text in turns]
     if not stored.answers or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{where}: a question or an answer is not text; expected {FORMS[form].title}'s format")

@@ -36,6 +36,12 @@ def test_the_dry_run_of_a_proxy_names_its_family(full_run):
     assert marks(full_run) == before
 
 
+def test_a_dry_run_says_what_a_folder_has_already(demo_data, tiny_model_folder, full_run, tmp_path):
+    (line,) = [x for x in score(demo_data, tiny_model_folder, full_run, proxy=PROXY, dry_run=True) if "again" in x]
+    assert line.startswith(f"{full_run} has the scores of base, oof-") and line.endswith("they are not computed again")
+    assert not any("again" in x for x in score(demo_data, tiny_model_folder, tmp_path / "run", dry_run=True))
+
+
 def test_the_tokens_of_a_dry_run_are_those_of_the_run(demo_data, tiny_model_folder, full_run, tmp_path):
     lines = score(demo_data, tiny_model_folder, tmp_path / "run", dry_run=True)
     pairs = open_pairs(full_run)
