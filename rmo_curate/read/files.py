@@ -119,6 +119,11 @@ def _find_in_folder(given: str, path: Path, sources: Sources) -> None:
     else:
         listed = _listed(path)
         data = [p for p in inside if (p.name in listed if listed else reader_of(p) and p.name not in NOT_DATA)]
+    if not data and (stage := stage_of(path)) is not None:
+        raise UserError(
+            f"{given}: a folder that rmo made ({stage}), not preference data; give the file of pairs that it was made "
+            "from (to audit or filter, the run folder)"
+        )
     if not data:
         raise UserError(f"{given}: the folder has no data files ({KINDS}){_where_data_are(path)}")
     sources.files += [_data_file(p) for p in data]
@@ -135,8 +140,6 @@ def _find_in_folder(given: str, path: Path, sources: Sources) -> None:
 
 def _where_data_are(folder: Path) -> str:
     """A hint on what to give instead of a folder without data files, or an empty string."""
-    if (stage := stage_of(folder)) is not None:
-        return f"; rmo made it ({stage}): give the file of pairs that it was made from"
     below = sorted(
         {p.parent.as_posix() for p in folder.rglob("*") if p.is_file() and reader_of(p)} - {folder.as_posix()}
     )

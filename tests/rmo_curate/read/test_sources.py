@@ -192,7 +192,7 @@ def test_a_missing_path_names_what_lies_beside_it(tmp_path):
         with pytest.raises(UserError, match=r"has no data files.*there are some in \S*below$"):
             open_source([str(tmp_path)])
     (tmp_path / "manifest.json").write_text('{"stage": "shards"}')
-    with pytest.raises(UserError, match=r"has no data files.*rmo made it \(shards\): give the file of pairs"):
+    with pytest.raises(UserError, match=r"that rmo made \(shards\), not preference data; give the file of pairs"):
         open_source([str(tmp_path)])
 
 
