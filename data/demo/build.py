@@ -1,7 +1,7 @@
 """Build the demo's data: `python data/demo/build.py` reads written/*.jsonl and writes train, heldout and truth.
 
 written/ holds pairs written for this project, each with the answer its writer meant to be better. Truth is mechanical:
-a pair's labels are swapped where hash(id, seed) < 0.2. truth.jsonl says which; only `rmo/demo.py` reads it.
+a pair's labels are swapped where hash(id, seed) < 0.3. truth.jsonl says which; only `rmo/demo.py` reads it.
 Held-out labels are never swapped. Near-ties are pairs of paraphrases.
 """
 
@@ -19,7 +19,7 @@ from rmo_train.store.id_hash import fractions
 
 HERE = Path(__file__).parent
 SEED = 42
-FLIP_RATE = 0.2
+FLIP_RATE = 0.3
 
 
 def written() -> Iterator[dict[str, Any]]:
