@@ -140,10 +140,10 @@ def test_the_surest_cut_costs_next_to_nothing_on_any_data_and_pays_on_many(pairs
         truth = (~wrong).astype(float)
         times.append(clean_pairs(truth, kept) / clean_pairs(truth))
         sure.append(cut.times.low)
-    assert min(times) > 0.85 and np.mean(times) > 0.95
+    assert min(times) > 0.95 and np.mean(times) > 0.98
     assert min(sure) >= 1
-    if pairs == 4000 and 0.1 <= rate <= 0.3:
-        assert np.mean(times) > 1.03
+    if pairs == 4000:
+        assert np.mean(times) > {0.1: 1.04, 0.2: 1.25, 0.3: 2.1, 0.4: 3}.get(rate, 0.99)
 
 
 def test_the_action_whose_gain_is_surest_is_taken():
