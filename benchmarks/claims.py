@@ -64,8 +64,9 @@ def claims() -> Iterator[Claim]:
 
 
 def of_alignment() -> Iterator[Claim]:
-    minutes = result("demo-time")["demo_wall_seconds"] / 60
-    yield at_most("`make demo` on 2 cores", "demo.md", 10, [minutes], "{:.1f}", " min")
+    timed = result("demo-time")
+    for one, where in ((timed, "2 cores"), (timed["without_bfloat16"], "2 cores without bfloat16")):
+        yield at_most(f"`make demo` on {where}", "demo.md", 10, [one["demo_wall_seconds"] / 60], "{:.1f}", " min")
     for folder, data, rate, name, arm, said in (
         ("demo", "demo", 0.3, "accuracy_recovered", "drop", "demo's 272 pairs, 30% flipped"),
         ("demo", "demo", 0.4, "accuracy_recovered", "drop", "demo's 272 pairs, 40% flipped"),

@@ -228,8 +228,8 @@ def noise_sentences(estimated: Estimates, pairs: str, cut: str) -> Iterator[str]
         return
     if estimated.wide:
         yield (
-            f"The noise rate of the {estimated.pairs:,} {pairs} has a wide interval: the evidence is too weak to tell "
-            "wrong labels from hard pairs. More pairs or a larger model would narrow it."
+            f"The noise rate of the {estimated.pairs:,} {pairs} has a wide interval: a hard pair can look like a "
+            "wrong label. More pairs or a larger model would narrow it."
         )
     detection = estimated.at_cut
     if detection and detection.flagged >= MIN_FLAGGED:
