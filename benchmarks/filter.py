@@ -188,7 +188,7 @@ def judged(scores: Scores, prompt: np.ndarray) -> Posterior:
     """A posterior of the probe's margin alone, at once: what evidence costs is measured by benchmarks/evidence.py."""
     none = np.zeros((len(prompt), 2), dtype=np.int8)
     style = Style.unknown(np.zeros((len(prompt), 0), dtype=np.float32))
-    margin = 0.1 * reward(scores)[:, None]
+    margin = 0.24 * reward(scores)[:, None]  # 2 x 3 / 5^2: the log-odds of a movement that `scored` draws
     return Posterior((STATES,), margin, LabelNoise(FLIPS, 1.0), prompt, (), 0.0, none, none, style)
 
 
