@@ -352,6 +352,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "evidence": evidence,
     "gpu-scoring": gpu_scoring,
     "align-demo": lambda: alignment("demo", "demo"),
+    "align-demo-earlier": lambda: alignment("demo-earlier", "demo"),
     "align-demo-before": lambda: alignment("demo-before", "demo"),
     "align-constraints": lambda: alignment(GPU, "constraints"),
     "align-constraints-now": lambda: alignment(SLOW, "constraints"),
