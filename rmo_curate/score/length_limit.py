@@ -42,8 +42,7 @@ def length_limit(
     """The limit for the reference `model` in `dtype`; `run`: a folder whose recorded limit is taken where none is
     asked for. UserError where more is asked for than the model's context.
     """
-    from rmo_train.model.models import weights_bytes
-    from rmo_train.model.policy import context_length, load_config
+    from rmo_train.model.policy import context_length, load_config, parameter_count
 
     config = load_config(model)
     context = context_length(config)
@@ -53,7 +52,7 @@ def length_limit(
         )
     row = RowMemory.of(config, dtype)
     gpus = settings.tensor_parallel_size
-    room = SHARE_OF_ROW * (device_memory()[1] - _weights(config, weights_bytes(model), dtype) / gpus)
+    room = SHARE_OF_ROW * (device_memory()[1] - parameter_count(model) * ITEM_BYTES[dtype] / gpus)
     per_token = 0 if engine == "transformers" else _vllm_bytes(config, dtype, gpus)
     memory = max(SHORTEST, most_tokens(lambda tokens: max(row.scoring(tokens), per_token * tokens), int(room)))
     recorded = recorded_key(run / "pairs", PairsManifest) if run is not None else None
@@ -64,12 +63,6 @@ def length_limit(
     else:
         tokens, why = min(context, memory), "the context" if context <= memory else "by memory"
     return LengthLimit(tokens, None if context == sys.maxsize else context, memory, row, why)
-
-
-def _weights(config: object, file_bytes: int, dtype: str) -> int:
-    """Bytes of the weights in `dtype`, told from those of their files."""
-    stored = getattr(config, "dtype", None)
-    return file_bytes // getattr(stored, "itemsize", 2) * ITEM_BYTES[dtype]
 
 
 def _vllm_bytes(config: object, dtype: str, gpus: int) -> int:

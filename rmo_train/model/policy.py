@@ -23,6 +23,7 @@ from rmo_train.model.models import (
     is_adapter,
     load_tokenizer,
     resolve,
+    weights_bytes,
 )
 from rmo_train.store.files import sync_folder
 
@@ -111,6 +112,11 @@ def load_config(name: str) -> PretrainedConfig:
         raise UserError(
             f"{folder / 'config.json'}: not a model configuration that transformers knows: {e}{needs_code(folder)}"
         ) from e
+
+
+def parameter_count(name: str) -> int:
+    """Parameters of the model `name`, by the size of its weight files; an adapter's include its base's."""
+    return weights_bytes(name) // getattr(getattr(load_config(name), "dtype", None), "itemsize", 2)
 
 
 def without_weights(name: str) -> PreTrainedModel:

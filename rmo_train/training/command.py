@@ -24,8 +24,16 @@ from rmo_train.forward.distributed import World, joined, require_several, shard
 from rmo_train.forward.layout import Workload, choose_layout
 from rmo_train.forward.memory import RowMemory, device_memory, most_tokens, training_state
 from rmo_train.model.adapters import check_adapter
-from rmo_train.model.models import flags_needed, weights_bytes
-from rmo_train.model.policy import context_length, identity, load_config, load_model, resolve, save_model
+from rmo_train.model.models import flags_needed
+from rmo_train.model.policy import (
+    context_length,
+    identity,
+    load_config,
+    load_model,
+    parameter_count,
+    resolve,
+    save_model,
+)
 from rmo_train.report import (
     already_trained,
     checkpoint_lines,
@@ -134,14 +142,9 @@ def training_room(model: str, dtype: str, settings: TrainSettings, processes: in
     """Bytes left for a row after weights, gradients and optimizer, and the bytes of a row of `tokens` tokens."""
     config = load_config(model)
     device, memory = device_memory()
-    state = training_state(parameters_of(model), dtype, lora=settings.lora is not None)
+    state = training_state(parameter_count(model), dtype, lora=settings.lora is not None)
     row = partial(RowMemory.of(config, dtype).training, checkpointing=settings.gradient_checkpointing, device=device)
     return memory - state // (processes if settings.fsdp else 1), row
-
-
-def parameters_of(model: str) -> int:
-    """Number of parameters, by the size of the weight files."""
-    return weights_bytes(model) // getattr(getattr(load_config(model), "dtype", None), "itemsize", 2)
 
 
 def run_training(
@@ -168,7 +171,7 @@ def run_training(
             require_several(world)
         data = open_pairs(shards).labelled(settings.soft_labels)
         check_adapter(model)
-        settings = settings.of_model(parameters_of(model))
+        settings = settings.of_model(parameter_count(model))
         plan = make_plan(data, settings, world.size)
         model_identity = identity(model)
         if not ignore_identity:
