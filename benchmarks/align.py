@@ -41,6 +41,7 @@ from benchmarks.align_tasks import (
     make_demo,
     make_judged,
     sampling_tasks,
+    tuned_settings,
     tuning_tasks,
     unpack_answers,
     work,
@@ -72,6 +73,16 @@ def choose_tuned(x: Experiment) -> None:
         said = (f"{t['satisfied']:.1%} at {t['learning_rate']:g} x {t['num_train_epochs']:g}" for t in tries)
         say(f"tuned {arm}: {', '.join(said)} epochs")
     write_json(x.results / TUNED, best)
+
+
+def remove_stale(x: Experiment) -> None:
+    """Remove the cells that were trained with other settings than are chosen now."""
+    for cell in x.cells():
+        path = x.results / f"{cell.name}.json"
+        used = (read_json(path).get("settings") if path.exists() else None) or {}
+        if any(used.get(name, value) != value for name, value in tuned_settings(x, cell).items()):
+            say(f"{cell.name} was trained with other settings: again")
+            path.unlink()
 
 
 def worth(tried: dict[str, Any]) -> float:
@@ -109,13 +120,14 @@ def run_stages(x: Experiment, schedule: Schedule, limit: int | None) -> None:
     make_judged(x)
     make_demo(x)
     needed = [cell_task(x, cell) for cell in x.cells()[:limit]]
-    all_labels = [t for labels, _ in needed for t in labels]
     tuning = list(tuning_tasks(x)) if needs_tuning(x) else []
     tries = [task for _, task in tuning]
-    # Labels of the cells fill the processes that tuning leaves idle.
-    schedule.run([*(t for labels, _ in tuning for t in labels), *tries, *all_labels], doing)
+    # Labels of the first cells fill the processes that tuning leaves idle.
+    first_labels = [t for labels, _ in needed[: 4 * x.sized["workers"]] for t in labels]
+    schedule.run([*(t for labels, _ in tuning for t in labels), *tries, *first_labels], doing)
     if tries and schedule.settled(tries):
         choose_tuned(x)
+        remove_stale(x)
         say_what_fits(x, schedule, [t.out for t in tries])
     for name in DATA:
         describe_held_out(x, name)

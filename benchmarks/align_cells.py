@@ -270,9 +270,6 @@ def answers_of(
     model: Any, bench: Bench, ids: Sequence[Sequence[int]], drawn: Sequence[bool], seed: int, new_tokens: int
 ) -> list[list[int]]:
     """Token ids of len(drawn) answers to every prompt, prompt after prompt."""
-    from rmo_train.forward.attention import use_attention
-
-    use_attention(model, "rows")
     asks = [Ask(prompt, is_drawn) for prompt in ids for is_drawn in drawn]
     ends = end_tokens_of(bench.model)
     return sample(model, asks, ends, new_tokens=new_tokens, batch_size=bench.batch, seed=seed)
