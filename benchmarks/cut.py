@@ -26,7 +26,8 @@ from benchmarks.cells import Cell, DataSet, flipped, members, scored, under_labe
 from benchmarks.environment import environment
 from rmo_curate.evidence.gather import JudgedLabels
 from rmo_curate.filter.budget import paying_cut
-from rmo_curate.filter.worth import clean_pairs
+from rmo_curate.filter.decisions import worth_of
+from rmo_curate.filter.worth import best_action, clean_pairs
 from rmo_train.console.progress import say
 from rmo_train.store.files import write_json
 
@@ -59,9 +60,13 @@ def measure(cell: Cell, data: DataSet, kinds: np.ndarray | None) -> dict[str, An
     for name, pairs in gone.items():
         weights[name] = np.ones(len(rows))
         weights[name][order[:pairs]] = 0
+    taken = best_action(worth_of(labels, suspicion, len(rows)))
+    surely_right = {"drop": weights["surest"], "weight": posterior.right, "soft-label": weights["soft-label"]}
+    weights["auto"] = surely_right[taken]
     rate = labels.resampled.rate
     return {
         "pairs": len(rows),
+        "taken": taken,
         "wrong": float(wrong.mean()),
         "noise_rate": [rate.value, rate.low, rate.high],
         "dropped": gone,
