@@ -26,8 +26,7 @@ from benchmarks.cells import Cell, DataSet, flipped, members, scored, under_labe
 from benchmarks.environment import environment
 from rmo_curate.evidence.gather import JudgedLabels
 from rmo_curate.filter.budget import paying_cut
-from rmo_curate.filter.decisions import worth_of
-from rmo_curate.filter.worth import best_action, clean_pairs
+from rmo_curate.filter.worth import clean_pairs, surest_softening
 from rmo_train.console.progress import say
 from rmo_train.store.files import write_json
 
@@ -60,13 +59,12 @@ def measure(cell: Cell, data: DataSet, kinds: np.ndarray | None) -> dict[str, An
     for name, pairs in gone.items():
         weights[name] = np.ones(len(rows))
         weights[name][order[:pairs]] = 0
-    taken = best_action(worth_of(labels, suspicion, len(rows)))
-    surely_right = {"drop": weights["surest"], "weight": posterior.right, "soft-label": weights["soft-label"]}
-    weights["auto"] = surely_right[taken]
+    softness = surest_softening(labels.right, labels.margin, labels.resampled).softness
+    weights["auto"] = 1 - 2 * softness * (1 - posterior.right)
     rate = labels.resampled.rate
     return {
         "pairs": len(rows),
-        "taken": taken,
+        "softness": softness,
         "wrong": float(wrong.mean()),
         "noise_rate": [rate.value, rate.low, rate.high],
         "dropped": gone,

@@ -112,7 +112,7 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
             scored.decisions.suspicion,
             unit_of(scored.settings.rule),
             estimated.at,
-            scored.decisions.thresholds["suspicion"],
+            scored.decisions.least_suspicion,
         ),
         headline=wording(
             run.folder,
@@ -122,7 +122,7 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
             scored.settings,
             estimated,
             run.manifest.too_long,
-            scored.decisions.kept_in_doubt,
+            scored.decisions,
         ),
         tokens_counted_by=tokens_counted_by(run.manifest.reference.name or ""),
         identity=identity(run.manifest, scored.decisions.trajectory),
@@ -227,7 +227,7 @@ def report(material: Material, suspects_found: int, listed: np.ndarray) -> Repor
     columns = slices(texts, checked.words, checked.scripts)
     end = scored.end if scored else None
     moved = scored.rewards[:, -1] if scored and end else np.full(len(texts), math.nan)
-    noisy = scored.decisions.reason == "noisy" if scored and end else None
+    noisy = scored.decisions.called_noisy if scored and end else None
     against = scored.share_against if scored else UNKNOWN
     believed = Believed.of(estimated.posterior, scored)
     lengths = token_counts(texts) if texts.tokens is not None else checked.words

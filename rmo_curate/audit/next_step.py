@@ -7,18 +7,30 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from rmo_curate.audit.estimates import Estimates
 from rmo_curate.audit.findings import Counts
 from rmo_curate.audit.numerals import percent_interval
 from rmo_curate.evidence.swapped_copies import MIN_FLAGGED, telling
-from rmo_curate.filter.settings import FilterSettings, flags_of
+from rmo_curate.filter.settings import AUTO, FilterSettings, flags_of
 from rmo_curate.read.memory import IN_MEMORY
 from rmo_curate.runs.run import Checkpoint
 from rmo_train.console.wording import counted
 from rmo_train.model.embedded import EMBEDDED
 
 SMALL, SMALL_ON_THE_HUB = "smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+class Decided(Protocol):
+    """What a step depends on of `rmo_curate.filter.decisions.Decisions`."""
+
+    @property
+    def doubted(self) -> int: ...
+    @property
+    def left_in_doubt(self) -> int: ...
+    @property
+    def softness(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -33,9 +45,9 @@ def step_of_run(
     settings: FilterSettings,
     counts: Counts,
     estimated: Estimates,
-    kept_in_doubt: int = 0,
+    decided: Decided,
 ) -> Step:
-    """After the audit of the run in `folder`. kept_in_doubt: as `Decisions` has it."""
+    """After the audit of the run in `folder`."""
     if end is None:
         return Step("Fit a probe to compare with the reference, then audit again.", proxy(folder))
     if not end.held_out:
@@ -46,16 +58,26 @@ def step_of_run(
             f"Drop nothing on this evidence: keep the {scored:,} scored pairs.", filter_command(folder, rule_none())
         )
     command = filter_command(folder, settings)
-    if settings.action != "drop":
-        return Step(f"Read the worst pairs. If they look mislabelled, filter ({settings.action}).", command)
-    if kept_in_doubt:
+    if decided.left_in_doubt:
+        doubted = counted(decided.left_in_doubt, "doubted label")
+        does, would = "drops none", f"dropping {doubted}"
+        if settings.action == AUTO:
+            does, would = "leaves labels as they are", f"softening {doubted}"
         return Step(
             "Read the worst pairs, mark the wrong ones, and add --decisions to the command. On its own, the filter "
-            f"drops none: it is not sure that dropping {counted(kept_in_doubt, 'doubted label')} would pay.",
+            f"{does}: it is not sure that {would} would pay.",
             command,
         )
+    if decided.softness:
+        return Step(
+            f"Read the worst pairs. If they look mislabelled, filter: the trainer then softens the labels of the "
+            f"{scored:,} scored pairs, of which {decided.doubted:,} are more likely wrong than right.",
+            command,
+        )
+    if settings.action in ("weight", "flip"):
+        return Step(f"Read the worst pairs. If they look mislabelled, filter ({settings.action}).", command)
     if not noisy:
-        return Step(f"No label is doubted enough to drop it: keep the {scored:,} scored pairs.", command)
+        return Step(f"No label is doubted: keep the {scored:,} scored pairs as they are.", command)
     cut = estimated.at_cut if estimated.at_cut and estimated.at_cut.flagged >= MIN_FLAGGED else None
     told = telling(cut.precision) if cut else None
     how_many = f" An estimated {percent_interval(told)} of them are mislabelled." if told else ""

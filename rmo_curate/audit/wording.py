@@ -16,7 +16,8 @@ from rmo_curate.evidence.label_noise import LEAST_FOR_RATE, Judgeable
 from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.swapped_copies import MIN_FLAGGED, telling
 from rmo_curate.evidence.wording import RANDOM_FLIPS, outlook_lines
-from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.filter.decisions import Decisions
+from rmo_curate.filter.settings import WEIGHING, FilterSettings
 from rmo_curate.runs.run import Checkpoint
 from rmo_train.console.wording import counted
 from rmo_train.evaluation.intervals import LEAST_PROMPTS
@@ -62,17 +63,17 @@ def wording(
     settings: FilterSettings,
     estimated: Estimates,
     too_long: TooLong | None,
-    kept_in_doubt: int,
+    decisions: Decisions,
 ) -> Wording:
-    """The sentences of the audit of the run in `folder`. kept_in_doubt: as `Decisions` has it."""
+    """The sentences of the audit of the run in `folder`."""
     return Wording(
         figure=figure(estimated),
         lead=lead(estimated, "scored pairs"),
         certainty=certainty(estimated),
         sentences=(
             *too_long_sentences(too_long),
-            *noise_sentences(estimated, "scored pairs", "the filter calls noisy"),
-            *filter_sentences(counts, end, settings, estimated),
+            *noise_sentences(estimated, "scored pairs", noisy_text(settings)),
+            *filter_sentences(counts, end, settings, estimated, decisions.softness),
             *outlook_lines(outlook(counts.scorable, scored=True)),
         ),
         warning=warning(folder, end),
@@ -81,7 +82,7 @@ def wording(
         length_text=length_text(length),
         suspects_text=f"{SUSPECTS} {LIKELIHOOD}" if RULES[settings.rule].says_odds and estimated.known else SUSPECTS,
         held_out_text=held_out_text(end),
-        next_step=step_of_run(folder, end, settings, counts, estimated, kept_in_doubt),
+        next_step=step_of_run(folder, end, settings, counts, estimated, decisions),
     )
 
 
@@ -265,8 +266,13 @@ def moved_by(end: Checkpoint | None) -> str:
     return f"Training up to {end.name if end else 'the end'} moved the model"
 
 
+def noisy_text(settings: FilterSettings) -> str:
+    """What is said of the pairs that the filter calls noisy; where it drops none, of those whose label it doubts."""
+    return "have a doubted label" if settings.action in WEIGHING else "the filter calls noisy"
+
+
 def filter_sentences(
-    counts: Counts, end: Checkpoint | None, settings: FilterSettings, estimated: Estimates
+    counts: Counts, end: Checkpoint | None, settings: FilterSettings, estimated: Estimates, softness: float = 0.0
 ) -> Iterator[str]:
     """What the filter does, and where its settings keep it from doing more."""
     by_filter = {reason: n for reason, n in counts.dropped.items() if reason != TOO_LONG}
@@ -278,6 +284,8 @@ def filter_sentences(
         )
     else:
         yield f"The filter keeps all {counted(counts.kept, 'scored pair')}."
+    if softness:
+        yield "The trainer softens each label by the probability that it is right."
     high_q = settings.high_q if settings.preset is None and settings.rule != "none" else None
     if end and estimated.known and high_q is not None and 1 - high_q < estimated.noise_rate.value:
         yield (
@@ -324,7 +332,9 @@ def cut_text(settings: FilterSettings) -> str:
         return f"high-q {settings.high_q:g}"
     if settings.precision is not None:
         return f"precision {settings.precision:g}"
-    return "no cut of noisy pairs" if settings.noise_rate is None else f"noise rate {settings.noise_rate}"
+    if settings.noise_rate is not None:
+        return f"noise rate {settings.noise_rate}"
+    return f"action {settings.action}" if settings.action in WEIGHING else "no cut of noisy pairs"
 
 
 def length_text(length: LengthBias | None) -> str:

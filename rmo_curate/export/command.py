@@ -105,7 +105,7 @@ def shape_of(shards: Path, manifest: ShardsManifest) -> Shape:
         tools=tools,
         template_kwargs=None if pa.types.is_null(kwargs) else kwargs,
         margin=pa.types.is_integer(margin) or pa.types.is_floating(margin),
-        soft_labels=manifest.soft_labels,
+        softness=manifest.softness,
         references=references,
         end=None if manifest.end is None else manifest.checkpoints.index(manifest.end),
         sourced=set(columns) >= tables.SOURCE_COLUMNS,
@@ -129,7 +129,7 @@ def converted(
                     omitted.write(json.dumps({"id": pair["id"], "reason": str(e)}, ensure_ascii=False) + "\n")
                     continue
                 counts.written += 1
-                counts.weighted += pair["weight"] != 1 or (shape.soft_labels and pair["label_confidence"] != 1)
+                counts.weighted += pair["weight"] != 1 or (shape.softness > 0 and pair["label_confidence"] != 1)
         yield rows
 
 

@@ -44,7 +44,7 @@ class Shape:
     tools: bool  # at least one pair has tools
     template_kwargs: pa.DataType | None  # of chat_template_kwargs, if every pair sets the same names; otherwise None
     margin: bool  # the source had a numeric column `margin`
-    soft_labels: bool  # the filter asked for labels softened by `label_confidence`
+    softness: float  # how far training softens labels by `label_confidence`; 0: not at all
     references: bool  # every pair has its log-probs under the reference
     end: int | None  # index of the trajectory's end in `chosen_logps` and `rejected_logps`, if there is one
     sourced: bool  # the shards have the source file and line of each pair
@@ -116,7 +116,7 @@ def trl_row(pair: Row, shape: Shape) -> dict[str, Any]:
     else:  # TRL fails on a row without the object, and reads a missing name as null
         refuse_settings(pair, "chat_template_kwargs")
     row |= {name: pair[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids", "weight")}
-    row["label_confidence"] = pair["label_confidence"] if shape.soft_labels else 1.0
+    row["label_confidence"] = 1 - shape.softness * (1 - pair["label_confidence"])
     for side in ("chosen", "rejected"):
         if shape.references:
             row[f"ref_{side}"] = pair[f"ref_{side}_logps"]

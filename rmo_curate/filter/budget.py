@@ -11,7 +11,7 @@ from rmo_curate.evidence.gather import JudgedLabels
 from rmo_curate.evidence.label_noise import Judgeable
 from rmo_curate.evidence.rules import Rule
 from rmo_curate.filter import thresholds
-from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.filter.settings import WEIGHING, FilterSettings
 from rmo_curate.filter.worth import Cut, surest_cut
 from rmo_curate.runs.run import Scores
 from rmo_train.evaluation.metrics import Interval
@@ -29,7 +29,7 @@ def noisy_budget(
     rule: Rule, scores: Scores, labels: JudgedLabels | None, suspicion: np.ndarray, n: int, settings: FilterSettings
 ) -> Budget:
     """The budget of n scorable pairs. labels: None where no evidence was weighed. suspicion: the rule's [pairs]."""
-    if not rule.ranks or settings.action in ("weight", "soft-label"):
+    if not rule.ranks or settings.action in WEIGHING:
         return Budget(0)
     if settings.high_q is not None:
         return Budget(thresholds.noisy_budget(n, settings.high_q))

@@ -39,6 +39,13 @@ def described(config: Mapping[str, Any], parts: Sequence[PartFile]) -> dict[str,
     return {**config, "description": f"{sum(part.rows for part in parts)} pairs, sha256 {contents}"}
 
 
+def softening(softness: float) -> str:
+    if not softness:
+        return "`rmo-train run` softens labels by it only with `--soft-labels`"
+    by = "it" if softness == 1 else f"`1 - {softness:.2g} (1 - label_confidence)`"
+    return f"`rmo-train run` softens labels by {by} unless `--no-soft-labels` is given"
+
+
 def dataset_card(manifest: ShardsManifest, inputs: Sequence[InputFile]) -> str:
     """README.md for a shard folder with this manifest, made from these input files."""
     counts, settings = manifest.counts, manifest.settings
@@ -85,9 +92,7 @@ def dataset_card(manifest: ShardsManifest, inputs: Sequence[InputFile]) -> str:
         "number (nats, summed over response tokens) per checkpoint in the order above; `ref_chosen_logps` and "
         "`ref_rejected_logps` are the reference's. `suspicion`: higher = more likely a wrong label. `weight` "
         "multiplies a pair's loss. `label_confidence` is the probability that its label is right, 1 if none was "
-        "computed; `rmo-train run` softens labels by it "
-        + ("unless `--no-soft-labels` is given" if manifest.soft_labels else "only with `--soft-labels`")
-        + ". Dropped pairs also have `drop_reason`, "
+        f"computed; {softening(manifest.softness)}. Dropped pairs also have `drop_reason`, "
         "`keep_probability` and `draw`, and noisy ones `noisy_because`: the rule, the lowest suspicion that was "
         "dropped, P(label right) and the log-odds that add up to it (null if the rule uses no evidence). "
         "`source_file` and `source_line` say where a pair was read: its line in JSON lines, otherwise the number of "

@@ -1,4 +1,4 @@
-"""What the cut of the noisy pairs catches, told from swapped copies."""
+"""What is caught by calling pairs noisy, told from swapped copies."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def suspicion_of_swapped(decisions: Decisions) -> np.ndarray | None:
 
 
 def caught(decisions: Decisions, of_swapped: np.ndarray, resampled: Resampled) -> Detection | None:
-    """What the cut catches; None where it cuts none. of_swapped: of `suspicion_of_swapped`."""
-    least = decisions.thresholds["suspicion"]
+    """What is caught by calling pairs noisy; None where none is. of_swapped: of `suspicion_of_swapped`."""
+    least = decisions.least_suspicion
     if least is None:
         return None
     with np.errstate(invalid="ignore"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rmo_curate.filter.decisions import Decisions, decide
-from rmo_curate.filter.settings import AUTO, FilterSettings
+from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.filter.shards import MAKER, find_shards, write_shards
 from rmo_curate.filter.summary import summary
 from rmo_curate.filter.wording import already_done_lines, decision_lines, written_line
@@ -36,8 +36,6 @@ def run_filter(
     try:
         decisions = decide(run, settings)
         lines = decision_lines(decisions, summary(run, decisions))
-        if settings.action == AUTO:
-            lines.append(f"--action auto takes {decisions.settings.action}: its gain has the highest low end")
         if dry_run:
             return [*lines, f"dry run: {out} is not written"]
         manifest = write_shards(run, decisions, settings, out, overwrite=overwrite)

@@ -17,9 +17,9 @@ from rmo_curate.filter import thresholds
 from rmo_curate.filter.ambiguity import check_margin, cut_ambiguous
 from rmo_curate.filter.budget import Budget, most_suspect_first, noisy_budget, paying_cut
 from rmo_curate.filter.reviews import DROP, FLIP, KEEP, reviewed
-from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.filter.settings import AUTO, WEIGHING, FilterSettings
 from rmo_curate.filter.slices import protected
-from rmo_curate.filter.worth import Worth, best_action, worth
+from rmo_curate.filter.worth import Softening, Worth, surest_softening, worth
 from rmo_curate.runs.run import SCORED_COLUMNS, Run, Scores, Trajectory
 from rmo_train.console.errors import UserError
 from rmo_train.store.id_hash import Strings, places
@@ -61,7 +61,8 @@ class Decisions:
     flipped: np.ndarray  # bool [pairs]: kept with the answers exchanged
     weight: np.ndarray  # [pairs]
     label_confidence: np.ndarray  # [pairs] P(the label as it is written is right), 1 where no evidence was weighed
-    settings: FilterSettings  # with `auto` resolved
+    softening: Softening | None  # where labels are softened as far as surely pays
+    settings: FilterSettings
 
     @property
     def kept(self) -> np.ndarray:
@@ -74,20 +75,37 @@ class Decisions:
         return int((self.suspicion > 0).sum())  # False for NaN
 
     @property
-    def kept_in_doubt(self) -> int:
-        """The doubted pairs, if none goes because that is not sure to pay."""
-        return self.doubted if self.budget.cut and not self.budget.cut.pairs else 0
+    def called_noisy(self) -> np.ndarray:
+        """bool [pairs]: those that the cut takes; where no pair is dropped as noisy, those whose label is doubted."""
+        if self.settings.action in WEIGHING:
+            return self.suspicion > 0  # False for NaN
+        return (self.reason == "noisy") | self.flipped
 
     @property
-    def softens(self) -> bool:
-        """Whether the trainer is to soften labels by their confidence."""
-        return self.settings.action == "soft-label"
+    def least_suspicion(self) -> float | None:
+        """Of the pairs called noisy; None if there are none."""
+        if self.settings.action in WEIGHING:
+            return float(self.suspicion[self.called_noisy].min()) if self.doubted else None
+        return self.thresholds["suspicion"]
+
+    @property
+    def left_in_doubt(self) -> int:
+        """The doubted pairs, if nothing is done about them because that is not sure to pay."""
+        untouched = self.budget.cut and not self.budget.cut.pairs
+        return self.doubted if untouched or (self.softening and not self.softness) else 0
+
+    @property
+    def softness(self) -> float:
+        """How far the trainer is to soften labels: it takes one for right with probability 1 - softness (1 - P)."""
+        if self.settings.action == AUTO:
+            return self.softening.softness if self.softening else 0.0
+        return 1.0 if self.settings.action == "soft-label" else 0.0
 
     @property
     def effect(self) -> np.ndarray:
         """What each pair counts in training, kept ones [pairs]: against its label as given where it is flipped, in part
         where it is weighed or its label is softened."""
-        softened = 2 * self.label_confidence - 1 if self.softens else 1.0
+        softened = 1 - 2 * self.softness * (1 - self.label_confidence)
         return np.where(self.flipped, -1.0, 1.0) * self.weight * softened
 
 
@@ -134,7 +152,6 @@ def decide_scored(
     scorable = ~too_long
     n = int(scorable.sum())
     labels = JudgedLabels.of_scores(scores) if scores.posterior is not None else None
-    settings = resolved(settings, scores, labels, n)
     plain, rule = get_rule(settings.rule), noisy_rule(settings)
     s = suspicion(plain, scores)  # refused where the rule itself, nothing spared, cannot rank
     if rule is not plain:
@@ -180,6 +197,7 @@ def decide_scored(
         flipped=flipped,
         weight=confidence if settings.action == "weight" else np.ones(len(ids)),
         label_confidence=confidence,
+        softening=softening_of(labels) if settings.action == AUTO else None,
         settings=settings,
     )
 
@@ -213,25 +231,23 @@ def noisy_rule(settings: FilterSettings) -> Rule:
     return sparing_supported(rule) if settings.weighs_evidence and rule.needs_proxy else rule
 
 
-def resolved(settings: FilterSettings, scores: Scores, labels: JudgedLabels | None, n: int) -> FilterSettings:
-    """The settings with `--action auto` as the action that most surely makes the labels of n scorable pairs worth more,
-    which is to drop, and none, where no action does."""
-    if settings.action != "auto":
-        return settings
-    assert labels is not None
-    best = "drop"
-    if labels.estimable:
-        best = best_action(worth_of(labels, noisy_rule(settings).suspicion(scores), n))
-    cut = {"noise_rate": "auto"} if best == "drop" else {}
-    return settings.model_copy(update={"action": best, **cut})
+def softening_of(labels: JudgedLabels | None) -> Softening | None:
+    """How far softening labels surely pays; None where it cannot be told."""
+    if labels is None or not labels.estimable:
+        return None
+    return surest_softening(labels.right, labels.margin, labels.resampled)
 
 
-def worth_of(labels: JudgedLabels, suspicion: np.ndarray, n: int) -> Worth:
-    """What each action makes the labels of n scorable pairs worth, if as many are dropped as surely pay. suspicion:
-    [pairs], by which pairs would go."""
-    kept = np.full(len(suspicion), True)
-    kept[most_suspect_first(labels, suspicion)[: paying_cut(labels, suspicion, n).pairs]] = False
-    return worth(labels.right, labels.margin, labels.resampled, kept)
+def worth_of(decisions: Decisions, labels: JudgedLabels) -> Worth:
+    """What each action makes the labels worth, if as many are dropped as surely pay: where pairs are dropped now, these
+    instead."""
+    kept = decisions.reason != "noisy"
+    if decisions.settings.action != "drop":
+        kept = np.full(len(kept), True)
+        cut = paying_cut(labels, decisions.suspicion, decisions.scorable)
+        kept[most_suspect_first(labels, decisions.suspicion)[: cut.pairs]] = False
+    softening = decisions.softening or surest_softening(labels.right, labels.margin, labels.resampled)
+    return worth(labels.right, labels.margin, labels.resampled, kept, softening)
 
 
 def repeats(tokens_sha: Strings) -> np.ndarray:

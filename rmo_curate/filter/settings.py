@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "authors-code": {"rule": "rmo", "margin": "logp", "low_q": 0.0, "high_q": 0.0, "hard": True},
 }
 AUTO, OF_AUTO = "auto", "posterior"
-WEIGHING = ("weight", "soft-label", AUTO)  # actions that read every pair's probability and take no cut
+WEIGHING = ("weight", "soft-label", AUTO)  # actions that read every pair's probability and drop none as noisy
 CUTS = ("high_q", "noise_rate", "precision")  # ways to say how many noisy pairs there are
 
 
@@ -61,7 +61,7 @@ class FilterSettings(EvidenceColumns):
     noise_rate: str | None = Field(
         default=None,
         description="Share of pairs to drop as noisy, such as 0.2; auto: as many as surely pay, at most the "
-        "estimated share of wrong labels (default: auto)",
+        "estimated share of wrong labels (default of --action drop: auto)",
     )
     precision: float | None = Field(
         default=None,
@@ -71,10 +71,11 @@ class FilterSettings(EvidenceColumns):
         "as estimated by swapped copies; overrides --noise-rate",
     )
     action: Literal["drop", "weight", "soft-label", "flip", "auto"] = Field(
-        default="drop",
-        description="What to do with noisy pairs. drop: remove them; flip: exchange chosen and rejected; "
-        "weight: keep all pairs, weighted by the probability that the label is right; soft-label: keep all pairs and "
-        "have the trainer soften labels by that probability; auto: the action that most surely helps",
+        default="auto",
+        description="What to do with noisy pairs. auto: keep them and have the trainer soften every label by the "
+        "probability that it is right, as far as that surely pays; soft-label: the same in full; drop: remove them; "
+        "flip: exchange chosen and rejected; weight: keep all pairs, weighted by that probability (default: auto; "
+        "with a cut, a preset or another rule: drop)",
     )
     protect: tuple[str, ...] = Field(
         default=(),
@@ -107,16 +108,18 @@ class FilterSettings(EvidenceColumns):
                     f"--preset {name} sets {', '.join(flag_of(field) for field in preset)} together, and "
                     f"{', '.join(clashes)} is also given; leave out one or the other"
                 )
-            return given | preset
+            return {"action": own_action(given)} | given | preset
         cuts = [flag_of(field) for field in CUTS if given.get(field) is not None]
         if len(cuts) > 1:
             raise UserError(f"{' and '.join(cuts)} each set how many pairs are dropped as noisy; give only one of them")
-        if given.get("action") in WEIGHING and cuts:
-            drops = "chooses its own cut" if given["action"] == AUTO else "drops no noisy pairs"
-            raise UserError(f"--action {given['action']} {drops}, so {cuts[0]} has no effect; leave it out")
+        if cuts and given.get("action") in WEIGHING:
+            raise UserError(
+                f"--action {given['action']} drops no noisy pairs, so {cuts[0]} has no effect; leave it out"
+            )
         if given.get("score_column") is not None:
             given = {"rule": "score"} | given
-        if cuts or given.get("rule") == "none" or given.get("action") in WEIGHING:
+        given = {"action": own_action(given)} | given
+        if cuts or given.get("rule") == "none" or given["action"] in WEIGHING:
             return given
         return given | {"noise_rate": AUTO}
 
@@ -172,17 +175,22 @@ class FilterCommand(FilterSettings):
         return self
 
 
+def own_action(settings: Mapping[str, Any]) -> str:
+    """The action that settings take where none is given: to drop, where they say which or how many pairs are noisy."""
+    says = settings.get("preset") or any(settings.get(name) is not None for name in CUTS)
+    return "drop" if says or settings.get("rule", AUTO) not in (AUTO, OF_AUTO) else AUTO
+
+
 def flags_of(settings: Mapping[str, Any]) -> Iterator[str]:
-    """The flags of `rmo-curate filter` that ask for these settings, all or some of them: what a preset implies and a
-    quantile beside another cut are left out, since they would be refused."""
-    if settings.get("preset"):
-        implied = set(PRESETS["paper"])
-    else:
-        other_cut = settings.get("noise_rate") or settings.get("precision") or settings.get("action") in WEIGHING
-        implied = {"high_q"} if other_cut else set()
+    """The flags of `rmo-curate filter` that ask for these settings, all or some of them: what a preset implies is left
+    out, since it would be refused."""
+    settings = dict(settings)
+    implied = set(PRESETS["paper"]) if settings.get("preset") else set()
+    if settings.get("noise_rate") == AUTO:  # of an action that drops or flips
+        del settings["noise_rate"]
     for name, value in settings.items():
         nothing = value is None or value is False or value in ([], ())  # 0 is a value
-        if nothing or name in implied or (name, value) == ("action", "drop"):
+        if nothing or name in implied or (name == "action" and value == own_action(settings)):
             continue
         flag = f"--{name.replace('_', '-')}"
         if value is True:

@@ -121,7 +121,7 @@ def fill(folder: Path, run: Run, decisions: Decisions, settings: FilterSettings)
         settings=settings.model_dump(mode="json"),
         flipped=int(decisions.flipped.sum()),
         action=decisions.settings.action,
-        soft_labels=decisions.softens,
+        softness=decisions.softness,
         noise_sd={c.name: c.noise_sd for c in trajectory.checkpoints},
         max_length=run.manifest.max_length,
         longest=run.manifest.longest,

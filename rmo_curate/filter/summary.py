@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmo_curate.evidence.expected import Outlook, outlook
-from rmo_curate.evidence.gather import JudgedLabels
 from rmo_curate.evidence.label_noise import Judgeable
 from rmo_curate.evidence.lengths import FOLLOWING_LENGTH, Lengths
 from rmo_curate.evidence.posterior import Missing
@@ -17,7 +16,7 @@ from rmo_curate.filter.caught import caught, suspicion_of_swapped
 from rmo_curate.filter.decisions import Decisions, worth_of
 from rmo_curate.filter.reviews import ACTIONS, FLIP, KEEP
 from rmo_curate.filter.slices import ColumnRemoval, removal
-from rmo_curate.filter.worth import Worth, worth
+from rmo_curate.filter.worth import Worth
 from rmo_curate.runs.run import Run
 from rmo_train.store.manifests import TooLong
 
@@ -76,18 +75,10 @@ def judged(decisions: Decisions) -> Judged | None:
         labels.of,
         posterior.noise.tells,
         posterior.noise.rate,
-        worth_of_actions(decisions, labels),
+        worth_of(decisions, labels) if labels.estimable else None,
         outlook(decisions.scorable, scored=decisions.trajectory.end is not None),
         tuple(gaps(posterior.style.difference, decisions.kept, decisions.effect)),
     )
-
-
-def worth_of_actions(decisions: Decisions, labels: JudgedLabels) -> Worth | None:
-    if not labels.estimable:
-        return None
-    if decisions.settings.action == "drop":
-        return worth(labels.right, labels.margin, labels.resampled, decisions.reason != "noisy")
-    return worth_of(labels, decisions.suspicion, decisions.scorable)
 
 
 def caught_at_cut(decisions: Decisions) -> Detection | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from rmo_curate.evidence.label_noise import LEAST_FOR_RATE
+from rmo_curate.evidence.label_noise import LEAST_FOR_RATE, Judgeable
 from rmo_curate.evidence.lengths import Lengths
 from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.swapped_copies import MIN_FLAGGED, Detection, telling
@@ -15,7 +15,7 @@ from rmo_curate.filter.ambiguity import AUTHORS_RANGE
 from rmo_curate.filter.budget import Budget
 from rmo_curate.filter.decisions import REASONS, Decisions, noisy_rule
 from rmo_curate.filter.rule_comparison import COMPARED_WITH, Comparison, RuleAtCut
-from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.filter.settings import AUTO, WEIGHING, FilterSettings
 from rmo_curate.filter.slices import ColumnRemoval
 from rmo_curate.filter.summary import Judged, Summary
 from rmo_curate.filter.worth import AS_GIVEN, Cut, Worth
@@ -43,7 +43,7 @@ def decision_lines(decisions: Decisions, summary: Summary) -> list[str]:
         *([too_long_line(summary.too_long)] if summary.too_long else ()),
         *end_lines(decisions.trajectory.end),
         *noisy_lines(decisions),
-        *(caught_lines(summary.caught, reviewed=bool(summary.reviewed)) if summary.caught else ()),
+        *(caught_lines(summary.caught, decisions, reviewed=bool(summary.reviewed)) if summary.caught else ()),
         *ambiguous_lines(decisions),
         *heavy_removal_lines(decisions),
         *([length_line(summary.lengths)] if summary.lengths else ()),
@@ -76,14 +76,12 @@ def end_lines(end: Checkpoint | None) -> Iterator[str]:
 
 def noisy_lines(decisions: Decisions) -> Iterator[str]:
     settings = decisions.settings
-    if settings.rule == "none":
+    if settings.action == AUTO:
+        yield from softening_lines(decisions)
+    elif settings.rule == "none":
         yield "noisy: --rule none, so none is dropped"
     elif few := decisions.budget.too_few:
-        yield (
-            f"noisy: {of_prompts(few.pairs, few.prompts)} are too few to estimate how many labels are wrong "
-            f"(that needs {ENOUGH}), so none is dropped; review the worst suspects. If you know how many "
-            "labels are wrong, set that share: --noise-rate 0.1"
-        )
+        yield too_few_line(few, "none is dropped")
     elif decisions.budget.cut:
         yield from paying_lines(decisions.budget.cut, decisions)
     elif settings.action in ("drop", "flip"):
@@ -112,6 +110,42 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
                 )
 
 
+def too_few_line(few: Judgeable, so: str) -> str:
+    return (
+        f"noisy: {of_prompts(few.pairs, few.prompts)} are too few to estimate how many labels are wrong "
+        f"(that needs {ENOUGH}), so {so}; review the worst suspects. If you know how many "
+        "labels are wrong, set that share, and as many are dropped: --noise-rate 0.1"
+    )
+
+
+def softening_lines(decisions: Decisions) -> Iterator[str]:
+    """How far labels are softened because that surely pays, and why not further."""
+    labels, softening = decisions.labels, decisions.softening
+    assert labels is not None
+    if not labels.of.enough:
+        yield too_few_line(labels.of, "labels stay as they are")
+    if softening is None:  # or what is said of the evidence says why
+        return
+    rate = f"an estimated {percent_interval(labels.resampled.rate)} of the labels are wrong"
+    doubted = f"{decisions.doubted:,} of {decisions.scorable:,} scored pairs have a label that is more likely wrong"
+    if softening.softness:
+        far = "" if softening.softness == 1 else f"{softening.softness:.0%} of the way "
+        yield (
+            f"noisy: {doubted} than right ({rate}). None is dropped: `rmo-train` softens every label {far}to the "
+            f"probability that it is right, which makes the labels worth {times_interval(softening.times)} as "
+            "many clean pairs (80% interval). For a trainer without soft labels: --action drop"
+        )
+    elif decisions.doubted:
+        yield (
+            f"noisy: {doubted} than right, but labels stay as they are: {rate}, and that is too uncertain to be sure "
+            f"that soft labels pay: they would be worth {times_interval(softening.times_in_full)} as many clean pairs "
+            "(80% interval). Review the worst suspects; if you know that at least as many labels are wrong as "
+            f"estimated, drop that share: --noise-rate {labels.resampled.rate.value:.2g}"
+        )
+    else:
+        yield f"noisy: {rate}, but no label is more likely wrong than right, so labels stay as they are"
+
+
 def paying_lines(cut: Cut, decisions: Decisions) -> Iterator[str]:
     """How many go because that surely pays, and why not more."""
     settings, budget = decisions.settings, decisions.budget
@@ -137,9 +171,9 @@ def paying_lines(cut: Cut, decisions: Decisions) -> Iterator[str]:
         )
 
 
-def caught_lines(caught: Detection, reviewed: bool = False) -> Iterator[str]:
+def caught_lines(caught: Detection, decisions: Decisions, reviewed: bool = False) -> Iterator[str]:
     """What the pairs called noisy are, as far as labels are wrong at random; of few nothing is told. reviewed: whether
-    decisions have changed since what becomes of them."""
+    a reviewer's word has changed since what becomes of them."""
     if caught.flagged >= MIN_FLAGGED:
         before = ", before your decisions" if reviewed else ""
         precise = caught.precision
@@ -147,10 +181,15 @@ def caught_lines(caught: Detection, reviewed: bool = False) -> Iterator[str]:
         if not telling(precise):
             share = f"somewhere between {precise.low:.0%} and {precise.high:.0%}"
         yield (
-            f"of the {caught.flagged:,} pairs called noisy{before}, {share} "
+            f"of the {caught.flagged:,} pairs {called(decisions.settings)}{before}, {share} "
             f"are mislabelled, and of all mislabelled pairs, {percent_interval(caught.recall)} are among them "
             "(estimated from swapped copies, for labels that are wrong at random)"
         )
+
+
+def called(settings: FilterSettings) -> str:
+    """What pairs are that the cut takes, or that are doubted where it takes none."""
+    return "whose label is doubted" if settings.action in WEIGHING else "called noisy"
 
 
 def budget_text(budget: Budget, settings: FilterSettings) -> str:
@@ -217,7 +256,8 @@ def override_lines(summary: Summary, settings: FilterSettings) -> Iterator[str]:
 
 def judged_lines(judged: Judged, decisions: Decisions) -> Iterator[str]:
     """What the evidence says; what the lines on noisy pairs have said is not said again."""
-    few_said, rate_said = decisions.budget.too_few is not None, decisions.budget.cut is not None
+    soft = decisions.settings.action == AUTO
+    few_said, rate_said = soft or decisions.budget.too_few is not None, soft or decisions.budget.cut is not None
     yield evidence_line(judged.sources, judged.missing)
     if not judged.foretold:
         yield (
@@ -234,20 +274,20 @@ def judged_lines(judged: Judged, decisions: Decisions) -> Iterator[str]:
         if not rate_said:
             yield f"an estimated {judged.noise_rate:.0%} of {of} are wrong"
         if judged.worth:
-            yield worth_line(judged.worth, dropping=decisions.settings.action == "drop")
+            yield worth_line(judged.worth)
     yield from outlook_lines(judged.outlook)
     yield from (f"style: {line}" for line in gap_lines(judged.gaps))
 
 
-def worth_line(worth: Worth, dropping: bool = True) -> str:
-    """What each action would bring; and, if noisy pairs are dropped, why although another might bring more."""
+def worth_line(worth: Worth) -> str:
+    """What each action would bring."""
     told = {action: times_interval(of) for action, of in worth.times.items()}
-    if worth.times["drop"] == AS_GIVEN:
-        told["drop"] = "1.00 times (none is dropped)"
+    for action, nothing in (("auto", "labels stay as they are"), ("drop", "none is dropped")):
+        if worth.times[action] == AS_GIVEN:
+            told[action] = f"1.00 times ({nothing})"
     by_action = ", ".join(f"--action {action} {times}" for action, times in told.items())
-    why = ". Dropping is the default because any trainer can use what it leaves" if dropping else ""
     given = f"as given, the labels are worth as much as {worth.as_given:,.0f} clean pairs"
-    return f"{given}; with {by_action} as much (80% intervals){why}"
+    return f"{given}; with {by_action} as much (80% intervals)"
 
 
 def removal_line(column: ColumnRemoval) -> str:

@@ -6,8 +6,9 @@ are worth n (1 - 2e)^2; after a cut that drops a share q and leaves e', n (1 - q
 weights are the best there are (2p - 1: Cauchy and Schwarz), sum (2p - 1)^2.
 
 Every p rests on two estimates: the noise rate and the strength of the evidence. A few hundred pairs leave both wide
-open, and a cut that pays at the likeliest rate then costs right labels if fewer are wrong. So what an action brings has
-an 80% interval, over draws of prompts and noise, and by default as many pairs go as bring most at its low end.
+open, and what pays at the likeliest rate then costs right labels if fewer are wrong. So what an action brings has an
+80% interval, over draws of prompts and noise. By default labels are softened as far as brings most at its low end: by a
+share s of what p says, which makes the weights 1 - 2s (1 - p). A cut takes as many pairs as bring most there.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from rmo_train.evaluation.metrics import Interval
 Q = (0.1, 0.9)  # quantiles of the intervals: a wider one would forgo more on noisy data than it saves on clean ones
 LEAST_GAIN = 1.02  # over the labels as given, at the low end; with less, nothing is done
 CUTS = 64  # that are tried at most, evenly spaced
+SOFTNESS = np.linspace(0, 1, 21)  # that are tried
 CELLS = 4096  # more pairs are taken together where their margins are alike: the same figures at a bounded cost
 SAMPLE = 100_000  # pairs, at most, by which margins are called alike
 AS_GIVEN = Interval(1.0, 1.0, 1.0)
@@ -110,6 +112,28 @@ def surest_cut(
 
 
 @dataclass(frozen=True)
+class Softening:
+    """How far labels are softened: the trainer takes a label for right with probability 1 - softness (1 - p)."""
+
+    softness: float  # 0: labels as given; 1: p itself
+    times: Interval  # what that makes the labels worth, as a multiple of the labels as given
+    times_in_full: Interval  # the same with a softness of 1
+
+
+def surest_softening(right: np.ndarray, margin: np.ndarray, resampled: Resampled) -> Softening:
+    """The softness that makes labels worth most at the low end of its interval; 0 where none is worth its while.
+
+    right, margin: [pairs], of the evidence; NaN where there is none.
+    """
+    cells = Cells.of(np.zeros(len(right), dtype=int), right, margin, resampled)
+    of = intervals(cells.times(1 - SOFTNESS[:, None] * (1 - cells.leaning[0])))
+    best = max(range(len(of)), key=lambda k: of[k].low)
+    if of[best].low < LEAST_GAIN:
+        return Softening(0.0, AS_GIVEN, of[-1])
+    return Softening(float(SOFTNESS[best]), of[best], of[-1])
+
+
+@dataclass(frozen=True)
 class Worth:
     """What labels are worth: as given, in clean pairs; and under each action, as a multiple of that."""
 
@@ -117,17 +141,10 @@ class Worth:
     times: Mapping[str, Interval]  # in the order in which they are told
 
 
-def worth(right: np.ndarray, margin: np.ndarray, resampled: Resampled, kept: np.ndarray) -> Worth:
+def worth(right: np.ndarray, margin: np.ndarray, resampled: Resampled, kept: np.ndarray, softening: Softening) -> Worth:
     """right, margin: [pairs], NaN where there is no evidence. kept: where dropping leaves a pair, bool [pairs]."""
     cells = Cells.of(kept.astype(int), right, margin, resampled)
-    leaning = cells.leaning[0]
-    drop, weight, soft = intervals(cells.times(np.stack([cells.part.astype(float), (1 + leaning) / 2, leaning])))
-    times = {"drop": AS_GIVEN if cells.part.all() else drop, "weight": weight, "soft-label": soft}
+    drop, weight = intervals(cells.times(np.stack([cells.part.astype(float), (1 + cells.leaning[0]) / 2])))
+    drop = AS_GIVEN if cells.part.all() else drop
+    times = {"auto": softening.times, "drop": drop, "weight": weight, "soft-label": softening.times_in_full}
     return Worth(clean_pairs(right[resampled.known]), times)
-
-
-def best_action(worth: Worth) -> str:
-    """The action whose gain is surest; to drop, where that is not worth its while: where no cut is sure to pay, none is
-    made."""
-    best = max(worth.times, key=lambda action: worth.times[action].low)
-    return best if worth.times[best].low >= LEAST_GAIN else "drop"

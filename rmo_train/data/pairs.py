@@ -39,6 +39,12 @@ from rmo_train.store.tables import (
 TOKEN_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
+def softened(confidence: np.ndarray, softness: float) -> np.ndarray:
+    """P(label right) as training takes it, [n] in [0, 1]: `confidence` at a softness of 1, certain at 0."""
+    softer: np.ndarray = 1 - softness * (1 - confidence)
+    return softer
+
+
 @dataclass(frozen=True)
 class PairData:
     """n pairs; every array has length n and is aligned with `ids`. Log-probs: float64 nats, summed over a response."""
@@ -90,13 +96,14 @@ class PairData:
         return sha256_text(canonical_json(digest))
 
     def labelled(self, soft: bool | None) -> PairData:
-        """The pairs with every label certain or, with `soft`, with labels softened by `label_confidence`.
+        """The pairs with every label certain or, with `soft`, with labels softened by `label_confidence`: as far as the
+        filter decided, in full if it did not.
 
         None: as the filter decided.
         """
-        decided = isinstance(self.manifest, ShardsManifest) and self.manifest.soft_labels
-        wanted = decided if soft is None else soft
-        return self if wanted else replace(self, label_confidence=np.ones(len(self)))
+        decided = self.manifest.softness if isinstance(self.manifest, ShardsManifest) else 0.0
+        softness = decided if soft is None else float(soft) * (decided or 1.0)
+        return replace(self, label_confidence=softened(self.label_confidence, softness))
 
     def subset(self, rows: np.ndarray) -> PairData:
         """The pairs at `rows`, in that order."""

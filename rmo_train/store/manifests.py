@@ -219,7 +219,7 @@ class ShardsManifest(Manifest):
     settings: dict[str, Any] = {}  # settings of the filter
     flipped: int = 0
     action: str = "drop"
-    soft_labels: bool = False  # whether training uses label_confidence
+    softness: float = 0.0  # of labels in training, which takes 1 - softness (1 - label_confidence) for P(label right)
     noise_sd: dict[str, float | None] = {}
     max_length: int | None = None
     longest: int | None = None

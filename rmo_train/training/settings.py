@@ -51,7 +51,7 @@ class TrainSettings(Settings):
 
     soft_labels: bool | None = Field(
         None,
-        description="Soften labels by their label_confidence (default: as recorded in the shards)",
+        description="Soften labels by their label_confidence (default: as far as recorded in the shards)",
     )
 
     lora: int | None = Field(None, ge=1, description="Train a LoRA adapter of this rank (default: train all weights)")
