@@ -215,9 +215,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder or name (default: the plan's)")
-    parser.add_argument(
-        "--size", choices=("gpu", "cpu", "slow", "demo", "tiny"), help="of the plan (default: by the machine)"
-    )
+    parser.add_argument("--size", choices=("gpu", "cpu", "demo", "tiny"), help="of the plan (default: by the machine)")
     parser.add_argument("--tiny", action="store_const", const="tiny", dest="size", help="--size tiny")
     parser.add_argument("--minutes", type=float, help="time limit; run the same command again to resume")
     parser.add_argument("--workers", type=int, help="processes (default: the size's)")

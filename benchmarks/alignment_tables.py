@@ -7,19 +7,20 @@ from collections.abc import Iterator
 from benchmarks.figures import RESULTS, points, result, table
 from rmo_train.store.files import read_json
 
-GPU = "gpu-before"  # the GPU's cells that are shown: of the evidence before kinds of prompt, see alignment.md
-SLOW = "slow"  # cells on a CPU, with the evidence as it is
+GPU = "gpu"
+BEFORE = "gpu-before"  # of the evidence before kinds of prompt, and of the first tuning
 ARMS = {
     "base": "untrained",
     "plain": "plain",
     "cdpo": "cDPO at the true rate",
     "rdpo": "robust DPO at the true rate",
-    "random": "as many pairs as the default drops, dropped at random",
-    "drop": "dropped at the estimated rate (the filter's default)",
+    "random": "as many pairs as `--action drop` drops, dropped at random",
+    "drop": "`--action drop`",
     "drop + both": "the same, diversified and amplified",
     "drop, soft": "the same, kept pairs with soft labels",
     "quantiles": "`--low-q 0.1 --high-q 0.95`, diversified and amplified",
-    "soft-label": "soft labels",
+    "auto": "soft labels as far as surely pays (the default)",
+    "soft-label": "soft labels in full",
     "oracle": "true labels",
 }
 
@@ -34,16 +35,18 @@ def alignment(folder: str, data: str, loss: str = "dpo") -> Iterator[str]:
     elif any("reward_accuracy_clear" in row for row in found):
         to_plain = "accuracy_clear_to_plain"
     rows = []
-    for one in sorted(found, key=lambda row: (row["rate"], list(ARMS).index(row["arm"]))):
+    order = {arm: n for n, arm in enumerate(ARMS)}
+    for one in sorted(found, key=lambda row: (row["rate"], row["flips"], order.get(row["arm"], len(order)))):
         gain = one.get(recovered)
         shown = f"{100 * gain['value']:.0f}% [{100 * gain['low']:.0f}, {100 * gain['high']:.0f}]" if gain else ""
-        last = f"{one['greedy']:.1%}, {one['tokens']:.0f}" if what == "satisfied" else str(len(one["seeds"]))
+        draws = str(len(one["seeds"]))
+        last = f"{one['greedy']:.1%}, {one['tokens']:.0f}, {draws}" if what == "satisfied" else draws
         difference = points(one[to_plain]) if to_plain in one else ""
         flips = f"{one['rate']:.0%}" if one["rate"] else "none"
-        rows.append([flips, ARMS[one["arm"]], f"{one[what]['value']:.1%}", difference, shown, last])
+        rows.append([flips, ARMS.get(one["arm"], one["arm"]), f"{one[what]['value']:.1%}", difference, shown, last])
     of_clear = ", clear pairs" * (to_plain == "accuracy_clear_to_plain")
     head = ["flips", "arm", what.replace("_", " "), f"minus plain, points{of_clear}", "share of true labels' gain"]
-    yield from table([*head, "greedy, tokens" if what == "satisfied" else "draws"], rows)
+    yield from table([*head, "greedy, tokens, draws" if what == "satisfied" else "draws"], rows)
 
 
 def alignment_tuning(folder: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from benchmarks import detect_table
-from benchmarks.alignment_tables import GPU, SLOW, alignment, alignment_tuning
+from benchmarks.alignment_tables import BEFORE, GPU, alignment, alignment_tuning
 from benchmarks.cells import cells
 from benchmarks.figures import RESULTS, interval, ratio, result, share, table
 from benchmarks.robustness_tables import faults, faults_by_command, fuzz
@@ -355,10 +355,11 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "align-demo-earlier": lambda: alignment("demo-earlier", "demo"),
     "align-demo-before": lambda: alignment("demo-before", "demo"),
     "align-constraints": lambda: alignment(GPU, "constraints"),
-    "align-constraints-now": lambda: alignment(SLOW, "constraints"),
+    "align-constraints-before": lambda: alignment(BEFORE, "constraints"),
     "align-constraints-simpo": lambda: alignment(GPU, "constraints", "simpo"),
-    "align-judged": lambda: alignment(GPU, "judged"),
+    "align-judged": lambda: alignment(BEFORE, "judged"),
     "align-constraints-tuning": lambda: alignment_tuning(GPU),
+    "align-constraints-before-simpo": lambda: alignment(BEFORE, "constraints", "simpo"),
     "align-constraints-first": lambda: alignment("first", "constraints"),
     "align-constraints-first-tuning": lambda: alignment_tuning("first"),
     "audits": audits,

@@ -112,7 +112,7 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
             scored.decisions.suspicion,
             unit_of(scored.settings.rule),
             estimated.at,
-            scored.decisions.least_suspicion,
+            None if scored.decisions.left_in_doubt else scored.decisions.least_suspicion,
         ),
         headline=wording(
             run.folder,

@@ -52,7 +52,7 @@ def run_export(shards: Path, to: Trainer, out: Path) -> list[str]:
         counts = fill(partial, shards, manifest, to, out)
     return [
         f"{counts.written:,} of {counted(kept(counts), 'kept pair')} exported for {to}: {out}",
-        *losses(counts, FORMATS[to]),
+        *losses(counts, FORMATS[to], manifest.softness),
         f"see {out}/README.md",
     ]
 
@@ -165,13 +165,18 @@ def sync(f: IO[Any]) -> None:
 # ---------------------------------------------------------------------------------------------------- words
 
 
-def losses(counts: Counts, form: Format) -> list[str]:
-    """What the export does not contain, with counts."""
+def losses(counts: Counts, form: Format, softness: float) -> list[str]:
+    """What the export does not contain, with counts. softness: of the shards' labels."""
     lines = [f"left out: {n:,} with {reason}, listed in {OMITTED}" for reason, n in counts.omitted.most_common()]
     if counts.weighted and not form.carries_weights:
         lines.append(
             f"not exported: weight and label_confidence, which differ from 1 in {counted(counts.weighted, 'pair')}"
         )
+        if softness:
+            lines.append(
+                "warning: this trainer cannot soften labels, so it takes doubted ones as they are; for it, filter with "
+                "--action drop"
+            )
     return lines
 
 

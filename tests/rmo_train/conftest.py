@@ -22,7 +22,7 @@ SCHEMA = with_columns(PAIR_SCHEMA, SHARD_COLUMNS)
 
 @pytest.fixture(scope="session")
 def make_shards(tiny_model_folder: Path) -> Callable[..., Path]:
-    """make_shards(folder, n=24, end=True, start=0, soft_labels=False, **columns): shards of n pairs; `columns` replace
+    """make_shards(folder, n=24, end=True, start=0, softness=0, **columns): shards of n pairs; `columns` replace
     computed ones."""
 
     def make(
@@ -32,7 +32,7 @@ def make_shards(tiny_model_folder: Path) -> Callable[..., Path]:
         end: bool = True,
         start: int = 0,
         dtype: str = "float32",
-        soft_labels: bool = False,
+        softness: float = 0.0,
         **columns,
     ) -> Path:
         rng = np.random.default_rng(start)
@@ -85,7 +85,7 @@ def make_shards(tiny_model_folder: Path) -> Callable[..., Path]:
             reference=Reference(**model_identity, dtype=dtype, engine="transformers"),
             checkpoints=("base", "oof-4") if end else ("base",),
             end="oof-4" if end else None,
-            soft_labels=soft_labels,
+            softness=softness,
             noise_sd={"base": 1e-6},
         ).write(folder)
         return folder

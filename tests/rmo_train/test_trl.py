@@ -38,7 +38,7 @@ def noisy(make_shards, tmp_path_factory) -> Path:
     return make_shards(
         folder,
         N,
-        soft_labels=True,
+        softness=0.8,
         weight=rng.uniform(0, 2, N),
         label_confidence=rng.uniform(0.3, 1, N),
         ref_chosen_logps=first.ref_chosen + rng.normal(0, 0.3, N),

@@ -210,14 +210,15 @@ def test_a_pair_counts_as_it_will_be_trained_on():
         flipped=np.array([False, False, True, False, False]),
         weight=np.array([1.0, 1.0, 1.0, 0.25, 1.0]),
         label_confidence=np.array([1.0, 1.0, 1.0, 1.0, 0.75]),
-        softens=True,
+        softness=1.0,
     )
     decided.kept = Decisions.kept.fget(decided)
     decided.effect = Decisions.effect.fget(decided)
     assert effects(decided).tolist() == [1.0, 0.0, -1.0, 0.25, 0.5]
-    decided.softens = False
-    decided.effect = Decisions.effect.fget(decided)
-    assert effects(decided).tolist() == [1.0, 0.0, -1.0, 0.25, 1.0]
+    for softness, effect in ((0.5, 0.75), (0.0, 1.0)):
+        decided.softness = softness
+        decided.effect = Decisions.effect.fget(decided)
+        assert effects(decided).tolist() == [1.0, 0.0, -1.0, 0.25, effect]
 
 
 def test_lists_in_memory_are_read_as_tables_are():

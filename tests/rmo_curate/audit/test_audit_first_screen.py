@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -85,26 +86,37 @@ def test_a_finding_stands_out_when_it_is_strong(seen, said):
 
 END = Checkpoint("oof-9", "proxy", "oof", 9, 5, True, None)
 DROPPING = replace(NOTHING.counts, kept=370, dropped={"noisy": 30})
+
+
+class Decided(NamedTuple):
+    doubted: int
+    left_in_doubt: int
+    softness: float
+
+
 TOLD, FEW = Estimates(400), Estimates(40, untold=Judgeable(40, 40))
 
 
 def test_the_command_is_one_that_would_succeed(working_folder):
-    run, settings = Path("runs/run"), FilterSettings()
-    step = step_of_run(run, END, settings, DROPPING, TOLD)
+    run, settings, dropping = Path("runs/run"), FilterSettings(), FilterSettings(action="drop")
+    kept = replace(DROPPING, kept=400, dropped={})
+    sure, unsure, clean = Decided(30, 0, 0.8), Decided(23, 23, 0.0), Decided(0, 0, 0.0)
+    step = step_of_run(run, END, settings, kept, TOLD, sure)
     assert step.command == "rmo-curate filter runs/run --out runs/run-shards"
-    assert "drop 30 of the 400 scored pairs" in step.text
-    assert step_of_run(run, None, settings, DROPPING, TOLD).command == "rmo-curate proxy runs/run"
-    assert (
-        step_of_run(run, replace(END, held_out=False), settings, DROPPING, TOLD).command == "rmo-curate proxy runs/run"
-    )
-    none_dropped = replace(DROPPING, kept=400, dropped={})
-    unsure = step_of_run(run, END, settings, none_dropped, TOLD, kept_in_doubt=23)
-    assert unsure.command == step.command and "not sure that dropping 23 doubted labels would pay" in unsure.text
-    assert "No label is doubted enough" in step_of_run(run, END, settings, none_dropped, TOLD).text
-    few = step_of_run(run, END, settings, DROPPING, FEW)
+    assert "softens the labels of the 400 scored pairs, of which 30 are more likely wrong than right" in step.text
+    dropped = step_of_run(run, END, dropping, DROPPING, TOLD, Decided(30, 0, 0.0))
+    assert dropped.command == f"{step.command} --action drop" and "drop 30 of the 400 scored pairs" in dropped.text
+    assert step_of_run(run, None, settings, DROPPING, TOLD, sure).command == "rmo-curate proxy runs/run"
+    in_sample = step_of_run(run, replace(END, held_out=False), settings, DROPPING, TOLD, sure)
+    assert in_sample.command == "rmo-curate proxy runs/run"
+    for asked, said in ((settings, "softening"), (dropping, "dropping")):
+        told = step_of_run(run, END, asked, kept, TOLD, unsure).text
+        assert f"not sure that {said} 23 doubted labels would pay" in told
+        assert "No label is doubted" in step_of_run(run, END, asked, kept, TOLD, clean).text
+    few = step_of_run(run, END, settings, DROPPING, FEW, clean)
     assert few.command == "rmo-curate filter runs/run --out runs/run-shards --rule none"
     asked = FilterSettings.model_validate({"noise_rate": "0.1", "protect": ["task=code x"]})
-    command = step_of_run(run, END, asked, DROPPING, FEW).command
+    command = step_of_run(run, END, asked, DROPPING, FEW, clean).command
     assert command == "rmo-curate filter runs/run --out runs/run-shards --noise-rate 0.1 --protect 'task=code x'"
 
 

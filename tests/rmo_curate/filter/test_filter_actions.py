@@ -12,9 +12,10 @@ import pytest
 
 from rmo_curate.evidence.gather import JudgedLabels, with_posterior
 from rmo_curate.evidence.label_noise import LabelNoise
-from rmo_curate.filter.decisions import decide_scored, resolved
+from rmo_curate.filter.decisions import decide_scored, softening_of
 from rmo_curate.filter.settings import FilterSettings, flags_of
 from rmo_curate.runs.run import Checkpoint, Trajectory, open_run
+from rmo_train.data.pairs import open_pairs
 from tests.command_line import curate
 from tests.manifests import manifest_of
 from tests.rmo_curate.evidence.made import OOF, weighed
@@ -55,7 +56,7 @@ def test_weights_and_soft_labels_are_the_probability_of_a_right_label(folder, tm
     np.testing.assert_allclose([rows[f"p{i}"][column] for i in range(10)], posterior.right[:10], rtol=1e-6)
     np.testing.assert_allclose([rows[f"p{i}"]["label_confidence"] for i in range(10)], posterior.right[:10], rtol=1e-6)
     assert ({row["weight"] for row in rows.values()} == {1.0}) == (action == "soft-label")
-    assert manifest_of(tmp_path / "out")["soft_labels"] == (action == "soft-label")
+    assert manifest_of(tmp_path / "out")["softness"] == (action == "soft-label")
 
 
 def test_a_pair_keeps_its_confidence_and_a_flipped_one_has_that_of_its_new_label():
@@ -67,7 +68,7 @@ def test_a_pair_keeps_its_confidence_and_a_flipped_one_has_that_of_its_new_label
     for action in ("drop", "flip"):
         settings = FilterSettings(low_q=0, action=action, noise_rate="auto")
         found = decide_scored(scores.ids, no, no, scores, trajectory, settings)
-        assert found.flipped.any() == (action == "flip") and not found.softens
+        assert found.flipped.any() == (action == "flip") and not found.softness
         np.testing.assert_array_equal(found.label_confidence, np.where(found.flipped, 1 - right, right))
 
 
@@ -92,31 +93,35 @@ def test_without_evidence_no_label_is_doubted(folder, tmp_path):
     assert {row["label_confidence"] for row in kept_rows(tmp_path / "out").values()} == {1.0}
 
 
-def test_auto_takes_what_makes_labels_worth_most_and_says_so(make_run, tmp_path):
+def test_labels_are_softened_as_far_as_surely_pays_and_it_is_said(make_run, tmp_path):
     rng = np.random.default_rng(0)
     proxy = rng.normal(3, 2, 900) * np.where(rng.random(900) < 0.3, -1, 1)  # 30% of the labels are wrong
     alike = [{"chosen": f"answer {2 * i}", "rejected": f"answer {2 * i + 1}"} for i in range(1000, 1900)]  # in style
     folder = make_run({"base": [0.0] * 900, "oof-16": proxy.tolist()}, rows=alike, part_size=900)
-    done = curate("filter", folder, "--out", tmp_path / "out", "--action", "auto")
-    assert done.code == 0 and "--action soft-label, so none is dropped" in done.out
-    (told,) = (line for line in done.out.splitlines() if " clean pairs" in line)
-    assert re.findall("--action ([a-z-]+)", told) == ["drop", "weight", "soft-label"]
-    manifest = manifest_of(tmp_path / "out")
-    assert manifest["action"] == "soft-label" and manifest["settings"]["action"] == "auto"
-    assert "--action auto" in (tmp_path / "out" / "README.md").read_text()
-    assert "--high-q" not in (tmp_path / "out" / "README.md").read_text()
+    done = curate("filter", folder, "--out", tmp_path / "out")
+    assert done.code == 0 and "900 pairs = 900 kept" in done.out
+    (said,) = re.findall(r"None is dropped: `rmo-train` softens every label (?:(\d+)% of the way )?to", done.out)
+    (told,) = (line for line in done.out.splitlines() if line.startswith("as given"))
+    assert re.findall("--action ([a-z-]+)", told) == ["auto", "drop", "weight", "soft-label"]
+    manifest, card = manifest_of(tmp_path / "out"), (tmp_path / "out" / "README.md").read_text()
+    assert manifest["action"] == manifest["settings"]["action"] == "auto"
+    assert f"{manifest['softness']:.0%}" == f"{said or 100}%" and manifest["softness"] > 0.5
+    assert "--action" not in card and "unless `--no-soft-labels` is given" in card
+    given = {i: row["label_confidence"] for i, row in kept_rows(tmp_path / "out").items()}
+    pairs = open_pairs(tmp_path / "out")
+    trained = dict(zip(pairs.ids, pairs.labelled(None).label_confidence, strict=True))
+    assert all(trained[i] == pytest.approx(1 - manifest["softness"] * (1 - p)) for i, p in given.items())
     assert curate("filter", folder, "--out", tmp_path / "out", "--action", "auto").out.count("already done") == 1
     refused = curate("filter", folder, "--out", tmp_path / "o", "--action", "auto", "--high-q", 0.9)
-    assert refused.refused("--action auto chooses its own cut, so --high-q has no effect")
+    assert refused.refused("--action auto drops no noisy pairs, so --high-q has no effect")
 
 
-def test_auto_leaves_labels_alone_that_nothing_speaks_against():
+def test_labels_that_nothing_speaks_against_stay_as_they_are():
     scores, _ = simulated(0.0)
     sure = replace(weighed(scores, scores.groups), noise=LabelNoise(0.001, 1.0))
-    judged = replace(scores, posterior=sure)
-    labels = JudgedLabels.of_scores(judged)
-    settings = resolved(FilterSettings(action="auto"), judged, labels, labels.of.pairs)
-    assert (settings.action, settings.noise_rate) == ("drop", "auto")
+    labels = JudgedLabels.of_scores(replace(scores, posterior=sure))
+    found = softening_of(labels)
+    assert found is not None and found.softness == 0
 
 
 @pytest.mark.parametrize(
@@ -126,6 +131,9 @@ def test_auto_leaves_labels_alone_that_nothing_speaks_against():
         {"noise_rate": "auto", "low_q": 0.0},
         {"precision": 0.8},
         {"action": "auto"},
+        {"action": "drop"},
+        {"action": "drop", "high_q": 0.9},
+        {"rule": "irm"},
         {"action": "weight"},
         {"preset": "paper"},
         {"protect": ("source=math", "source=chat"), "hard": True},

@@ -142,11 +142,15 @@ def test_the_rule_is_the_posterior_unless_given():
     assert FilterSettings(rule="irm").rule == "irm" and not FilterSettings(rule="irm", high_q=0.95).weighs_evidence
 
 
-def test_the_share_that_is_estimated_goes_unless_another_cut_is_named():
-    assert (FilterSettings().noise_rate, FilterSettings().high_q, FilterSettings().low_q) == ("auto", None, 0)
+def test_labels_are_softened_unless_a_cut_is_named():
+    own = FilterSettings()
+    assert (own.action, own.noise_rate, own.high_q, own.low_q) == ("auto", None, None, 0)
     quantiles = FilterSettings(low_q=0.1, high_q=0.95)
-    assert (quantiles.noise_rate, quantiles.high_q, quantiles.low_q) == (None, 0.95, 0.1)
-    assert FilterSettings(low_q=0.1).noise_rate == "auto"
+    assert (quantiles.action, quantiles.noise_rate, quantiles.high_q, quantiles.low_q) == ("drop", None, 0.95, 0.1)
+    assert FilterSettings(low_q=0.1).action == "auto"
+    assert FilterSettings(noise_rate="auto").action == FilterSettings(rule="irm").action == "drop"
+    assert FilterSettings(preset="paper").action == FilterSettings(rule="none").action == "drop"
+    assert FilterSettings(action="drop").noise_rate == FilterSettings(rule="irm").noise_rate == "auto"
     assert FilterSettings(precision=0.8).noise_rate is FilterSettings(action="weight").noise_rate is None
     assert FilterSettings(rule="none", low_q=0.2).low_q == 0.2 and FilterSettings(rule="none").noise_rate is None
     assert FilterSettings(preset="paper").noise_rate is None

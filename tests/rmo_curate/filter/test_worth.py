@@ -7,7 +7,17 @@ import pytest
 
 from rmo_curate.evidence.label_noise import Resampled, fit_noise
 from rmo_curate.filter.wording import worth_line
-from rmo_curate.filter.worth import CELLS, Cut, Worth, best_action, clean_pairs, surest_cut, worth
+from rmo_curate.filter.worth import (
+    AS_GIVEN,
+    CELLS,
+    Cut,
+    Softening,
+    Worth,
+    clean_pairs,
+    surest_cut,
+    surest_softening,
+    worth,
+)
 from rmo_train.evaluation.metrics import Interval
 
 
@@ -102,10 +112,16 @@ def test_pairs_taken_together_give_the_figures_of_each_for_itself(monkeypatch, r
     order = np.argsort(margin)[: int((right < 0.5).sum())]
     kept = right >= 0.5
     assert len(margin) > CELLS
-    together = surest_cut(order, right, margin, resampled), worth(right, margin, resampled, kept)
+
+    def all_of_it() -> tuple[Cut, Worth, Softening]:
+        softening = surest_softening(right, margin, resampled)
+        return surest_cut(order, right, margin, resampled), worth(right, margin, resampled, kept, softening), softening
+
+    together = all_of_it()
     monkeypatch.setattr("rmo_curate.filter.worth.CELLS", 6000)
-    apart = surest_cut(order, right, margin, resampled), worth(right, margin, resampled, kept)
+    apart = all_of_it()
     assert together[0].pairs == apart[0].pairs and together[1].as_given == apart[1].as_given
+    assert together[2].softness == apart[2].softness > 0.5
     for one, other in zip(
         (together[0].times, together[0].times_of_all, *together[1].times.values()),
         (apart[0].times, apart[0].times_of_all, *apart[1].times.values()),
@@ -146,15 +162,41 @@ def test_the_surest_cut_costs_next_to_nothing_on_any_data_and_pays_on_many(pairs
         assert np.mean(times) > {0.1: 1.04, 0.2: 1.25, 0.3: 2.1, 0.4: 3}.get(rate, 0.99)
 
 
-def test_the_action_whose_gain_is_surest_is_taken():
-    def of(drop: float, soft: float) -> Worth:
-        return Worth(
-            100, {"drop": Interval(1.5, drop, 2), "weight": Interval(1.5, 0.9, 2), "soft": Interval(3, soft, 5)}
-        )
+def test_labels_stay_as_they_are_where_the_rate_may_be_nothing():
+    margin = np.linspace(-1, 2, 50)
+    found = surest_softening(right_of(margin, 0.3, 2.0), margin, Drawn([0.0, 0.4], [1.0, 3.0], 50))
+    assert (found.softness, found.times) == (0.0, Interval(1.0, 1.0, 1.0)) and found.times_in_full.low < 1
 
-    assert best_action(of(1.2, 0.8)) == "drop"
-    assert best_action(of(1.2, 1.3)) == "soft"
-    assert best_action(of(1.0, 1.0)) == best_action(of(1.0, 1.01)) == "drop"
+
+def test_labels_are_softened_in_full_where_the_noise_is_known():
+    margin, _ = simulated(1000, 0.3, 0)
+    right = right_of(margin, 0.3, 1.0)
+    found = surest_softening(right, margin, Drawn([0.3, 0.3], [1.0, 1.0], 1000))
+    assert found.softness == 1 and found.times == found.times_in_full
+    assert found.times.value == pytest.approx(clean_pairs(right, 2 * right - 1) / clean_pairs(right))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.05, 0.1, 0.2, 0.3, 0.4])
+@pytest.mark.parametrize("pairs", [150, 400, 4000])
+def test_the_surest_softening_costs_little_on_any_data_and_brings_more_than_the_surest_cut(pairs, rate):
+    """Against the truth of simulated labels, five draws each."""
+    times, of_cuts = [], []
+    for seed in range(5):
+        margin, wrong = simulated(pairs, rate, seed)
+        groups = np.arange(pairs)
+        noise, resampled = fit_noise(margin, groups), Resampled(margin, groups)
+        right = 1 / (1 + np.exp(-noise.log_odds(margin)))
+        cut = surest_cut(np.argsort(margin)[: int((right < 0.5).sum())], right, margin, resampled)
+        kept = np.ones(pairs)
+        kept[np.argsort(margin)[: cut.pairs]] = 0
+        truth = (~wrong).astype(float)
+        softness = surest_softening(right, margin, resampled).softness
+        times.append(clean_pairs(truth, 1 - 2 * softness * (1 - right)) / clean_pairs(truth))
+        of_cuts.append(clean_pairs(truth, kept) / clean_pairs(truth))
+    assert min(times) > 0.9 and np.mean(times) > 0.97
+    assert np.mean(times) > 0.99 * np.mean(of_cuts)
+    if pairs == 4000:
+        assert np.mean(times) > {0.1: 1.06, 0.2: 1.35, 0.3: 2.4, 0.4: 4}.get(rate, 0.99)
 
 
 def test_each_action_is_told_with_its_interval():
@@ -165,12 +207,16 @@ def test_each_action_is_told_with_its_interval():
     cut = surest_cut(np.argsort(margin)[: int((right < 0.5).sum())], right, margin, resampled)
     kept = np.full(1000, True)
     kept[np.argsort(margin)[: cut.pairs]] = False
-    found = worth(right, margin, resampled, kept)
-    assert found.as_given == pytest.approx(clean_pairs(right)) and list(found.times) == ["drop", "weight", "soft-label"]
+    softening = surest_softening(right, margin, resampled)
+    found = worth(right, margin, resampled, kept, softening)
+    assert found.as_given == pytest.approx(clean_pairs(right))
+    assert list(found.times) == ["auto", "drop", "weight", "soft-label"] and found.times["auto"] == softening.times
     assert found.times["soft-label"].value == pytest.approx(clean_pairs(right, 2 * right - 1) / clean_pairs(right))
     assert all(of.low < of.value < of.high for of in found.times.values())
     told = worth_line(found)
     assert f"--action drop {cut.times.value:.2f} times [{cut.times.low:.2f}, {cut.times.high:.2f}]" in told
     assert found.times["drop"].low == pytest.approx(cut.times.low) and cut.pairs
-    none = np.full(1000, True)
-    assert "--action drop 1.00 times (none is dropped)" in worth_line(worth(right, margin, resampled, none))
+    none = worth(right, margin, resampled, np.full(1000, True), Softening(0.0, AS_GIVEN, softening.times_in_full))
+    assert "--action auto 1.00 times (labels stay as they are), --action drop 1.00 times (none is dro" in worth_line(
+        none
+    )

@@ -96,7 +96,7 @@ def test_what_we_export_for_another_trainer_is_read_back(tmp_path, trainer):
            "chat_template_kwargs": None, "flags": [], "weight": 1.0, "label_confidence": 1.0, "prompt_ids": [1],
            "chosen_ids": [2], "rejected_ids": [3]}  # fmt: skip
     shape = Shape(
-        tools=False, template_kwargs=None, margin=False, soft_labels=False, references=False, end=None, sourced=False
+        tools=False, template_kwargs=None, margin=False, softness=0, references=False, end=None, sourced=False
     )
     written = json.loads(json.dumps(FORMATS[trainer].row(row, shape)))
     (pair,) = pairs(read(jsonl(tmp_path / "a.jsonl", written))[1])

@@ -102,7 +102,8 @@ def test_weights_of_zero_leave_pairs_out(make_shards, tiny_model_folder: Path, t
 def test_labels_are_softened_as_the_filter_decided_or_as_told(make_shards, tiny_model_folder: Path, tmp_path: Path):
     confidence = np.linspace(0.5, 1, 24)
     plain = make_shards(tmp_path / "plain", label_confidence=confidence)
-    soft = make_shards(tmp_path / "soft", label_confidence=confidence, soft_labels=True)
+    soft = make_shards(tmp_path / "soft", label_confidence=confidence, softness=1.0)
+    half = make_shards(tmp_path / "half", label_confidence=confidence, softness=0.5)
 
     def said(shards: Path, wanted: bool | None) -> str:
         settings = TrainSettings(**QUICK, soft_labels=wanted)
@@ -111,6 +112,8 @@ def test_labels_are_softened_as_the_filter_decided_or_as_told(make_shards, tiny_
 
     assert said(plain, None) == said(soft, False) == "labels: certain"
     assert said(soft, None) == said(plain, True) == "labels: soft, mean confidence 0.750"
+    assert said(half, None) == said(half, True) == "labels: soft, mean confidence 0.875"
+    assert said(half, False) == "labels: certain"
 
     def losses(shards: Path, wanted: bool | None) -> list[float]:
         out = tmp_path / f"{shards.name}-{wanted}"
