@@ -7,8 +7,9 @@ weights are the best there are (2p - 1: Cauchy and Schwarz), sum (2p - 1)^2.
 
 Every p rests on two estimates: the noise rate and the strength of the evidence. A few hundred pairs leave both wide
 open, and what pays at the likeliest rate then costs right labels if fewer are wrong. So what an action brings has an
-80% interval, over draws of prompts and noise. By default labels are softened as far as brings most at its low end: by a
-share s of what p says, which makes the weights 1 - 2s (1 - p). A cut takes as many pairs as bring most there.
+80% interval, over draws of prompts and noise. By default labels are softened in full where that pays at its low end,
+else by the share s of what p says that brings most there, which makes the weights 1 - 2s (1 - p). A cut takes as many
+pairs as bring most there.
 """
 
 from __future__ import annotations
@@ -121,16 +122,18 @@ class Softening:
 
 
 def surest_softening(right: np.ndarray, margin: np.ndarray, resampled: Resampled) -> Softening:
-    """The softness that makes labels worth most at the low end of its interval; 0 where none is worth its while.
+    """In full, where that is worth its while at the low end of its interval: it brings most in the mean. Else the softness
+    that makes labels worth most at the low end, and 0 where none is worth its while.
 
     right, margin: [pairs], of the evidence; NaN where there is none.
     """
     cells = Cells.of(np.zeros(len(right), dtype=int), right, margin, resampled)
     of = intervals(cells.times(1 - SOFTNESS[:, None] * (1 - cells.leaning[0])))
-    best = max(range(len(of)), key=lambda k: of[k].low)
+    full = of[-1]
+    best = len(of) - 1 if full.low >= LEAST_GAIN else max(range(len(of)), key=lambda k: of[k].low)
     if of[best].low < LEAST_GAIN:
-        return Softening(0.0, AS_GIVEN, of[-1])
-    return Softening(float(SOFTNESS[best]), of[best], of[-1])
+        return Softening(0.0, AS_GIVEN, full)
+    return Softening(float(SOFTNESS[best]), of[best], full)
 
 
 @dataclass(frozen=True)
