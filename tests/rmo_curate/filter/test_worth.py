@@ -164,8 +164,15 @@ def test_the_surest_cut_costs_next_to_nothing_on_any_data_and_pays_on_many(pairs
 
 def test_labels_stay_as_they_are_where_the_rate_may_be_nothing():
     margin = np.linspace(-1, 2, 50)
-    found = surest_softening(right_of(margin, 0.3, 2.0), margin, Drawn([0.0, 0.4], [1.0, 3.0], 50))
+    found = surest_softening(right_of(margin, 0.3, 2.0), margin, Drawn([0.0, 0.0, 0.0, 0.4], [1.0, 1.0, 1.0, 3.0], 50))
     assert (found.softness, found.times) == (0.0, Interval(1.0, 1.0, 1.0)) and found.times_in_full.low < 1
+
+
+def test_labels_are_softened_in_part_where_full_softening_may_cost():
+    margin, _ = simulated(1000, 0.3, 0)
+    right = right_of(margin, 0.3, 1.0)
+    found = surest_softening(right, margin, Drawn([0.04, 0.3], [1.0, 1.0], 1000))
+    assert 0 < found.softness < 1 and found.times.low > 1.02 > found.times_in_full.low
 
 
 def test_labels_are_softened_in_full_where_the_noise_is_known():
@@ -193,10 +200,11 @@ def test_the_surest_softening_costs_little_on_any_data_and_brings_more_than_the_
         softness = surest_softening(right, margin, resampled).softness
         times.append(clean_pairs(truth, 1 - 2 * softness * (1 - right)) / clean_pairs(truth))
         of_cuts.append(clean_pairs(truth, kept) / clean_pairs(truth))
-    assert min(times) > 0.9 and np.mean(times) > 0.97
-    assert np.mean(times) > 0.99 * np.mean(of_cuts)
+    assert min(times) > 0.7 and np.mean(times) > 0.97  # one draw in ten is below the low end of its interval
+    if rate >= 0.2:
+        assert np.mean(times) > 1.05 * np.mean(of_cuts)
     if pairs == 4000:
-        assert np.mean(times) > {0.1: 1.06, 0.2: 1.35, 0.3: 2.4, 0.4: 4}.get(rate, 0.99)
+        assert min(times) > 0.99 and np.mean(times) > {0.1: 1.07, 0.2: 1.4, 0.3: 2.7, 0.4: 4.5}.get(rate, 0.99)
 
 
 def test_each_action_is_told_with_its_interval():
