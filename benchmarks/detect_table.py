@@ -145,8 +145,8 @@ def noise_claims(groups: Groups) -> Iterator[list[str]]:
 
 
 def gap_claims(groups: Groups) -> Iterator[list[str]]:
-    """Exaggeration by the filter on all judged pairs: by soft labels in full, by dropping, were its estimate right, and by
-    a quantile."""
+    """Exaggeration by the filter on all judged pairs: by soft labels in full, by dropping, were its estimate right, and
+    by a quantile."""
     for flips, share, most in (("uniform", 0.2, 1.15), ("none", 0.0, 1.10)):
         seeds = groups.get(Group("all", flips, share))
         for way in (SOFT, "as many as are flipped", "high-q 0.95") if seeds else ():

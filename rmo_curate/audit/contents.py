@@ -45,7 +45,7 @@ class Report:
     noise_rate_high: float
     not_estimated: str  # why there is no noise rate; empty if there is one
     self_check: SelfCheck | None  # over the judged pairs
-    at_cut: Detection | None  # of the pairs that the filter calls noisy; on data, that are probably mislabelled
+    at_cut: Detection | None  # of the pairs that the filter calls noisy; if it drops none, that it doubts
     standing_out: tuple[StandingOut, ...]  # strong findings
     evidence: Evidence | None  # what P(label right) is made of; null if nothing can be estimated
     length_bias: float  # share of the pairs of unequal length in which the chosen answer is the longer one

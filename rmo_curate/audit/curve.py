@@ -31,7 +31,7 @@ class Curve:
     unit: str
     pairs: int  # pairs that have a value
     steps: tuple[Step, ...]
-    start: int  # index in `steps` of the proposed cut: what the filter drops
+    start: int  # index in `steps` of the proposed cut: the pairs that the filter calls noisy
 
     @property
     def estimated(self) -> bool:

@@ -43,7 +43,7 @@ def decision_lines(decisions: Decisions, summary: Summary) -> list[str]:
         *([too_long_line(summary.too_long)] if summary.too_long else ()),
         *end_lines(decisions.trajectory.end),
         *noisy_lines(decisions),
-        *(caught_lines(summary.caught, decisions, reviewed=bool(summary.reviewed)) if summary.caught else ()),
+        *(caught_lines(summary.caught, settings, reviewed=bool(summary.reviewed)) if summary.caught else ()),
         *ambiguous_lines(decisions),
         *heavy_removal_lines(decisions),
         *([length_line(summary.lengths)] if summary.lengths else ()),
@@ -171,7 +171,7 @@ def paying_lines(cut: Cut, decisions: Decisions) -> Iterator[str]:
         )
 
 
-def caught_lines(caught: Detection, decisions: Decisions, reviewed: bool = False) -> Iterator[str]:
+def caught_lines(caught: Detection, settings: FilterSettings, reviewed: bool = False) -> Iterator[str]:
     """What the pairs called noisy are, as far as labels are wrong at random; of few nothing is told. reviewed: whether
     a reviewer's word has changed since what becomes of them."""
     if caught.flagged >= MIN_FLAGGED:
@@ -181,7 +181,7 @@ def caught_lines(caught: Detection, decisions: Decisions, reviewed: bool = False
         if not telling(precise):
             share = f"somewhere between {precise.low:.0%} and {precise.high:.0%}"
         yield (
-            f"of the {caught.flagged:,} pairs {called(decisions.settings)}{before}, {share} "
+            f"of the {caught.flagged:,} pairs {called(settings)}{before}, {share} "
             f"are mislabelled, and of all mislabelled pairs, {percent_interval(caught.recall)} are among them "
             "(estimated from swapped copies, for labels that are wrong at random)"
         )

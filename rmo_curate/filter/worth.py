@@ -122,8 +122,8 @@ class Softening:
 
 
 def surest_softening(right: np.ndarray, margin: np.ndarray, resampled: Resampled) -> Softening:
-    """In full, where that is worth its while at the low end of its interval: it brings most in the mean. Else the softness
-    that makes labels worth most at the low end, and 0 where none is worth its while.
+    """In full, where that is worth its while at the low end of its interval: it brings most in the mean. Else the
+    softness that makes labels worth most at the low end, and 0 where none is worth its while.
 
     right, margin: [pairs], of the evidence; NaN where there is none.
     """

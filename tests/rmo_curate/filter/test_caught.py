@@ -76,6 +76,6 @@ def test_a_share_that_drops_none_says_why():
 
 def test_of_few_flagged_pairs_nothing_is_said():
     one = Interval(0.9, 0.8, 1.0)
-    assert list(caught_lines(Detection(9, 0.1, one, one, one))) == []
-    (said,) = caught_lines(Detection(10, 0.1, Interval(0.5, 0.4, 0.6), one, one))
+    assert list(caught_lines(Detection(9, 0.1, one, one, one), AUTO)) == []
+    (said,) = caught_lines(Detection(10, 0.1, Interval(0.5, 0.4, 0.6), one, one), AUTO)
     assert "of the 10 pairs called noisy, an estimated 90.0% [80.0%, 100.0%] are mislabelled" in said

@@ -171,7 +171,7 @@ def test_labels_stay_as_they_are_where_the_rate_may_be_nothing():
 def test_labels_are_softened_in_part_where_full_softening_may_cost():
     margin, _ = simulated(1000, 0.3, 0)
     right = right_of(margin, 0.3, 1.0)
-    found = surest_softening(right, margin, Drawn([0.04, 0.3], [1.0, 1.0], 1000))
+    found = surest_softening(right, margin, Drawn([0.12, 0.3], [1.0, 1.0], 1000))
     assert 0 < found.softness < 1 and found.times.low > 1.02 > found.times_in_full.low
 
 
