@@ -85,6 +85,7 @@ def listing(audit: Audit, characters: int) -> dict[str, Any]:
         "valued": report.curve.pairs,
         "judged": report.judged_pairs,
         "start": report.curve.start,
+        "cuts": report.counts.dropped.get("noisy", 0) > 0,
         "curve": [
             [s.threshold, s.dropped, s.share, interval(s.precision), interval(s.recall)] for s in report.curve.steps
         ],

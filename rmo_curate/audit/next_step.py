@@ -70,8 +70,8 @@ def step_of_run(
         )
     if decided.softness:
         return Step(
-            f"Read the worst pairs. If they look mislabelled, filter: the trainer then softens the labels of the "
-            f"{scored:,} scored pairs, of which {decided.doubted:,} are more likely wrong than right.",
+            f"Read the worst pairs. If they look mislabelled, filter: {decided.doubted:,} of the {scored:,} labels are "
+            "more likely wrong than right, and the trainer softens each by that probability.",
             command,
         )
     if settings.action in ("weight", "flip"):

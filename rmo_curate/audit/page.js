@@ -382,7 +382,7 @@
     let said = threshold === null
       ? "Nothing is dropped."
       : `${dropping(threshold)}, ${pairs} would be dropped: ${percent(share)} of the ${of}.`;
-    if (at && at === data.start) said += data.kind === "run" ? " This is the filter's own cut." : " These labels are more likely wrong than right.";
+    if (at && at === data.start) said += data.cuts ? " This is the filter's own cut." : " These labels are more likely wrong than right.";
     const range = ([value, low, high]) => `${percent(value)} (${percent(low)} to ${percent(high)})`;
     const found = [];
     if (precision) found.push(`${range(precision)} of them are mislabelled`);

@@ -103,7 +103,7 @@ def test_the_command_is_one_that_would_succeed(working_folder):
     sure, unsure, clean = Decided(30, 0, 0.8), Decided(23, 23, 0.0), Decided(0, 0, 0.0)
     step = step_of_run(run, END, settings, kept, TOLD, sure)
     assert step.command == "rmo-curate filter runs/run --out runs/run-shards"
-    assert "softens the labels of the 400 scored pairs, of which 30 are more likely wrong than right" in step.text
+    assert "30 of the 400 labels are more likely wrong than right, and the trainer softens each" in step.text
     dropped = step_of_run(run, END, dropping, DROPPING, TOLD, Decided(30, 0, 0.0))
     assert dropped.command == f"{step.command} --action drop" and "drop 30 of the 400 scored pairs" in dropped.text
     assert step_of_run(run, None, settings, DROPPING, TOLD, sure).command == "rmo-curate proxy runs/run"
