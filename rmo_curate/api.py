@@ -195,7 +195,7 @@ class Run:
 
     @takes(FilterSettings)
     def filter(self, out: AnyPath | None = None, *, overwrite: bool = False, **settings: Any) -> Shards:
-        """Drop noisy and ambiguous pairs and write the rest as shards, like `rmo-curate filter`.
+        """Soften labels or drop pairs, and write what stays as shards, like `rmo-curate filter`.
 
         out: the shard folder; kept as it is if it was made with the same settings. overwrite: make it again.
         UserError: conflicting settings, a rule without its proxy, an `out` made with other settings, no pair left.

@@ -6,9 +6,10 @@
 - `slices`: pairs with the same value in a column: protected, and what they lose.
 - `reviews`: a reviewer's decisions, read from a file.
 - `budget`, `ambiguity`: how many noisy pairs there may be; which pairs are ambiguous.
-- `decisions`: which pairs go, and why: noisy, ambiguous, too long, duplicate, decided by a reviewer.
+- `decisions`: which pairs go, and why (noisy, ambiguous, too long, duplicate, decided by a reviewer), and how far
+  labels are softened.
 - `grounds`: what called a pair noisy: the rule, its threshold, the evidence that adds up.
-- `caught`: what the cut of the noisy pairs catches, told from swapped copies.
+- `caught`: what is caught by calling pairs noisy, told from swapped copies.
 - `summary`: what these decisions come to, in numbers.
 - `rule_comparison`: what each rule would drop, and what swapped copies say of it.
 - `wording`: summary and comparison in sentences.
