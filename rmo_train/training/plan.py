@@ -54,6 +54,12 @@ def make_plan(data: PairData, settings: TrainSettings, processes: int = 1) -> Pl
         simpo_gamma=settings.simpo_gamma,
         sft_weight=settings.sft_weight,
     )
+    confidence = None if (data.label_confidence == 1).all() else float(data.label_confidence.mean())
+    if confidence is not None and settings.label_smoothing:
+        raise UserError(
+            f"--label-smoothing {settings.label_smoothing:g} assumes wrong labels, and the labels of these shards are "
+            "softened already: wrong ones would count twice. Leave it out, or add --no-soft-labels"
+        )
     group = settings.pairs_per_step(processes)
     if group > len(data):
         raise UserError(
@@ -74,7 +80,7 @@ def make_plan(data: PairData, settings: TrainSettings, processes: int = 1) -> Pl
         parameters=parameters,
         amplifier=_amplifier(data, settings, parameters),
         margins=_diversified_margins(data, settings),
-        confidence=None if (data.label_confidence == 1).all() else float(data.label_confidence.mean()),
+        confidence=confidence,
     )
 
 

@@ -115,6 +115,11 @@ def test_labels_are_softened_as_the_filter_decided_or_as_told(make_shards, tiny_
     assert said(half, None) == said(half, True) == "labels: soft, mean confidence 0.875"
     assert said(half, False) == "labels: certain"
 
+    smoothed = TrainSettings(**QUICK, loss="cdpo", label_smoothing=0.2)
+    with pytest.raises(UserError, match=r"--label-smoothing 0.2 assumes wrong labels, .* would count twice"):
+        make_plan(open_pairs(half).labelled(None), smoothed)
+    assert make_plan(open_pairs(half).labelled(False), smoothed).confidence is None
+
     def losses(shards: Path, wanted: bool | None) -> list[float]:
         out = tmp_path / f"{shards.name}-{wanted}"
         settings = TrainSettings(**QUICK, amplify=0, diversify=False, soft_labels=wanted, max_steps=4)
