@@ -31,14 +31,23 @@ SIZES = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
 @pytest.fixture(scope="module")
 def noisy(make_shards, tmp_path_factory) -> Path:
     """Shards with weights, soft labels, and references a little off the model, so that no margin is 0 at step 0."""
+    return weighted(make_shards, tmp_path_factory.mktemp("trl") / "shards", softness=0.8)
+
+
+@pytest.fixture(scope="module")
+def certain(make_shards, tmp_path_factory) -> Path:
+    """The same with labels as given."""
+    return weighted(make_shards, tmp_path_factory.mktemp("trl") / "shards", softness=0)
+
+
+def weighted(make_shards: Callable[..., Path], folder: Path, softness: float) -> Path:
     rng = np.random.default_rng(5)
-    folder = tmp_path_factory.mktemp("trl") / "shards"
     first = open_pairs(make_shards(folder.with_name("first"), N))
     assert first.ref_chosen is not None and first.ref_rejected is not None
     return make_shards(
         folder,
         N,
-        softness=0.8,
+        softness=softness,
         weight=rng.uniform(0, 2, N),
         label_confidence=rng.uniform(0.3, 1, N),
         ref_chosen_logps=first.ref_chosen + rng.normal(0, 0.3, N),
@@ -121,11 +130,12 @@ def ours(shards: Path, model: Path, out: Path, **given: Any) -> tuple[float, dic
     ],
 )  # fmt: skip
 def test_loss_and_gradient_of_the_first_step_are_our_trainers(
-    noisy, tiny_model_folder, tmp_path, watched, theirs, given
+    noisy, certain, tiny_model_folder, tmp_path, watched, theirs, given
 ):
-    loss, gradient = ours(noisy, tiny_model_folder, tmp_path / "ours", **given)
+    shards = certain if "label_smoothing" in given else noisy  # soft labels and smoothing are refused together
+    loss, gradient = ours(shards, tiny_model_folder, tmp_path / "ours", **given)
     method = {name: given[name] for name in ("amplify", "diversify") if name in given}
-    trainer = watched(exported(noisy, tmp_path), theirs, **method)
+    trainer = watched(exported(shards, tmp_path), theirs, **method)
     assert sum(trainer.losses) == pytest.approx(loss, abs=1e-6)
     assert trainer.gradient.keys() == gradient.keys()
     for name, expected in gradient.items():
