@@ -17,7 +17,7 @@ from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.swapped_copies import MIN_FLAGGED, telling
 from rmo_curate.evidence.wording import RANDOM_FLIPS, outlook_lines
 from rmo_curate.filter.decisions import Decisions
-from rmo_curate.filter.settings import WEIGHING, FilterSettings
+from rmo_curate.filter.settings import AUTO, WEIGHING, FilterSettings
 from rmo_curate.runs.run import Checkpoint
 from rmo_train.console.wording import counted
 from rmo_train.evaluation.intervals import LEAST_PROMPTS
@@ -286,6 +286,8 @@ def filter_sentences(
         yield f"The filter keeps all {counted(counts.kept, 'scored pair')}."
     if softness:
         yield "The trainer softens each label by the probability that it is right."
+    elif settings.action == AUTO and estimated.known:
+        yield "Labels stay as they are."
     high_q = settings.high_q if settings.preset is None and settings.rule != "none" else None
     if end and estimated.known and high_q is not None and 1 - high_q < estimated.noise_rate.value:
         yield (

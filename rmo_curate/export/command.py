@@ -172,11 +172,13 @@ def losses(counts: Counts, form: Format, softness: float) -> list[str]:
         lines.append(
             f"not exported: weight and label_confidence, which differ from 1 in {counted(counts.weighted, 'pair')}"
         )
-        if softness:
-            lines.append(
-                "warning: this trainer cannot soften labels, so it takes doubted ones as they are; for it, filter with "
-                "--action drop"
-            )
+        lines.append(
+            "warning: this trainer takes every label as it is, doubted ones too; for it, filter with --action drop"
+        )
+    elif softness:
+        lines.append(
+            "labels are soft: train with rmo_train.trl.RMODPOTrainer; plain TRL takes doubted ones as they are"
+        )
     return lines
 
 

@@ -152,7 +152,7 @@ config = DPOConfig("OUT", precompute_ref_log_probs=True, max_length=None)
 trainer = RMODPOTrainer(MODEL, args=config, train_dataset=pairs)  # optional: diversify=True, amplify=0.25
 ```
 
-With plain TRL, which weights all pairs equally:
+With plain TRL, which weights all pairs equally and takes every label as it is (for it, filter with `--action drop`):
 
 ```python
 from trl import DPOTrainer

@@ -41,7 +41,7 @@ class FilterSettings(EvidenceColumns):
         le=1,
         allow_inf_nan=False,
         description="Drop as noisy the pairs above this quantile of suspicion, if their suspicion is "
-        "positive; 1 drops none; overrides --noise-rate",
+        "positive; 1 drops none",
     )
     rule: str = Field(
         default=AUTO,
@@ -68,14 +68,14 @@ class FilterSettings(EvidenceColumns):
         gt=0,
         lt=1,
         description="Drop as many noisy pairs as possible while at least this share of them is mislabelled, "
-        "as estimated by swapped copies; overrides --noise-rate",
+        "as estimated by swapped copies",
     )
     action: Literal["drop", "weight", "soft-label", "flip", "auto"] = Field(
         default="auto",
         description="What to do with noisy pairs. auto: keep them and have the trainer soften every label by the "
         "probability that it is right, as far as that surely pays; soft-label: the same in full; drop: remove them; "
-        "flip: exchange chosen and rejected; weight: keep all pairs, weighted by that probability (default: auto; "
-        "with a cut, a preset or another rule: drop)",
+        "flip: exchange chosen and rejected; weight: keep all pairs, weighted by that probability. With a cut, a "
+        "preset or another rule, the default is drop",
     )
     protect: tuple[str, ...] = Field(
         default=(),
@@ -112,6 +112,8 @@ class FilterSettings(EvidenceColumns):
         cuts = [flag_of(field) for field in CUTS if given.get(field) is not None]
         if len(cuts) > 1:
             raise UserError(f"{' and '.join(cuts)} each set how many pairs are dropped as noisy; give only one of them")
+        if given.get("action") == AUTO and own_action(given) != AUTO and not cuts:
+            raise UserError("--action auto weighs all evidence, so another --rule has no effect; leave one of them out")
         if cuts and given.get("action") in WEIGHING:
             raise UserError(
                 f"--action {given['action']} drops no noisy pairs, so {cuts[0]} has no effect; leave it out"

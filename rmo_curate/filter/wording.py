@@ -140,7 +140,7 @@ def softening_lines(decisions: Decisions) -> Iterator[str]:
             f"noisy: {doubted} than right, but labels stay as they are: {rate}, and that is too uncertain to be sure "
             f"that soft labels pay: they would be worth {times_interval(softening.times_in_full)} as many clean pairs "
             "(80% interval). Review the worst suspects; if you know that at least as many labels are wrong as "
-            f"estimated, drop that share: --noise-rate {labels.resampled.rate.value:.2g}"
+            "estimated: --action soft-label"
         )
     else:
         yield f"noisy: {rate}, but no label is more likely wrong than right, so labels stay as they are"
