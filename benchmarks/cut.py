@@ -28,6 +28,7 @@ from rmo_curate.evidence.gather import JudgedLabels
 from rmo_curate.filter.budget import paying_cut
 from rmo_curate.filter.worth import clean_pairs, surest_softening
 from rmo_train.console.progress import say
+from rmo_train.data.pairs import softened
 from rmo_train.store.files import write_json
 
 RATES = (0.0, 0.1, 0.2, 0.3, 0.4)
@@ -60,7 +61,7 @@ def measure(cell: Cell, data: DataSet, kinds: np.ndarray | None) -> dict[str, An
         weights[name] = np.ones(len(rows))
         weights[name][order[:pairs]] = 0
     softness = surest_softening(labels.right, labels.margin, labels.resampled).softness
-    weights["auto"] = 1 - 2 * softness * (1 - posterior.right)
+    weights["auto"] = 2 * softened(posterior.right, softness) - 1
     rate = labels.resampled.rate
     return {
         "pairs": len(rows),

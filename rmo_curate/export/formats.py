@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from rmo_train.data.pairs import softened
 from rmo_train.data.rendering import TEMPLATE_REWRITES_HISTORY, TEMPLATE_REWRITES_RESPONSE
 from rmo_train.data.tool_calls import TOOL_CALL, turn_of
 from rmo_train.store.tables import MESSAGES, TOKENS
@@ -116,7 +117,7 @@ def trl_row(pair: Row, shape: Shape) -> dict[str, Any]:
     else:  # TRL fails on a row without the object, and reads a missing name as null
         refuse_settings(pair, "chat_template_kwargs")
     row |= {name: pair[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids", "weight")}
-    row["label_confidence"] = 1 - shape.softness * (1 - pair["label_confidence"])
+    row["label_confidence"] = softened(pair["label_confidence"], shape.softness)
     for side in ("chosen", "rejected"):
         if shape.references:
             row[f"ref_{side}"] = pair[f"ref_{side}_logps"]

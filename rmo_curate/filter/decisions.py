@@ -22,6 +22,7 @@ from rmo_curate.filter.slices import protected
 from rmo_curate.filter.worth import Softening, Worth, surest_softening, worth
 from rmo_curate.runs.run import SCORED_COLUMNS, Run, Scores, Trajectory
 from rmo_train.console.errors import UserError
+from rmo_train.data.pairs import softened
 from rmo_train.store.id_hash import Strings, places
 from rmo_train.store.tables import TOO_LONG, flagged
 
@@ -105,8 +106,8 @@ class Decisions:
     def effect(self) -> np.ndarray:
         """What each pair counts in training, kept ones [pairs]: against its label as given where it is flipped, in part
         where it is weighed or its label is softened."""
-        softened = 1 - 2 * self.softness * (1 - self.label_confidence)
-        return np.where(self.flipped, -1.0, 1.0) * self.weight * softened
+        counts = 2 * softened(self.label_confidence, self.softness) - 1
+        return np.where(self.flipped, -1.0, 1.0) * self.weight * counts
 
 
 def decide(run: Run, settings: FilterSettings) -> Decisions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -36,13 +36,13 @@ from rmo_train.store.tables import (
     with_columns,
 )
 
+Confidence = TypeVar("Confidence", float, np.ndarray)
 TOKEN_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
-def softened(confidence: np.ndarray, softness: float) -> np.ndarray:
-    """P(label right) as training takes it, [n] in [0, 1]: `confidence` at a softness of 1, certain at 0."""
-    softer: np.ndarray = 1 - softness * (1 - confidence)
-    return softer
+def softened(confidence: Confidence, softness: float) -> Confidence:
+    """P(label right) as training takes it, in [0, 1]: `confidence` at a softness of 1, certain at 0."""
+    return 1 - softness * (1 - confidence)
 
 
 @dataclass(frozen=True)
