@@ -7,30 +7,18 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from rmo_curate.audit.estimates import Estimates
 from rmo_curate.audit.findings import Counts
 from rmo_curate.audit.numerals import percent_interval
 from rmo_curate.evidence.swapped_copies import MIN_FLAGGED, telling
+from rmo_curate.filter.decisions import Decisions
 from rmo_curate.filter.settings import AUTO, FilterSettings, flags_of
 from rmo_curate.read.memory import IN_MEMORY
-from rmo_curate.runs.run import Checkpoint
 from rmo_train.console.wording import counted
 from rmo_train.model.embedded import EMBEDDED
 
 SMALL, SMALL_ON_THE_HUB = "smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct"
-
-
-class Decided(Protocol):
-    """What a step depends on of `rmo_curate.filter.decisions.Decisions`."""
-
-    @property
-    def doubted(self) -> int: ...
-    @property
-    def left_in_doubt(self) -> int: ...
-    @property
-    def softness(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -39,15 +27,9 @@ class Step:
     command: str
 
 
-def step_of_run(
-    folder: Path,
-    end: Checkpoint | None,
-    settings: FilterSettings,
-    counts: Counts,
-    estimated: Estimates,
-    decided: Decided,
-) -> Step:
-    """After the audit of the run in `folder`."""
+def step_of_run(folder: Path, decisions: Decisions, counts: Counts, estimated: Estimates) -> Step:
+    """After the audit of the run in `folder`. decisions: what the filter would do."""
+    settings, end = decisions.settings, decisions.trajectory.end
     if end is None:
         return Step("Fit a probe to compare with the reference, then audit again.", proxy(folder))
     if not end.held_out:
@@ -58,8 +40,8 @@ def step_of_run(
             f"Drop nothing on this evidence: keep the {scored:,} scored pairs.", filter_command(folder, rule_none())
         )
     command = filter_command(folder, settings)
-    if decided.left_in_doubt:
-        doubted = counted(decided.left_in_doubt, "doubted label")
+    if decisions.left_in_doubt:
+        doubted = counted(decisions.left_in_doubt, "doubted label")
         does, would = "drops none", f"dropping {doubted}"
         if settings.action == AUTO:
             does, would = "leaves labels as they are", f"softening {doubted}"
@@ -68,10 +50,10 @@ def step_of_run(
             f"{does}: it is not sure that {would} would pay.",
             command,
         )
-    if decided.softness:
+    if decisions.softness:
         return Step(
-            f"Read the worst pairs. If they look mislabelled, filter: {decided.doubted:,} of the {scored:,} labels are "
-            "more likely wrong than right, and the trainer softens each by that probability.",
+            f"Read the worst pairs. If they look mislabelled, filter: {decisions.doubted:,} of the {scored:,} labels "
+            "are more likely wrong than right, and the trainer softens each by that probability.",
             command,
         )
     if settings.action in ("weight", "flip"):

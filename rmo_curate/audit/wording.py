@@ -57,15 +57,14 @@ class Wording:
 
 def wording(
     folder: Path,
+    decisions: Decisions,
     counts: Counts,
-    end: Checkpoint | None,
     length: LengthBias | None,
-    settings: FilterSettings,
     estimated: Estimates,
     too_long: TooLong | None,
-    decisions: Decisions,
 ) -> Wording:
     """The sentences of the audit of the run in `folder`."""
+    settings, end = decisions.settings, decisions.trajectory.end
     return Wording(
         figure=figure(estimated),
         lead=lead(estimated, "scored pairs"),
@@ -73,7 +72,7 @@ def wording(
         sentences=(
             *too_long_sentences(too_long),
             *noise_sentences(estimated, "scored pairs", noisy_text(settings)),
-            *filter_sentences(counts, end, settings, estimated, decisions.softness),
+            *filter_sentences(counts, decisions, estimated),
             *outlook_lines(outlook(counts.scorable, scored=True)),
         ),
         warning=warning(folder, end),
@@ -82,7 +81,7 @@ def wording(
         length_text=length_text(length),
         suspects_text=f"{SUSPECTS} {LIKELIHOOD}" if RULES[settings.rule].says_odds and estimated.known else SUSPECTS,
         held_out_text=held_out_text(end),
-        next_step=step_of_run(folder, end, settings, counts, estimated, decisions),
+        next_step=step_of_run(folder, decisions, counts, estimated),
     )
 
 
@@ -271,10 +270,9 @@ def noisy_text(settings: FilterSettings) -> str:
     return "have a doubted label" if settings.action in WEIGHING else "the filter calls noisy"
 
 
-def filter_sentences(
-    counts: Counts, end: Checkpoint | None, settings: FilterSettings, estimated: Estimates, softness: float = 0.0
-) -> Iterator[str]:
+def filter_sentences(counts: Counts, decisions: Decisions, estimated: Estimates) -> Iterator[str]:
     """What the filter does, and where its settings keep it from doing more."""
+    settings = decisions.settings
     by_filter = {reason: n for reason, n in counts.dropped.items() if reason != TOO_LONG}
     dropped = ", ".join(f"{n:,} {reason}" for reason, n in by_filter.items())
     gone = sum(by_filter.values())
@@ -284,12 +282,12 @@ def filter_sentences(
         )
     else:
         yield f"The filter keeps all {counted(counts.kept, 'scored pair')}."
-    if softness:
+    if decisions.softness:
         yield "The trainer softens each label by the probability that it is right."
     elif settings.action == AUTO and estimated.known:
         yield "Labels stay as they are."
     high_q = settings.high_q if settings.preset is None and settings.rule != "none" else None
-    if end and estimated.known and high_q is not None and 1 - high_q < estimated.noise_rate.value:
+    if decisions.trajectory.end and estimated.known and high_q is not None and 1 - high_q < estimated.noise_rate.value:
         yield (
             f"With --high-q {high_q:g}, at most {100 * (1 - high_q):.3g}% of the scored pairs can be dropped as noisy; "
             "lower it to drop more."

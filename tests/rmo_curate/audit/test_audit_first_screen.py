@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from rmo_curate.audit.standing_out import Observed, lopsided, standing_out
 from rmo_curate.evidence.label_noise import Judgeable
 from rmo_curate.evidence.style import Gap
 from rmo_curate.filter.settings import FilterSettings
-from rmo_curate.runs.run import Checkpoint
+from rmo_curate.runs.run import Checkpoint, Trajectory
 
 NOTHING = Observed(
     counts=Counts(400, 400, 0, {}, 400, {}, 400),
@@ -88,35 +89,35 @@ END = Checkpoint("oof-9", "proxy", "oof", 9, 5, True, None)
 DROPPING = replace(NOTHING.counts, kept=370, dropped={"noisy": 30})
 
 
-class Decided(NamedTuple):
-    doubted: int
-    left_in_doubt: int
-    softness: float
-
-
 TOLD, FEW = Estimates(400), Estimates(40, untold=Judgeable(40, 40))
+
+
+def decided(settings: FilterSettings, doubted: int = 0, left: int = 0, softness: float = 0.0, end=END) -> Any:
+    """What a step depends on of the filter's decisions."""
+    trajectory = Trajectory((END,), end)
+    return SimpleNamespace(
+        settings=settings, trajectory=trajectory, doubted=doubted, left_in_doubt=left, softness=softness
+    )
 
 
 def test_the_command_is_one_that_would_succeed(working_folder):
     run, settings, dropping = Path("runs/run"), FilterSettings(), FilterSettings(action="drop")
     kept = replace(DROPPING, kept=400, dropped={})
-    sure, unsure, clean = Decided(30, 0, 0.8), Decided(23, 23, 0.0), Decided(0, 0, 0.0)
-    step = step_of_run(run, END, settings, kept, TOLD, sure)
+    step = step_of_run(run, decided(settings, 30, softness=0.8), kept, TOLD)
     assert step.command == "rmo-curate filter runs/run --out runs/run-shards"
     assert "30 of the 400 labels are more likely wrong than right, and the trainer softens each" in step.text
-    dropped = step_of_run(run, END, dropping, DROPPING, TOLD, Decided(30, 0, 0.0))
+    dropped = step_of_run(run, decided(dropping, 30), DROPPING, TOLD)
     assert dropped.command == f"{step.command} --action drop" and "drop 30 of the 400 scored pairs" in dropped.text
-    assert step_of_run(run, None, settings, DROPPING, TOLD, sure).command == "rmo-curate proxy runs/run"
-    in_sample = step_of_run(run, replace(END, held_out=False), settings, DROPPING, TOLD, sure)
-    assert in_sample.command == "rmo-curate proxy runs/run"
+    for end in (None, replace(END, held_out=False)):
+        assert step_of_run(run, decided(settings, 30, end=end), kept, TOLD).command == "rmo-curate proxy runs/run"
     for asked, said in ((settings, "softening"), (dropping, "dropping")):
-        told = step_of_run(run, END, asked, kept, TOLD, unsure).text
+        told = step_of_run(run, decided(asked, 23, left=23), kept, TOLD).text
         assert f"not sure that {said} 23 doubted labels would pay" in told
-        assert "No label is doubted" in step_of_run(run, END, asked, kept, TOLD, clean).text
-    few = step_of_run(run, END, settings, DROPPING, FEW, clean)
+        assert "No label is doubted" in step_of_run(run, decided(asked), kept, TOLD).text
+    few = step_of_run(run, decided(settings), DROPPING, FEW)
     assert few.command == "rmo-curate filter runs/run --out runs/run-shards --rule none"
     asked = FilterSettings.model_validate({"noise_rate": "0.1", "protect": ["task=code x"]})
-    command = step_of_run(run, END, asked, DROPPING, FEW, clean).command
+    command = step_of_run(run, decided(asked), DROPPING, FEW).command
     assert command == "rmo-curate filter runs/run --out runs/run-shards --noise-rate 0.1 --protect 'task=code x'"
 
 

@@ -147,8 +147,8 @@ RATES, SIZES = [0.0, 0.05, 0.1, 0.2, 0.3, 0.4], [150, 400, 4000]
 
 @cache
 def against_the_truth(pairs: int, rate: float) -> np.ndarray:
-    """Five draws of simulated labels [5, 3]: the low end that the surest cut is said to bring, and by the truth what this
-    cut and what the surest softening make the labels worth, as multiples of the labels as given."""
+    """Five draws of simulated labels [5, 3]: the low end that the surest cut is said to bring, and by the truth what
+    this cut and what the surest softening make the labels worth, as multiples of the labels as given."""
     rows = []
     for seed in range(5):
         margin, wrong = simulated(pairs, rate, seed)
