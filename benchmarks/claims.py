@@ -18,6 +18,7 @@ from benchmarks.detect_table import claims as detection_claims
 from benchmarks.detect_table import grouped
 from benchmarks.figures import RESULTS, points, result, share, table
 from benchmarks.large import KINDS
+from rmo_train.console.wording import counted
 
 MET, MISSED, NOT_RUN = "met", "**missed**", "not run"
 CLAIMED = {
@@ -73,53 +74,57 @@ def of_alignment() -> Iterator[Claim]:
     for one, where in ((timed, "2 cores"), (timed["without_bfloat16"], "2 cores without bfloat16")):
         yield at_most(f"`make demo` on {where}", "demo.md", 10, [one["demo_wall_seconds"] / 60], "{:.1f}", " min")
     of_demo, of_constraints = "demo's 272 pairs", "3,537 pairs with constraints"
-    for folder, data, rate, arm, said in (
-        ("demo", "demo", 0.3, "auto", f"{of_demo}, 30% flipped, three draws"),
-        ("demo", "demo", 0.3, "drop", f"{of_demo}, 30% flipped, three draws"),
-        (GPU, "constraints", 0.2, "soft-label", f"{of_constraints}, 20% flipped, one draw"),
-        (GPU, "constraints", 0.2, "drop", f"{of_constraints}, 20% flipped, one draw"),
-        (GPU, "constraints", 0.3, "soft-label", f"{of_constraints}, 30% flipped, three draws"),
-        (GPU, "constraints", 0.3, "drop", f"{of_constraints}, 30% flipped, three draws"),
-        (GPU, "constraints", 0.4, "soft-label", f"{of_constraints}, 40% flipped, three draws"),
-        (GPU, "constraints", 0.4, "drop", f"{of_constraints}, 40% flipped, three draws"),
-        (BEFORE, "judged", 0.4, "soft-label", "3,577 judged pairs, 40% flipped, earlier evidence, one draw"),
-        (BEFORE, "judged", 0.4, "drop", "3,577 judged pairs, 40% flipped, earlier evidence, one draw"),
+    for folder, data, rate, arms, of in (
+        ("demo", "demo", 0.3, ("auto", "drop"), of_demo),
+        *((GPU, "constraints", rate, ("soft-label", "drop"), of_constraints) for rate in (0.2, 0.3, 0.4)),
+        (BEFORE, "judged", 0.4, ("soft-label", "drop"), "3,577 judged pairs, earlier evidence"),
     ):
-        found = _arm(folder, data, rate, arm)
-        gain = found.get("recovered", found["accuracy_recovered"])
-        shown = f"{100 * gain['value']:.0f}% [{100 * gain['low']:.0f}, {100 * gain['high']:.0f}]"
-        verdict = MET if gain["value"] >= 0.6 else MISSED
-        said = f"share of the gain from true labels that {CLAIMED[arm]} recover: {said}"
-        yield Claim(said, "alignment.md", "≥ 60%", shown, verdict)
+        yield from (recovered_claim(_arm(folder, data, rate, arm), of) for arm in arms)
     others = {"plain": "plain DPO", "simpo": "plain SimPO", "random": "random removal of as many pairs"}
+    satisfied = "constraints satisfied"
     for arm, rate in ((arm, rate) for rate in (0.2, 0.3, 0.4) for arm in ("soft-label", "drop")):
         found = _arm(GPU, "constraints", rate, arm)
         for other, against in others.items():
-            if (gain := found.get(f"satisfied_to_{other}")) is not None:
-                one = other != "plain" or len(found["seeds"]) == 1
-                draws = "one draw" if one else "three draws"
-                said = f"{CLAIMED[arm]} above {against}: constraints satisfied, {rate:.0%} flipped, {draws}"
-                yield Claim(said, "alignment.md", "> 0", f"{points(gain)} points", MET if gain["low"] > 0 else MISSED)
+            if f"satisfied_to_{other}" in found:
+                of = ("plain", "simpo") if other == "simpo" else (other,)
+                theirs = _arm(GPU, "constraints", rate, *of)
+                yield above_claim(found, theirs, f"satisfied_to_{other}", against, satisfied)
     for arm in ("soft-label", "drop"):
-        gain = _arm(GPU, "constraints", 0.3, arm, "simpo")["satisfied_to_plain"]
-        said = f"{CLAIMED[arm]} above plain SimPO, both trained by SimPO: constraints satisfied, 30% flipped, one draw"
-        yield Claim(said, "alignment.md", "> 0", f"{points(gain)} points", MET if gain["low"] > 0 else MISSED)
-        gain = _arm(BEFORE, "judged", 0.4, arm)["accuracy_clear_to_plain"]
-        said = f"{CLAIMED[arm]} above plain DPO: clear held-out judged pairs, 40% flipped, earlier evidence, one draw"
-        yield Claim(said, "alignment.md", "> 0", f"{points(gain)} points", MET if gain["low"] > 0 else MISSED)
+        found, plain = (_arm(GPU, "constraints", 0.3, name, "simpo") for name in (arm, "plain"))
+        yield above_claim(found, plain, "satisfied_to_plain", "plain SimPO, both trained by SimPO", satisfied)
+        found, plain = (_arm(BEFORE, "judged", 0.4, name) for name in (arm, "plain"))
+        on = "clear held-out judged pairs, earlier evidence"
+        yield above_claim(found, plain, "accuracy_clear_to_plain", "plain DPO", on)
         differences = [_arm(GPU, "constraints", rate, arm)["satisfied_to_plain"] for rate in (0.0, 0.2, 0.3, 0.4)]
         worst = min(differences, key=lambda d: d["value"])
         verdict = MET if all(d["high"] >= 0 for d in differences) else MISSED
-        said = f"{CLAIMED[arm]} not worse than plain DPO: constraints satisfied, no flips, 20%, 30% and 40%"
+        said = f"{CLAIMED[arm]} not worse than plain DPO: {satisfied}, no flips, 20%, 30% and 40%"
         yield Claim(said, "alignment.md", "no interval below 0", f"worst {points(worst)} points", verdict)
-        clean = _arm(GPU, "constraints", 0.0, arm)["satisfied_to_plain"]
-        said = f"{CLAIMED[arm]} without flips: constraints satisfied, minus plain DPO"
+        clean = differences[0]
+        said = f"{CLAIMED[arm]} without flips: {satisfied}, minus plain DPO"
         verdict = MET if clean["value"] >= -0.01 else MISSED
         yield Claim(said, "alignment.md", "≥ -1 point", f"{points(clean)} points", verdict)
     for arm in ("auto", "drop"):
-        gain = _arm("demo", "demo", 0.3, arm)["accuracy_to_plain"]
-        said = f"{CLAIMED[arm]} above plain DPO: {of_demo}, 30% flipped, three draws"
-        yield Claim(said, "alignment.md", "> 0", f"{points(gain)} points", MET if gain["low"] > 0 else MISSED)
+        found, plain = (_arm("demo", "demo", 0.3, name) for name in (arm, "plain"))
+        yield above_claim(found, plain, "accuracy_to_plain", "plain DPO", of_demo)
+
+
+def recovered_claim(row: dict[str, Any], of: str) -> Claim:
+    gain = row.get("recovered", row["accuracy_recovered"])
+    shown = f"{100 * gain['value']:.0f}% [{100 * gain['low']:.0f}, {100 * gain['high']:.0f}]"
+    said = f"share of the gain from true labels that {CLAIMED[row['arm']]} recover: {of}, {flips_and_draws(row, row)}"
+    return Claim(said, "alignment.md", "≥ 60%", shown, MET if gain["value"] >= 0.6 else MISSED)
+
+
+def above_claim(row: dict[str, Any], other: dict[str, Any], difference: str, against: str, on: str) -> Claim:
+    gain = row[difference]
+    said = f"{CLAIMED[row['arm']]} above {against}: {on}, {flips_and_draws(row, other)}"
+    return Claim(said, "alignment.md", "> 0", f"{points(gain)} points", MET if gain["low"] > 0 else MISSED)
+
+
+def flips_and_draws(row: dict[str, Any], other: dict[str, Any]) -> str:
+    """How many labels are flipped, and of how many draws a comparison of two rows is."""
+    return f"{row['rate']:.0%} flipped, {counted(len({*row['seeds']} & {*other['seeds']}), 'draw')}"
 
 
 def _arm(folder: str, data: str, rate: float, arm: str, loss: str = "dpo") -> dict[str, Any]:
