@@ -215,6 +215,19 @@ def test_a_finished_run_is_not_done_again_and_the_table_reads_it(ran, monkeypatc
     assert (tmp_path / "all.tar.gz").stat().st_size
 
 
+def test_a_cell_of_another_tuning_is_trained_again(ran):
+    plain, base = (ran.results / f"constraints-dpo-{name}.json" for name in ("plain-uniform30-s0", "base-none0-s0"))
+    kept = plain.read_text()
+    try:
+        align.remove_stale(ran)
+        assert plain.exists()
+        plain.write_text(kept.replace('"learning_rate": 1e-05', '"learning_rate": 3e-05'))
+        align.remove_stale(ran)
+        assert not plain.exists() and base.exists()
+    finally:
+        plain.write_text(kept)
+
+
 def test_a_smaller_set_is_of_whole_prompts_in_their_order():
     rows = [{"prompt": f"p{n % 30}", "id": n} for n in range(90)]
     few = drawn(rows, 20)

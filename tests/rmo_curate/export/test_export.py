@@ -147,6 +147,16 @@ def test_trl_gets_confidences_below_1_only_where_the_filter_softens_labels(make_
     assert confidences == open_pairs(tmp_path / "shards").labelled(None).label_confidence.tolist()
 
 
+@pytest.mark.parametrize("action", ["drop", "weight", "soft-label"])
+def test_a_trainer_that_takes_every_label_as_it_is_is_warned_of(make_run, tmp_path, action):
+    run = make_run({"base": [1.0] * 8, "oof-16": [-4.0, 2, 3, 4, 5, 6, 7, 8]})
+    run_filter(run, tmp_path / "shards", FilterSettings(low_q=0, action=action))
+    said = "\n".join(export.run_export(tmp_path / "shards", Trainer.LLAMA_FACTORY, tmp_path / "lf"))
+    assert ("warning: this trainer takes every label as it is" in said) == (action != "drop")
+    said = "\n".join(export.run_export(tmp_path / "shards", Trainer.TRL, tmp_path / "trl"))
+    assert ("labels are soft" in said) == (action == "soft-label")
+
+
 def test_trl_gets_no_columns_of_log_probs_that_there_are_not(make_run, tmp_path):
     run_filter(make_run({"base": [1.0, 2.0]}), tmp_path / "shards", FilterSettings(rule="none", low_q=0))
     export.run_export(tmp_path / "shards", Trainer.TRL, tmp_path / "out")

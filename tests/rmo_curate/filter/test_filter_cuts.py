@@ -45,6 +45,7 @@ def test_a_given_noise_rate_is_the_share_that_may_go(folder):
         (("--precision", "1.5"), "precision"),
         (("--preset", "paper", "--precision", 0.8), "--precision is also given"),
         (("--action", "weight", "--high-q", 0.9), "--action weight drops no noisy pairs"),
+        (("--action", "auto", "--rule", "irm"), "--action auto weighs all evidence, so another --rule has no effect"),
         (("--action", "relabel"), "relabel"),
         (("--rule", "score"), "--rule score and --score-column NAME must be given together"),
         (("--rule", "irm", "--score-column", "judge"), "--rule score and --score-column NAME must be given together"),
