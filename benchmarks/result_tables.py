@@ -180,6 +180,7 @@ def filtering() -> Iterator[str]:
         "memory": "decisions, in memory, the posterior given",
         "rules": "every rule, four checkpoints, in memory",
         "files": "decisions from a run folder's files, all evidence included (texts of two words)",
+        "command": "`rmo-curate filter`, shards written (texts as long as those of the judged pairs)",
     }
     rows = []
     for one in result("filter")["rows"]:
