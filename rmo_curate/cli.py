@@ -112,18 +112,32 @@ class RulesCommand(EvidenceColumns):
     """`rmo-curate rules`."""
 
     run: Path = from_recipe("score.out", description="Run folder made by `rmo-curate score`", argument="RUN")
-    high_q: float = Field(0.95, ge=0, le=1, description="Quantile of suspicion at which the rules are compared")
+    high_q: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Quantile of suspicion at which the rules are compared (default: above it are as many pairs as "
+        "labels are estimated to be wrong; 0.95 where that cannot be told)",
+    )
     end: str | None = Field(None, description="Last checkpoint of the trajectory (default: chosen from the run)")
 
 
 @app.command()
 @flags(RulesCommand)
-def rules(settings: RulesCommand, as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False) -> None:
+def rules(
+    settings: RulesCommand,
+    recipe: Sections,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+) -> None:
     """Compare rules: what each would drop, how far they agree, and their estimated precision and recall."""
     from rmo_curate.filter.rule_report import run_rules
+    from rmo_curate.next_command import after_rules
 
     report = run_rules(settings.run, settings.high_q, settings.end, settings.part(EvidenceColumns))
-    typer.echo(json.dumps(report.as_json(), indent=2) if as_json else "\n".join(report.lines()))
+    if as_json:
+        typer.echo(json.dumps(report.as_json(), indent=2))
+    else:
+        print_lines(report.lines(), after_rules(settings.run, recipe))
 
 
 @app.command()

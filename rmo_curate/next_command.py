@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rmo_curate.audit.next_step import free, proxy, quoted, step_of_data
+from rmo_curate.audit.next_step import filter_command, free, proxy, quoted, step_of_data
+from rmo_curate.filter.settings import FilterSettings
 from rmo_curate.runs.run import open_run
 from rmo_curate.score.settings import InspectCommand
 from rmo_train.console.settings import Sections
@@ -26,6 +27,13 @@ def after_score(run: Path, recipe: Sections) -> str:
     if "audit" in recipe and recipe.get("score", {}).get("out") == str(run):
         return "rmo-curate audit"
     return f"rmo-curate audit {quoted(run)} --out {quoted(free(run.with_name(f'{run.resolve().name}-report')))}"
+
+
+def after_rules(run: Path, recipe: Sections) -> str:
+    """Filter by all evidence; with a recipe, as it says."""
+    if "filter" in recipe and recipe.get("score", {}).get("out") == str(run):
+        return "rmo-curate filter"
+    return filter_command(run, FilterSettings())
 
 
 def after_filter(shards: Path, recipe: Sections) -> str | None:

@@ -61,7 +61,8 @@ def plan_lines(plan: Plan, settings: TrainSettings) -> list[str]:
         f"loss {settings.loss}, beta {plan.parameters.beta:g}{sft}",
         f"amplification: {amplified}",
         f"diversification: {mixed}",
-        "labels: certain" if plan.confidence is None else f"labels: soft, mean confidence {plan.confidence:.3f}",
+        "labels: as given" if plan.confidence is None else f"labels: soft, mean confidence {plan.confidence:.3f}",
+        *([] if plan.weight is None else [f"weights: mean {plan.weight:.3f} a pair"]),
     ]
 
 

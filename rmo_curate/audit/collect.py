@@ -14,7 +14,7 @@ import numpy as np
 from rmo_curate.audit import findings, suspects
 from rmo_curate.audit.calibration import Evidence, effects, evidence
 from rmo_curate.audit.checks import KINDS, Checked, check, token_counts
-from rmo_curate.audit.contents import LOG_ODDS, POINTS, SCHEMA, Audit, Report
+from rmo_curate.audit.contents import POINTS, SCHEMA, Audit, Report
 from rmo_curate.audit.curve import Curve, curve
 from rmo_curate.audit.estimates import Estimates, estimates, estimates_of_data
 from rmo_curate.audit.findings import Counts, LengthBias
@@ -38,7 +38,7 @@ from rmo_curate.audit.wording import (
 )
 from rmo_curate.evidence.contributions import contributions
 from rmo_curate.evidence.posterior import Posterior
-from rmo_curate.evidence.rules import RULES
+from rmo_curate.evidence.rules import LOG_ODDS, RULES
 from rmo_curate.evidence.wording import reasons
 from rmo_curate.filter.decisions import REASONS
 from rmo_curate.filter.grounds import ground
@@ -110,7 +110,7 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
         length=length,
         curve=curve(
             scored.decisions.suspicion,
-            unit_of(scored.settings.rule),
+            RULES[scored.settings.rule].unit,
             estimated.at,
             None if scored.decisions.left_in_doubt else scored.decisions.least_suspicion,
         ),
@@ -131,6 +131,11 @@ def collect_run(run: Run, settings: AuditSettings, filter_settings: FilterSettin
     return audit_of(material, settings)
 
 
+def name_of(data: tuple[str, ...]) -> str:
+    """What the audit of data is called."""
+    return ", ".join(map(short, data))
+
+
 def collect_data(read: TextData, data: tuple[str, ...], settings: AuditSettings) -> Audit:
     """Everything an audit says about data that no model has scored; data: what they are called."""
     source, texts, rejected = read.source, read.texts, read.rejects
@@ -147,7 +152,7 @@ def collect_data(read: TextData, data: tuple[str, ...], settings: AuditSettings)
         scorable=len(texts),
     )
     length = findings.length_bias(checked.words[:, 1], checked.words[:, 2], {}, unit="words")
-    name = ", ".join(map(short, data))
+    name = name_of(data)
     estimated = estimates_of_data(texts, settings, name)
     if estimated.posterior is not None:
         cost = curve(estimated.suspicion, LOG_ODDS, estimated.at, doubted(estimated))
@@ -179,11 +184,6 @@ def doubted(estimated: Estimates) -> float | None:
     noise rate is told."""
     s = estimated.suspicion
     return float(s[s > 0].min()) if estimated.known and (s > 0).any() else None
-
-
-def unit_of(rule: str) -> str:
-    """The unit of a rule's suspicion."""
-    return LOG_ODDS if RULES[rule].says_odds else "nats per token" if rule.endswith("-ln") else "nats"
 
 
 def short(path: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rmo_curate.audit import baseline, suspects
-from rmo_curate.audit.collect import collect_data, collect_run
+from rmo_curate.audit.collect import collect_data, collect_run, name_of
 from rmo_curate.audit.contents import SCHEMA, Audit
 from rmo_curate.audit.gates import GateTripped, TrippedGate, tripped
 from rmo_curate.audit.page import render
@@ -30,7 +30,8 @@ from rmo_curate.score.run_folder import is_run
 from rmo_train.console.errors import UserError
 from rmo_train.store import files
 
-PAGE = "report.html"
+PAGE, NUMBERS = "report.html", "audit.json"
+WHAT = {"run": "a scored run", "data": "data without scores"}
 MADE_BY, MADE_BY_WITHIN = "<title>Preference data audit", 8192  # by which a page of ours is told, near its beginning
 FRAME = 'style="width: 100%; height: 46rem; border: 0" title="Preference data audit"'
 
@@ -69,7 +70,7 @@ def write_audit(
     Without `filter_settings` the page shows what `filter` does by default, or, on a run that has no proxy, what every
     rule does. With a rule that needs a proxy on such a run: UserError, as from `filter`.
     """
-    before = read_before(settings, out)
+    before = read_before(settings, out, "run", run_folder.resolve().name)
     return write(collect_run(open_run(run_folder), settings, filter_settings), out, settings, before)
 
 
@@ -82,20 +83,37 @@ def write_data_audit(
         raise UserError(f"{runs[0]} is a run folder: audit it alone, or give data files only")
     if len(paths) == 1 and paths[0] != STDIN and not paths[0].startswith(HUB) and not Path(paths[0]).exists():
         raise UserError(f"{paths[0]}: no such file or folder; give data, or a run folder made by `rmo-curate score`")
-    before = read_before(settings, out)
-    read = read_data(data, settings.limit, columns)
     names = tuple(part if isinstance(part, str) else part.name for part in data)
+    before = read_before(settings, out, "data", name_of(names))
+    read = read_data(data, settings.limit, columns)
     return write(collect_data(read, names, settings), out, settings, before)
 
 
-def read_before(settings: AuditSettings, out: Path) -> Mapping[str, Any] | None:
-    """The --baseline, read before there is any work, and before a new audit.json in `out` can take its place."""
+def read_before(settings: AuditSettings, out: Path, kind: str, name: str) -> Mapping[str, Any] | None:
+    """The --baseline, read before there is any work, and before a new audit.json in `out` can take its place. UserError
+    where that would take the place of anything but an earlier audit of the same data, called `name`."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is a file; expected a folder")
     page = out / PAGE
     if page.is_file() and MADE_BY not in page.read_bytes()[:MADE_BY_WITHIN].decode(errors="replace"):
         raise UserError(f"--out {out}: {PAGE} in it was not made by `rmo-curate audit`; give another folder")
+    held = audited(out / NUMBERS)
+    if held is not None and held != (kind, name):
+        raise UserError(
+            f"--out {out}: has the audit of {held[1]!r} ({WHAT[held[0]]}), not of {name!r} ({WHAT[kind]}); give "
+            f"another folder, or delete {PAGE} and {NUMBERS} in it"
+        )
     return None if settings.baseline is None else baseline.read_baseline(settings.baseline, SCHEMA)
+
+
+def audited(numbers: Path) -> tuple[str, str] | None:
+    """What an earlier audit in the same folder is of: (kind, name); None where there is none that can be read."""
+    try:
+        held = json.loads(numbers.read_bytes())
+    except (OSError, ValueError):
+        return None
+    kind, name = (held.get("kind"), held.get("name")) if isinstance(held, dict) else (None, None)
+    return (kind, name) if kind in WHAT and isinstance(name, str) else None
 
 
 def write(audit: Audit, out: Path, settings: AuditSettings, before: Mapping[str, Any] | None) -> AuditSummary:
@@ -104,7 +122,7 @@ def write(audit: Audit, out: Path, settings: AuditSettings, before: Mapping[str,
     if before is not None:
         audit = replace(audit, report=replace(audit.report, changes=baseline.changes(before, numbers)))
         numbers = as_json(audit.report)
-    page, json_path = out / PAGE, out / "audit.json"
+    page, json_path = out / PAGE, out / NUMBERS
     files.write_bytes(page, render(audit, settings.characters).encode())  # the larger one: a disk fills here first
     files.write_bytes(json_path, json.dumps(numbers, indent=1, ensure_ascii=False).encode())
     return AuditSummary(page, json_path, summary_lines(audit.report, page, json_path), tuple(failed))

@@ -20,12 +20,13 @@ from rmo_curate.audit.standing_out import StandingOut
 from rmo_curate.audit.suspects import RejectGroup, Suspect
 from rmo_curate.audit.texts import Texts
 from rmo_curate.audit.wording import Wording
+from rmo_curate.evidence.rules import LOG_ODDS
 from rmo_curate.evidence.swapped_copies import Detection, SelfCheck
 from rmo_train.evaluation.metrics import Interval
 from rmo_train.store.manifests import InputFile, TooLong
 
 SCHEMA = "rmo-audit-1"
-LOG_ODDS, POINTS = "log-odds", "points"  # units of suspicion, besides nats
+POINTS = "points"  # the unit of suspicion where no rule is asked
 
 
 @dataclass(frozen=True)

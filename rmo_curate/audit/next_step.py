@@ -11,6 +11,7 @@ from pathlib import Path
 from rmo_curate.audit.estimates import Estimates
 from rmo_curate.audit.findings import Counts
 from rmo_curate.audit.numerals import percent_interval
+from rmo_curate.evidence.label_noise import LEAST_FOR_RATE
 from rmo_curate.evidence.swapped_copies import MIN_FLAGGED, telling
 from rmo_curate.filter.decisions import Decisions
 from rmo_curate.filter.settings import AUTO, FilterSettings, flags_of
@@ -46,8 +47,9 @@ def step_of_run(folder: Path, decisions: Decisions, counts: Counts, estimated: E
         if settings.action == AUTO:
             does, would = "leaves labels as they are", f"softening {doubted}"
         return Step(
-            "Read the worst pairs, mark the wrong ones, and add --decisions to the command. On its own, the filter "
-            f"{does}: it is not sure that {would} would pay.",
+            "Read the worst pairs on the page, mark the wrong ones, download the decisions, and add "
+            f"--decisions decisions.json to the command. On its own, the filter {does}: it is not sure that {would} "
+            "would pay.",
             command,
         )
     if decisions.softness:
@@ -71,10 +73,19 @@ def step_of_run(folder: Path, decisions: Decisions, counts: Counts, estimated: E
 
 
 def step_of_data(
-    data: Sequence[str], columns: Mapping[str, str], max_length: int | None, model: str | None = None
+    data: Sequence[str],
+    columns: Mapping[str, str],
+    max_length: int | None,
+    model: str | None = None,
+    pairs: int | None = None,
 ) -> Step:
-    """After the audit of data that no model has scored. columns: as `score --map` takes them."""
+    """After the audit of data that no model has scored. columns: as `score --map` takes them. pairs: None: unknown."""
     told = "Score the pairs with a model, which finds more wrong labels than texts alone, then audit the run."
+    if pairs is not None and pairs < LEAST_FOR_RATE:
+        told = (
+            f"Read the pairs: {counted(pairs, 'pair')} are too few to find wrong labels by statistics, with a model's "
+            f"scores too (that needs {LEAST_FOR_RATE}). Score them to train on them."
+        )
     if IN_MEMORY in data:
         return Step(told, f'rmo_curate.score(data, "{small_model()}").report()')
     out = free(Path(f"{stem(data[0])}-run"))

@@ -126,7 +126,7 @@ def data_wording(
         else "Points say how strongly a pair's findings speak against its label or its use; they order the list.",
         held_out_text="No model has scored these pairs: everything here is estimated from their texts. What is learned "
         "from the labels of some prompts is used only to judge other prompts.",
-        next_step=step_of_data(data, columns, max_length),
+        next_step=step_of_data(data, columns, max_length, pairs=counts.pairs),
     )
 
 

@@ -26,9 +26,9 @@ def run_filter(
 ) -> list[str]:
     """Filter a run into the shard folder `out`; returns the lines to print. A dry run decides and writes nothing."""
     run = open_run(run_folder)
-    if dry_run:
+    if overwrite and dry_run:
         refuse_foreign_files(out.resolve(), "shards", MAKER)
-    if not dry_run and not overwrite and out.resolve().parent.is_dir():
+    elif not overwrite and out.resolve().parent.is_dir():
         with making(out, "rmo-curate"):  # nobody replaces it now
             done = find_shards(run, run.trajectory(settings.end), settings, out)
         if done is not None:

@@ -240,15 +240,23 @@ def softening_of(labels: JudgedLabels | None) -> Softening | None:
 
 
 def worth_of(decisions: Decisions, labels: JudgedLabels) -> Worth:
-    """What each action makes the labels worth, if as many are dropped as surely pay: where pairs are dropped now, these
-    instead."""
-    kept = decisions.reason != "noisy"
-    if decisions.settings.action != "drop":
-        kept = np.full(len(kept), True)
-        cut = paying_cut(labels, decisions.suspicion, decisions.scorable)
-        kept[most_suspect_first(labels, decisions.suspicion)[: cut.pairs]] = False
+    """What each action makes the labels worth, and what these decisions do where they are of another kind."""
+    settings, posterior, noisy = decisions.settings, decisions.scores.posterior, decisions.called_noisy
+    assert posterior is not None
+    left = np.full(len(noisy), True)
+    for name in ("ambiguous", "duplicate", "decision"):
+        if decisions.counts[name]:
+            left &= decisions.reason != name
+    if settings.action == "drop" and decisions.budget.cut:
+        stays, decided = ~noisy, None
+    else:
+        stays = np.full(len(noisy), True)
+        cut = paying_cut(labels, -posterior.log_odds, decisions.scorable)
+        stays[most_suspect_first(labels, -posterior.log_odds)[: cut.pairs]] = False
+        instead = -1.0 if settings.action == "flip" else 0.0
+        decided = None if settings.action in WEIGHING else np.where(noisy, instead, 1.0)
     softening = decisions.softening or surest_softening(labels.right, labels.margin, labels.resampled)
-    return worth(labels.right, labels.margin, labels.resampled, kept, softening)
+    return worth(labels.right, labels.margin, labels.resampled, softening.softness, stays, left, decided)
 
 
 def repeats(tokens_sha: Strings) -> np.ndarray:

@@ -17,7 +17,7 @@ from rmo_curate.runs import margins
 from rmo_curate.runs.run import Scores
 from rmo_train.evaluation.metrics import Interval
 
-HIGH_Q = 0.95
+HIGH_Q = 0.95  # where it cannot be told how many labels are wrong
 COMPARED_WITH = "posterior"  # the rule that others are compared with
 COMPARED = {name: rule for name, rule in RULES.items() if name not in ("none", "score")}  # what scores alone rank by
 
@@ -48,12 +48,15 @@ class Comparison:
     held_out: bool  # whether T saw none of the pairs; if not, swapped copies say nothing of rules that compare with T
 
 
-def compare_rules(scores: Scores, end: str, high_q: float) -> Comparison:
-    """The comparison on scores that were read, with their posterior. end: the name of T."""
+def compare_rules(scores: Scores, end: str, high_q: float | None = None) -> Comparison:
+    """The comparison on scores that were read, with their posterior. end: the name of T. high_q: None: as many pairs as
+    labels are estimated to be wrong."""
     posterior = scores.posterior
     assert posterior is not None
     labels = JudgedLabels.of_scores(scores)
     resampled, judged = labels.resampled, labels.of
+    if high_q is None:
+        high_q = round(1 - resampled.rate.value, 4) if labels.estimable and resampled.rate.value else HIGH_Q
     unseen = swapped_copies.held_out(scores)
     flagged = {name: flagged_by(rule, scores, noisy_budget(judged.pairs, high_q)) for name, rule in COMPARED.items()}
     of_reference, _ = flagged[COMPARED_WITH]

@@ -9,7 +9,7 @@ from typing import Any
 from rmo_curate.evidence.columns import EvidenceColumns
 from rmo_curate.evidence.gather import with_posterior
 from rmo_curate.evidence.wording import missing_text
-from rmo_curate.filter.rule_comparison import HIGH_Q, Comparison, RuleAtCut, compare_rules
+from rmo_curate.filter.rule_comparison import Comparison, RuleAtCut, compare_rules
 from rmo_curate.filter.wording import comparison_lines
 from rmo_curate.runs.run import adding_a_proxy, open_run
 from rmo_train.console.errors import UserError
@@ -41,7 +41,7 @@ def rule_as_json(rule: RuleAtCut) -> dict[str, Any]:
 
 
 def run_rules(
-    run_folder: Path, high_q: float = HIGH_Q, end: str | None = None, names: EvidenceColumns | None = None
+    run_folder: Path, high_q: float | None = None, end: str | None = None, names: EvidenceColumns | None = None
 ) -> RuleReport:
     """Ask every rule of a scored run."""
     run = open_run(run_folder)

@@ -108,6 +108,11 @@ class FilterSettings(EvidenceColumns):
                     f"--preset {name} sets {', '.join(flag_of(field) for field in preset)} together, and "
                     f"{', '.join(clashes)} is also given; leave out one or the other"
                 )
+            if given.get("action") in WEIGHING:
+                raise UserError(
+                    f"--preset {name} drops noisy pairs, and --action {given['action']} drops none; leave out one or "
+                    "the other"
+                )
             return {"action": own_action(given)} | given | preset
         cuts = [flag_of(field) for field in CUTS if given.get(field) is not None]
         if len(cuts) > 1:

@@ -17,7 +17,7 @@ from rmo_curate.filter.card import dataset_card
 from rmo_curate.filter.decisions import Decisions
 from rmo_curate.filter.grounds import ground
 from rmo_curate.filter.reviews import file_sha256
-from rmo_curate.filter.settings import FilterSettings
+from rmo_curate.filter.settings import AUTO, FilterSettings
 from rmo_curate.filter.wording import counts_line
 from rmo_curate.runs.replacing import refuse_foreign_files, replacing
 from rmo_curate.runs.run import Run, Trajectory
@@ -76,7 +76,10 @@ def shards_key(run: Run, trajectory: Trajectory, settings: FilterSettings) -> di
     fingerprint = files.sha256_text(files.canonical_json([hashes, reference]))
     end = trajectory.end.name if trajectory.end else None
     reviewed = None if settings.decisions is None else file_sha256(settings.decisions)
-    return {"run": fingerprint, **settings.model_dump(mode="json"), "end": end, "decisions": reviewed}
+    asked = settings.model_dump(mode="json")
+    if asked["noise_rate"] == AUTO:
+        asked["noise_rate"] = None  # the action's own default, which nobody who is refused has asked for
+    return {"run": fingerprint, **asked, "end": end, "decisions": reviewed}
 
 
 class PartFiles:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rmo_curate.evidence.expected import Outlook, outlook
 from rmo_curate.evidence.label_noise import Judgeable
 from rmo_curate.evidence.lengths import FOLLOWING_LENGTH, Lengths
 from rmo_curate.evidence.posterior import Missing
@@ -31,7 +30,6 @@ class Judged:
     foretold: bool  # whether held-out labels are foretold better than chance
     noise_rate: float
     worth: Worth | None  # None: too few pairs to tell, or nothing foretells labels
-    outlook: Outlook
     gaps: tuple[Gap, ...]
 
 
@@ -76,7 +74,6 @@ def judged(decisions: Decisions) -> Judged | None:
         posterior.noise.tells,
         posterior.noise.rate,
         worth_of(decisions, labels) if labels.estimable else None,
-        outlook(decisions.scorable, scored=decisions.trajectory.end is not None),
         tuple(gaps(posterior.style.difference, decisions.kept, decisions.effect)),
     )
 

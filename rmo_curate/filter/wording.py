@@ -10,7 +10,7 @@ from rmo_curate.evidence.label_noise import LEAST_FOR_RATE, Judgeable
 from rmo_curate.evidence.lengths import Lengths
 from rmo_curate.evidence.rules import RULES
 from rmo_curate.evidence.swapped_copies import MIN_FLAGGED, Detection, telling
-from rmo_curate.evidence.wording import RANDOM_FLIPS, evidence_line, gap_lines, lengths_line, outlook_lines
+from rmo_curate.evidence.wording import RANDOM_FLIPS, evidence_line, gap_lines, lengths_line
 from rmo_curate.filter.ambiguity import AUTHORS_RANGE
 from rmo_curate.filter.budget import Budget
 from rmo_curate.filter.decisions import REASONS, Decisions, noisy_rule
@@ -29,6 +29,7 @@ from rmo_train.store.tables import TOO_LONG
 
 FLIP_RATE = 0.2  # of the remark on recall
 ENOUGH = f"at least {LEAST_FOR_RATE} pairs and {LEAST_PROMPTS} prompts"  # to estimate how many labels are wrong
+NO_DOUBT = "no label is more likely wrong than right"
 HEAVY_REMOVAL = 0.3  # share of the pairs beyond which removal is reported to cost more than it brings
 
 
@@ -92,11 +93,16 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
         least = ""
         if (cut := decisions.thresholds["suspicion"]) is not None:
             likely = (
-                f"label is {1 / (1 + math.exp(cut)):.0%} likely to be right" if says_odds else f"suspicion is {cut:.4g}"
+                f"label is {1 / (1 + math.exp(cut)):.0%} likely to be right"
+                if says_odds
+                else f"suspicion is {cut:.4g} {RULES[settings.rule].unit}".rstrip()
             )
             least = f"; the least suspicious one's {likely}"
         elif decisions.budget.pairs:
             least = ", which holds for none"
+        if settings.high_q == 0:
+            yield f"noisy: --rule {settings.rule}: every pair {only}{least}"
+            return
         yield (
             f"noisy: --rule {settings.rule}, at most {decisions.budget.pairs:,} of {decisions.scorable:,} scored "
             f"pairs ({budget_text(decisions.budget, settings)}), and only {only}{least}"
@@ -108,6 +114,15 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
                     f"if {FLIP_RATE:.0%} of pairs are flipped, --high-q {settings.high_q:g} finds at most {most:.0%} "
                     "of them"
                 )
+
+
+def rate_line(rate: Interval, decisions: Decisions) -> str:
+    doubted = (
+        f"{decisions.doubted:,} of {decisions.scorable:,} scored pairs have one that is more likely wrong than right"
+    )
+    return (
+        f"an estimated {percent_interval(rate)} of the labels are wrong; {doubted if decisions.doubted else NO_DOUBT}"
+    )
 
 
 def too_few_line(few: Judgeable, so: str) -> str:
@@ -126,24 +141,20 @@ def softening_lines(decisions: Decisions) -> Iterator[str]:
         yield too_few_line(labels.of, "labels stay as they are")
     if softening is None:  # or what is said of the evidence says why
         return
-    rate = f"an estimated {percent_interval(labels.resampled.rate)} of the labels are wrong"
-    doubted = f"{decisions.doubted:,} of {decisions.scorable:,} scored pairs have a label that is more likely wrong"
+    said = f"noisy: {rate_line(labels.resampled.rate, decisions)}"
     if softening.softness:
         far = "" if softening.softness == 1 else f"{softening.softness:.0%} of the way "
         yield (
-            f"noisy: {doubted} than right ({rate}). None is dropped: `rmo-train` softens every label {far}to the "
-            f"probability that it is right, which makes the labels worth {times_interval(softening.times)} as "
-            "many clean pairs (80% interval). For a trainer without soft labels: --action drop"
+            f"{said}. None is dropped: `rmo-train` softens every label {far}to the probability that it is right. For a "
+            "trainer without soft labels: --action drop"
         )
     elif decisions.doubted:
         yield (
-            f"noisy: {doubted} than right, but labels stay as they are: {rate}, and that is too uncertain to be sure "
-            f"that soft labels pay: they would be worth {times_interval(softening.times_in_full)} as many clean pairs "
-            "(80% interval). Review the worst suspects; if you know that at least as many labels are wrong as "
-            "estimated: --action soft-label"
+            f"{said}. Labels stay as they are: it is not sure that soft labels would pay. Review the worst suspects; "
+            "if you know that at least as many labels are wrong as estimated: --action soft-label"
         )
     else:
-        yield f"noisy: {rate}, but no label is more likely wrong than right, so labels stay as they are"
+        yield f"{said}, so labels stay as they are"
 
 
 def paying_lines(cut: Cut, decisions: Decisions) -> Iterator[str]:
@@ -151,24 +162,17 @@ def paying_lines(cut: Cut, decisions: Decisions) -> Iterator[str]:
     settings, budget = decisions.settings, decisions.budget
     assert budget.noise_rate is not None
     gone = "flipped" if settings.action == "flip" else "dropped"
-    of = f"{decisions.doubted:,} of {decisions.scorable:,} scored pairs"
-    doubted = f"{of} have a label that is more likely wrong than right"
-    rate = f"an estimated {percent_interval(budget.noise_rate)} of the labels are wrong"
+    said = f"noisy: --rule {settings.rule}: {rate_line(budget.noise_rate, decisions)}"
     if not cut.of:
-        yield f"noisy: --rule {settings.rule}: {rate}, but no label is more likely wrong than right, so none is {gone}"
+        yield f"{said}, so none is {gone}"
     elif not cut.pairs:
         yield (
-            f"noisy: --rule {settings.rule}: {doubted}, but none is {gone}: {rate}, and that is too uncertain to be "
-            f"sure that it pays: the labels would be worth {times_interval(cut.times_of_all)} as many clean pairs (80% "
-            "interval). Review the worst suspects; if you know that at least as many labels are wrong as estimated, "
-            f"set a share: --noise-rate {budget.noise_rate.value:.2g}"
+            f"{said}. None is {gone}: it is not sure that it would pay. Review the worst suspects; if you know that at "
+            f"least as many labels are wrong as estimated, set a share: --noise-rate {budget.noise_rate.value:.2g}"
         )
     else:
         most = f"the {cut.pairs:,} most suspect" if cut.pairs < decisions.doubted else "these"
-        yield (
-            f"noisy: --rule {settings.rule}: {doubted} ({rate}); {most} are {gone}, which makes the labels worth "
-            f"{times_interval(cut.times)} as many clean pairs (80% interval)"
-        )
+        yield f"{said}; {most} are {gone}"
 
 
 def caught_lines(caught: Detection, settings: FilterSettings, reviewed: bool = False) -> Iterator[str]:
@@ -177,13 +181,12 @@ def caught_lines(caught: Detection, settings: FilterSettings, reviewed: bool = F
     if caught.flagged >= MIN_FLAGGED:
         before = ", before your decisions" if reviewed else ""
         precise = caught.precision
-        share = f"an estimated {percent_interval(precise)}"
+        share = f"an estimated {percent_interval(precise)} are mislabelled"
         if not telling(precise):
-            share = f"somewhere between {precise.low:.0%} and {precise.high:.0%}"
+            share = f"it cannot be told how many are mislabelled ({precise.low:.0%} to {precise.high:.0%})"
         yield (
-            f"of the {caught.flagged:,} pairs {called(settings)}{before}, {share} "
-            f"are mislabelled, and of all mislabelled pairs, {percent_interval(caught.recall)} are among them "
-            "(estimated from swapped copies, for labels that are wrong at random)"
+            f"of the {caught.flagged:,} pairs {called(settings)}{before}, {share}; of all mislabelled pairs, "
+            f"{percent_interval(caught.recall)} are among them (by swapped copies, for labels wrong at random)"
         )
 
 
@@ -275,19 +278,23 @@ def judged_lines(judged: Judged, decisions: Decisions) -> Iterator[str]:
             yield f"an estimated {judged.noise_rate:.0%} of {of} are wrong"
         if judged.worth:
             yield worth_line(judged.worth)
-    yield from outlook_lines(judged.outlook)
     yield from (f"style: {line}" for line in gap_lines(judged.gaps))
 
 
 def worth_line(worth: Worth) -> str:
-    """What each action would bring."""
-    told = {action: times_interval(of) for action, of in worth.times.items()}
+    """What these decisions bring, and what each action would."""
+    told = {action: f"{action} {times_interval(of)}" for action, of in worth.times.items()}
     for action, nothing in (("auto", "labels stay as they are"), ("drop", "none is dropped")):
         if worth.times[action] == AS_GIVEN:
-            told[action] = f"1.00 times ({nothing})"
-    by_action = ", ".join(f"--action {action} {times}" for action, times in told.items())
-    given = f"as given, the labels are worth as much as {worth.as_given:,.0f} clean pairs"
-    return f"{given}; with {by_action} as much (80% intervals)"
+            told[action] = f"{action} 1.00 times ({nothing})"
+    if worth.times["auto"] == worth.times["soft-label"]:
+        told["auto"] = f"auto or {told.pop('soft-label')}"
+    by_action = ", ".join(told.values())
+    given = f"worth: as given, the labels are worth {worth.as_given:,.0f} clean pairs"
+    if round(worth.left) != round(worth.as_given):
+        given += f", {worth.left:,.0f} without the pairs that other steps drop"
+    by_decided = f"these decisions make that {times_interval(worth.decided)} as many; " if worth.decided else ""
+    return f"{given}; {by_decided}with --action {by_action} as many (80% intervals)"
 
 
 def removal_line(column: ColumnRemoval) -> str:

@@ -65,9 +65,11 @@ class Cells:
             right, margin = (np.bincount(cell, of, len(part)) / np.maximum(once, 1) for of in (right, margin))
         return cls(part, np.vstack([once, drawn]), np.vstack([2 * right - 1, resampled.leanings(margin)]))
 
-    def times(self, weights: np.ndarray) -> np.ndarray:
-        """What the pairs are worth under each of the weights [k, cells], as a multiple of weights of 1: [rows, k]."""
-        return self._worth(weights) / np.maximum(self._worth(np.ones((1, len(self.part)))), 1e-9)
+    def times(self, weights: np.ndarray, given: np.ndarray | None = None) -> np.ndarray:
+        """What the pairs are worth under each of the weights [k, cells], as a multiple of what they are worth under
+        weights `given` [cells] (None: of 1): [rows, k]."""
+        as_given = np.ones(len(self.part)) if given is None else given
+        return self._worth(weights) / np.maximum(self._worth(as_given[None]), 1e-9)
 
     def _worth(self, weights: np.ndarray) -> np.ndarray:
         pull, square = (self.counted * self.leaning) @ weights.T, self.counted @ np.square(weights).T
@@ -138,16 +140,40 @@ def surest_softening(right: np.ndarray, margin: np.ndarray, resampled: Resampled
 
 @dataclass(frozen=True)
 class Worth:
-    """What labels are worth: as given, in clean pairs; and under each action, as a multiple of that."""
+    """What labels are worth: as given, in clean pairs; and under each action, as a multiple of what the labels of those
+    pairs are worth that other steps leave."""
 
     as_given: float
-    times: Mapping[str, Interval]  # in the order in which they are told
+    left: float  # the same of the pairs that are left
+    times: Mapping[str, Interval]  # of the action's own default, in the order in which they are told
+    decided: Interval | None = None  # of another cut than that of --action drop, or of a flip
 
 
-def worth(right: np.ndarray, margin: np.ndarray, resampled: Resampled, kept: np.ndarray, softening: Softening) -> Worth:
-    """right, margin: [pairs], NaN where there is no evidence. kept: where dropping leaves a pair, bool [pairs]."""
-    cells = Cells.of(kept.astype(int), right, margin, resampled)
-    drop, weight = intervals(cells.times(np.stack([cells.part.astype(float), (1 + cells.leaning[0]) / 2])))
-    drop = AS_GIVEN if cells.part.all() else drop
-    times = {"auto": softening.times, "drop": drop, "weight": weight, "soft-label": softening.times_in_full}
-    return Worth(clean_pairs(right[resampled.known]), times)
+def worth(
+    right: np.ndarray,
+    margin: np.ndarray,
+    resampled: Resampled,
+    softness: float,
+    stays: np.ndarray,
+    left: np.ndarray,
+    decided: np.ndarray | None = None,
+) -> Worth:
+    """right, margin: [pairs], NaN where there is no evidence. stays: where --action drop leaves a pair; left: where
+    other steps do, bool [pairs]. decided: what pairs count under decisions of another kind, -1, 0 or 1 [pairs]."""
+    code = left + 2 * stays + (0 if decided is None else 4 * (1 + decided).astype(np.int8))
+    cells = Cells.of(code.astype(np.int64), right, margin, resampled)
+    given, stay, leaning = cells.part & 1, cells.part >> 1 & 1, cells.leaning[0]
+    weights = [1 - softness * (1 - leaning), leaning, (1 + leaning) / 2, stay, (cells.part >> 2) - 1.0]
+    auto, soft, weight, drop, of_decided = intervals(cells.times(given * np.stack(weights), given))
+    known = resampled.known & left
+    return Worth(
+        as_given=clean_pairs(right[resampled.known]),
+        left=clean_pairs(right[known]),
+        times={
+            "auto": auto if softness else AS_GIVEN,
+            "soft-label": soft,
+            "weight": weight,
+            "drop": AS_GIVEN if stays.all() else drop,
+        },
+        decided=None if decided is None else of_decided,
+    )

@@ -71,7 +71,7 @@ def run_score(
     job = resolve(data, model, run, settings, proxy, checkpoints, columns, workers, afresh=overwrite)
     if dry_run:
         foreseen = dry_run_lines(job.source, job.renderer, job.reference, job.limit, job.proxy, len(job.checkpoints))
-        return [*foreseen, *([] if overwrite else scored_already(run))]
+        return [*([] if overwrite else scored_already(run)), *foreseen]
     if share is not None:
         return run_share(job, share)
     check_none_at_work(run)

@@ -33,6 +33,7 @@ class Plan:
     amplifier: Amplifier | None
     margins: np.ndarray | None
     confidence: float | None  # mean label confidence, if labels are soft
+    weight: float | None  # mean weight of a pair, if they differ
 
     def batches(self, seed: int, epoch: int) -> list[np.ndarray]:
         """The optimizer batches of one epoch: every pair once; a function of (seed, epoch, G) and the margins."""
@@ -81,6 +82,7 @@ def make_plan(data: PairData, settings: TrainSettings, processes: int = 1) -> Pl
         amplifier=_amplifier(data, settings, parameters),
         margins=_diversified_margins(data, settings),
         confidence=confidence,
+        weight=None if (data.weight == data.weight[0]).all() else float(data.weight.mean()),
     )
 
 

@@ -11,6 +11,7 @@ from rmo_curate.runs.margins import swapped
 from rmo_curate.runs.run import Run, Scores, Trajectory, adding_a_proxy
 from rmo_train.console.errors import UserError
 
+LOG_ODDS, NATS, NATS_PER_TOKEN = "log-odds", "nats", "nats per token"  # units of suspicion
 Statistic = Callable[[Scores], np.ndarray]  # Scores -> suspicion [pairs], NaN where a pair has no scores
 
 
@@ -23,6 +24,7 @@ class Rule:
 
     name: str
     fit: Callable[[Scores], Statistic]
+    unit: str = ""  # of its suspicion; "": a number of its own
     needs_proxy: bool = True  # whether it compares the base's margins with those of T
     spares_supported: bool = False  # whether its suspicion is at most 0 where the evidence supports the label
 
@@ -34,7 +36,7 @@ class Rule:
     @property
     def says_odds(self) -> bool:
         """Whether the suspicion is the log-odds that the label is wrong."""
-        return self.name == "posterior"
+        return self.unit == LOG_ODDS
 
     @property
     def told_by_swapped_copies(self) -> bool:

@@ -193,6 +193,16 @@ def test_what_is_not_data_is_refused(working_folder):
     (mine / "report.html").write_text("<title>My own report</title>")
     assert curate("audit", data, "--out", mine).refused("was not made by `rmo-curate audit`; give another folder")
     assert (mine / "report.html").read_text() == "<title>My own report</title>"
+    assert curate("audit", data, "--out", "r").code == curate("audit", data, "--out", "r").code == 0
+    other, before = (
+        write_jsonl(working_folder / "other.jsonl", planted()[:40]),
+        (working_folder / "r/audit.json").read_bytes(),
+    )
+    refused = curate("audit", other, "--out", "r")
+    assert refused.refused("--out r: has the audit of 'pairs.jsonl' (data without scores), not of 'other.jsonl'")
+    assert (working_folder / "r/audit.json").read_bytes() == before
+    (working_folder / "r/audit.json").write_text("[]")  # what cannot be read is nobody's
+    assert curate("audit", other, "--out", "r").code == 0
     (mine / "report.html").unlink()
     assert curate("audit", data, "--out", mine).code == curate("audit", data, "--out", mine).code == 0  # beside others
 

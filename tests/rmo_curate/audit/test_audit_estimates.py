@@ -113,11 +113,11 @@ def test_of_few_pairs_the_interval_is_told_and_nothing_is_done_that_does_not_sur
     done = curate("filter", run, "--out", tmp_path / "shards")
     assert done.code == 0 and "120 pairs = 120 kept" in done.out
     (said,) = (line for line in done.out.splitlines() if line.startswith("noisy: "))
-    doubted = int(said.split(": ")[1].split()[0])
-    assert doubted and "but labels stay as they are" in said and "too uncertain to be sure that soft labels" in said
+    doubted = int(said.split("; ")[1].split()[0])
+    assert doubted and "Labels stay as they are: it is not sure that soft labels would pay" in said
     assert "--action auto 1.00 times (labels stay as they are)" in done.out and "dropped pairs, each" not in done.out
     dropping = curate("filter", run, "--out", tmp_path / "dropping", "--action", "drop")
-    assert f"{doubted} of 120 scored pairs" in dropping.out and "but none is dropped" in dropping.out
+    assert f"{doubted} of 120 scored pairs" in dropping.out and "None is dropped: it is not sure" in dropping.out
     summary = write_audit(run, tmp_path / "audit", AuditSettings.model_validate({}))
     numbers = json.loads(summary.json.read_text())
     head = numbers["headline"]

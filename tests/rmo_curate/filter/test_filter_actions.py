@@ -84,8 +84,17 @@ def test_a_dry_run_refuses_the_folder_that_the_command_would_refuse(folder, tmp_
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "notes.txt").write_text("mine")
-    for more in ((), ("--dry-run",)):
+    for more in ((), ("--dry-run",), ("--dry-run", "--overwrite")):
         assert curate("filter", folder, "--out", mine, *more).refused("was not made by `rmo-curate filter`")
+    out = ("--out", tmp_path / "out")
+    assert curate("filter", folder, *out, "--action", "drop").code == 0
+    assert "already done" in curate("filter", folder, *out, "--action", "drop", "--dry-run").out
+    for more in ((), ("--dry-run",)):
+        refused = curate("filter", folder, *out, *more)
+        assert (
+            refused.refused("action: the folder has 'drop', you asked for 'auto'") and "noise_rate" not in refused.err
+        )
+    assert "is not written" in curate("filter", folder, *out, "--dry-run", "--overwrite").out
 
 
 def test_without_evidence_no_label_is_doubted(folder, tmp_path):
@@ -101,8 +110,8 @@ def test_labels_are_softened_as_far_as_surely_pays_and_it_is_said(make_run, tmp_
     done = curate("filter", folder, "--out", tmp_path / "out")
     assert done.code == 0 and "900 pairs = 900 kept" in done.out
     (said,) = re.findall(r"None is dropped: `rmo-train` softens every label (?:(\d+)% of the way )?to", done.out)
-    (told,) = (line for line in done.out.splitlines() if line.startswith("as given"))
-    assert re.findall("--action ([a-z-]+)", told) == ["auto", "drop", "weight", "soft-label"]
+    (told,) = (line for line in done.out.splitlines() if line.startswith("worth: "))
+    assert re.findall("([a-z-]+) [0-9.]+ times", told) == ["auto", "soft-label", "weight", "drop"][not said :]
     manifest, card = manifest_of(tmp_path / "out"), (tmp_path / "out" / "README.md").read_text()
     assert manifest["action"] == manifest["settings"]["action"] == "auto"
     assert f"{manifest['softness']:.0%}" == f"{said or 100}%" and manifest["softness"] > 0.5
@@ -114,6 +123,31 @@ def test_labels_are_softened_as_far_as_surely_pays_and_it_is_said(make_run, tmp_
     assert curate("filter", folder, "--out", tmp_path / "out", "--action", "auto").out.count("already done") == 1
     refused = curate("filter", folder, "--out", tmp_path / "o", "--action", "auto", "--high-q", 0.9)
     assert refused.refused("--action auto drops no noisy pairs, so --high-q has no effect")
+
+
+def test_other_cuts_and_other_steps_are_told_beside_the_actions(make_run, tmp_path):
+    rng = np.random.default_rng(0)
+    proxy = rng.normal(3, 2, 900) * np.where(rng.random(900) < 0.3, -1, 1)
+    folder = make_run({"base": [0.0] * 900, "oof-16": proxy.tolist()}, part_size=900)
+
+    def told(*flags: object) -> str:
+        done = curate("filter", folder, "--out", tmp_path / "out", "--dry-run", *flags)
+        assert done.code == 0, done.err
+        (line,) = (line for line in done.out.splitlines() if line.startswith("worth: "))
+        return line
+
+    for flags in ((), ("--action", "drop"), ("--action", "weight")):
+        assert "these decisions" not in told(*flags) and "other steps" not in told(*flags)
+    assert "these decisions make that" in told("--high-q", 0.9) and "these decisions" in told("--action", "flip")
+    both = told("--low-q", 0.1, "--high-q", 0.95)
+    given, left = map(int, re.findall(r"(\d+) (?:clean pairs|without the pairs that other steps drop)", both))
+    assert 0.8 * given < left < given
+
+
+@pytest.mark.parametrize("action", ["auto", "soft-label", "weight"])
+def test_a_preset_drops_noisy_pairs_so_an_action_that_drops_none_is_refused(folder, tmp_path, action):
+    done = curate("filter", folder, "--out", tmp_path / "out", "--preset", "paper", "--action", action)
+    assert done.refused(f"--preset paper drops noisy pairs, and --action {action} drops none")
 
 
 def test_labels_that_nothing_speaks_against_stay_as_they_are():

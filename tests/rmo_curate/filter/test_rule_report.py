@@ -37,6 +37,22 @@ def test_every_rule_is_told_in_25_lines(run):
     assert {line.split()[0] for line in lines if line.startswith("  ")} == set(COMPARED)
 
 
+def test_rules_are_cut_where_as_many_pairs_go_as_labels_are_wrong(run):
+    assert "at --high-q 0.95 " in curate("rules", run).out  # 48 pairs: too few to tell
+    scores, _ = simulated(0.3)
+    judged = replace(scores, posterior=weighed(scores, scores.groups))
+    found = compare_rules(judged, "oof-9")
+    assert found.high_q == pytest.approx(1 - found.noise_rate.value) and found.high_q < 0.8
+    (flagged,) = {rule.flagged for rule in found.rules if rule.rule == "random"}
+    assert flagged == round(found.noise_rate.value * found.pairs)
+
+
+def test_rules_end_with_the_command_that_filters(run):
+    following = curate("rules", run).out.splitlines()[-1]
+    assert following == f"next: rmo-curate filter {run} --out {run}-shards"
+    assert "next" not in curate("rules", run, "--json").out
+
+
 def test_the_json_has_what_the_lines_have(run):
     found = json.loads(curate("rules", run, "--json", "--high-q", 0.75).out)
     assert found["schema"] == 1 and found["pairs"] == 48 and found["high_q"] == 0.75

@@ -10,7 +10,6 @@ import pytest
 from rmo_curate.evidence.label_noise import Resampled, fit_noise
 from rmo_curate.filter.wording import worth_line
 from rmo_curate.filter.worth import (
-    AS_GIVEN,
     CELLS,
     Cut,
     Softening,
@@ -118,7 +117,8 @@ def test_pairs_taken_together_give_the_figures_of_each_for_itself(monkeypatch, r
 
     def all_of_it() -> tuple[Cut, Worth, Softening]:
         softening = surest_softening(right, margin, resampled)
-        return surest_cut(order, right, margin, resampled), worth(right, margin, resampled, kept, softening), softening
+        found = worth(right, margin, resampled, softening.softness, kept, np.full(6000, True))
+        return surest_cut(order, right, margin, resampled), found, softening
 
     together = all_of_it()
     monkeypatch.setattr("rmo_curate.filter.worth.CELLS", 6000)
@@ -217,16 +217,42 @@ def test_each_action_is_told_with_its_interval():
     cut = surest_cut(np.argsort(margin)[: int((right < 0.5).sum())], right, margin, resampled)
     kept = np.full(1000, True)
     kept[np.argsort(margin)[: cut.pairs]] = False
-    softening = surest_softening(right, margin, resampled)
-    found = worth(right, margin, resampled, kept, softening)
-    assert found.as_given == pytest.approx(clean_pairs(right))
-    assert list(found.times) == ["auto", "drop", "weight", "soft-label"] and found.times["auto"] == softening.times
+    everyone = np.full(1000, True)
+    found = worth(right, margin, resampled, 1.0, kept, everyone)
+    assert found.as_given == found.left == pytest.approx(clean_pairs(right)) and found.decided is None
+    assert list(found.times) == ["auto", "soft-label", "weight", "drop"]
+    assert found.times["auto"] == found.times["soft-label"]
     assert found.times["soft-label"].value == pytest.approx(clean_pairs(right, 2 * right - 1) / clean_pairs(right))
     assert all(of.low < of.value < of.high for of in found.times.values())
-    told = worth_line(found)
-    assert f"--action drop {cut.times.value:.2f} times [{cut.times.low:.2f}, {cut.times.high:.2f}]" in told
     assert found.times["drop"].low == pytest.approx(cut.times.low) and cut.pairs
-    none = worth(right, margin, resampled, np.full(1000, True), Softening(0.0, AS_GIVEN, softening.times_in_full))
-    assert "--action auto 1.00 times (labels stay as they are), --action drop 1.00 times (none is dro" in worth_line(
-        none
+    told = worth_line(found)
+    assert f"drop {cut.times.value:.2f} times [{cut.times.low:.2f}, {cut.times.high:.2f}] as many" in told
+    assert f"; with --action auto or soft-label {found.times['auto'].value:.2f} times [" in told
+    none = worth(right, margin, resampled, 0.0, everyone, everyone)
+    told = worth_line(none)
+    assert "auto 1.00 times (labels stay as they are), soft-label " in told and "drop 1.00 times (none is drop" in told
+
+
+def test_pairs_that_other_steps_drop_are_counted_apart():
+    """As if they were not there; and a cut or flip at hand is told beside the actions."""
+    margin, _ = simulated(1000, 0.3, 0)
+    noise, resampled = fit_noise(margin, np.arange(1000)), Resampled(margin, np.arange(1000))
+    right = 1 / (1 + np.exp(-noise.log_odds(margin)))
+    left, stays = np.arange(1000) % 5 > 0, np.arange(1000) % 7 > 0
+    flipped = np.where(right < 0.2, -1.0, 1.0)
+    found = worth(right, margin, resampled, 0.5, stays, left, flipped)
+    of_left = clean_pairs(right[left])
+    assert (found.as_given, found.left) == pytest.approx((clean_pairs(right), of_left))
+    wanted = {
+        "auto": clean_pairs(right[left], right[left]),  # softened half the way: 1 - (1 - P), twice P - 1/2
+        "soft-label": clean_pairs(right[left], 2 * right[left] - 1),
+        "weight": clean_pairs(right[left], right[left]),
+        "drop": clean_pairs(right[left & stays]),
+    }
+    assert {action: of.value for action, of in found.times.items()} == pytest.approx(
+        {action: worth_of / of_left for action, worth_of in wanted.items()}
     )
+    assert found.decided.value == pytest.approx(clean_pairs(right[left], flipped[left]) / of_left)
+    told = worth_line(found)
+    assert f"worth {found.as_given:,.0f} clean pairs, {of_left:,.0f} without the pairs that other steps drop; " in told
+    assert f"these decisions make that {found.decided.value:.2f} times [" in told

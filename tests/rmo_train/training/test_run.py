@@ -105,15 +105,17 @@ def test_labels_are_softened_as_the_filter_decided_or_as_told(make_shards, tiny_
     soft = make_shards(tmp_path / "soft", label_confidence=confidence, softness=1.0)
     half = make_shards(tmp_path / "half", label_confidence=confidence, softness=0.5)
 
-    def said(shards: Path, wanted: bool | None) -> str:
+    def said(shards: Path, wanted: bool | None = None, what: str = "labels: ") -> str | None:
         settings = TrainSettings(**QUICK, soft_labels=wanted)
         lines = run_training(shards, str(tiny_model_folder), tmp_path / "out", settings, dry_run=True)
-        return next(line for line in lines if line.startswith("labels: "))
+        return next((line for line in lines if line.startswith(what)), None)
 
-    assert said(plain, None) == said(soft, False) == "labels: certain"
+    assert said(plain, None) == said(soft, False) == "labels: as given"
     assert said(soft, None) == said(plain, True) == "labels: soft, mean confidence 0.750"
     assert said(half, None) == said(half, True) == "labels: soft, mean confidence 0.875"
-    assert said(half, False) == "labels: certain"
+    assert said(half, False) == "labels: as given"
+    weighed = make_shards(tmp_path / "weighed", weight=confidence)
+    assert said(weighed, what="weights") == "weights: mean 0.750 a pair" and said(plain, what="weights") is None
 
     smoothed = TrainSettings(**QUICK, loss="cdpo", label_smoothing=0.2)
     with pytest.raises(UserError, match=r"--label-smoothing 0.2 assumes wrong labels, .* would count twice"):
