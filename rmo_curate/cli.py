@@ -97,7 +97,7 @@ def proxy(settings: ProxyCommand, recipe: Sections, dry_run: DryRun = False) -> 
 @app.command("filter")
 @flags(FilterCommand, "filter")
 def filter_(settings: FilterCommand, recipe: Sections, overwrite: Overwrite = False, dry_run: DryRun = False) -> None:
-    """Soften labels as far as that surely pays, or drop noisy and ambiguous pairs, and write what stays as shards."""
+    """Soften labels as far as that pays, or drop noisy and ambiguous pairs, and write what stays as shards."""
     from rmo_curate.filter.command import run_filter
     from rmo_curate.next_command import after_filter
 

@@ -48,8 +48,8 @@ def step_of_run(folder: Path, decisions: Decisions, counts: Counts, estimated: E
             does, would = "leaves labels as they are", f"softening {doubted}"
         return Step(
             "Read the worst pairs on the page, mark the wrong ones, download the decisions, and add "
-            f"--decisions decisions.json to the command. On its own, the filter {does}: it is not sure that {would} "
-            "would pay.",
+            f"--decisions decisions.json to the command. On its own, the filter {does}: {would} is not "
+            "expected to pay.",
             command,
         )
     if decisions.softness:

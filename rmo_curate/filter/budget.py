@@ -12,7 +12,7 @@ from rmo_curate.evidence.label_noise import Judgeable
 from rmo_curate.evidence.rules import Rule
 from rmo_curate.filter import thresholds
 from rmo_curate.filter.settings import WEIGHING, FilterSettings
-from rmo_curate.filter.worth import Cut, surest_cut
+from rmo_curate.filter.worth import Cut, best_cut
 from rmo_curate.runs.run import Scores
 from rmo_train.evaluation.metrics import Interval
 
@@ -22,7 +22,7 @@ class Budget:
     pairs: int
     noise_rate: Interval | None = None  # that was estimated for it; None: none was
     too_few: Judgeable | None = None  # to cut by an estimate; None: enough, or none was asked for
-    cut: Cut | None = None  # where as many go as surely pay
+    cut: Cut | None = None  # where as many go as it pays to drop
 
 
 def noisy_budget(
@@ -47,11 +47,11 @@ def noisy_budget(
 
 
 def paying_cut(labels: JudgedLabels, suspicion: np.ndarray, n: int, instead: float = 0.0) -> Cut:
-    """The surest cut of n scorable pairs: of the pairs with a suspicion [pairs] above 0, at most as many as labels are
-    estimated to be wrong. instead: as `surest_cut` takes it."""
+    """The best cut of n scorable pairs: of the pairs with a suspicion [pairs] above 0, at most as many as labels are
+    estimated to be wrong. instead: as `best_cut` takes it."""
     most = int(labels.resampled.rate.value * n)
     order = most_suspect_first(labels, suspicion)[:most]
-    return surest_cut(order, labels.right, labels.margin, labels.resampled, instead)
+    return best_cut(order, labels.right, labels.margin, labels.resampled, instead)
 
 
 def most_suspect_first(labels: JudgedLabels, suspicion: np.ndarray) -> np.ndarray:

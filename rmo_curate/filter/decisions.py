@@ -19,7 +19,7 @@ from rmo_curate.filter.budget import Budget, most_suspect_first, noisy_budget, p
 from rmo_curate.filter.reviews import DROP, FLIP, KEEP, reviewed
 from rmo_curate.filter.settings import AUTO, WEIGHING, FilterSettings
 from rmo_curate.filter.slices import protected
-from rmo_curate.filter.worth import Softening, Worth, surest_softening, worth
+from rmo_curate.filter.worth import Softening, Worth, best_softening, worth
 from rmo_curate.runs.run import SCORED_COLUMNS, Run, Scores, Trajectory
 from rmo_train.console.errors import UserError
 from rmo_train.data.pairs import softened
@@ -62,7 +62,7 @@ class Decisions:
     flipped: np.ndarray  # bool [pairs]: kept with the answers exchanged
     weight: np.ndarray  # [pairs]
     label_confidence: np.ndarray  # [pairs] P(the label as it is written is right), 1 where no evidence was weighed
-    softening: Softening | None  # where labels are softened as far as surely pays
+    softening: Softening | None  # where labels are softened as far as it pays
     settings: FilterSettings
 
     @property
@@ -91,7 +91,7 @@ class Decisions:
 
     @property
     def left_in_doubt(self) -> int:
-        """The doubted pairs, if nothing is done about them because that is not sure to pay."""
+        """The doubted pairs, if nothing is done about them because that is not expected to pay."""
         untouched = self.budget.cut and not self.budget.cut.pairs
         return self.doubted if untouched or (self.softening and not self.softness) else 0
 
@@ -233,10 +233,10 @@ def noisy_rule(settings: FilterSettings) -> Rule:
 
 
 def softening_of(labels: JudgedLabels | None) -> Softening | None:
-    """How far softening labels surely pays; None where it cannot be told."""
+    """How far softening labels pays; None where it cannot be told."""
     if labels is None or not labels.estimable:
         return None
-    return surest_softening(labels.right, labels.margin, labels.resampled)
+    return best_softening(labels.right, labels.margin, labels.resampled)
 
 
 def worth_of(decisions: Decisions, labels: JudgedLabels) -> Worth:
@@ -255,7 +255,7 @@ def worth_of(decisions: Decisions, labels: JudgedLabels) -> Worth:
         stays[most_suspect_first(labels, -posterior.log_odds)[: cut.pairs]] = False
         instead = -1.0 if settings.action == "flip" else 0.0
         decided = None if settings.action in WEIGHING else np.where(noisy, instead, 1.0)
-    softening = decisions.softening or surest_softening(labels.right, labels.margin, labels.resampled)
+    softening = decisions.softening or best_softening(labels.right, labels.margin, labels.resampled)
     return worth(labels.right, labels.margin, labels.resampled, softening.softness, stays, left, decided)
 
 

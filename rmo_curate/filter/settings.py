@@ -60,7 +60,7 @@ class FilterSettings(EvidenceColumns):
     )
     noise_rate: str | None = Field(
         default=None,
-        description="Share of pairs to drop as noisy, such as 0.2; auto: as many as surely pay, at most the "
+        description="Share of pairs to drop as noisy, such as 0.2; auto: as many as it pays to drop, at most the "
         "estimated share of wrong labels (default of --action drop: auto)",
     )
     precision: float | None = Field(
@@ -73,7 +73,7 @@ class FilterSettings(EvidenceColumns):
     action: Literal["drop", "weight", "soft-label", "flip", "auto"] = Field(
         default="auto",
         description="What to do with noisy pairs. auto: keep them and have the trainer soften every label by the "
-        "probability that it is right, as far as that surely pays; soft-label: the same in full; drop: remove them; "
+        "probability that it is right, as far as that pays; soft-label: the same in full; drop: remove them; "
         "flip: exchange chosen and rejected; weight: keep all pairs, weighted by that probability. With a cut, a "
         "preset or another rule, the default is drop",
     )

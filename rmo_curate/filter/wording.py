@@ -134,7 +134,7 @@ def too_few_line(few: Judgeable, so: str) -> str:
 
 
 def softening_lines(decisions: Decisions) -> Iterator[str]:
-    """How far labels are softened because that surely pays, and why not further."""
+    """How far labels are softened because that pays, and why not further."""
     labels, softening = decisions.labels, decisions.softening
     assert labels is not None
     if not labels.of.enough:
@@ -150,7 +150,7 @@ def softening_lines(decisions: Decisions) -> Iterator[str]:
         )
     elif decisions.doubted:
         yield (
-            f"{said}. Labels stay as they are: it is not sure that soft labels would pay. Review the worst suspects; "
+            f"{said}. Labels stay as they are: soft labels are not expected to pay. Review the worst suspects; "
             "if you know that at least as many labels are wrong as estimated: --action soft-label"
         )
     else:
@@ -158,7 +158,7 @@ def softening_lines(decisions: Decisions) -> Iterator[str]:
 
 
 def paying_lines(cut: Cut, decisions: Decisions) -> Iterator[str]:
-    """How many go because that surely pays, and why not more."""
+    """How many go because that pays, and why not more."""
     settings, budget = decisions.settings, decisions.budget
     assert budget.noise_rate is not None
     gone = "flipped" if settings.action == "flip" else "dropped"
@@ -167,8 +167,9 @@ def paying_lines(cut: Cut, decisions: Decisions) -> Iterator[str]:
         yield f"{said}, so none is {gone}"
     elif not cut.pairs:
         yield (
-            f"{said}. None is {gone}: it is not sure that it would pay. Review the worst suspects; if you know that at "
-            f"least as many labels are wrong as estimated, set a share: --noise-rate {budget.noise_rate.value:.2g}"
+            f"{said}. None is {gone}: that is not expected to pay. Review the worst suspects; "
+            "if you know that at least as many labels are wrong as estimated, set a share: "
+            f"--noise-rate {budget.noise_rate.value:.2g}"
         )
     else:
         most = f"the {cut.pairs:,} most suspect" if cut.pairs < decisions.doubted else "these"

@@ -6,10 +6,10 @@ are worth n (1 - 2e)^2; after a cut that drops a share q and leaves e', n (1 - q
 weights are the best there are (2p - 1: Cauchy and Schwarz), sum (2p - 1)^2.
 
 Every p rests on two estimates: the noise rate and the strength of the evidence. A few hundred pairs leave both wide
-open, and what pays at the likeliest rate then costs right labels if fewer are wrong. So what an action brings has an
-80% interval, over draws of prompts and noise. By default labels are softened in full where that pays at its low end,
-else by the share s of what p says that brings most there, which makes the weights 1 - 2s (1 - p). A cut takes as many
-pairs as bring most there.
+open, and what pays at the likeliest rate then costs right labels if fewer are wrong. So what an action brings is a
+geometric mean over draws of prompts and noise, with an 80% interval; the draws are weighted as if noise were rare.
+Labels are softened by the share s of what p says that is expected to bring most, which makes the weights
+1 - 2s (1 - p), and a cut takes as many pairs as are expected to bring most.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ import numpy as np
 from rmo_curate.evidence.label_noise import Resampled
 from rmo_train.evaluation.metrics import Interval
 
-Q = (0.1, 0.9)  # quantiles of the intervals: a wider one would forgo more on noisy data than it saves on clean ones
-LEAST_GAIN = 1.02  # over the labels as given, at the low end; with less, nothing is done
+Q = (0.1, 0.9)  # quantiles of the intervals
+# Draws are weighted by 1 / eps^2 above this rate. The prior that they were drawn under, eps (1 - 2 eps), becomes
+# (1 - 2 eps) / eps, by which a rate from 2.5% to 5% is as likely as one above 12.5%: most data are good.
+RARE = 0.025
+LEAST_GAIN = 1.05  # over the labels as given, expected; with less, nothing is done
+LEAST = 0.01  # of the worth in a draw, as a multiple: below, what is left is worth nothing either way
 CUTS = 64  # that are tried at most, evenly spaced
 SOFTNESS = np.linspace(0, 1, 21)  # that are tried
 CELLS = 4096  # more pairs are taken together where their margins are alike: the same figures at a bounded cost
@@ -40,46 +44,50 @@ def clean_pairs(right: np.ndarray, weight: np.ndarray | float = 1.0) -> float:
 
 @dataclass(frozen=True)
 class Cells:
-    """Pairs that stay or go together and have like margins; where pairs are few, every pair for itself.
-
-    Row 0 is the estimate: every pair once, at the likeliest noise. The others are the draws of `Resampled`.
-    """
+    """Pairs that stay or go together and have like margins; where pairs are few, every pair for itself."""
 
     part: np.ndarray  # int [cells]
-    counted: np.ndarray  # pairs [rows, cells]
-    leaning: np.ndarray  # 2 P(the label is right) - 1 [rows, cells]
+    likeliest: np.ndarray  # 2 P(the label is right) - 1 at the likeliest noise [cells]
+    counted: np.ndarray  # pairs, in the draws of `Resampled` [draws, cells]
+    leaning: np.ndarray  # 2 P - 1 at the noise of each draw [draws, cells]
+    probability: np.ndarray  # of each draw [draws]
 
     @classmethod
     def of(cls, part: np.ndarray, right: np.ndarray, margin: np.ndarray, resampled: Resampled) -> Cells:
         """part: of each pair, int; right, margin: [pairs], NaN where there is no evidence, as `resampled` knows."""
         part, right, margin = part[resampled.known], right[resampled.known], margin[resampled.known]
         if len(part) <= CELLS:
-            once, drawn = np.ones(len(part), dtype=int), resampled.times[:, resampled.group]
+            counted = resampled.times[:, resampled.group]
         else:
             parts = int(part.max()) + 1
             bins = CELLS // parts
             edges = np.quantile(margin[:: -(-len(margin) // SAMPLE)], np.linspace(0, 1, bins + 1)[1:-1])
             cell = part * bins + np.searchsorted(edges, margin)
-            once, drawn = np.bincount(cell, minlength=parts * bins), resampled.counted(cell, parts * bins)
+            held, counted = np.bincount(cell, minlength=parts * bins), resampled.counted(cell, parts * bins)
             part = np.repeat(np.arange(parts), bins)
-            right, margin = (np.bincount(cell, of, len(part)) / np.maximum(once, 1) for of in (right, margin))
-        return cls(part, np.vstack([once, drawn]), np.vstack([2 * right - 1, resampled.leanings(margin)]))
+            right, margin = (np.bincount(cell, of, len(part)) / np.maximum(held, 1) for of in (right, margin))
+        caution = np.maximum(resampled.rates, RARE) ** -2.0
+        return cls(part, 2 * right - 1, counted, resampled.leanings(margin), caution / caution.sum())
 
-    def times(self, weights: np.ndarray, given: np.ndarray | None = None) -> np.ndarray:
+    def times(self, weights: np.ndarray, given: np.ndarray | None = None) -> list[Interval]:
         """What the pairs are worth under each of the weights [k, cells], as a multiple of what they are worth under
-        weights `given` [cells] (None: of 1): [rows, k]."""
+        weights `given` [cells] (None: of 1): geometric means over the draws, and quantiles."""
         as_given = np.ones(len(self.part)) if given is None else given
-        return self._worth(weights) / np.maximum(self._worth(as_given[None]), 1e-9)
+        drawn = self._worth(weights) / np.maximum(self._worth(as_given[None]), 1e-9)  # [draws, k]
+        drawn = np.maximum(drawn, LEAST)
+        mean = np.exp(self.probability @ np.log(drawn))
+        return [Interval(float(v), *self._quantiles(of)) for v, of in zip(mean, drawn.T, strict=True)]
+
+    def _quantiles(self, values: np.ndarray) -> tuple[float, float]:
+        """Of values [draws], in the middle of the steps of their distribution."""
+        order = np.argsort(values)
+        below = np.cumsum(self.probability[order]) - self.probability[order] / 2
+        low, high = np.interp(Q, below, values[order])
+        return float(low), float(high)
 
     def _worth(self, weights: np.ndarray) -> np.ndarray:
         pull, square = (self.counted * self.leaning) @ weights.T, self.counted @ np.square(weights).T
         return np.square(pull) / np.maximum(square, 1e-9)
-
-
-def intervals(rows: np.ndarray) -> list[Interval]:
-    """Of each column: the first row, and the quantiles of the others."""
-    low, high = np.quantile(rows[1:], Q, axis=0)
-    return [Interval(float(v), float(a), float(b)) for v, a, b in zip(rows[0], low, high, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -92,10 +100,10 @@ class Cut:
     times_of_all: Interval  # the same if all go that could
 
 
-def surest_cut(
+def best_cut(
     most_suspect: np.ndarray, right: np.ndarray, margin: np.ndarray, resampled: Resampled, instead: float = 0.0
 ) -> Cut:
-    """The cut that makes labels worth most at the low end of its interval; of 0 pairs where none is worth its while.
+    """The cut that is expected to make labels worth most; of 0 pairs where none is worth its while.
 
     most_suspect: int, the pairs that could go, in the order in which they go. right, margin: [pairs], of the evidence;
     NaN where there is none. instead: the weight of the pairs that go: 0 drops them, -1 exchanges their answers.
@@ -107,9 +115,9 @@ def surest_cut(
     part[most_suspect] = np.searchsorted(cuts, np.arange(len(most_suspect)), side="right") - 1
     cells = Cells.of(part, right, margin, resampled)
     goes = cells.part < np.arange(1, len(cuts))[:, None]  # bool [cuts but that of none, cells]
-    of = [AS_GIVEN, *intervals(cells.times(np.where(goes, instead, 1.0)))]
-    best = max(range(len(cuts)), key=lambda k: of[k].low)
-    if of[best].low < LEAST_GAIN:
+    of = [AS_GIVEN, *cells.times(np.where(goes, instead, 1.0))]
+    best = max(range(len(cuts)), key=lambda k: of[k].value)
+    if of[best].value < LEAST_GAIN:
         best = 0
     return Cut(int(cuts[best]), len(most_suspect), of[best], of[-1])
 
@@ -123,19 +131,17 @@ class Softening:
     times_in_full: Interval  # the same with a softness of 1
 
 
-def surest_softening(right: np.ndarray, margin: np.ndarray, resampled: Resampled) -> Softening:
-    """In full, where that is worth its while at the low end of its interval: it brings most in the mean. Else the
-    softness that makes labels worth most at the low end, and 0 where none is worth its while.
+def best_softening(right: np.ndarray, margin: np.ndarray, resampled: Resampled) -> Softening:
+    """The softness that is expected to make labels worth most; 0 where none is worth its while.
 
     right, margin: [pairs], of the evidence; NaN where there is none.
     """
     cells = Cells.of(np.zeros(len(right), dtype=int), right, margin, resampled)
-    of = intervals(cells.times(1 - SOFTNESS[:, None] * (1 - cells.leaning[0])))
-    full = of[-1]
-    best = len(of) - 1 if full.low >= LEAST_GAIN else max(range(len(of)), key=lambda k: of[k].low)
-    if of[best].low < LEAST_GAIN:
-        return Softening(0.0, AS_GIVEN, full)
-    return Softening(float(SOFTNESS[best]), of[best], full)
+    of = cells.times(1 - SOFTNESS[:, None] * (1 - cells.likeliest))
+    best = max(range(len(of)), key=lambda k: of[k].value)
+    if of[best].value < LEAST_GAIN:
+        return Softening(0.0, AS_GIVEN, of[-1])
+    return Softening(float(SOFTNESS[best]), of[best], of[-1])
 
 
 @dataclass(frozen=True)
@@ -162,9 +168,9 @@ def worth(
     other steps do, bool [pairs]. decided: what pairs count under decisions of another kind, -1, 0 or 1 [pairs]."""
     code = left + 2 * stays + (0 if decided is None else 4 * (1 + decided).astype(np.int8))
     cells = Cells.of(code.astype(np.int64), right, margin, resampled)
-    given, stay, leaning = cells.part & 1, cells.part >> 1 & 1, cells.leaning[0]
+    given, stay, leaning = cells.part & 1, cells.part >> 1 & 1, cells.likeliest
     weights = [1 - softness * (1 - leaning), leaning, (1 + leaning) / 2, stay, (cells.part >> 2) - 1.0]
-    auto, soft, weight, drop, of_decided = intervals(cells.times(given * np.stack(weights), given))
+    auto, soft, weight, drop, of_decided = cells.times(given * np.stack(weights), given)
     known = resampled.known & left
     return Worth(
         as_given=clean_pairs(right[resampled.known]),

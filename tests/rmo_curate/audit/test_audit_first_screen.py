@@ -112,7 +112,7 @@ def test_the_command_is_one_that_would_succeed(working_folder):
         assert step_of_run(run, decided(settings, 30, end=end), kept, TOLD).command == "rmo-curate proxy runs/run"
     for asked, said in ((settings, "softening"), (dropping, "dropping")):
         told = step_of_run(run, decided(asked, 23, left=23), kept, TOLD).text
-        assert f"not sure that {said} 23 doubted labels would pay" in told
+        assert f"{said} 23 doubted labels is not expected to pay" in told
         assert "No label is doubted" in step_of_run(run, decided(asked), kept, TOLD).text
     few = step_of_run(run, decided(settings), DROPPING, FEW)
     assert few.command == "rmo-curate filter runs/run --out runs/run-shards --rule none"

@@ -1,4 +1,4 @@
-"""What labels are worth under each action, and the cut and the softening that surely pay."""
+"""What labels are worth under each action, and the cut and the softening that pay."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rmo_curate.filter.worth import (
     Cut,
     Softening,
     Worth,
+    best_cut,
+    best_softening,
     clean_pairs,
-    surest_cut,
-    surest_softening,
     worth,
 )
 from rmo_train.data.pairs import softened
@@ -83,11 +83,11 @@ def test_what_is_known_of_labels_by_simulation():
 
 
 @pytest.mark.parametrize("instead", [0.0, -1.0], ids=["dropped", "exchanged"])
-def test_the_surest_cut_is_the_best_of_all_under_the_worst_of_two_draws(instead):
-    """By hand: every cut under either draw; the one whose lower end is highest."""
+def test_the_best_cut_is_the_best_of_all_by_the_mean_of_draws_in_which_noise_is_rare(instead):
+    """By hand: every cut under either draw, of which the one with twice the noise counts a quarter."""
     margin = np.random.default_rng(3).normal(0.5, 1.0, 60)
     order = np.argsort(margin)[:20]
-    draws = [(0.05, 1.0), (0.4, 3.0)]
+    draws = [(0.2, 1.0), (0.4, 3.0)]
     right = right_of(margin, 0.2, 1.5)
 
     def gain(gone: int, rate: float, slope: float) -> float:
@@ -97,12 +97,14 @@ def test_the_surest_cut_is_the_best_of_all_under_the_worst_of_two_draws(instead)
         return clean_pairs(p, weight) / clean_pairs(p)
 
     of = np.array([[gain(m, *draw) for m in range(21)] for draw in draws])
-    low = np.quantile(of, 0.1, axis=0)
-    cut = surest_cut(order, right, margin, Drawn([r for r, _ in draws], [k for _, k in draws], 60), instead)
-    assert cut.pairs == low.argmax() and cut.of == 20
-    assert cut.times.low == pytest.approx(low.max(), rel=1e-5)
-    assert cut.times_of_all.low == pytest.approx(low[-1], rel=1e-5)
-    assert cut.times_of_all.high == pytest.approx(np.quantile(of[:, -1], 0.9), rel=1e-5)
+    chance = np.array([4, 1]) / 5
+    mean = np.exp(chance @ np.log(of))
+    low, high = of.min(axis=0), of.max(axis=0)  # the middles of two steps are in them
+    cut = best_cut(order, right, margin, Drawn([r for r, _ in draws], [k for _, k in draws], 60), instead)
+    assert cut.pairs == mean.argmax() > 0 and cut.of == 20
+    assert cut.times.value == pytest.approx(mean.max(), rel=1e-5)
+    assert cut.times_of_all.value == pytest.approx(mean[-1], rel=1e-5)
+    assert low[-1] - 1e-5 < cut.times_of_all.low < cut.times_of_all.high < high[-1] + 1e-5
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.3])
@@ -116,9 +118,9 @@ def test_pairs_taken_together_give_the_figures_of_each_for_itself(monkeypatch, r
     assert len(margin) > CELLS
 
     def all_of_it() -> tuple[Cut, Worth, Softening]:
-        softening = surest_softening(right, margin, resampled)
+        softening = best_softening(right, margin, resampled)
         found = worth(right, margin, resampled, softening.softness, kept, np.full(6000, True))
-        return surest_cut(order, right, margin, resampled), found, softening
+        return best_cut(order, right, margin, resampled), found, softening
 
     together = all_of_it()
     monkeypatch.setattr("rmo_curate.filter.worth.CELLS", 6000)
@@ -136,9 +138,9 @@ def test_pairs_taken_together_give_the_figures_of_each_for_itself(monkeypatch, r
 def test_nothing_goes_where_the_rate_may_be_nothing():
     margin = np.linspace(-1, 2, 50)
     order = np.argsort(margin)[:10]
-    cut = surest_cut(order, right_of(margin, 0.3, 2.0), margin, Drawn([0.0, 0.4], [1.0, 3.0], 50))
+    cut = best_cut(order, right_of(margin, 0.3, 2.0), margin, Drawn([0.0, 0.4], [1.0, 3.0], 50))
     assert (cut.pairs, cut.of) == (0, 10) and cut.times == Interval(1.0, 1.0, 1.0) and cut.times_of_all.low < 1
-    none = surest_cut(order[:0], right_of(margin, 0.3, 2.0), margin, Drawn([0.1], [1.0], 50))
+    none = best_cut(order[:0], right_of(margin, 0.3, 2.0), margin, Drawn([0.1], [1.0], 50))
     assert none == Cut(0, 0, Interval(1.0, 1.0, 1.0), Interval(1.0, 1.0, 1.0))
 
 
@@ -147,8 +149,8 @@ RATES, SIZES = [0.0, 0.05, 0.1, 0.2, 0.3, 0.4], [150, 400, 4000]
 
 @cache
 def against_the_truth(pairs: int, rate: float) -> np.ndarray:
-    """Five draws of simulated labels [5, 3]: the low end that the surest cut is said to bring, and by the truth what
-    this cut and what the surest softening make the labels worth, as multiples of the labels as given."""
+    """Five draws of simulated labels [5, 2]: what the best cut and what the best softening make the labels worth by the
+    truth, as multiples of the labels as given."""
     rows = []
     for seed in range(5):
         margin, wrong = simulated(pairs, rate, seed)
@@ -156,55 +158,54 @@ def against_the_truth(pairs: int, rate: float) -> np.ndarray:
         noise, resampled = fit_noise(margin, groups), Resampled(margin, groups)
         right = 1 / (1 + np.exp(-noise.log_odds(margin)))
         order = np.argsort(margin)[: int((right < 0.5).sum())]
-        cut = surest_cut(order, right, margin, resampled)
+        cut = best_cut(order, right, margin, resampled)
         kept = np.ones(pairs)
         kept[order[: cut.pairs]] = 0
-        softness = surest_softening(right, margin, resampled).softness
+        softness = best_softening(right, margin, resampled).softness
         truth = (~wrong).astype(float)
         worth_of = [clean_pairs(truth, weight) for weight in (kept, 2 * softened(right, softness) - 1)]
-        rows.append([cut.times.low, *np.array(worth_of) / clean_pairs(truth)])
+        rows.append(np.array(worth_of) / clean_pairs(truth))
     return np.array(rows)
 
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("pairs", SIZES)
-def test_the_surest_cut_costs_next_to_nothing_on_any_data_and_pays_on_many(pairs, rate):
-    """What is left is worth at least what was given."""
-    sure, times, _ = against_the_truth(pairs, rate).T
-    assert min(times) > 0.95 and np.mean(times) > 0.98
-    assert min(sure) >= 1
+def test_the_best_cut_costs_next_to_nothing_on_any_data_and_pays_on_many(pairs, rate):
+    times, _ = against_the_truth(pairs, rate).T
+    assert min(times) > 0.94 and np.mean(times) > 0.96
     if pairs == 4000:
-        assert np.mean(times) > {0.1: 1.04, 0.2: 1.25, 0.3: 2.1, 0.4: 3}.get(rate, 0.99)
+        assert min(times) > 0.99 and np.mean(times) > {0.2: 1.25, 0.3: 2.1, 0.4: 4}.get(rate, 0.99)
 
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("pairs", SIZES)
-def test_the_surest_softening_costs_little_on_any_data_and_brings_more_than_the_surest_cut(pairs, rate):
-    _, of_cuts, times = against_the_truth(pairs, rate).T
-    assert min(times) > 0.7 and np.mean(times) > 0.97  # one draw in ten is below the low end of its interval
+def test_the_best_softening_costs_little_on_any_data_and_brings_more_than_the_best_cut(pairs, rate):
+    of_cuts, times = against_the_truth(pairs, rate).T
+    assert min(times) > 0.92 and np.mean(times) > 0.94
     if rate >= 0.2:
         assert np.mean(times) > 1.05 * np.mean(of_cuts)
+        assert np.mean(times) > {0.2: 1.25, 0.3: 1.7, 0.4: 1.7}[rate]
     if pairs == 4000:
-        assert min(times) > 0.99 and np.mean(times) > {0.1: 1.07, 0.2: 1.4, 0.3: 2.7, 0.4: 4.5}.get(rate, 0.99)
+        assert min(times) > 0.99 and np.mean(times) > {0.1: 1.05, 0.2: 1.45, 0.3: 2.7, 0.4: 5}.get(rate, 0.99)
 
 
 def test_labels_stay_as_they_are_where_the_rate_may_be_nothing():
     margin = np.linspace(-1, 2, 50)
-    found = surest_softening(right_of(margin, 0.3, 2.0), margin, Drawn([0.0, 0.0, 0.0, 0.4], [1.0, 1.0, 1.0, 3.0], 50))
+    found = best_softening(right_of(margin, 0.3, 2.0), margin, Drawn([0.0, 0.4], [1.0, 3.0], 50))
     assert (found.softness, found.times) == (0.0, Interval(1.0, 1.0, 1.0)) and found.times_in_full.low < 1
 
 
 def test_labels_are_softened_in_part_where_full_softening_may_cost():
     margin, _ = simulated(1000, 0.3, 0)
     right = right_of(margin, 0.3, 1.0)
-    found = surest_softening(right, margin, Drawn([0.12, 0.3], [1.0, 1.0], 1000))
-    assert 0 < found.softness < 1 and found.times.low > 1.02 > found.times_in_full.low
+    found = best_softening(right, margin, Drawn([0.12, 0.3], [1.0, 1.0], 1000))
+    assert 0 < found.softness < 1 and found.times.value > 1.05 > found.times_in_full.value
 
 
 def test_labels_are_softened_in_full_where_the_noise_is_known():
     margin, _ = simulated(1000, 0.3, 0)
     right = right_of(margin, 0.3, 1.0)
-    found = surest_softening(right, margin, Drawn([0.3, 0.3], [1.0, 1.0], 1000))
+    found = best_softening(right, margin, Drawn([0.3, 0.3], [1.0, 1.0], 1000))
     assert found.softness == 1 and found.times == found.times_in_full
     assert found.times.value == pytest.approx(clean_pairs(right, 2 * right - 1) / clean_pairs(right))
 
@@ -214,7 +215,7 @@ def test_each_action_is_told_with_its_interval():
     groups = np.arange(1000)
     noise, resampled = fit_noise(margin, groups), Resampled(margin, groups)
     right = 1 / (1 + np.exp(-noise.log_odds(margin)))
-    cut = surest_cut(np.argsort(margin)[: int((right < 0.5).sum())], right, margin, resampled)
+    cut = best_cut(np.argsort(margin)[: int((right < 0.5).sum())], right, margin, resampled)
     kept = np.full(1000, True)
     kept[np.argsort(margin)[: cut.pairs]] = False
     everyone = np.full(1000, True)
@@ -222,7 +223,6 @@ def test_each_action_is_told_with_its_interval():
     assert found.as_given == found.left == pytest.approx(clean_pairs(right)) and found.decided is None
     assert list(found.times) == ["auto", "soft-label", "weight", "drop"]
     assert found.times["auto"] == found.times["soft-label"]
-    assert found.times["soft-label"].value == pytest.approx(clean_pairs(right, 2 * right - 1) / clean_pairs(right))
     assert all(of.low < of.value < of.high for of in found.times.values())
     assert found.times["drop"].low == pytest.approx(cut.times.low) and cut.pairs
     told = worth_line(found)
@@ -236,8 +236,7 @@ def test_each_action_is_told_with_its_interval():
 def test_pairs_that_other_steps_drop_are_counted_apart():
     """As if they were not there; and a cut or flip at hand is told beside the actions."""
     margin, _ = simulated(1000, 0.3, 0)
-    noise, resampled = fit_noise(margin, np.arange(1000)), Resampled(margin, np.arange(1000))
-    right = 1 / (1 + np.exp(-noise.log_odds(margin)))
+    right, resampled = right_of(margin, 0.3, 1.0), Drawn([0.3, 0.3], [1.0, 1.0], 1000)
     left, stays = np.arange(1000) % 5 > 0, np.arange(1000) % 7 > 0
     flipped = np.where(right < 0.2, -1.0, 1.0)
     found = worth(right, margin, resampled, 0.5, stays, left, flipped)
