@@ -7,13 +7,15 @@ far as it pays, and pairs are dropped: every one whose label is more likely wron
 drop (`rmo_curate.filter.worth`). The result is compared with the labels as given, by the number of clean pairs that it
 is worth under the true labels. The rules were chosen on draws from 700 on, after draws from 300, 400 and 500 on had
 shown what others cost; none of those is used here. Data sets are scored once and kept in FOLDER; of judged pairs and
-HH-RLHF the first 1,000 records. Writes benchmarks/results/cut.json.
+HH-RLHF the first 1,000 records. Also measured (`grid`): the draws of constraint pairs on which the alignment grid
+trains. Writes benchmarks/results/cut.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from rmo_train.store.files import write_json
 
 RATES = (0.0, 0.1, 0.2, 0.3, 0.4)
 FIRST_DRAW, DRAWS, FEW = 600, 6, 3  # FEW: draws of the largest size
+GRID_DRAWS = range(3)  # on which the alignment grid trains
 SIZES = {CONSTRAINTS: (150, 300, 600, 1500, None), "judged": (150, 300, None), "hh": (150, 300, None)}  # None: all
 FILES = {"judged": "judged_pairs/train.jsonl.gz", "hh": "hh_harmless_base_test.jsonl.gz"}
 RECORDS = 1000
@@ -74,6 +77,20 @@ def measure(cell: Cell, data: DataSet, kinds: np.ndarray | None) -> dict[str, An
     }
 
 
+def measured(
+    name: str, data: DataSet, size: int | None, draws: Sequence[int], known: Sequence[np.ndarray | None]
+) -> list[dict[str, Any]]:
+    """Draws at every rate, `size` pairs each (None: all); without and with kinds, as `known` has them."""
+    cells = []
+    for rate, draw in ((rate, draw) for rate in RATES for draw in draws):
+        cell = Cell(name, "uniform" if rate else "none", rate, draw, pairs=size)
+        for kinds in known:
+            of = {"data": name, "size": size, "rate": rate, "draw": draw, "kinds": kinds is not None}
+            cells.append(of | measure(cell, data, kinds))
+        say(f"{cell.name}: worth under the true labels {cells[-1]['times']}")
+    return cells
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("cut-work"))
@@ -81,7 +98,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    cells = []
+    cells, grid = [], []
     for name, sizes in SIZES.items():
         if name == CONSTRAINTS:
             path = constraint_pairs(given.work)
@@ -91,13 +108,11 @@ def main() -> None:
         known = [None, np.array([row["kind"] for row in data.rows])] if name == CONSTRAINTS else [None]
         for size in sizes:
             draws = range(FIRST_DRAW, FIRST_DRAW + (DRAWS if size and size < 1000 else FEW))
-            for rate, draw in ((rate, draw) for rate in RATES for draw in draws):
-                cell = Cell(name, "uniform" if rate else "none", rate, draw, pairs=size)
-                for kinds in known:
-                    of = {"data": name, "size": size, "rate": rate, "draw": draw, "kinds": kinds is not None}
-                    cells.append(of | measure(cell, data, kinds))
-                say(f"{cell.name}: worth under the true labels {cells[-1]['times']}")
-    write_json(RESULTS.parent / "cut.json", {"environment": environment(model=given.model), "cells": cells})
+            cells += measured(name, data, size, draws, known)
+        if name == CONSTRAINTS:
+            grid = measured(name, data, None, GRID_DRAWS, known[1:])
+    found = {"environment": environment(model=given.model), "cells": cells, "grid": grid}
+    write_json(RESULTS.parent / "cut.json", found)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ METHODS = {
     "vllm": "vLLM 0.32 (CPU), each distinct sequence once",
 }
 WORTH = ("as given", "drop", "soft-label")
-CUT_WAYS = ("cut", "soft-label")
+CUT_WAYS = ("auto", "cut", "soft-label")
 CUT_DATA = {"constraints": "constraint pairs", "judged": "judged pairs", "hh": "HH-RLHF"}
 PATHS = {
     "padded sdpa": "padded, SDPA",
@@ -298,8 +298,8 @@ def categories() -> Iterator[str]:
 
 
 def cut() -> Iterator[str]:
-    """What labels are worth after the best cut and with soft labels in full, as a multiple of the labels as given:
-    geometric means of the draws."""
+    """What labels are worth as a multiple of the labels as given, geometric means of the draws: as the default softens
+    them, after the best cut, and with soft labels in full."""
     found = result("cut")["cells"]
 
     def times(cells: list[dict[str, Any]]) -> str:
