@@ -15,6 +15,7 @@ from rmo_curate.evidence.rules import RULES, Rule
 from rmo_curate.evidence.wording import LEAST_LOG_ODDS, Reason, source_in_words
 from rmo_curate.filter.grounds import Ground, ground
 
+TOLD_LOG_ODDS = 0.405  # log(1.5): weaker sources are in the table of reasons alone
 LEAST_NATS = 0.0005  # less would read as 0.000
 ASK_THE_BASE = ("rmo", "rmo-ln")  # rules that also ask what the base prefers
 SIDE_NAMES = {CHOSEN: "chosen", REJECTED: "rejected"}
@@ -29,16 +30,26 @@ def because(
     visible: bool,
 ) -> str:
     """Why a pair is listed, in a sentence or two: a fault that a reader sees at once (`visible`), and what speaks
-    loudest against its label where that is more likely wrong; else its first finding, else where its margin went.
+    loudest against its label where that is more likely wrong, with the other sources by name; else its first finding,
+    else where its margin went.
     right: None where it cannot be told."""
     against = [reason for reason in reasons if reason.log_odds < 0]
     seen = f"{findings[0]} " if visible and findings else ""
-    if against and right is None and sum(reason.log_odds for reason in reasons) < -LEAST_LOG_ODDS:
-        return f"{seen}Against the label: {against[0].text}."
-    if against and right is not None and right < 0.5:
+    why = f"{against[0].text}{_others(reasons, against[0])}." if against else ""
+    if why and right is None and sum(reason.log_odds for reason in reasons) < -LEAST_LOG_ODDS:
+        return f"{seen}Against the label: {why}"
+    if why and right is not None and right < 0.5:
         alone = f"by {source_in_words(against[0].source)} alone, " if len(reasons) == 1 else ""
-        return f"{seen}{_capitalised(alone + 'the label')} is {percent(right)} likely to be right: {against[0].text}."
+        return f"{seen}{_capitalised(alone + 'the label')} is {percent(right)} likely to be right: {why}"
     return next(iter((*findings, *movement)), "")
+
+
+def _others(reasons: Sequence[Reason], loudest: Reason) -> str:
+    """What else speaks against the label, or for it, by name."""
+    told = [reason for reason in reasons if reason is not loudest and abs(reason.log_odds) >= TOLD_LOG_ODDS]
+    against = ", ".join(source_in_words(reason.source) for reason in told if reason.log_odds < 0)
+    favour = ", ".join(source_in_words(reason.source) for reason in told if reason.log_odds > 0)
+    return (f"; also against it: {against}" if against else "") + (f"; for it: {favour}" if favour else "")
 
 
 def _capitalised(text: str) -> str:

@@ -97,7 +97,6 @@ class Cut:
     pairs: int
     of: int  # pairs that could go
     times: Interval  # what that makes the labels worth, as a multiple of the labels as given
-    times_of_all: Interval  # the same if all go that could
 
 
 def best_cut(
@@ -109,7 +108,7 @@ def best_cut(
     NaN where there is none. instead: the weight of the pairs that go: 0 drops them, -1 exchanges their answers.
     """
     if not len(most_suspect):
-        return Cut(0, 0, AS_GIVEN, AS_GIVEN)
+        return Cut(0, 0, AS_GIVEN)
     cuts = np.unique(np.linspace(0, len(most_suspect), min(CUTS, len(most_suspect)) + 1).round().astype(int))
     part = np.full(len(margin), len(cuts) - 1)  # of a pair: the last cut by which it stays
     part[most_suspect] = np.searchsorted(cuts, np.arange(len(most_suspect)), side="right") - 1
@@ -119,7 +118,7 @@ def best_cut(
     best = max(range(len(cuts)), key=lambda k: of[k].value)
     if of[best].value < LEAST_GAIN:
         best = 0
-    return Cut(int(cuts[best]), len(most_suspect), of[best], of[-1])
+    return Cut(int(cuts[best]), len(most_suspect), of[best])
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,6 @@ class Softening:
 
     softness: float  # 0: labels as given; 1: p itself
     times: Interval  # what that makes the labels worth, as a multiple of the labels as given
-    times_in_full: Interval  # the same with a softness of 1
 
 
 def best_softening(right: np.ndarray, margin: np.ndarray, resampled: Resampled) -> Softening:
@@ -140,8 +138,8 @@ def best_softening(right: np.ndarray, margin: np.ndarray, resampled: Resampled) 
     of = cells.times(1 - SOFTNESS[:, None] * (1 - cells.likeliest))
     best = max(range(len(of)), key=lambda k: of[k].value)
     if of[best].value < LEAST_GAIN:
-        return Softening(0.0, AS_GIVEN, of[-1])
-    return Softening(float(SOFTNESS[best]), of[best], of[-1])
+        return Softening(0.0, AS_GIVEN)
+    return Softening(float(SOFTNESS[best]), of[best])
 
 
 @dataclass(frozen=True)
@@ -169,17 +167,22 @@ def worth(
     code = left + 2 * stays + (0 if decided is None else 4 * (1 + decided).astype(np.int8))
     cells = Cells.of(code.astype(np.int64), right, margin, resampled)
     given, stay, leaning = cells.part & 1, cells.part >> 1 & 1, cells.likeliest
-    weights = [1 - softness * (1 - leaning), leaning, (1 + leaning) / 2, stay, (cells.part >> 2) - 1.0]
-    auto, soft, weight, drop, of_decided = cells.times(given * np.stack(weights), given)
-    known = resampled.known & left
+    weights = {
+        "auto": 1 - softness * (1 - leaning),
+        "soft-label": leaning,
+        "weight": (1 + leaning) / 2,
+        "drop": stay,
+        "decided": (cells.part >> 2) - 1.0,
+    }
+    times = dict(zip(weights, cells.times(given * np.stack(list(weights.values())), given), strict=True))
+    of_decided = times.pop("decided")
+    if not softness:
+        times["auto"] = AS_GIVEN  # to the last digit
+    if stays.all():
+        times["drop"] = AS_GIVEN
     return Worth(
         as_given=clean_pairs(right[resampled.known]),
-        left=clean_pairs(right[known]),
-        times={
-            "auto": auto if softness else AS_GIVEN,
-            "soft-label": soft,
-            "weight": weight,
-            "drop": AS_GIVEN if stays.all() else drop,
-        },
+        left=clean_pairs(right[resampled.known & left]),
+        times=times,
         decided=None if decided is None else of_decided,
     )

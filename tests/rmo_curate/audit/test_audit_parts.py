@@ -149,16 +149,24 @@ def test_pairs_are_listed_by_suspicion_then_findings_and_some_before_all():
 
 
 AGAINST, FOR = Reason("style", -2.0, "its style is odd"), Reason("states", 0.5, "the states favour it")
+FAINTLY, TOO = Reason("states", 0.4, "hardly"), Reason("reference", -0.5, "also odd")
+STATES_FOR = "; for it: the model's hidden states"
 
 
 @pytest.mark.parametrize(
     ("right", "reasons", "visible", "said"),
     [
-        (0.1, (AGAINST, FOR), False, "The label is 10% likely to be right: its style is odd."),
+        (0.1, (AGAINST, FAINTLY), False, "The label is 10% likely to be right: its style is odd."),
+        (0.1, (AGAINST, FOR), False, f"The label is 10% likely to be right: its style is odd{STATES_FOR}."),
         (0.1, (AGAINST,), False, "By the answers' style alone, the label is 10% likely to be right: its style is odd."),
-        (0.1, (AGAINST, FOR), True, "It refuses. The label is 10% likely to be right: its style is odd."),
+        (0.1, (AGAINST, FOR), True, f"It refuses. The label is 10% likely to be right: its style is odd{STATES_FOR}."),
         (0.9, (AGAINST, FOR), True, "It refuses."),
-        (None, (AGAINST, FOR), False, "Against the label: its style is odd."),
+        (
+            None,
+            (AGAINST, TOO, FOR),
+            False,
+            f"Against the label: its style is odd; also against it: the reference's log-probs{STATES_FOR}.",
+        ),
         (None, (FOR,), False, "It refuses."),
     ],
 )

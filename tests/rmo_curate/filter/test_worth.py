@@ -10,6 +10,7 @@ import pytest
 from rmo_curate.evidence.label_noise import Resampled, fit_noise
 from rmo_curate.filter.wording import worth_line
 from rmo_curate.filter.worth import (
+    AS_GIVEN,
     CELLS,
     Cut,
     Softening,
@@ -20,7 +21,6 @@ from rmo_curate.filter.worth import (
     worth,
 )
 from rmo_train.data.pairs import softened
-from rmo_train.evaluation.metrics import Interval
 
 
 class Drawn(Resampled):
@@ -103,8 +103,8 @@ def test_the_best_cut_is_the_best_of_all_by_the_mean_of_draws_in_which_noise_is_
     cut = best_cut(order, right, margin, Drawn([r for r, _ in draws], [k for _, k in draws], 60), instead)
     assert cut.pairs == mean.argmax() > 0 and cut.of == 20
     assert cut.times.value == pytest.approx(mean.max(), rel=1e-5)
-    assert cut.times_of_all.value == pytest.approx(mean[-1], rel=1e-5)
-    assert low[-1] - 1e-5 < cut.times_of_all.low < cut.times_of_all.high < high[-1] + 1e-5
+    best = mean.argmax()
+    assert low[best] - 1e-5 < cut.times.low < cut.times.high < high[best] + 1e-5
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.3])
@@ -128,8 +128,8 @@ def test_pairs_taken_together_give_the_figures_of_each_for_itself(monkeypatch, r
     assert together[0].pairs == apart[0].pairs and together[1].as_given == apart[1].as_given
     assert together[2].softness == apart[2].softness > 0.5
     for one, other in zip(
-        (together[0].times, together[0].times_of_all, *together[1].times.values()),
-        (apart[0].times, apart[0].times_of_all, *apart[1].times.values()),
+        (together[0].times, together[2].times, *together[1].times.values()),
+        (apart[0].times, apart[2].times, *apart[1].times.values()),
         strict=True,
     ):
         assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), rel=2e-3)
@@ -139,9 +139,9 @@ def test_nothing_goes_where_the_rate_may_be_nothing():
     margin = np.linspace(-1, 2, 50)
     order = np.argsort(margin)[:10]
     cut = best_cut(order, right_of(margin, 0.3, 2.0), margin, Drawn([0.0, 0.4], [1.0, 3.0], 50))
-    assert (cut.pairs, cut.of) == (0, 10) and cut.times == Interval(1.0, 1.0, 1.0) and cut.times_of_all.low < 1
+    assert (cut.pairs, cut.of) == (0, 10) and cut.times == AS_GIVEN
     none = best_cut(order[:0], right_of(margin, 0.3, 2.0), margin, Drawn([0.1], [1.0], 50))
-    assert none == Cut(0, 0, Interval(1.0, 1.0, 1.0), Interval(1.0, 1.0, 1.0))
+    assert none == Cut(0, 0, AS_GIVEN)
 
 
 RATES, SIZES = [0.0, 0.05, 0.1, 0.2, 0.3, 0.4], [150, 400, 4000]
@@ -192,21 +192,21 @@ def test_the_best_softening_costs_little_on_any_data_and_brings_more_than_the_be
 def test_labels_stay_as_they_are_where_the_rate_may_be_nothing():
     margin = np.linspace(-1, 2, 50)
     found = best_softening(right_of(margin, 0.3, 2.0), margin, Drawn([0.0, 0.4], [1.0, 3.0], 50))
-    assert (found.softness, found.times) == (0.0, Interval(1.0, 1.0, 1.0)) and found.times_in_full.low < 1
+    assert found == Softening(0.0, AS_GIVEN)
 
 
 def test_labels_are_softened_in_part_where_full_softening_may_cost():
     margin, _ = simulated(1000, 0.3, 0)
     right = right_of(margin, 0.3, 1.0)
     found = best_softening(right, margin, Drawn([0.12, 0.3], [1.0, 1.0], 1000))
-    assert 0 < found.softness < 1 and found.times.value > 1.05 > found.times_in_full.value
+    assert 0.3 < found.softness < 0.9 and found.times.value > 1.05
 
 
 def test_labels_are_softened_in_full_where_the_noise_is_known():
     margin, _ = simulated(1000, 0.3, 0)
     right = right_of(margin, 0.3, 1.0)
     found = best_softening(right, margin, Drawn([0.3, 0.3], [1.0, 1.0], 1000))
-    assert found.softness == 1 and found.times == found.times_in_full
+    assert found.softness == 1
     assert found.times.value == pytest.approx(clean_pairs(right, 2 * right - 1) / clean_pairs(right))
 
 
