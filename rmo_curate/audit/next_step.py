@@ -15,6 +15,7 @@ from rmo_curate.evidence.label_noise import LEAST_FOR_RATE
 from rmo_curate.evidence.swapped_copies import MIN_FLAGGED, telling
 from rmo_curate.filter.decisions import Decisions
 from rmo_curate.filter.settings import AUTO, FilterSettings, flags_of
+from rmo_curate.filter.wording import towards
 from rmo_curate.read.memory import IN_MEMORY
 from rmo_train.console.wording import counted
 from rmo_train.model.embedded import EMBEDDED
@@ -55,7 +56,7 @@ def step_of_run(folder: Path, decisions: Decisions, counts: Counts, estimated: E
     if decisions.softness:
         return Step(
             f"Read the worst pairs. If they look mislabelled, filter: {decisions.doubted:,} of the {scored:,} labels "
-            "are more likely wrong than right, and the trainer softens each by that probability.",
+            f"are more likely wrong than right, and the trainer softens every label {towards(decisions.softness)}.",
             command,
         )
     if settings.action in ("weight", "flip"):

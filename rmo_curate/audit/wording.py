@@ -18,6 +18,7 @@ from rmo_curate.evidence.swapped_copies import MIN_FLAGGED, telling
 from rmo_curate.evidence.wording import RANDOM_FLIPS, outlook_lines
 from rmo_curate.filter.decisions import Decisions
 from rmo_curate.filter.settings import AUTO, WEIGHING, FilterSettings
+from rmo_curate.filter.wording import towards
 from rmo_curate.runs.run import Checkpoint
 from rmo_train.console.wording import counted
 from rmo_train.evaluation.intervals import LEAST_PROMPTS
@@ -283,7 +284,7 @@ def filter_sentences(counts: Counts, decisions: Decisions, estimated: Estimates)
     else:
         yield f"The filter keeps all {counted(counts.kept, 'scored pair')}."
     if decisions.softness:
-        yield "The trainer softens each label by the probability that it is right."
+        yield f"The trainer softens every label {towards(decisions.softness)}."
     elif settings.action == AUTO and estimated.known:
         yield "Labels stay as they are."
     high_q = settings.high_q if settings.preset is None and settings.rule != "none" else None

@@ -143,10 +143,9 @@ def softening_lines(decisions: Decisions) -> Iterator[str]:
         return
     said = f"noisy: {rate_line(labels.resampled.rate, decisions)}"
     if softening.softness:
-        far = "" if softening.softness == 1 else f"{softening.softness:.0%} of the way "
         yield (
-            f"{said}. None is dropped: `rmo-train` softens every label {far}to the probability that it is right. For a "
-            "trainer without soft labels: --action drop"
+            f"{said}. None is dropped: `rmo-train` softens every label {towards(softening.softness)}. For a trainer "
+            "without soft labels: --action drop"
         )
     elif decisions.doubted:
         yield (
@@ -155,6 +154,11 @@ def softening_lines(decisions: Decisions) -> Iterator[str]:
         )
     else:
         yield f"{said}, so labels stay as they are"
+
+
+def towards(softness: float) -> str:
+    """How far a label is softened."""
+    return f"{'' if softness == 1 else f'{softness:.0%} of the way '}to the probability that it is right"
 
 
 def paying_lines(cut: Cut, decisions: Decisions) -> Iterator[str]:
