@@ -21,7 +21,7 @@
 - `claims`, `result_tables` (with `alignment_tables`, `robustness_tables`): every target with its measurement; the
   tables of all other results. `figures`: results as cells and rows.
 - `categories`: what a column with the kind of prompt adds to the evidence.
-- `cut`: what the filter's default cut costs and brings, by number of pairs and share of flipped labels.
+- `cut`: what the filter's default and its cut cost and bring, by number of pairs and share of flipped labels.
 - `probes`: other heads on the probe's states: classifiers of answers, gated tokens.
 - `baselines`, `mixture`: published statistics as baselines for rules; two mirrored normals, fitted by EM.
 - `data`, `turns`: preference files as tokens and messages; methods in processes that take turns.

@@ -19,7 +19,7 @@ ARMS = {
     "drop + both": "the same, diversified and amplified",
     "drop, soft": "the same, kept pairs with soft labels",
     "quantiles": "`--low-q 0.1 --high-q 0.95`, diversified and amplified",
-    "auto": "soft labels as far as it pays (the default)",
+    "auto": "soft labels as far as they pay (the default)",
     "soft-label": "soft labels in full",
     "oracle": "true labels",
 }

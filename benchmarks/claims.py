@@ -22,7 +22,7 @@ from rmo_train.console.wording import counted
 
 MET, MISSED, NOT_RUN = "met", "**missed**", "not run"
 CLAIMED = {
-    "auto": "soft labels as far as it pays",
+    "auto": "soft labels as far as they pay",
     "soft-label": "soft labels in full",
     "drop": "the pairs that `--action drop` leaves",
 }

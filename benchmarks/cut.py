@@ -28,7 +28,7 @@ from benchmarks.cells import Cell, DataSet, flipped, members, scored, under_labe
 from benchmarks.environment import environment
 from rmo_curate.evidence.gather import JudgedLabels
 from rmo_curate.filter.budget import paying_cut
-from rmo_curate.filter.worth import best_softening, clean_pairs
+from rmo_curate.filter.worth import best_softness, clean_pairs
 from rmo_train.console.progress import say
 from rmo_train.data.pairs import softened
 from rmo_train.store.files import write_json
@@ -63,7 +63,7 @@ def measure(cell: Cell, data: DataSet, kinds: np.ndarray | None) -> dict[str, An
     for name, pairs in gone.items():
         weights[name] = np.ones(len(rows))
         weights[name][order[:pairs]] = 0
-    softness = best_softening(labels.right, labels.margin, labels.resampled).softness
+    softness = best_softness(labels.right, labels.margin, labels.resampled)
     weights["auto"] = 2 * softened(posterior.right, softness) - 1
     rate = labels.resampled.rate
     return {

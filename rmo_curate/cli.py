@@ -137,7 +137,8 @@ def rules(
     if as_json:
         typer.echo(json.dumps(report.as_json(), indent=2))
     else:
-        print_lines(report.lines(), after_rules(settings.run, recipe))
+        evidence = settings.model_dump(exclude={"run", "high_q"}, exclude_none=True)
+        print_lines(report.lines(), after_rules(settings.run, recipe, FilterSettings.model_validate(evidence)))
 
 
 @app.command()

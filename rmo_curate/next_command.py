@@ -29,11 +29,11 @@ def after_score(run: Path, recipe: Sections) -> str:
     return f"rmo-curate audit {quoted(run)} --out {quoted(free(run.with_name(f'{run.resolve().name}-report')))}"
 
 
-def after_rules(run: Path, recipe: Sections) -> str:
-    """Filter by all evidence; with a recipe, as it says."""
+def after_rules(run: Path, recipe: Sections, asked: FilterSettings) -> str:
+    """Filter by all evidence, of the columns and the checkpoint that were `asked` for; with a recipe, as it says."""
     if "filter" in recipe and recipe.get("score", {}).get("out") == str(run):
         return "rmo-curate filter"
-    return filter_command(run, FilterSettings())
+    return filter_command(run, asked)
 
 
 def after_filter(shards: Path, recipe: Sections) -> str | None:

@@ -92,6 +92,7 @@ def write_data_audit(
 def read_before(settings: AuditSettings, out: Path, kind: str, name: str) -> Mapping[str, Any] | None:
     """The --baseline, read before there is any work, and before a new audit.json in `out` can take its place. UserError
     where that would take the place of anything but an earlier audit of the same data, called `name`."""
+    name = suspects.presentable(name)  # as the report has it
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is a file; expected a folder")
     page = out / PAGE

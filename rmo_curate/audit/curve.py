@@ -26,7 +26,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Curve:
-    """`unit` of the thresholds: log-odds, nats, nats per token or points. The first of `steps` drops nothing."""
+    """`unit` of the thresholds: that of the rule's suspicion, such as log-odds; or points. The first of `steps` drops
+    nothing."""
 
     unit: str
     pairs: int  # pairs that have a value

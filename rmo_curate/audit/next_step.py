@@ -84,8 +84,8 @@ def step_of_data(
     told = "Score the pairs with a model, which finds more wrong labels than texts alone, then audit the run."
     if pairs is not None and pairs < LEAST_FOR_RATE:
         told = (
-            f"Read the pairs: {counted(pairs, 'pair')} are too few to find wrong labels by statistics, with a model's "
-            f"scores too (that needs {LEAST_FOR_RATE}). Score them to train on them."
+            f"Read the pairs yourself: fewer than {LEAST_FOR_RATE} are too few to find wrong labels statistically, "
+            "even with a model's scores. Score them only to train on them."
         )
     if IN_MEMORY in data:
         return Step(told, f'rmo_curate.score(data, "{small_model()}").report()')

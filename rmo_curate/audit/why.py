@@ -49,7 +49,9 @@ def _others(reasons: Sequence[Reason], loudest: Reason) -> str:
     told = [reason for reason in reasons if reason is not loudest and abs(reason.log_odds) >= TOLD_LOG_ODDS]
     against = ", ".join(source_in_words(reason.source) for reason in told if reason.log_odds < 0)
     favour = ", ".join(source_in_words(reason.source) for reason in told if reason.log_odds > 0)
-    return (f"; also against it: {against}" if against else "") + (f"; for it: {favour}" if favour else "")
+    return (f"; also against the label: {against}" if against else "") + (
+        f"; in its favour: {favour}" if favour else ""
+    )
 
 
 def _capitalised(text: str) -> str:

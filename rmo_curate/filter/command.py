@@ -24,9 +24,9 @@ __all__ = ["Decisions", "FilterSettings", "decide", "run_filter", "write_shards"
 def run_filter(
     run_folder: Path, out: Path, settings: FilterSettings, *, overwrite: bool = False, dry_run: bool = False
 ) -> list[str]:
-    """Filter a run into the shard folder `out`; returns the lines to print. A dry run decides and writes nothing."""
+    """Filter a run into the shard folder `out`; returns the lines to print. A dry run decides and writes no shards."""
     run = open_run(run_folder)
-    if overwrite and dry_run:
+    if overwrite:
         refuse_foreign_files(out.resolve(), "shards", MAKER)
     elif not overwrite and out.resolve().parent.is_dir():
         with making(out, "rmo-curate"):  # nobody replaces it now

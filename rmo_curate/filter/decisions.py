@@ -19,7 +19,7 @@ from rmo_curate.filter.budget import Budget, most_suspect_first, noisy_budget, p
 from rmo_curate.filter.reviews import DROP, FLIP, KEEP, reviewed
 from rmo_curate.filter.settings import AUTO, WEIGHING, FilterSettings
 from rmo_curate.filter.slices import protected
-from rmo_curate.filter.worth import Softening, Worth, best_softening, worth
+from rmo_curate.filter.worth import Worth, best_softness, worth
 from rmo_curate.runs.run import SCORED_COLUMNS, Run, Scores, Trajectory
 from rmo_train.console.errors import UserError
 from rmo_train.data.pairs import softened
@@ -62,7 +62,7 @@ class Decisions:
     flipped: np.ndarray  # bool [pairs]: kept with the answers exchanged
     weight: np.ndarray  # [pairs]
     label_confidence: np.ndarray  # [pairs] P(the label as it is written is right), 1 where no evidence was weighed
-    softening: Softening | None  # where labels are softened as far as it pays
+    paying_softness: float | None  # how far softening labels pays, where that decides and can be told
     settings: FilterSettings
 
     @property
@@ -93,13 +93,13 @@ class Decisions:
     def left_in_doubt(self) -> int:
         """The doubted pairs, if nothing is done about them because that is not expected to pay."""
         untouched = self.budget.cut and not self.budget.cut.pairs
-        return self.doubted if untouched or (self.softening and not self.softness) else 0
+        return self.doubted if untouched or self.paying_softness == 0 else 0
 
     @property
     def softness(self) -> float:
         """How far the trainer is to soften labels: it takes one for right with probability 1 - softness (1 - P)."""
         if self.settings.action == AUTO:
-            return self.softening.softness if self.softening else 0.0
+            return self.paying_softness or 0.0
         return 1.0 if self.settings.action == "soft-label" else 0.0
 
     @property
@@ -198,7 +198,7 @@ def decide_scored(
         flipped=flipped,
         weight=confidence if settings.action == "weight" else np.ones(len(ids)),
         label_confidence=confidence,
-        softening=softening_of(labels) if settings.action == AUTO else None,
+        paying_softness=softness_of(labels) if settings.action == AUTO else None,
         settings=settings,
     )
 
@@ -232,17 +232,18 @@ def noisy_rule(settings: FilterSettings) -> Rule:
     return sparing_supported(rule) if settings.weighs_evidence and rule.needs_proxy else rule
 
 
-def softening_of(labels: JudgedLabels | None) -> Softening | None:
+def softness_of(labels: JudgedLabels | None) -> float | None:
     """How far softening labels pays; None where it cannot be told."""
     if labels is None or not labels.estimable:
         return None
-    return best_softening(labels.right, labels.margin, labels.resampled)
+    return best_softness(labels.right, labels.margin, labels.resampled)
 
 
 def worth_of(decisions: Decisions, labels: JudgedLabels) -> Worth:
     """What each action makes the labels worth, and what these decisions do where they are of another kind."""
-    settings, posterior, noisy = decisions.settings, decisions.scores.posterior, decisions.called_noisy
+    settings, posterior = decisions.settings, decisions.scores.posterior
     assert posterior is not None
+    noisy = (decisions.reason == "noisy") | (decisions.flipped & (decisions.overrides.review != FLIP))
     left = np.full(len(noisy), True)
     for name in ("ambiguous", "duplicate", "decision"):
         if decisions.counts[name]:
@@ -255,8 +256,10 @@ def worth_of(decisions: Decisions, labels: JudgedLabels) -> Worth:
         stays[most_suspect_first(labels, -posterior.log_odds)[: cut.pairs]] = False
         instead = -1.0 if settings.action == "flip" else 0.0
         decided = None if settings.action in WEIGHING else np.where(noisy, instead, 1.0)
-    softening = decisions.softening or best_softening(labels.right, labels.margin, labels.resampled)
-    return worth(labels.right, labels.margin, labels.resampled, softening.softness, stays, left, decided)
+    softness = decisions.paying_softness
+    if softness is None:
+        softness = best_softness(labels.right, labels.margin, labels.resampled)
+    return worth(labels.right, labels.margin, labels.resampled, softness, stays, left, decided)
 
 
 def repeats(tokens_sha: Strings) -> np.ndarray:

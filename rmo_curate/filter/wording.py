@@ -29,7 +29,6 @@ from rmo_train.store.tables import TOO_LONG
 
 FLIP_RATE = 0.2  # of the remark on recall
 ENOUGH = f"at least {LEAST_FOR_RATE} pairs and {LEAST_PROMPTS} prompts"  # to estimate how many labels are wrong
-NO_DOUBT = "no label is more likely wrong than right"
 HEAVY_REMOVAL = 0.3  # share of the pairs beyond which removal is reported to cost more than it brings
 
 
@@ -117,12 +116,11 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
 
 
 def rate_line(rate: Interval, decisions: Decisions) -> str:
-    doubted = (
-        f"{decisions.doubted:,} of {decisions.scorable:,} scored pairs have one that is more likely wrong than right"
-    )
-    return (
-        f"an estimated {percent_interval(rate)} of the labels are wrong; {doubted if decisions.doubted else NO_DOUBT}"
-    )
+    doubted, none = "a label that is more likely wrong than right", "no label is more likely wrong than right"
+    if not noisy_rule(decisions.settings).spares_supported:  # a control, or the user's score
+        doubted, none = "a suspicion above 0", "no pair has a suspicion above 0"
+    of = f"{decisions.doubted:,} of {decisions.scorable:,} scored pairs have {doubted}"
+    return f"an estimated {percent_interval(rate)} of the labels are wrong; {of if decisions.doubted else none}"
 
 
 def too_few_line(few: Judgeable, so: str) -> str:
@@ -135,16 +133,16 @@ def too_few_line(few: Judgeable, so: str) -> str:
 
 def softening_lines(decisions: Decisions) -> Iterator[str]:
     """How far labels are softened because that pays, and why not further."""
-    labels, softening = decisions.labels, decisions.softening
+    labels, softness = decisions.labels, decisions.paying_softness
     assert labels is not None
     if not labels.of.enough:
         yield too_few_line(labels.of, "labels stay as they are")
-    if softening is None:  # or what is said of the evidence says why
+    if softness is None:  # or what is said of the evidence says why
         return
     said = f"noisy: {rate_line(labels.resampled.rate, decisions)}"
-    if softening.softness:
+    if softness:
         yield (
-            f"{said}. None is dropped: `rmo-train` softens every label {towards(softening.softness)}. For a trainer "
+            f"{said}. None is dropped: `rmo-train` softens every label {towards(softness)}. For a trainer "
             "without soft labels: --action drop"
         )
     elif decisions.doubted:

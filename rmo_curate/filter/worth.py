@@ -73,10 +73,18 @@ class Cells:
         """What the pairs are worth under each of the weights [k, cells], as a multiple of what they are worth under
         weights `given` [cells] (None: of 1): geometric means over the draws, and quantiles."""
         as_given = np.ones(len(self.part)) if given is None else given
-        drawn = self._worth(weights) / np.maximum(self._worth(as_given[None]), 1e-9)  # [draws, k]
-        drawn = np.maximum(drawn, LEAST)
-        mean = np.exp(self.probability @ np.log(drawn))
-        return [Interval(float(v), *self._quantiles(of)) for v, of in zip(mean, drawn.T, strict=True)]
+        drawn = self._drawn(weights, as_given)
+        return [Interval(float(v), *self._quantiles(of)) for v, of in zip(self._mean(drawn), drawn.T, strict=True)]
+
+    def expected(self, weights: np.ndarray) -> np.ndarray:
+        """The means alone: [k]."""
+        return self._mean(self._drawn(weights, np.ones(len(self.part))))
+
+    def _drawn(self, weights: np.ndarray, given: np.ndarray) -> np.ndarray:
+        return np.maximum(self._worth(weights) / np.maximum(self._worth(given[None]), 1e-9), LEAST)  # [draws, k]
+
+    def _mean(self, drawn: np.ndarray) -> np.ndarray:
+        return np.exp(self.probability @ np.log(drawn))
 
     def _quantiles(self, values: np.ndarray) -> tuple[float, float]:
         """Of values [draws], in the middle of the steps of their distribution."""
@@ -90,13 +98,18 @@ class Cells:
         return np.square(pull) / np.maximum(square, 1e-9)
 
 
+def paying(expected: np.ndarray) -> int | None:
+    """The best of some ways of which `expected` [k] is what each makes the labels worth; None where none pays."""
+    best = int(expected.argmax())
+    return best if expected[best] >= LEAST_GAIN else None
+
+
 @dataclass(frozen=True)
 class Cut:
     """How many of the most suspect pairs go."""
 
     pairs: int
     of: int  # pairs that could go
-    times: Interval  # what that makes the labels worth, as a multiple of the labels as given
 
 
 def best_cut(
@@ -108,38 +121,25 @@ def best_cut(
     NaN where there is none. instead: the weight of the pairs that go: 0 drops them, -1 exchanges their answers.
     """
     if not len(most_suspect):
-        return Cut(0, 0, AS_GIVEN)
+        return Cut(0, 0)
     cuts = np.unique(np.linspace(0, len(most_suspect), min(CUTS, len(most_suspect)) + 1).round().astype(int))
     part = np.full(len(margin), len(cuts) - 1)  # of a pair: the last cut by which it stays
     part[most_suspect] = np.searchsorted(cuts, np.arange(len(most_suspect)), side="right") - 1
     cells = Cells.of(part, right, margin, resampled)
     goes = cells.part < np.arange(1, len(cuts))[:, None]  # bool [cuts but that of none, cells]
-    of = [AS_GIVEN, *cells.times(np.where(goes, instead, 1.0))]
-    best = max(range(len(cuts)), key=lambda k: of[k].value)
-    if of[best].value < LEAST_GAIN:
-        best = 0
-    return Cut(int(cuts[best]), len(most_suspect), of[best])
+    best = paying(cells.expected(np.where(goes, instead, 1.0)))
+    return Cut(0 if best is None else int(cuts[1 + best]), len(most_suspect))
 
 
-@dataclass(frozen=True)
-class Softening:
-    """How far labels are softened: the trainer takes a label for right with probability 1 - softness (1 - p)."""
-
-    softness: float  # 0: labels as given; 1: p itself
-    times: Interval  # what that makes the labels worth, as a multiple of the labels as given
-
-
-def best_softening(right: np.ndarray, margin: np.ndarray, resampled: Resampled) -> Softening:
-    """The softness that is expected to make labels worth most; 0 where none is worth its while.
+def best_softness(right: np.ndarray, margin: np.ndarray, resampled: Resampled) -> float:
+    """How far to soften labels, which is expected to make them worth most: the trainer takes a label for right with
+    probability 1 - softness (1 - p). 0: as they are given, where nothing is worth its while; 1: p itself.
 
     right, margin: [pairs], of the evidence; NaN where there is none.
     """
     cells = Cells.of(np.zeros(len(right), dtype=int), right, margin, resampled)
-    of = cells.times(1 - SOFTNESS[:, None] * (1 - cells.likeliest))
-    best = max(range(len(of)), key=lambda k: of[k].value)
-    if of[best].value < LEAST_GAIN:
-        return Softening(0.0, AS_GIVEN)
-    return Softening(float(SOFTNESS[best]), of[best])
+    best = paying(cells.expected(1 - SOFTNESS[:, None] * (1 - cells.likeliest)))
+    return 0.0 if best is None else float(SOFTNESS[best])
 
 
 @dataclass(frozen=True)
@@ -176,8 +176,8 @@ def worth(
     }
     times = dict(zip(weights, cells.times(given * np.stack(list(weights.values())), given), strict=True))
     of_decided = times.pop("decided")
-    if not softness:
-        times["auto"] = AS_GIVEN  # to the last digit
+    if softness in (0, 1):
+        times["auto"] = times["soft-label"] if softness else AS_GIVEN  # to the last digit
     if stays.all():
         times["drop"] = AS_GIVEN
     return Worth(

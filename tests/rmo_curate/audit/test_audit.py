@@ -255,6 +255,9 @@ def test_the_filter_command_repeats_the_settings_of_the_page(make_run, tmp_path)
         f"next: rmo-curate filter {run} --out {run}-shards --low-q 0.1 --high-q 0.5 --rule irm-ln --hard",
     ]
     assert json.loads(summary.json.read_text())["suspicion_unit"] == "nats per token"
+    assert "by suspicion in nats per token." in summary.page.read_text()
+    plain = write_audit(run, tmp_path / "audit", settings(), FilterSettings.model_validate({"rule": "random"}))
+    assert "by suspicion." in plain.page.read_text() and "by suspicion in" not in plain.page.read_text()
 
 
 def test_the_terminal_gets_at_most_25_lines(audited):

@@ -201,6 +201,8 @@ def test_what_is_not_data_is_refused(working_folder):
     refused = curate("audit", other, "--out", "r")
     assert refused.refused("--out r: has the audit of 'pairs.jsonl' (data without scores), not of 'other.jsonl'")
     assert (working_folder / "r/audit.json").read_bytes() == before
+    (working_folder / "r/audit.json").write_text('{"kind": "run", "name": "other.jsonl"}')
+    assert curate("audit", other, "--out", "r").refused("has the audit of 'other.jsonl' (a scored run), not of")
     (working_folder / "r/audit.json").write_text("[]")  # what cannot be read is nobody's
     assert curate("audit", other, "--out", "r").code == 0
     (mine / "report.html").unlink()

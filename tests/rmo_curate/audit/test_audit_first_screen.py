@@ -126,6 +126,10 @@ def test_data_are_scored_with_the_columns_that_were_named(working_folder):
     command = step_of_data(("my data.jsonl", "b.jsonl"), {"prompt": "q"}, 512).command
     assert command.startswith("rmo-curate score 'my data.jsonl' b.jsonl --model ")
     assert command.endswith(" --out 'my data-run' --map prompt=q --max-length 512")
+    few, enough = (step_of_data(("a.jsonl",), {}, None, pairs=pairs).text for pairs in (99, 100))
+    assert few.startswith("Read the pairs yourself: fewer than 100 are too few") and enough.startswith(
+        "Score the pairs"
+    )
     assert " --out pairs-run" in step_of_data(("hf:owner/pairs:train",), {}, None).command
 
 

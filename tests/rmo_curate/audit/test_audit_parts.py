@@ -150,7 +150,7 @@ def test_pairs_are_listed_by_suspicion_then_findings_and_some_before_all():
 
 AGAINST, FOR = Reason("style", -2.0, "its style is odd"), Reason("states", 0.5, "the states favour it")
 FAINTLY, TOO = Reason("states", 0.4, "hardly"), Reason("reference", -0.5, "also odd")
-STATES_FOR = "; for it: the model's hidden states"
+STATES_FOR = "; in its favour: the model's hidden states"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ STATES_FOR = "; for it: the model's hidden states"
             None,
             (AGAINST, TOO, FOR),
             False,
-            f"Against the label: its style is odd; also against it: the reference's log-probs{STATES_FOR}.",
+            f"Against the label: its style is odd; also against the label: the reference's log-probs{STATES_FOR}.",
         ),
         (None, (FOR,), False, "It refuses."),
     ],

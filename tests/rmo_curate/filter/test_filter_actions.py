@@ -12,7 +12,7 @@ import pytest
 
 from rmo_curate.evidence.gather import JudgedLabels, with_posterior
 from rmo_curate.evidence.label_noise import LabelNoise
-from rmo_curate.filter.decisions import decide_scored, softening_of
+from rmo_curate.filter.decisions import decide_scored, softness_of
 from rmo_curate.filter.settings import FilterSettings, flags_of
 from rmo_curate.runs.run import Checkpoint, Trajectory, open_run
 from rmo_train.data.pairs import open_pairs
@@ -21,6 +21,8 @@ from tests.manifests import manifest_of
 from tests.rmo_curate.evidence.made import OOF, weighed
 from tests.rmo_curate.evidence.test_swapped_copies import simulated
 from tests.rmo_curate.filter.by_hand import FLAGS, decisions_file, kept_rows, text
+
+ALIKE = [{"chosen": f"answer {2 * i}", "rejected": f"answer {2 * i + 1}"} for i in range(1000, 1900)]  # in style
 
 
 def test_a_flipped_pair_is_the_pair_the_other_way_round_in_every_column(folder, tmp_path):
@@ -102,11 +104,10 @@ def test_without_evidence_no_label_is_doubted(folder, tmp_path):
     assert {row["label_confidence"] for row in kept_rows(tmp_path / "out").values()} == {1.0}
 
 
-def test_labels_are_softened_as_far_as_surely_pays_and_it_is_said(make_run, tmp_path):
+def test_labels_are_softened_as_far_as_it_pays_and_it_is_said(make_run, tmp_path):
     rng = np.random.default_rng(0)
     proxy = rng.normal(3, 2, 900) * np.where(rng.random(900) < 0.3, -1, 1)  # 30% of the labels are wrong
-    alike = [{"chosen": f"answer {2 * i}", "rejected": f"answer {2 * i + 1}"} for i in range(1000, 1900)]  # in style
-    folder = make_run({"base": [0.0] * 900, "oof-16": proxy.tolist()}, rows=alike, part_size=900)
+    folder = make_run({"base": [0.0] * 900, "oof-16": proxy.tolist()}, rows=ALIKE, part_size=900)
     done = curate("filter", folder, "--out", tmp_path / "out")
     assert done.code == 0 and "900 pairs = 900 kept" in done.out
     (said,) = re.findall(r"None is dropped: `rmo-train` softens every label (?:(\d+)% of the way )?to", done.out)
@@ -128,7 +129,7 @@ def test_labels_are_softened_as_far_as_surely_pays_and_it_is_said(make_run, tmp_
 def test_other_cuts_and_other_steps_are_told_beside_the_actions(make_run, tmp_path):
     rng = np.random.default_rng(0)
     proxy = rng.normal(3, 2, 900) * np.where(rng.random(900) < 0.3, -1, 1)
-    folder = make_run({"base": [0.0] * 900, "oof-16": proxy.tolist()}, part_size=900)
+    folder = make_run({"base": [0.0] * 900, "oof-16": proxy.tolist()}, rows=ALIKE, part_size=900)
 
     def told(*flags: object) -> str:
         done = curate("filter", folder, "--out", tmp_path / "out", "--dry-run", *flags)
@@ -139,9 +140,33 @@ def test_other_cuts_and_other_steps_are_told_beside_the_actions(make_run, tmp_pa
     for flags in ((), ("--action", "drop"), ("--action", "weight")):
         assert "these decisions" not in told(*flags) and "other steps" not in told(*flags)
     assert "these decisions make that" in told("--high-q", 0.9) and "these decisions" in told("--action", "flip")
+    certain = int(np.argmax(proxy))
+    review = decisions_file(tmp_path / "review.json", **{f"p{certain}": "flip"})  # it stays, so no action drops it
+    for flags in (("--action", "drop"), ("--high-q", 0.9)):
+        assert told(*flags, "--decisions", review) == told(*flags)
     both = told("--low-q", 0.1, "--high-q", 0.95)
     given, left = map(int, re.findall(r"(\d+) (?:clean pairs|without the pairs that other steps drop)", both))
     assert 0.8 * given < left < given
+
+
+def test_the_sentence_on_noisy_pairs_says_what_the_rule_knows(make_run, tmp_path):
+    rng = np.random.default_rng(0)
+    proxy, base = rng.normal(3, 2, 900) * np.where(rng.random(900) < 0.3, -1, 1), rng.normal(0, 0.5, 900)
+    folder = make_run({"base": base.tolist(), "oof-16": (base + proxy).tolist()}, rows=ALIKE, part_size=900)
+
+    def told(*flags: object) -> str:
+        done = curate("filter", folder, "--out", tmp_path / "out", "--dry-run", *flags)
+        assert done.code == 0, done.err
+        return next(line for line in done.out.splitlines() if line.startswith("noisy: "))
+
+    assert " scored pairs have a label that is more likely wrong than right" in told("--action", "drop")
+    assert " scored pairs have a suspicion above 0" in told("--rule", "random")
+    paper = told("--preset", "paper")
+    assert paper.startswith(
+        "noisy: --rule rmo: every pair with suspicion > 0; the least suspicious one's suspicion is "
+    )
+    assert paper.endswith(" nats")
+    assert told("--rule", "rmo-ln", "--high-q", 0.95).endswith(" nats per token")
 
 
 @pytest.mark.parametrize("action", ["auto", "soft-label", "weight"])
@@ -154,8 +179,7 @@ def test_labels_that_nothing_speaks_against_stay_as_they_are():
     scores, _ = simulated(0.0)
     sure = replace(weighed(scores, scores.groups), noise=LabelNoise(0.001, 1.0))
     labels = JudgedLabels.of_scores(replace(scores, posterior=sure))
-    found = softening_of(labels)
-    assert found is not None and found.softness == 0
+    assert softness_of(labels) == 0
 
 
 @pytest.mark.parametrize(

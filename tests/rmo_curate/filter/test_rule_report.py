@@ -50,6 +50,8 @@ def test_rules_are_cut_where_as_many_pairs_go_as_labels_are_wrong(run):
 def test_rules_end_with_the_command_that_filters(run):
     following = curate("rules", run).out.splitlines()[-1]
     assert following == f"next: rmo-curate filter {run} --out {run}-shards"
+    end = run_rules(run).comparison.end
+    assert curate("rules", run, "--end", end).out.splitlines()[-1] == f"{following} --end {end}"
     assert "next" not in curate("rules", run, "--json").out
 
 

@@ -10,13 +10,11 @@ import pytest
 from rmo_curate.evidence.label_noise import Resampled, fit_noise
 from rmo_curate.filter.wording import worth_line
 from rmo_curate.filter.worth import (
-    AS_GIVEN,
     CELLS,
     Cut,
-    Softening,
     Worth,
     best_cut,
-    best_softening,
+    best_softness,
     clean_pairs,
     worth,
 )
@@ -100,11 +98,26 @@ def test_the_best_cut_is_the_best_of_all_by_the_mean_of_draws_in_which_noise_is_
     chance = np.array([4, 1]) / 5
     mean = np.exp(chance @ np.log(of))
     low, high = of.min(axis=0), of.max(axis=0)  # the middles of two steps are in them
-    cut = best_cut(order, right, margin, Drawn([r for r, _ in draws], [k for _, k in draws], 60), instead)
-    assert cut.pairs == mean.argmax() > 0 and cut.of == 20
-    assert cut.times.value == pytest.approx(mean.max(), rel=1e-5)
+    drawn, everyone = Drawn([r for r, _ in draws], [k for _, k in draws], 60), np.full(60, True)
+    cut = best_cut(order, right, margin, drawn, instead)
     best = mean.argmax()
-    assert low[best] - 1e-5 < cut.times.low < cut.times.high < high[best] + 1e-5
+    assert (cut.pairs, cut.of) == (best, 20) and best > 0
+    decided = np.where(np.isin(np.arange(60), order[:best]), instead, 1.0)
+    times = worth(right, margin, drawn, 1.0, everyone, everyone, decided).decided
+    assert times.value == pytest.approx(mean[best], rel=1e-5)
+    assert low[best] - 1e-5 < times.low < times.high < high[best] + 1e-5
+
+
+def test_rates_below_two_and_a_half_percent_count_alike():
+    margin, _ = simulated(1000, 0.3, 0)
+    right, everyone = right_of(margin, 0.3, 1.0), np.full(1000, True)
+
+    def soft_label(*rates: float) -> float:
+        drawn = Drawn(list(rates), [1.0] * len(rates), 1000)
+        return np.log(worth(right, margin, drawn, 1.0, everyone, everyone).times["soft-label"].value)
+
+    assert soft_label(0.005, 0.02) == pytest.approx((soft_label(0.005) + soft_label(0.02)) / 2)
+    assert soft_label(0.025, 0.05) == pytest.approx(0.8 * soft_label(0.025) + 0.2 * soft_label(0.05))
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.3])
@@ -117,21 +130,17 @@ def test_pairs_taken_together_give_the_figures_of_each_for_itself(monkeypatch, r
     kept = right >= 0.5
     assert len(margin) > CELLS
 
-    def all_of_it() -> tuple[Cut, Worth, Softening]:
-        softening = best_softening(right, margin, resampled)
-        found = worth(right, margin, resampled, softening.softness, kept, np.full(6000, True))
-        return best_cut(order, right, margin, resampled), found, softening
+    def all_of_it() -> tuple[Cut, Worth, float]:
+        softness = best_softness(right, margin, resampled)
+        found = worth(right, margin, resampled, softness, kept, np.full(6000, True))
+        return best_cut(order, right, margin, resampled), found, softness
 
     together = all_of_it()
     monkeypatch.setattr("rmo_curate.filter.worth.CELLS", 6000)
     apart = all_of_it()
     assert together[0].pairs == apart[0].pairs and together[1].as_given == apart[1].as_given
-    assert together[2].softness == apart[2].softness > 0.5
-    for one, other in zip(
-        (together[0].times, together[2].times, *together[1].times.values()),
-        (apart[0].times, apart[2].times, *apart[1].times.values()),
-        strict=True,
-    ):
+    assert together[2] == apart[2] > 0.5
+    for one, other in zip(together[1].times.values(), apart[1].times.values(), strict=True):
         assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), rel=2e-3)
 
 
@@ -139,9 +148,8 @@ def test_nothing_goes_where_the_rate_may_be_nothing():
     margin = np.linspace(-1, 2, 50)
     order = np.argsort(margin)[:10]
     cut = best_cut(order, right_of(margin, 0.3, 2.0), margin, Drawn([0.0, 0.4], [1.0, 3.0], 50))
-    assert (cut.pairs, cut.of) == (0, 10) and cut.times == AS_GIVEN
-    none = best_cut(order[:0], right_of(margin, 0.3, 2.0), margin, Drawn([0.1], [1.0], 50))
-    assert none == Cut(0, 0, AS_GIVEN)
+    assert cut == Cut(0, 10)
+    assert best_cut(order[:0], right_of(margin, 0.3, 2.0), margin, Drawn([0.1], [1.0], 50)) == Cut(0, 0)
 
 
 RATES, SIZES = [0.0, 0.05, 0.1, 0.2, 0.3, 0.4], [150, 400, 4000]
@@ -149,7 +157,7 @@ RATES, SIZES = [0.0, 0.05, 0.1, 0.2, 0.3, 0.4], [150, 400, 4000]
 
 @cache
 def against_the_truth(pairs: int, rate: float) -> np.ndarray:
-    """Five draws of simulated labels [5, 2]: what the best cut and what the best softening make the labels worth by the
+    """Five draws of simulated labels [5, 2]: what the best cut and what the best softness make the labels worth by the
     truth, as multiples of the labels as given."""
     rows = []
     for seed in range(5):
@@ -161,7 +169,7 @@ def against_the_truth(pairs: int, rate: float) -> np.ndarray:
         cut = best_cut(order, right, margin, resampled)
         kept = np.ones(pairs)
         kept[order[: cut.pairs]] = 0
-        softness = best_softening(right, margin, resampled).softness
+        softness = best_softness(right, margin, resampled)
         truth = (~wrong).astype(float)
         worth_of = [clean_pairs(truth, weight) for weight in (kept, 2 * softened(right, softness) - 1)]
         rows.append(np.array(worth_of) / clean_pairs(truth))
@@ -191,23 +199,19 @@ def test_the_best_softening_costs_little_on_any_data_and_brings_more_than_the_be
 
 def test_labels_stay_as_they_are_where_the_rate_may_be_nothing():
     margin = np.linspace(-1, 2, 50)
-    found = best_softening(right_of(margin, 0.3, 2.0), margin, Drawn([0.0, 0.4], [1.0, 3.0], 50))
-    assert found == Softening(0.0, AS_GIVEN)
+    assert best_softness(right_of(margin, 0.3, 2.0), margin, Drawn([0.0, 0.4], [1.0, 3.0], 50)) == 0
 
 
 def test_labels_are_softened_in_part_where_full_softening_may_cost():
     margin, _ = simulated(1000, 0.3, 0)
     right = right_of(margin, 0.3, 1.0)
-    found = best_softening(right, margin, Drawn([0.12, 0.3], [1.0, 1.0], 1000))
-    assert 0.3 < found.softness < 0.9 and found.times.value > 1.05
+    assert 0.3 < best_softness(right, margin, Drawn([0.12, 0.3], [1.0, 1.0], 1000)) < 0.9
 
 
 def test_labels_are_softened_in_full_where_the_noise_is_known():
     margin, _ = simulated(1000, 0.3, 0)
     right = right_of(margin, 0.3, 1.0)
-    found = best_softening(right, margin, Drawn([0.3, 0.3], [1.0, 1.0], 1000))
-    assert found.softness == 1
-    assert found.times.value == pytest.approx(clean_pairs(right, 2 * right - 1) / clean_pairs(right))
+    assert best_softness(right, margin, Drawn([0.3, 0.3], [1.0, 1.0], 1000)) == 1
 
 
 def test_each_action_is_told_with_its_interval():
@@ -224,9 +228,8 @@ def test_each_action_is_told_with_its_interval():
     assert list(found.times) == ["auto", "soft-label", "weight", "drop"]
     assert found.times["auto"] == found.times["soft-label"]
     assert all(of.low < of.value < of.high for of in found.times.values())
-    assert found.times["drop"].low == pytest.approx(cut.times.low) and cut.pairs
-    told = worth_line(found)
-    assert f"drop {cut.times.value:.2f} times [{cut.times.low:.2f}, {cut.times.high:.2f}] as many" in told
+    told, drop = worth_line(found), found.times["drop"]
+    assert cut.pairs and f"drop {drop.value:.2f} times [{drop.low:.2f}, {drop.high:.2f}] as many" in told
     assert f"; with --action auto or soft-label {found.times['auto'].value:.2f} times [" in told
     none = worth(right, margin, resampled, 0.0, everyone, everyone)
     told = worth_line(none)
