@@ -27,7 +27,7 @@ from benchmarks.categories import constraint_pairs
 from benchmarks.cells import Cell, DataSet, flipped, members, scored, under_labels
 from benchmarks.environment import environment
 from rmo_curate.evidence.gather import JudgedLabels
-from rmo_curate.filter.budget import paying_cut
+from rmo_curate.filter.budget import most_suspect_first, paying_cut
 from rmo_curate.filter.worth import best_softness, clean_pairs
 from rmo_train.console.progress import say
 from rmo_train.data.pairs import softened
@@ -57,8 +57,8 @@ def measure(cell: Cell, data: DataSet, kinds: np.ndarray | None) -> dict[str, An
     assert posterior is not None
     truth, suspicion = (~wrong).astype(float), -posterior.log_odds
     as_given = clean_pairs(truth)
-    order = np.argsort(-suspicion, kind="stable")
-    gone = {"doubted": int((suspicion > 0).sum()), "cut": paying_cut(labels, suspicion, len(rows)).pairs}
+    order = most_suspect_first(labels, suspicion)
+    gone = {"doubted": len(order), "cut": paying_cut(labels, order, len(rows)).pairs}
     weights = {"soft-label": 2 * posterior.right - 1}
     for name, pairs in gone.items():
         weights[name] = np.ones(len(rows))

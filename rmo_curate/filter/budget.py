@@ -39,19 +39,19 @@ def noisy_budget(
     if settings.precision is None:
         if not labels.of.enough:
             return Budget(0, too_few=labels.of)
-        cut = paying_cut(labels, suspicion, n, instead=-1.0 if settings.action == "flip" else 0.0)
+        order = most_suspect_first(labels, suspicion)
+        cut = paying_cut(labels, order, n, instead=-1.0 if settings.action == "flip" else 0.0)
         return Budget(cut.pairs, labels.resampled.rate, cut=cut)
     rate, of_swapped = labels.resampled.rate, rule.suspicion_of_swapped(scores)
     pairs = swapped_copies.budget_of_precision(suspicion, of_swapped, rate.value, settings.precision)
     return Budget(pairs, rate)
 
 
-def paying_cut(labels: JudgedLabels, suspicion: np.ndarray, n: int, instead: float = 0.0) -> Cut:
-    """The best cut of n scorable pairs: of the pairs with a suspicion [pairs] above 0, at most as many as labels are
+def paying_cut(labels: JudgedLabels, order: np.ndarray, n: int, instead: float = 0.0) -> Cut:
+    """The best cut of n scorable pairs: of those in `order` (`most_suspect_first`), at most as many as labels are
     estimated to be wrong. instead: as `best_cut` takes it."""
     most = int(labels.resampled.rate.value * n)
-    order = most_suspect_first(labels, suspicion)[:most]
-    return best_cut(order, labels.right, labels.margin, labels.resampled, instead)
+    return best_cut(order[:most], labels.right, labels.margin, labels.resampled, instead)
 
 
 def most_suspect_first(labels: JudgedLabels, suspicion: np.ndarray) -> np.ndarray:

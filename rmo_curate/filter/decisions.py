@@ -252,8 +252,8 @@ def worth_of(decisions: Decisions, labels: JudgedLabels) -> Worth:
         stays, decided = ~noisy, None
     else:
         stays = np.full(len(noisy), True)
-        cut = paying_cut(labels, -posterior.log_odds, decisions.scorable)
-        stays[most_suspect_first(labels, -posterior.log_odds)[: cut.pairs]] = False
+        order = most_suspect_first(labels, -posterior.log_odds)
+        stays[order[: paying_cut(labels, order, decisions.scorable).pairs]] = False
         instead = -1.0 if settings.action == "flip" else 0.0
         decided = None if settings.action in WEIGHING else np.where(noisy, instead, 1.0)
     softness = decisions.paying_softness
