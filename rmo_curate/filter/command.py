@@ -28,7 +28,7 @@ def run_filter(
     run = open_run(run_folder)
     if overwrite:
         refuse_foreign_files(out.resolve(), "shards", MAKER)
-    elif not overwrite and out.resolve().parent.is_dir():
+    elif out.resolve().parent.is_dir():
         with making(out, "rmo-curate"):  # nobody replaces it now
             done = find_shards(run, run.trajectory(settings.end), settings, out)
         if done is not None:

@@ -69,15 +69,14 @@ class Cells:
         caution = np.maximum(resampled.rates, RARE) ** -2.0
         return cls(part, 2 * right - 1, counted, resampled.leanings(margin), caution / caution.sum())
 
-    def times(self, weights: np.ndarray, given: np.ndarray | None = None) -> list[Interval]:
+    def times(self, weights: np.ndarray, given: np.ndarray) -> list[Interval]:
         """What the pairs are worth under each of the weights [k, cells], as a multiple of what they are worth under
-        weights `given` [cells] (None: of 1): geometric means over the draws, and quantiles."""
-        as_given = np.ones(len(self.part)) if given is None else given
-        drawn = self._drawn(weights, as_given)
+        weights `given` [cells]: geometric means over the draws, and quantiles."""
+        drawn = self._drawn(weights, given)
         return [Interval(float(v), *self._quantiles(of)) for v, of in zip(self._mean(drawn), drawn.T, strict=True)]
 
     def expected(self, weights: np.ndarray) -> np.ndarray:
-        """The means alone: [k]."""
+        """The means alone, as multiples of weights of 1: [k]."""
         return self._mean(self._drawn(weights, np.ones(len(self.part))))
 
     def _drawn(self, weights: np.ndarray, given: np.ndarray) -> np.ndarray:
@@ -172,17 +171,19 @@ def worth(
         "soft-label": leaning,
         "weight": (1 + leaning) / 2,
         "drop": stay,
-        "decided": (cells.part >> 2) - 1.0,
     }
+    if decided is not None:
+        weights["decided"] = (cells.part >> 2) - 1.0
     times = dict(zip(weights, cells.times(given * np.stack(list(weights.values())), given), strict=True))
-    of_decided = times.pop("decided")
-    if softness in (0, 1):
-        times["auto"] = times["soft-label"] if softness else AS_GIVEN  # to the last digit
+    if softness == 1:
+        times["auto"] = times["soft-label"]  # to the last digit, as below
+    if softness == 0:
+        times["auto"] = AS_GIVEN
     if stays.all():
         times["drop"] = AS_GIVEN
     return Worth(
         as_given=clean_pairs(right[resampled.known]),
         left=clean_pairs(right[resampled.known & left]),
+        decided=times.pop("decided", None),
         times=times,
-        decided=None if decided is None else of_decided,
     )
