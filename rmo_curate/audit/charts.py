@@ -141,7 +141,7 @@ def curve_chart(curve: Curve, title: str, text: str) -> str:
         thresholds = [step.threshold or 0.0 for step in curve.steps[1:]]
         axes.plot(x[1:], thresholds, color=COLOURS["kept"], linewidth=2.2, drawstyle="steps-pre")
         axes.set_ylim(bottom=0)
-        label(axes, "pairs dropped", ", ".join(filter(None, ("threshold", curve.unit))))
+        label(axes, "pairs dropped", f"threshold, {curve.unit}")
     axes.set_xlim(0, max(x[-1], 1))
     mark = axes.axvline(0, color=COLOURS["noisy"], linewidth=1.6)
     mark.set_gid(CURVE_MARK)

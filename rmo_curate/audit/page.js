@@ -170,7 +170,7 @@
       value.append(make("span", "unseen", " probability that the label is right"));
     } else if (data.kind === "run" && !data.probable) {
       value.textContent = pair.s > 0 ? digits(pair.s) : "–";
-      value.append(make("span", "unseen", ` ${data.unit && `${data.unit} of `}suspicion`));
+      value.append(make("span", "unseen", ` ${data.unit} of suspicion`));
     } else value.textContent = points(pair.n || 0);
     const tag = make("span", "tag");
     if (pair.d) tag.append(make("span", "swatch " + ink(pair.d)), pair.d.replaceAll("_", " "));
@@ -370,7 +370,7 @@
 
   const dropping = (threshold) => {
     if (told) return `With P(label right) at ${percent(1 / (1 + Math.exp(threshold)))} or below`;
-    return `From ${data.kind === "run" ? `${digits(threshold)}${data.unit && ` ${data.unit}`}` : points(threshold)} up`;
+    return `From ${data.kind === "run" ? `${digits(threshold)} ${data.unit}` : points(threshold)} up`;
   };
 
   function slide() {

@@ -188,5 +188,5 @@ def curve_charts(report: Report) -> dict[str, str]:
         return {}
     some = [steps[i] for i in findings.evenly(len(steps), 5)[1:]]
     told = "; ".join(f"at {magnitude(s.threshold or 0)} {s.dropped:,} ({percent(s.share)})" for s in some)
-    text = f"Pairs dropped by threshold{report.curve.unit and f', in {report.curve.unit}'}: {told}."
+    text = f"Pairs dropped by threshold, in {report.curve.unit}: {told}."
     return {"curve": curve_chart(report.curve, "What each threshold drops", text)}

@@ -94,7 +94,7 @@ def noisy_lines(decisions: Decisions) -> Iterator[str]:
             likely = (
                 f"label is {1 / (1 + math.exp(cut)):.0%} likely to be right"
                 if says_odds
-                else f"suspicion is {cut:.4g} {RULES[settings.rule].unit}".rstrip()
+                else f"suspicion is {cut:.4g} {RULES[settings.rule].unit}"
             )
             least = f"; the least suspicious one's {likely}"
         elif decisions.budget.pairs:

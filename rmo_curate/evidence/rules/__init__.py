@@ -32,8 +32,8 @@ RULES: dict[str, Rule] = {
         Rule("rmo-ln", as_it_is(of_margins.rmo_ln), NATS_PER_TOKEN),
         Rule("score", as_it_is(of_margins.score), "units of the score column", needs_proxy=False),
         Rule("length", as_it_is(controls.length), "tokens", needs_proxy=False),
-        Rule("random", as_it_is(controls.random), needs_proxy=False),
-        Rule("none", as_it_is(controls.none), needs_proxy=False),
+        Rule("random", as_it_is(controls.random), "units of a random number", needs_proxy=False),
+        Rule("none", as_it_is(controls.none), NATS, needs_proxy=False),
     )
 }
 

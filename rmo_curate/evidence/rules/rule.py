@@ -24,7 +24,7 @@ class Rule:
 
     name: str
     fit: Callable[[Scores], Statistic]
-    unit: str = ""  # of its suspicion; "": a number of its own
+    unit: str  # of its suspicion
     needs_proxy: bool = True  # whether it compares the base's margins with those of T
     spares_supported: bool = False  # whether its suspicion is at most 0 where the evidence supports the label
 
