@@ -47,11 +47,10 @@ def because(
 def _others(reasons: Sequence[Reason], loudest: Reason) -> str:
     """What else speaks against the label, or for it, by name."""
     told = [reason for reason in reasons if reason is not loudest and abs(reason.log_odds) >= TOLD_LOG_ODDS]
-    against = ", ".join(source_in_words(reason.source) for reason in told if reason.log_odds < 0)
-    favour = ", ".join(source_in_words(reason.source) for reason in told if reason.log_odds > 0)
-    return (f"; also against the label: {against}" if against else "") + (
-        f"; in its favour: {favour}" if favour else ""
-    )
+    against = [source_in_words(reason.source) for reason in told if reason.log_odds < 0]
+    favour = [source_in_words(reason.source) for reason in told if reason.log_odds > 0]
+    sides = {"also against the label": against, "in its favour": favour}
+    return "".join(f"; {side}: {', '.join(names)}" for side, names in sides.items() if names)
 
 
 def _capitalised(text: str) -> str:

@@ -193,9 +193,7 @@ def scored_already(run: Path) -> list[str]:
     """What a folder has that the same command would not compute again; no line for a folder that has nothing."""
     manifest = read_manifest(run, RunManifest)
     names = [c.name for c in manifest.checkpoints] if manifest else []
-    return (
-        [f"{run} has the scores of {', '.join(names)}: of what follows, they are not computed again"] if names else []
-    )
+    return [f"{run} has the scores of {', '.join(names)}; they are not computed again"] if names else []
 
 
 def flagged_lines(pairs: Path, manifest: PairsManifest) -> list[str]:
