@@ -70,7 +70,8 @@ def write_audit(
     Without `filter_settings` the page shows what `filter` does by default, or, on a run that has no proxy, what every
     rule does. With a rule that needs a proxy on such a run: UserError, as from `filter`.
     """
-    before = read_before(settings, out, "run", run_folder.resolve().name)
+    check_out(out, "run", run_folder.resolve().name)
+    before = read_before(settings)
     return write(collect_run(open_run(run_folder), settings, filter_settings), out, settings, before)
 
 
@@ -84,14 +85,19 @@ def write_data_audit(
     if len(paths) == 1 and paths[0] != STDIN and not paths[0].startswith(HUB) and not Path(paths[0]).exists():
         raise UserError(f"{paths[0]}: no such file or folder; give data, or a run folder made by `rmo-curate score`")
     names = tuple(part if isinstance(part, str) else part.name for part in data)
-    before = read_before(settings, out, "data", name_of(names))
+    check_out(out, "data", name_of(names))
+    before = read_before(settings)
     read = read_data(data, settings.limit, columns)
     return write(collect_data(read, names, settings), out, settings, before)
 
 
-def read_before(settings: AuditSettings, out: Path, kind: str, name: str) -> Mapping[str, Any] | None:
-    """The --baseline, read before there is any work, and before a new audit.json in `out` can take its place. UserError
-    where that would take the place of anything but an earlier audit of the same data, called `name`."""
+def read_before(settings: AuditSettings) -> Mapping[str, Any] | None:
+    """The --baseline, read before there is any work, and before a new audit.json can take its place."""
+    return None if settings.baseline is None else baseline.read_baseline(settings.baseline, SCHEMA)
+
+
+def check_out(out: Path, kind: str, name: str) -> None:
+    """UserError if an audit of the data called `name` would replace anything but an earlier audit of them."""
     name = suspects.presentable(name)  # as the report has it
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is a file; expected a folder")
@@ -104,7 +110,6 @@ def read_before(settings: AuditSettings, out: Path, kind: str, name: str) -> Map
             f"--out {out}: has the audit of {held[1]!r} ({WHAT[held[0]]}), not of {name!r} ({WHAT[kind]}); give "
             f"another folder, or delete {PAGE} and {NUMBERS} in it"
         )
-    return None if settings.baseline is None else baseline.read_baseline(settings.baseline, SCHEMA)
 
 
 def audited(numbers: Path) -> tuple[str, str] | None:
