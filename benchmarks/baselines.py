@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from benchmarks.mixture import fit_mixture
-from rmo_curate.evidence.rules.rule import Rule, Statistic, as_it_is
+from rmo_curate.evidence.rules.rule import NATS, NATS_PER_TOKEN, Rule, Statistic, as_it_is
 from rmo_curate.filter.rule_comparison import COMPARED
 from rmo_curate.runs import margins
 from rmo_curate.runs.run import Scores
@@ -153,14 +153,14 @@ def fit_clipped(features: np.ndarray, ridge: float) -> np.ndarray:
 BASELINES: dict[str, Rule] = {
     rule.name: rule
     for rule in (
-        Rule("fuse", fuse),
-        Rule("loss", as_it_is(loss)),
-        Rule("gmm", gmm),
-        Rule("cl", cl),
-        Rule("aum", as_it_is(aum)),
-        Rule("cartography", as_it_is(cartography)),
-        Rule("ppldiff", as_it_is(ppldiff)),
-        Rule("base-ln", as_it_is(base_ln)),
+        Rule("fuse", fuse, "weighted margins"),
+        Rule("loss", as_it_is(loss), NATS),
+        Rule("gmm", gmm, "probability"),
+        Rule("cl", cl, "probability"),
+        Rule("aum", as_it_is(aum), "typical margins"),
+        Rule("cartography", as_it_is(cartography), "probability"),
+        Rule("ppldiff", as_it_is(ppldiff), NATS_PER_TOKEN),
+        Rule("base-ln", as_it_is(base_ln), NATS_PER_TOKEN),
     )
 }
 
